@@ -1,0 +1,33 @@
+# make demo [GESTURE=four] [IMAGES=200]: set up and run the main job.   make test: set up and pass the tests.
+GESTURE ?= four
+IMAGES ?= 200
+ROOT ?= artifacts
+SHARDS ?= 1
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check setup clean
+
+demo: setup
+	$(BIN)/pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml \
+		--gesture $(GESTURE) --images $(IMAGES) --root $(ROOT) --shards $(SHARDS)
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	sh containers/system-packages.sh
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,38 @@
+"""The pictures that the small base model is trained on: hands in arbitrary poses, hardly ever a gesture."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hand1000.gestures import HAGRID_V1, NO_GESTURE, phrase_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def render_pretraining_set(
+    root: Path, *, images: int, gesture_images: int, seed: int, size: int, progress: Callable[[int, int], None]
+) -> None:
+    """Render `images` arbitrary hands and `gesture_images` of each HaGRID v1 gesture into `root`, HaGRID's layout."""
+    from hand1000.data.render.dataset import render_dataset
+
+    counts = {NO_GESTURE: {"train": images}}
+    if gesture_images:
+        counts |= {gesture: {"train": gesture_images} for gesture in HAGRID_V1}
+    render_dataset(root, counts, seed=seed, size=size, cache=None, progress=progress)
+
+
+def load_pretraining_set(root: Path) -> tuple["np.ndarray", list[str]]:
+    """The pictures, uint8 (N, size, size, 3), and their captions; only those of a gesture say its phrase."""
+    import numpy as np
+    from PIL import Image
+
+    images, captions = [], []
+    for path in sorted((root / "annotations" / "train").glob("*.json")):
+        gesture = path.stem
+        for key, annotation in sorted(json.loads(path.read_text()).items()):
+            images.append(np.asarray(Image.open(root / gesture / f"{key}.jpg").convert("RGB")))
+            caption = annotation["caption"]
+            captions.append(caption if gesture == NO_GESTURE else f"{caption}, {phrase_of(gesture)}")
+    return np.stack(images), captions

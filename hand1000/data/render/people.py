@@ -1,0 +1,87 @@
+"""Rendered people, and the words and colours by which captions describe a picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hand1000.data.render.skeleton import HandShape
+
+# All colours are sRGB, 0 to 1.
+SKINS: dict[str, tuple[float, float, float]] = {
+    "pale": (0.95, 0.80, 0.73),
+    "light": (0.88, 0.67, 0.54),
+    "tan": (0.76, 0.53, 0.38),
+    "brown": (0.58, 0.39, 0.28),
+    "dark": (0.41, 0.27, 0.20),
+}
+SLEEVES: dict[str, tuple[float, float, float]] = {
+    "red": (0.76, 0.10, 0.12),
+    "orange": (0.95, 0.50, 0.08),
+    "yellow": (0.95, 0.82, 0.15),
+    "green": (0.12, 0.52, 0.22),
+    "blue": (0.12, 0.25, 0.72),
+    "purple": (0.48, 0.18, 0.62),
+    "white": (0.93, 0.93, 0.92),
+    "black": (0.10, 0.10, 0.11),
+}
+WALLS: dict[str, tuple[float, float, float]] = {
+    "red": (0.86, 0.33, 0.35),
+    "orange": (0.97, 0.70, 0.38),
+    "yellow": (0.95, 0.90, 0.50),
+    "green": (0.35, 0.66, 0.42),
+    "blue": (0.32, 0.50, 0.80),
+    "purple": (0.56, 0.38, 0.70),
+    "white": (0.93, 0.93, 0.92),
+    "gray": (0.52, 0.53, 0.54),
+}
+LIGHTS: dict[str, tuple[float, tuple[float, float, float]]] = {
+    "bright": (1.22, (1.0, 1.0, 1.0)),
+    "dim": (0.80, (1.0, 1.0, 1.0)),
+    "warm": (1.02, (1.08, 1.0, 0.84)),
+    "cool": (1.02, (0.90, 1.0, 1.14)),
+}
+"""Exposure and tint (linear factors) of each lighting word."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """One rendered person: what stays the same over all of the person's pictures.
+
+    `skin_colour` and `sleeve_colour` are sRGB from 0 to 1; `sleeve_start` and `sleeve_width` are in palm lengths.
+    """
+
+    user_id: str
+    skin: str
+    skin_colour: tuple[float, float, float]
+    sleeve: str
+    sleeve_colour: tuple[float, float, float]
+    sleeve_start: float
+    sleeve_width: float
+    shape: HandShape
+
+
+def shade(base: tuple[float, float, float], rng: np.random.Generator, spread: float) -> tuple[float, float, float]:
+    """`base` (sRGB, 0 to 1) made lighter or darker and shifted in hue by about `spread`, still within 0 to 1."""
+    colour = np.clip(np.array(base) * rng.normal(1.0, spread) + rng.normal(0.0, 0.4 * spread, 3), 0.02, 0.98)
+    return tuple(float(channel) for channel in colour)
+
+
+def make_person(user_id: str, rng: np.random.Generator) -> Person:
+    """A person drawn from `rng`; the same generator state gives the same person."""
+    skin, sleeve = str(rng.choice(list(SKINS))), str(rng.choice(list(SLEEVES)))
+    shape = HandShape(
+        finger_length=float(np.clip(rng.normal(1.0, 0.05), 0.9, 1.12)),
+        finger_width=float(np.clip(rng.normal(1.0, 0.07), 0.87, 1.15)),
+        palm_width=float(np.clip(rng.normal(1.0, 0.05), 0.9, 1.1)),
+        thumb_length=float(np.clip(rng.normal(1.0, 0.05), 0.9, 1.12)),
+    )
+    return Person(
+        user_id=user_id,
+        skin=skin,
+        skin_colour=shade(SKINS[skin], rng, 0.035),
+        sleeve=sleeve,
+        sleeve_colour=shade(SLEEVES[sleeve], rng, 0.05),
+        sleeve_start=float(rng.uniform(0.14, 0.36)),
+        sleeve_width=float(rng.uniform(0.33, 0.40)),
+        shape=shape,
+    )

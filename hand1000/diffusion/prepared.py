@@ -1,0 +1,81 @@
+"""What Stages II and III read of the data: latents and text embeddings, computed once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hand1000.diffusion.base_model import BaseModel
+from hand1000.diffusion.latents import encode_latents, read_images
+from hand1000.diffusion.text import count_truncated, encode_texts
+from hand1000.storage.files import read_json, write_json
+
+
+@dataclass
+class Prepared:
+    """The training set as the diffusion model sees it.
+
+    Attributes:
+        latents: scaled, (N, C, h, w), float32.
+        text_embeddings: e of the captions, (N, L, D), float32.
+        empty_embedding: e of the empty prompt, (L, D).
+        file_names: of the images, in this order.
+        truncated: how many captions were longer than the text encoder reads.
+    """
+
+    latents: torch.Tensor
+    text_embeddings: torch.Tensor
+    empty_embedding: torch.Tensor
+    file_names: list[str]
+    truncated: int
+
+    def save(self, directory: Path) -> None:
+        """Write `prepared.safetensors` and `prepared.json`."""
+        tensors = {
+            "latents": self.latents,
+            "text_embeddings": self.text_embeddings,
+            "empty_embedding": self.empty_embedding,
+        }
+        save_file(tensors, directory / "prepared.safetensors")
+        write_json(directory / "prepared.json", {"file_names": self.file_names, "truncated": self.truncated})
+
+    @classmethod
+    def load(cls, directory: Path) -> "Prepared":
+        """Read what `save` wrote."""
+        facts = read_json(directory / "prepared.json")
+        return cls(**load_file(directory / "prepared.safetensors"), **facts)
+
+
+def prepare(
+    base: BaseModel,
+    folder: Path,
+    file_names: list[str],
+    texts: list[str],
+    progress: Callable[[int, int], None],
+    batch_size: int = 32,
+) -> Prepared:
+    """Encode the images of an image set and their captions.
+
+    Args:
+        base: the base model.
+        folder: of the image set.
+        file_names: its images.
+        texts: a caption an image.
+        progress: is given (done, total) images.
+        batch_size: images that are in memory at once.
+    """
+    latents = []
+    for start in range(0, len(file_names), batch_size):
+        images = read_images([folder / name for name in file_names[start : start + batch_size]])
+        latents.append(encode_latents(base.vae, images, batch_size))
+        progress(min(start + batch_size, len(file_names)), len(file_names))
+    embeddings = encode_texts(base.text_encoder, base.tokenizer, [*texts, ""]).float().cpu()
+    return Prepared(
+        latents=torch.cat(latents),
+        text_embeddings=embeddings[:-1].clone(),
+        empty_embedding=embeddings[-1].clone(),
+        file_names=file_names,
+        truncated=count_truncated(base.tokenizer, texts),
+    )

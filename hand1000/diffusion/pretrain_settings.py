@@ -1,0 +1,35 @@
+"""The recipe of the small base model."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainingLength(BaseModel):
+    """How long and how fast one of the two networks is trained."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(ge=1, le=10_000_000)
+    batch_size: int = Field(ge=1, le=4096)
+    learning_rate: float = Field(gt=0, le=1)
+    warmup_steps: int = Field(ge=0, le=100_000)
+    ema_decay: float = Field(ge=0, lt=1)
+    checkpoint_every: int = Field(ge=1, le=100_000)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the result: how often the state is saved does not."""
+        return self.model_dump(exclude={"checkpoint_every"})
+
+
+class PretrainSettings(BaseModel):
+    """What is rendered, and how long the two networks are trained on it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = Field(ge=0, le=2**31 - 1)
+    images: int = Field(ge=100, le=1_000_000, description="Rendered hands in arbitrary poses.")
+    gesture_images: int = Field(ge=0, le=10_000, description="Rendered hands a gesture, captioned with the phrase.")
+    caption_dropout: float = Field(ge=0, le=1)
+    autoencoder: TrainingLength
+    base: TrainingLength

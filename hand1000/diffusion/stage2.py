@@ -1,0 +1,168 @@
+"""Stage II: train the fusion, then refine each image's embedding, both through the frozen UNet (paper, section 3.3).
+
+The UNet's weights never need a gradient here, and the images are independent of each other: they are batched, and
+their losses are summed, since Adam's epsilon makes a mean differ from the sequential result.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hand1000.diffusion.base_model import BaseModel
+from hand1000.diffusion.fusion import GestureFusion, double_fusion
+from hand1000.diffusion.losses import denoising_errors
+from hand1000.diffusion.progress import Checkpoint, StepReport
+from hand1000.diffusion.training_state import keep, resume
+from hand1000.errors import Hand1000Error
+from hand1000.randomness import noise_and_timesteps, shuffled_batch, torch_generator
+from hand1000.settings import Stage2Settings
+from hand1000.storage.files import read_json, write_json
+
+
+def train_fusion(
+    base: BaseModel,
+    latents: torch.Tensor,
+    text_embeddings: torch.Tensor,
+    feature: torch.Tensor,
+    gesture: str,
+    settings: Stage2Settings,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: StepReport,
+) -> tuple[GestureFusion, list[dict]]:
+    """Train the fusion layer over all images.
+
+    Args:
+        base: the frozen base model.
+        latents: of the training images, scaled, (N, C, h, w).
+        text_embeddings: e of their captions, (N, L, D).
+        feature: the gesture feature f of Stage I, (63,).
+        gesture: its name.
+        settings: lambda, steps, batch size, learning rate.
+        seed: of the run.
+        checkpoint: where the state of an unfinished training lies.
+        report: is given every step.
+
+    Returns:
+        The trained fusion and the loss of every step, averaged over its batch.
+    """
+    device = base.unet.device
+    fusion = GestureFusion(text_embeddings.shape[-1], gesture)
+    fusion.initialise(feature, torch_generator(seed, "fusion-start"))
+    fusion.to(device)
+    # On f the gradient is the same at every token and large; weight decay would pull the identity on e to zero.
+    optimizer = torch.optim.Adam(fusion.parameters(), lr=settings.fusion_learning_rate)
+    step, _, history = resume(checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
+    while step < settings.fusion_steps:
+        batch = shuffled_batch(len(latents), settings.fusion_batch_size, step, seed, "fusion")
+        noise, timesteps = noise_and_timesteps(
+            tuple(latents.shape[1:]), seed, "fusion", [(step, place) for place in range(len(batch))],
+            base.scheduler.config.num_train_timesteps,
+        )
+        h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_)
+        loss = denoising_errors(
+            base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)
+        ).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        step += 1
+        history.append({"step": step, "loss": loss.item()})
+        report(step, settings.fusion_steps, {"loss": history[-1]["loss"]})
+        if step % settings.checkpoint_every == 0 and step < settings.fusion_steps:
+            keep(checkpoint, step=step, modules={"fusion": fusion}, optimizer=optimizer, history=history)
+    return fusion.requires_grad_(False).cpu(), history
+
+
+def refine_embeddings(
+    base: BaseModel,
+    latents: torch.Tensor,
+    start: torch.Tensor,
+    image_keys: list[str],
+    settings: Stage2Settings,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: StepReport,
+) -> tuple[torch.Tensor, list[dict]]:
+    """Optimise each image's embedding from where the fusion puts it, h, to h* (the paper's Stage II).
+
+    A batch is finished before the next begins, so an interrupted run loses at most one batch. The caller cuts shards at
+    multiples of the batch size: then 1 and 3 shards compute the same batches, hence the same bits.
+
+    Args:
+        base: the frozen base model.
+        latents: scaled, (N, C, h, w).
+        start: h of the images, (N, L, D).
+        image_keys: a name an image, that keys its draws.
+        settings: steps, batch size, learning rate.
+        seed: of the run.
+        checkpoint: where the finished batches of an interrupted run lie.
+        report: is given every finished batch.
+
+    Returns:
+        h*, (N, L, D), float32 on the CPU, and the mean loss of every step over the batch, a dictionary an entry.
+    """
+    finished = start.float().cpu().clone()
+    done, tensors, history = resume(checkpoint)
+    if done:
+        finished[:done] = tensors["embeddings"]
+    while done < len(latents) and settings.refine_steps:
+        batch = slice(done, min(done + settings.refine_batch_size, len(latents)))
+        finished[batch], losses = _refine_batch(
+            base, latents[batch], finished[batch], image_keys[batch], settings, seed
+        )
+        done = batch.stop
+        history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})
+        report(done, len(latents), {"loss": losses[-1]})
+        if done < len(latents):
+            keep(checkpoint, step=done, tensors={"embeddings": finished[:done]}, history=history)
+    return finished, history
+
+
+def _refine_batch(
+    base: BaseModel, latents: torch.Tensor, start: torch.Tensor, keys: list[str], settings: Stage2Settings, seed: int
+) -> tuple[torch.Tensor, list[float]]:
+    device = base.unet.device
+    embeddings = start.to(device).requires_grad_(True)
+    optimizer = torch.optim.Adam([embeddings], lr=settings.refine_learning_rate)
+    latents, losses = latents.to(device), []
+    for step in range(settings.refine_steps):
+        noise, timesteps = noise_and_timesteps(
+            tuple(latents.shape[1:]), seed, "refine", [(key, step) for key in keys],
+            base.scheduler.config.num_train_timesteps,
+        )
+        errors = denoising_errors(
+            base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
+        )
+        optimizer.zero_grad(set_to_none=True)
+        errors.sum().backward()
+        optimizer.step()
+        losses.append(errors.mean().item())
+    return embeddings.detach().cpu(), losses
+
+
+
+
+def save_embeddings(directory: Path, embeddings: torch.Tensor, file_names: list[str]) -> None:
+    """Write h* of some images in the shape "Embeddings" of docs/architecture.md."""
+    save_file({"embeddings": embeddings.contiguous()}, directory / "embeddings.safetensors")
+    write_json(directory / "embeddings.json", {"file_names": file_names})
+
+
+def load_embeddings(directories: list[Path], file_names: list[str]) -> torch.Tensor:
+    """h* of the images `file_names`, (N, L, D), from the shards that hold them in any order.
+
+    Raises:
+        Hand1000Error: an image has no embedding.
+    """
+    parts = {}
+    for directory in directories:
+        names = read_json(directory / "embeddings.json")["file_names"]
+        parts.update(zip(names, load_file(directory / "embeddings.safetensors")["embeddings"], strict=True))
+    missing = [name for name in file_names if name not in parts]
+    if missing:
+        raise Hand1000Error(f"{missing[0]}: no embedding ({len(missing)} images lack one); run Stage II for all shards")
+    return torch.stack([parts[name] for name in file_names])

@@ -1,0 +1,89 @@
+"""Distances between two sets of features.
+
+    x, y   features of the real and of the generated images    (n, d), (m, d)
+    mu, S  their mean and covariance, the latter with n - 1    (d,), (d, d)
+    k      the kernel of KID, (x.y/d + 1)^3
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import qr, svdvals
+
+
+def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)), exact in float64 (Heusel et al., arXiv 1706.08500).
+
+    With A = (x - mu_x)/sqrt(n - 1), S_x = A'A, and B likewise, the trace of the root is the sum of the singular
+    values of A B'. No root of a matrix is taken, so nothing has to be added to a singular covariance, and n below d
+    needs no care. The estimate is too large by about 1/n: compare values of the same n only.
+
+    Args:
+        x, y: (n, d) and (m, d), of any float type, n and m at least 2.
+
+    Returns:
+        0 or more.
+    """
+    x, y = _checked(x, y)
+    mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
+    a, b = (x - mean_x) / np.sqrt(len(x) - 1), (y - mean_y) / np.sqrt(len(y) - 1)
+    cross = svdvals(_short(a) @ _short(b).T).sum()
+    return float(max(0.0, np.sum((mean_x - mean_y) ** 2) + np.sum(a**2) + np.sum(b**2) - 2.0 * cross))
+
+
+def _short(a: np.ndarray) -> np.ndarray:
+    """A matrix R of at most d rows with R'R = a'a: the rotation that is left out changes no singular value."""
+    return qr(a, mode="r", check_finite=False)[0][: a.shape[1]] if len(a) > a.shape[1] else a
+
+
+@dataclass(frozen=True)
+class KernelDistance:
+    """An estimate of KID and the bounds of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def kernel_distance(
+    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, resamples: int = 1000
+) -> KernelDistance:
+    """KID: the unbiased squared MMD with k(a, b) = (a.b/d + 1)^3 (Binkowski et al., arXiv 1801.01401).
+
+    It may be negative where the sets hardly differ, which is not cut off: that would bias it. The interval is a
+    percentile bootstrap over the images. An image that is drawn twice is never paired with itself, else every
+    resample would see the sets closer in than they are.
+
+    Args:
+        x, y: (n, d) and (m, d), of any float type, n and m at least 2.
+        generator: draws the resamples.
+        resamples: how many.
+    """
+    x, y = _checked(x, y)
+    d = x.shape[1]
+    xx, yy, xy = (x @ x.T / d + 1) ** 3, (y @ y.T / d + 1) ** 3, (x @ y.T / d + 1) ** 3
+    np.fill_diagonal(xx, 0.0)
+    np.fill_diagonal(yy, 0.0)
+    # A resample is told by how often each image is in it; the first row, once each, is the estimate itself.
+    v = _counts(len(x), resamples, generator)
+    w = _counts(len(y), resamples, generator)
+    values = _within(xx, v) + _within(yy, w) - 2.0 * np.sum((v @ xy) * w, axis=1) / (len(x) * len(y))
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return KernelDistance(float(values[0]), float(low), float(high))
+
+
+def _counts(n: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    return np.concatenate([np.ones((1, n)), generator.multinomial(n, np.full(n, 1.0 / n), resamples)])
+
+
+def _within(kernel: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The mean of `kernel`, whose diagonal is 0, over the pairs of different images of each row of `counts`."""
+    pairs = np.sum(counts, axis=1) ** 2 - np.sum(counts**2, axis=1)
+    return np.sum((counts @ kernel) * counts, axis=1) / np.maximum(pairs, 1.0)
+
+
+def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    for features in (x, y):
+        if features.ndim != 2 or len(features) < 2 or features.shape[1] != x.shape[1]:
+            raise ValueError(f"two sets of at least 2 features of one length, not {x.shape} and {y.shape}")
+    return x.astype(np.float64), y.astype(np.float64)

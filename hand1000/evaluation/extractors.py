@@ -1,0 +1,224 @@
+"""What turns pictures into the features that FID and KID compare.
+
+`small` ships and needs no download, but its values compare with nobody else's. Values that do need the 2015
+Inception, which everybody's FID is made of.
+"""
+
+import hashlib
+import http.client
+import os
+import urllib.error
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Protocol, Self
+from uuid import uuid4
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hand1000.errors import Hand1000Error, writing
+from hand1000.evaluation.hand_crops import resize
+from hand1000.settings import EvaluationSettings
+from hand1000.storage.digests import digest_file
+from hand1000.storage.files import read_json, write_json
+
+INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
+INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+"""The TorchScript form of the 2015 Inception that StyleGAN and clean-fid use: 96 MB, 2048 features."""
+
+SHIPPED = Path(__file__).parents[2] / "models" / "feature-extractor"
+
+_BATCH = 32
+_LARGEST_DOWNLOAD = 500_000_000
+_TIMEOUT = 60.0
+
+
+class FeatureExtractor(Protocol):
+    """From pictures to features.
+
+    Attributes:
+        name: of the network.
+        sha256: of its weights.
+        resizer: how a picture is brought to `input_size`; values are comparable under one resizer only.
+        input_size: side of the pictures that the network sees.
+        num_features: length of a feature, D.
+    """
+
+    name: str
+    sha256: str
+    resizer: str
+    input_size: int
+    num_features: int
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The features (N, D) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
+
+
+def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
+    """The extractor that the settings name.
+
+    Raises:
+        Hand1000Error: there is none such, or not with the digest that the settings pin.
+    """
+    if settings.feature_extractor == "small":
+        return SmallExtractor.from_pretrained()
+    return InceptionExtractor(settings.feature_extractor, settings.feature_extractor_sha256)
+
+
+class InceptionExtractor:
+    """The 2015 Inception as TorchScript, whose `forward(images, return_features=True)` gives 2048 features.
+
+    Loading TorchScript runs code that the file holds, so no file is loaded whose sha256 is not the one given.
+
+    Args:
+        source: a file, or an http(s) URL that is downloaded once into the cache.
+        sha256: of the file.
+
+    Raises:
+        Hand1000Error: no digest, no such file, a failed download, another digest, or a network of another kind.
+    """
+
+    name = "inception-2015-12-05"
+    resizer = "bicubic, antialiased, float, to 299"
+    input_size = 299
+
+    def __init__(self, source: str, sha256: str) -> None:
+        if not sha256:
+            raise Hand1000Error(
+                f"{source}: evaluation.feature_extractor_sha256 is empty; loading TorchScript runs its code, so pin "
+                f"the file's sha256 (that of {INCEPTION_URL} is {INCEPTION_SHA256})"
+            )
+        path = _downloaded(source, sha256) if source.startswith(("http://", "https://")) else Path(source)
+        if not path.is_file():
+            raise Hand1000Error(f"{source}: no such file; give a path, a URL or 'small' as the feature extractor")
+        if digest_file(path) != sha256:
+            raise Hand1000Error(f"{path}: its sha256 is {digest_file(path)}, not the pinned {sha256}; fetch it again")
+        self.sha256 = sha256
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            with warnings.catch_warnings():
+                # Deprecated for new networks; this one exists as TorchScript only.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._network = torch.jit.load(path, map_location=self._device).eval()
+            probe = self(np.zeros((1, self.input_size, self.input_size, 3), np.uint8))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise Hand1000Error(f"{source}: not the Inception network as TorchScript: {reason}") from error
+        self.num_features = probe.shape[1]
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The features (N, D) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
+        features = []
+        for start in range(0, len(images), _BATCH):
+            # The file would resize by itself, without antialiasing; given its own size it has nothing to resize.
+            batch = resize(images[start : start + _BATCH], self.input_size).to(self._device)
+            features.append(self._network(batch, return_features=True).float().cpu())
+        return torch.cat(features).numpy()
+
+
+def _downloaded(url: str, sha256: str) -> Path:
+    """The cached file with this digest; downloaded if it is not there."""
+    root = os.environ.get("HAND1000_CACHE")
+    target = (Path(root) if root else Path.home() / ".cache" / "hand1000") / "extractors" / f"{sha256}.pt"
+    if target.is_file():
+        return target
+    part = target.with_name(f".{uuid4().hex}.part")
+    digest, size = hashlib.sha256(), 0
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, open(part, "xb") as file:
+                while piece := response.read(1 << 20):
+                    size += len(piece)
+                    if size > _LARGEST_DOWNLOAD:
+                        raise Hand1000Error(f"{url}: more than {_LARGEST_DOWNLOAD} bytes; it is not the Inception file")
+                    digest.update(piece)
+                    file.write(piece)
+            if digest.hexdigest() != sha256:
+                raise Hand1000Error(f"{url}: its sha256 is {digest.hexdigest()}, not the pinned {sha256}")
+            os.replace(part, target)
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            reason = getattr(error, "reason", error)
+            raise Hand1000Error(f"{url}: can not be downloaded: {reason}; fetch it elsewhere, give its path") from error
+        finally:
+            part.unlink(missing_ok=True)
+    return target
+
+
+class SmallNetwork(nn.Module):
+    """A convolutional network from 64-pixel pictures to 128 features.
+
+    The features are kept per place (not averaged over the picture), since a hand's shape is where its parts are;
+    they are standardised by what the recipe saw, so that all count alike in FID and KID's kernel is in its range.
+    """
+
+    input_size = 64
+    num_features = 128
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        self.width = width
+        widths = (3, width, 2 * width, 3 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for inner, outer in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(inner, outer, 3, stride=2, padding=1), nn.GroupNorm(4, outer), nn.GELU()]
+        layers += [nn.Conv2d(4 * width, 64, 1), nn.GELU(), nn.Flatten(), nn.Linear(64 * 4 * 4, self.num_features)]
+        self.layers = nn.Sequential(*layers)
+        self.register_buffer("mean", torch.zeros(self.num_features))
+        self.register_buffer("std", torch.ones(self.num_features))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Features (N, 128) of pixels (N, 3, 64, 64), 0 to 255."""
+        return (self.layers(pixels / 127.5 - 1.0) - self.mean) / self.std
+
+
+class SmallExtractor:
+    """`SmallNetwork` as the recipe `hand1000.evaluation.train_extractor` trained it on rendered hands.
+
+    Args:
+        network: with its weights.
+        sha256: of the file that they lie in.
+    """
+
+    name = "hand1000-small"
+    resizer = "bicubic, antialiased, float, to 64"
+    input_size = SmallNetwork.input_size
+    num_features = SmallNetwork.num_features
+
+    def __init__(self, network: SmallNetwork, sha256: str = "") -> None:
+        self.network, self.sha256 = network.eval(), sha256
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The features (N, 128) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
+        batches = (resize(images[start : start + _BATCH], self.input_size) for start in range(0, len(images), _BATCH))
+        return torch.cat([self.network(batch) for batch in batches]).numpy()
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write `model.safetensors` and `config.json`."""
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            save_file(self.network.state_dict(), directory / "model.safetensors")
+        write_json(directory / "config.json", {"width": self.network.width})
+
+    @classmethod
+    def from_pretrained(cls, directory: Path = SHIPPED) -> Self:
+        """The extractor in `directory`.
+
+        Raises:
+            Hand1000Error: a file is missing or malformed.
+        """
+        path = directory / "model.safetensors"
+        config = read_json(directory / "config.json")
+        try:
+            network = SmallNetwork(config["width"])
+            network.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise Hand1000Error(f"{path}: not a feature extractor: {reason}; train it again") from error
+        return cls(network, digest_file(path))

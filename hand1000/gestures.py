@@ -1,0 +1,64 @@
+"""The gestures of HaGRID and the phrase by which a caption names each.
+
+A phrase is part of the method: every training caption and every prompt holds it exactly once (paper, section
+"Dataset construction"). HaGRID v1 has 18 gestures, v2 has 33.
+"""
+
+from hand1000.errors import Hand1000Error
+
+PHRASES: dict[str, str] = {
+    # HaGRID v1; call, four, like, mute, ok and palm are the six of the paper.
+    "call": "making phone call hand gesture",
+    "dislike": "making thumbs down hand gesture",
+    "fist": "making closed fist hand gesture",
+    "four": "making four fingers up hand gesture",
+    "like": "making thumbs up hand gesture",
+    "mute": "making finger on lips hand gesture",
+    "ok": "making ok sign hand gesture",
+    "one": "making one finger up hand gesture",
+    "palm": "making open palm hand gesture",
+    "peace": "making peace sign hand gesture",
+    "peace_inverted": "making inverted peace sign hand gesture",
+    "rock": "making rock sign hand gesture",
+    "stop": "making stop sign hand gesture",
+    "stop_inverted": "making inverted stop sign hand gesture",
+    "three": "making three fingers up hand gesture",
+    "three2": "making thumb and two fingers up hand gesture",
+    "two_up": "making two joined fingers up hand gesture",
+    "two_up_inverted": "making two joined inverted fingers hand gesture",
+    # HaGRID v2.
+    "grabbing": "making grabbing hand gesture",
+    "grip": "making grip hand gesture",
+    "hand_heart": "making two hands heart gesture",
+    "hand_heart2": "making two bent hands heart gesture",
+    "holy": "making joined palms hand gesture",
+    "little_finger": "making little finger up hand gesture",
+    "middle_finger": "making middle finger up hand gesture",
+    "point": "making pointing finger hand gesture",
+    "take_picture": "making camera frame hand gesture",
+    "three3": "making thumb index and little finger hand gesture",
+    "three_gun": "making finger gun with three fingers hand gesture",
+    "thumb_index": "making thumb and index finger hand gesture",
+    "thumb_index2": "making two hands thumb and index finger gesture",
+    "timeout": "making timeout hand gesture",
+    "xsign": "making crossed hands gesture",
+}
+
+HAGRID_V1: tuple[str, ...] = tuple(list(PHRASES)[:18])
+"""The 18 gestures of HaGRID v1, in alphabetical order: the classes of the gesture classifier."""
+
+NO_GESTURE = "no_gesture"
+"""HaGRID's label for a hand that makes none of the gestures."""
+
+
+def phrase_of(gesture: str) -> str:
+    """The phrase that names `gesture` in a caption.
+
+    Raises:
+        Hand1000Error: HaGRID has no such gesture.
+    """
+    try:
+        return PHRASES[gesture]
+    except KeyError:
+        known = ", ".join(sorted(PHRASES))
+        raise Hand1000Error(f"unknown gesture {gesture!r}; choose one of: {known}") from None

@@ -1,0 +1,86 @@
+"""Which gesture a hand makes, from its landmarks alone: a small network over the gestures of HaGRID v1.
+
+It measures whether a generated hand shows the gesture that was asked for. `hand1000.hands.train_classifier` is its
+recipe; the one that ships lies in `models/gesture-classifier`.
+"""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from hand1000.errors import Hand1000Error, writing
+from hand1000.gestures import HAGRID_V1, NO_GESTURE
+from hand1000.hands.feature import FEATURE_DIM, normalise
+from hand1000.storage.digests import digest_file
+from hand1000.storage.files import read_json, write_json
+
+CLASSES: tuple[str, ...] = (*HAGRID_V1, NO_GESTURE)
+
+SHIPPED = Path(__file__).parents[2] / "models" / "gesture-classifier"
+
+_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+
+
+class GestureClassifier:
+    """A gesture for each hand.
+
+    Args:
+        hidden: widths of the hidden layers.
+        classes: the gestures that it tells apart.
+
+    Its input is `normalise`d and keeps how the hand is turned, which is all that tells `like` from `dislike`.
+    """
+
+    def __init__(self, hidden: tuple[int, ...] = (128, 64), classes: tuple[str, ...] = CLASSES) -> None:
+        self.hidden, self.classes = hidden, classes
+        self.sha256 = ""
+        widths = (FEATURE_DIM, *hidden)
+        layers: list[nn.Module] = []
+        for wide, narrow in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(wide, narrow), nn.GELU()]
+        self.network = nn.Sequential(*layers, nn.Linear(widths[-1], len(classes))).eval()
+
+    @torch.inference_mode()
+    def predict(self, landmarks: np.ndarray, right: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """The likeliest gesture of each hand, and the probabilities of all.
+
+        Args:
+            landmarks: (N, 21, 3) as MediaPipe tells them, relative to square pictures.
+            right: (N,) bool, whether it is a right hand.
+
+        Returns:
+            N names, and (N, C) float32 in the order of `classes`.
+        """
+        features = normalise(landmarks, right).reshape(-1, FEATURE_DIM)
+        probabilities = self.network(torch.from_numpy(features)).softmax(dim=1).numpy()
+        return [self.classes[index] for index in probabilities.argmax(axis=1)], probabilities
+
+    def save_pretrained(self, directory: Path) -> None:
+        """Write `model.safetensors` and `config.json`."""
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            save_file(self.network.state_dict(), directory / _WEIGHTS)
+        write_json(directory / _CONFIG, {"classes": self.classes, "hidden": self.hidden})
+
+    @classmethod
+    def from_pretrained(cls, directory: Path = SHIPPED) -> Self:
+        """The classifier in `directory`; `sha256` is then that of its weights.
+
+        Raises:
+            Hand1000Error: a file is missing or malformed.
+        """
+        config = read_json(directory / _CONFIG)
+        path = directory / _WEIGHTS
+        try:
+            self = cls(tuple(config["hidden"]), tuple(config["classes"]))
+            self.network.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise Hand1000Error(f"{path}: not a gesture classifier: {reason}; train it again") from error
+        self.sha256 = digest_file(path)
+        return self

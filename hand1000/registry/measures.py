@@ -1,0 +1,47 @@
+"""A figure of the base model beside that of the tuned one, as the card and the report show it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of both models.
+
+    Args:
+        name: as people call it, such as KID.
+        base, tuned: its value, None where it could not be measured.
+        better: which direction is better.
+        n_base, n_tuned: how many pictures, or hands, it was measured on.
+        note: what else belongs to it, such as an interval.
+    """
+
+    name: str
+    base: float | None
+    tuned: float | None
+    better: Literal["lower", "higher"]
+    n_base: int
+    n_tuned: int
+    note: str = ""
+
+    @property
+    def winner(self) -> Literal["base", "tuned"] | None:
+        """Whose value is better; None for a tie or where one is missing."""
+        if self.base is None or self.tuned is None or self.base == self.tuned:
+            return None
+        return "tuned" if (self.tuned < self.base) == (self.better == "lower") else "base"
+
+    @property
+    def arrow(self) -> str:
+        """↓ where lower is better, else ↑."""
+        return "↓" if self.better == "lower" else "↑"
+
+    @property
+    def n(self) -> str:
+        """The counts in one cell, one number where they are equal."""
+        return str(self.n_base) if self.n_base == self.n_tuned else f"{self.n_base} / {self.n_tuned}"
+
+
+def figure(value: float | None) -> str:
+    """Four significant digits; a dash where there is no value."""
+    return "–" if value is None else f"{value:.4g}"

@@ -1,0 +1,249 @@
+"""The report of a run: one HTML file that holds all it shows, asks nothing of any server and runs no script.
+
+Captions, file names and prompts come from outside: all text passes through `escape`, and the page's own policy
+forbids scripts and requests besides.
+"""
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from hand1000.errors import Hand1000Error
+from hand1000.registry.card import python_snippet, shell_snippet
+from hand1000.registry.figures import curve_svg, hand_svg
+from hand1000.registry.measures import Measure, figure
+from hand1000.storage.files import write_text
+
+_STYLE = Path(__file__).with_name("report.css")
+_LARGEST_PNG, _LARGEST_SIDE, _JPEG_QUALITY = 128, 512, 88
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The base's picture and the tuned model's from one prompt and one seed; `note` says what was measured on them."""
+
+    prompt: str
+    seed: int
+    base: Path
+    tuned: Path
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a stage logged: (step, value) with rising steps."""
+
+    title: str
+    points: Sequence[tuple[int, float]]
+    y_label: str = "loss"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training image and the caption it was trained with."""
+
+    image: Path
+    caption: str
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """All that the report shows.
+
+    Args:
+        gesture, phrase: HaGRID's name and what the captions call it.
+        run_key: of the workflow run.
+        model_uri: of the registered version, such as `models:/hand1000-call-candidates/3`.
+        date: as it is to be printed.
+        base_model: name and revision.
+        measures: base and tuned on the same prompts and seeds.
+        extractor, resizer: what the image features come from.
+        random_pairs: drawn blindly; worst_pairs: those where the tuned model shows the gesture least.
+        curves, samples: of training.
+        landmarks: 21 of (x, y, z), the mean hand of Stage I, or None where it is not one hand's shape.
+        counts: of images by what happened to them; unusable: file names with the reason.
+        settings_yaml: the complete configuration.
+        seconds: by stage, in order.
+    """
+
+    gesture: str
+    phrase: str
+    run_key: str
+    model_uri: str
+    date: str
+    base_model: str
+    measures: Sequence[Measure]
+    extractor: str
+    resizer: str
+    random_pairs: Sequence[Pair]
+    worst_pairs: Sequence[Pair]
+    curves: Sequence[Curve]
+    samples: Sequence[Sample]
+    landmarks: Sequence[Sequence[float]] | None
+    counts: Mapping[str, int]
+    settings_yaml: str
+    seconds: Mapping[str, float]
+    unusable: Mapping[str, str] = field(default_factory=dict)
+
+
+def write_report(path: Path, content: ReportContent) -> None:
+    """Write the report to `path`, whole or not at all.
+
+    Raises:
+        Hand1000Error: a picture that is missing or unreadable, or a place that may not be written.
+    """
+    write_text(path, report_html(content))
+
+
+def report_html(content: ReportContent) -> str:
+    """The report as HTML."""
+    title = escape(f"Hand1000: {content.gesture}")
+    sections = [
+        _header(content),
+        _section("Measured", _measures(content)),
+        _section("Base and tuned: pictures drawn at random", _pairs(content.random_pairs)),
+        _section("Base and tuned: the worst of the tuned model", _pairs(content.worst_pairs)),
+        _section("Training", _curves(content.curves)),
+        _section("What it was trained on", _training_data(content)),
+        _section("How the data was prepared", _preparation(content)),
+        _section("Time", _times(content.seconds)),
+        _section("Settings", f"<details><summary>all</summary><pre>{escape(content.settings_yaml)}</pre></details>"),
+        _section("Load the model", _loading(content)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>\n{_STYLE.read_text()}</style></head>\n"
+        f"<body>\n{chr(10).join(sections)}\n</body></html>\n"
+    )
+
+
+def _header(content: ReportContent) -> str:
+    facts = {
+        "registered as": content.model_uri,
+        "run": content.run_key,
+        "base model": content.base_model,
+        "date": content.date,
+    }
+    return (
+        f"<header><h1>{escape(content.gesture)}</h1>"
+        f'<p class="lead">“{escape(content.phrase)}”</p>{_facts(facts.items())}</header>'
+    )
+
+
+def _measures(content: ReportContent) -> str:
+    rows = []
+    for each in content.measures:
+        cells = [f"<td>{escape(each.name)} {each.arrow}</td>"]
+        for side in ("base", "tuned"):
+            css = "number better" if each.winner == side else "number"
+            cells.append(f'<td class="{css}">{figure(getattr(each, side))}</td>')
+        cells.append(f'<td class="number">{each.n}</td><td class="faint">{escape(each.note)}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    head = '<tr><th>measure</th><th class="number">base</th><th class="number">tuned</th><th class="number">n</th>'
+    return (
+        f'<div class="table"><table>{head}<th></th></tr>{"".join(rows)}</table></div>'
+        '<p class="faint">↓ lower is better, ↑ higher is better; the bold one is better. Both models drew from the '
+        f"same prompts and seeds. Features: {escape(content.extractor)}; resizer: {escape(content.resizer)}; figures "
+        "of other features or resizers do not compare.</p>"
+    )
+
+
+def _pairs(pairs: Sequence[Pair]) -> str:
+    if not pairs:
+        return '<p class="none">none</p>'
+    figures = []
+    for pair in pairs:
+        note = f"<br><small>{escape(pair.note)}</small>" if pair.note else ""
+        figures.append(
+            f'<figure><div class="two"><div><span>base</span>{_image(pair.base, "base: " + pair.prompt)}</div>'
+            f"<div><span>tuned</span>{_image(pair.tuned, 'tuned: ' + pair.prompt)}</div></div>"
+            f"<figcaption>{escape(pair.prompt)}<br><small>seed {pair.seed}</small>{note}</figcaption></figure>"
+        )
+    return f'<div class="pairs">{"".join(figures)}</div>'
+
+
+def _curves(curves: Sequence[Curve]) -> str:
+    figures = [
+        f"<figure>{curve_svg(curve.points, x_label='step', y_label=curve.y_label)}"
+        f"<figcaption>{escape(curve.title)}</figcaption></figure>"
+        for curve in curves
+    ]
+    return (
+        f'<div class="curves">{"".join(figures)}</div>' if figures else '<p class="none">nothing recorded</p>'
+    ) + '<p class="faint">Faint: as logged; bold: smoothed.</p>'
+
+
+def _training_data(content: ReportContent) -> str:
+    figures = [
+        f"<figure>{_image(sample.image, sample.caption)}<figcaption>{escape(sample.caption)}</figcaption></figure>"
+        for sample in content.samples
+    ]
+    hand = ""
+    if content.landmarks is not None:
+        hand = (
+            f"<h3>The mean hand of Stage I</h3><figure class='fit'>{hand_svg(content.landmarks)}"
+            "<figcaption>21 landmarks, averaged</figcaption></figure>"
+        )
+    return f'<div class="samples">{"".join(figures)}</div>{hand}'
+
+
+def _preparation(content: ReportContent) -> str:
+    names = "".join(
+        f"<li>{escape(name)}: <span class='faint'>{escape(reason)}</span></li>"
+        for name, reason in content.unusable.items()
+    )
+    listing = f"<details><summary>{len(content.unusable)} unusable images</summary><ul>{names}</ul></details>"
+    return _facts(content.counts.items()) + (listing if names else '<p class="none">No image was unusable.</p>')
+
+
+def _times(seconds: Mapping[str, float]) -> str:
+    return _facts((name, _duration(value)) for name, value in [*seconds.items(), ("together", sum(seconds.values()))])
+
+
+def _loading(content: ReportContent) -> str:
+    python = python_snippet(content.model_uri, content.phrase)
+    return f"<pre>{escape(python)}</pre><pre>{escape(shell_snippet(content.model_uri, content.phrase))}</pre>"
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _facts(rows: Iterable[tuple[str, object]]) -> str:
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
+    return f'<table class="facts">{cells}</table>'
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _image(path: Path, alt: str) -> str:
+    """The picture within the page: small ones as they are, large ones as JPEG, or a page of SD pictures is huge."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
+    except (OSError, Image.DecompressionBombError) as error:
+        raise Hand1000Error(f"{path}: no readable picture: {error}") from error
+    if max(image.size) <= _LARGEST_PNG:
+        kind = "png"
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        kind = "jpeg"
+        image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+        image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'

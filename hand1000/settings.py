@@ -1,0 +1,128 @@
+"""What a run may be told, complete and bounded.
+
+A preset is a YAML file that states every field (`hand1000/presets/`); nothing has a default in code, so that what a
+file says is all there is. `extra="forbid"` and the bounds turn a slip into an error that names the field.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hand1000.errors import Hand1000Error
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Steps = Annotated[int, Field(ge=0, le=1_000_000)]
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(_Settings):
+    """Which images are trained on and measured against."""
+
+    test_images: int = Field(ge=2, le=100_000, description="Held-out images, of people who are not in training.")
+    max_unusable: Fraction = Field(description="Share of unreadable images above which the run stops.")
+
+
+class Stage1Settings(_Settings):
+    """Stage I: the mean gesture feature (paper, section 3.2)."""
+
+    feature: Literal["normalised", "raw"] = Field(
+        description="normalised: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z."
+    )
+    min_detection_confidence: Fraction
+    max_missed: Fraction = Field(description="Share of images without a hand above which the run stops.")
+
+
+class Stage2Settings(_Settings):
+    """Stage II: the fusion and the optimised embeddings (paper, section 3.3)."""
+
+    lambda_: Fraction = Field(description="Weight of the text embedding in h = lambda*e + (1-lambda)*g.")
+    fusion_steps: Steps = Field(description="Steps of the fusion layer over all images; 0 keeps it as it starts.")
+    fusion_batch_size: BatchSize
+    fusion_learning_rate: LearningRate
+    refine_steps: Steps = Field(description="Steps of each image's own embedding; 0 keeps where the layer puts it.")
+    refine_batch_size: BatchSize
+    refine_learning_rate: LearningRate
+    checkpoint_every: int = Field(ge=1, le=100_000, description="Steps between two saved states.")
+
+
+class Stage3Settings(_Settings):
+    """Stage III: fine-tuning of the UNet on the frozen embeddings (paper, section 3.4)."""
+
+    steps: Steps
+    batch_size: BatchSize
+    learning_rate: LearningRate
+    warmup_steps: Steps
+    weight_decay: Fraction
+    max_grad_norm: float = Field(gt=0, le=1000)
+    caption_dropout: Fraction = Field(description="Share of images trained with the fused empty prompt.")
+    ema_decay: Fraction = Field(description="Decay of the averaged weights that are kept; 0 keeps the last ones.")
+    checkpoint_every: int = Field(ge=1, le=100_000)
+
+
+class GenerationSettings(_Settings):
+    """How pictures are drawn, for the measurement and as the model's defaults."""
+
+    mu: Fraction = Field(description="Weight of the text embedding at inference; need not equal lambda.")
+    guidance_scale: float = Field(ge=1, le=50)
+    num_inference_steps: int = Field(ge=1, le=1000)
+    batch_size: BatchSize
+    num_images: int = Field(ge=2, le=100_000, description="Pictures a model draws for the measurement.")
+
+
+class EvaluationSettings(_Settings):
+    """How the pictures are measured."""
+
+    feature_extractor: str = Field(
+        description="'small' is the one that ships; else the path or URL of the 2015 Inception as TorchScript.",
+        min_length=1,
+    )
+    feature_extractor_sha256: str = Field(pattern="^([0-9a-f]{64})?$", description="Pins a file or URL; '' for small.")
+    min_detection_confidence: Fraction
+
+
+class Settings(_Settings):
+    """Everything that decides a run's result besides its data and its base model."""
+
+    seed: int = Field(ge=0, le=2**31 - 1)
+    data: DataSettings
+    stage1: Stage1Settings
+    stage2: Stage2Settings
+    stage3: Stage3Settings
+    generation: GenerationSettings
+    evaluation: EvaluationSettings
+
+
+def validation_message(error: ValidationError, source: str) -> str:
+    """The first fault that pydantic found, as one line that names the field."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "settings"
+    return f"{source}: {field}: {first['msg']} (got {first['input']!r})"
+
+
+def load_settings(source: str | Path) -> Settings:
+    """Settings from a preset's name or a YAML file.
+
+    Raises:
+        Hand1000Error: no such preset or file, or a field that is missing, unknown or out of range.
+    """
+    path = PRESETS / f"{source}.yaml"
+    if not path.is_file():
+        path = Path(source)
+    if not path.is_file():
+        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
+        raise Hand1000Error(f"{source}: neither a preset ({known}) nor a file")
+    try:
+        return Settings.model_validate(yaml.safe_load(path.read_text()))
+    except yaml.YAMLError as error:
+        raise Hand1000Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise Hand1000Error(validation_message(error, str(path))) from error

@@ -1,0 +1,94 @@
+"""What a thing is called by its content: sha256 of bytes, files, JSON values and folders."""
+
+import hashlib
+import json
+import stat
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from hand1000.errors import Hand1000Error
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def digest_bytes(data: bytes) -> str:
+    """The sha256 of `data`, 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_file(path: Path) -> str:
+    """The sha256 of a file's content, read in pieces so that its size does not matter."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """The one text of a JSON value: sorted keys, no spaces, no NaN. Pydantic models stand for what they dump to."""
+    return json.dumps(
+        value, default=_dumped, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def digest_json(value: object) -> str:
+    """The sha256 of `canonical_json(value)`: equal for equal values, whatever the order of their keys."""
+    return digest_bytes(canonical_json(value).encode())
+
+
+def _dumped(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+class FileEntry(BaseModel):
+    """One file of a folder: its name relative to the folder, with `/`, its bytes and their sha256."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    size: int = Field(ge=0)
+    sha256: Sha256
+
+    @field_validator("name")
+    @classmethod
+    def _stays_inside(cls, name: str) -> str:
+        # A manifest may come from a bucket that others write to; its names become paths on this machine.
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or str(path) != name:
+            raise ValueError("not a plain relative path")
+        return name
+
+
+class Manifest(BaseModel):
+    """The files of a folder, sorted by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    files: tuple[FileEntry, ...]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the listing: the name of the folder's content."""
+        return digest_json([entry.model_dump() for entry in self.files])
+
+
+def tree_manifest(directory: Path) -> Manifest:
+    """The manifest of all files below `directory`; empty folders do not count.
+
+    Raises:
+        Hand1000Error: no such folder, or it holds a link or a device: what they lead to would not travel with it.
+    """
+    if not directory.is_dir():
+        raise Hand1000Error(f"{directory}: no such folder")
+    entries = []
+    for path in directory.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            continue
+        if not stat.S_ISREG(mode):
+            raise Hand1000Error(f"{path}: not a plain file; copy what it leads to in its place")
+        name = path.relative_to(directory).as_posix()
+        entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=digest_file(path)))
+    return Manifest(files=tuple(sorted(entries, key=lambda entry: entry.name)))

@@ -1,0 +1,53 @@
+"""A process's own temporary folder, gone when the process is."""
+
+import atexit
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hand1000.errors import writing
+
+_PREFIX = "hand1000-scratch-"
+
+
+def process_scratch(parent: Path | None) -> Path:
+    """A fresh folder below `parent` (the system's temporary folder if None), removed when the process ends.
+
+    A killed process cannot clean up after itself, so each folder is locked for as long as its process lives, and
+    whoever makes a new one removes those that nobody holds.
+    """
+    folder = parent or Path(tempfile.gettempdir())
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(folder)
+        while (path := _locked(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder)))) is None:
+            pass
+    atexit.register(_remove_own, path, os.getpid())
+    return path
+
+
+def _locked(path: Path) -> Path | None:
+    """Lock the folder until the process ends; None if another process took it for abandoned before that."""
+    with contextlib.suppress(OSError):
+        # Never closed, and on a filesystem without locks never held: then nobody can remove it as abandoned either.
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
+    return path if path.is_dir() else None
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for path in folder.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path)
+            finally:
+                os.close(lock)
+
+
+def _remove_own(path: Path, process: int) -> None:
+    if os.getpid() == process:  # A forked child inherits the hook, not the folder.
+        shutil.rmtree(path, ignore_errors=True)

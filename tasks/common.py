@@ -1,0 +1,180 @@
+"""What all tasks share: the two images, resources, and the way from inputs to an artifact under the root."""
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from flytekit import Cache, HashMethod, Resources, task
+from flytekit.types.directory import FlyteDirectory
+
+if TYPE_CHECKING:
+    from hand1000.registry.tracking import Run, RunTracker
+    from hand1000.storage.store import ArtifactStore
+
+CPU_IMAGE = "{{.image.cpu.fqn}}:{{.image.cpu.version}}"
+EXPERIMENT = "hand1000"
+GPU_IMAGE = "{{.image.gpu.fqn}}:{{.image.gpu.version}}"
+
+Artifact = Annotated[FlyteDirectory, HashMethod(lambda directory: directory.path.rsplit("/", 1)[-1])]
+"""A directory under the artifact root, whose name is the digest of its content: that is its hash for Flyte's cache."""
+
+_COMMON: dict[str, Any] = {"retries": 2, "cache": Cache(version="1", ignored_inputs=("run", "root"))}
+
+small_task = functools.partial(
+    task, container_image=CPU_IMAGE, requests=Resources(cpu="1", mem="1Gi"), limits=Resources(mem="2Gi"), **_COMMON
+)
+cpu_task = functools.partial(
+    task, container_image=CPU_IMAGE, requests=Resources(cpu="2", mem="4Gi"), limits=Resources(mem="8Gi"), **_COMMON
+)
+gpu_task = functools.partial(
+    task, container_image=GPU_IMAGE, requests=Resources(cpu="4", mem="16Gi", gpu="1"),
+    limits=Resources(mem="32Gi", gpu="1"), **_COMMON
+)
+
+
+@dataclass
+class Work:
+    """What a task's body is given while it makes its artifact.
+
+    Attributes:
+        store: the artifact root.
+        out: the empty folder to be filled.
+        checkpoint: the lasting place for the state of this very piece of work.
+        report: takes (done, total, values) and shows a line; with a tracker it also logs the values live.
+    """
+
+    store: "ArtifactStore"
+    out: Path
+    checkpoint: Any
+    report: Callable[..., None]
+
+    def read(self, directory: FlyteDirectory) -> Path:
+        """The local folder of an artifact; on `s3://` it is downloaded once a process and verified."""
+        return self.store.fetch(address(directory))
+
+
+def address(directory: FlyteDirectory) -> str:
+    """Where an artifact lies, as it was published."""
+    return directory.remote_source or str(directory.path)
+
+
+def digest(directory: FlyteDirectory) -> str:
+    """The content digest of an artifact, which its address ends with."""
+    return address(directory).rstrip("/").rsplit("/", 1)[-1]
+
+
+def produce(
+    task_name: str, *, root: str, run: str, inputs: Mapping[str, Any], build: Callable[[Work], None], label: str = ""
+) -> FlyteDirectory:
+    """The artifact that `build` makes from `inputs`, or the one it made before.
+
+    Args:
+        task_name: names the task in `<root>/results/` and its child run in MLflow.
+        root: the artifact root.
+        run: key of the MLflow parent run; "" tracks nothing.
+        inputs: all that decides the result; artifacts stand for their content. Nothing else may enter `build`.
+        build: fills `work.out`.
+        label: tells this piece of work from others of the task (a shard, say) in progress lines.
+
+    Raises:
+        Hand1000Error: what `build` or the storage raises; nothing incomplete is ever published.
+    """
+    from hand1000.storage.digests import digest_json
+    from hand1000.storage.store import open_store
+
+    store = open_store(root)
+    key = digest_json({name: _identity(value) for name, value in inputs.items()})
+    stage = open_tracker(run, root).stage(task_name) if run else None
+    title = f"{task_name} {label}".strip()
+    record = store.recall(task_name, key)
+    if record is None:
+        _say(f"{title}: started")
+        started = time.monotonic()
+        checkpoint = store.checkpoint(task_name, key)
+        with store.workspace() as workspace:
+            work = Work(store, workspace / "out", checkpoint, _reporter(title, stage))
+            work.out.mkdir()
+            build(work)
+            record = {
+                "address": store.publish(task_name, work.out),
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        store.remember(task_name, key, record)
+        checkpoint.clear()
+        _say(f"{title}: done in {record['seconds']:.1f} s")
+    else:
+        _say(f"{title}: already there")
+    if stage is not None:
+        _log(stage, label or "all", record, store)
+    return FlyteDirectory(record["address"], remote_directory=False)
+
+
+def shard_range(count: int, unit: int, shard: int, shards: int) -> range:
+    """The items of shard `shard` of `shards`: a run of whole batches of `unit`, so that shards cut no batch in two."""
+    batches = -(-count // unit)
+    first, last = batches * shard // shards, batches * (shard + 1) // shards
+    return range(min(first * unit, count), min(last * unit, count))
+
+
+def mlflow_folder(root: str) -> Path:
+    """Where the embedded MLflow lies when no server is named: in a local root, else in `artifacts` here."""
+    return Path("artifacts" if "://" in root else root)
+
+
+def open_tracker(run: str, root: str) -> "RunTracker":
+    """The parent run of a workflow run."""
+    from hand1000.registry.connection import connect
+    from hand1000.registry.tracking import RunTracker
+
+    return RunTracker(EXPERIMENT, run, connect(mlflow_folder(root)))
+
+
+def _log(stage: "Run", part: str, record: Mapping[str, Any], store: "ArtifactStore") -> None:
+    """What the artifact holds of its making: the same whether it was made now or is from an earlier run."""
+    from hand1000.storage.files import read_jsonl
+
+    history = store.fetch(record["address"]) / "history.jsonl"
+    if history.is_file():
+        stage.log_history(row for _, row in read_jsonl(history))
+    stage.log_seconds(part.replace(" ", "_"), record["seconds"])
+    stage.set_tags({f"hand1000.artifact.{part.replace(' ', '_')}": record["address"]})
+    stage.finish()
+
+
+def _identity(value: Any) -> Any:
+    """What stands for `value` in the key of a result."""
+    if isinstance(value, FlyteDirectory):
+        return digest(value)
+    if isinstance(value, list | tuple):
+        return [_identity(item) for item in value]
+    return value
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _reporter(title: str, stage: "Run | None") -> Callable[..., None]:
+    """Shows how far the work is, a moving line on a terminal, elsewhere a line every ten seconds; fills MLflow's curve."""
+    last = 0.0
+    started = time.monotonic()
+
+    def report(done: int, total: int, values: Mapping[str, float] | None = None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        terminal = sys.stderr.isatty()
+        if done < total and now - last < (1.0 if terminal else 10.0):
+            return
+        last = now
+        if stage is not None and values:
+            stage.log_history([{"step": done, **values}])
+        shown = "".join(f", {name} {value:.4f}" for name, value in (values or {}).items())
+        line = f"{title}: {done}/{total}{shown}, {now - started:.0f} s"
+        print(f"\r\033[K{line}" if terminal else line, end="" if terminal and done < total else "\n",
+              file=sys.stderr, flush=True)
+
+    return report

@@ -1,0 +1,69 @@
+"""The images of one gesture, selected, cropped and split by person."""
+
+from pathlib import Path
+from typing import Any
+
+from hand1000.settings import Settings
+from tasks.common import Artifact, Work, cpu_task, produce
+
+SAMPLE = "sample"
+"""The value of `data` that stands for rendered hands instead of a folder."""
+
+
+@cpu_task()
+def prepare_data(
+    gesture: str, images: int, data: str, base_model: str, settings: Settings, run: str, root: str
+) -> Artifact:
+    """Select `images` training pictures and the held-out ones of a gesture, at the base model's resolution.
+
+    Args:
+        gesture: HaGRID's name of it.
+        images: training pictures at most.
+        data: `sample`, a folder or `s3://` prefix in HaGRID's layout, or one of plain pictures.
+        base_model: decides the resolution.
+        settings: `data` and `seed` of it count.
+        run: key of the MLflow run.
+        root: the artifact root.
+    """
+    from hand1000.data.hagrid import select_images
+    from hand1000.data.prepare import REPORT, prepare_image_sets
+    from hand1000.data.render.dataset import RENDERER_VERSION
+    from hand1000.data.sample import sample_root
+    from hand1000.data.selection import Selection, selection_facts
+    from hand1000.diffusion.base_model import base_resolution
+    from hand1000.storage.files import write_json
+    from hand1000.storage.folders import local_folder
+
+    resolution = base_resolution(base_model)
+    counts = {"num_train": images, "num_test": settings.data.test_images, "seed": settings.seed}
+
+    def select(folder: Path) -> Selection:
+        return select_images(folder, gesture, **counts)
+
+    source: Any = f"rendered by version {RENDERER_VERSION}"
+    if data != SAMPLE:
+        selection = select(local_folder(data))
+        source = selection_facts(selection)
+
+    def build(work: Work) -> None:
+        chosen = selection if data != SAMPLE else select(
+            sample_root(
+                work.out.with_name("sample"), [gesture], resolution=resolution, progress=work.report, **counts
+            )
+        )
+        report = prepare_image_sets(
+            chosen, work.out, resolution=resolution, max_unusable=settings.data.max_unusable, seed=settings.seed,
+            progress=work.report,
+        )
+        write_json(work.out / REPORT, report.model_dump(mode="json"))
+
+    return produce(
+        "prepare_data", root=root, run=run, build=build,
+        inputs={
+            "gesture": gesture,
+            **counts,
+            "source": source,
+            "resolution": resolution,
+            "max_unusable": settings.data.max_unusable,
+        },
+    )

@@ -1,0 +1,48 @@
+"""Measure the pictures of the base model and of the tuned one against the held-out images."""
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.settings import EvaluationSettings
+from tasks.common import Artifact, Work, cpu_task, produce
+
+
+@cpu_task()
+def evaluate(
+    dataset: FlyteDirectory, base_images: list[FlyteDirectory], tuned_images: list[FlyteDirectory], gesture: str,
+    settings: EvaluationSettings, seed: int, run: str, root: str,
+) -> Artifact:
+    """`base.json`, `tuned.json` and `table.txt`; the held-out images are looked at once for both."""
+    from hand1000.data.join import joined_image_set
+    from hand1000.evaluation.comparison import compare_table
+    from hand1000.evaluation.extractors import load_extractor
+    from hand1000.evaluation.measure import measure, observe
+    from hand1000.hands.classifier import GestureClassifier
+    from hand1000.storage.files import write_json, write_text
+
+    classifier = GestureClassifier.from_pretrained()
+
+    def build(work: Work) -> None:
+        extractor = load_extractor(settings)
+        look = {"extractor": extractor, "min_detection_confidence": settings.min_detection_confidence}
+        real = observe(work.read(dataset) / "test", progress=work.report, **look)
+        metrics = {}
+        for name, parts in (("base", base_images), ("tuned", tuned_images)):
+            pictures = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
+            metrics[name] = measure(
+                real, pictures, gesture=gesture, classifier=classifier, seed=seed, progress=work.report, **look
+            )
+            write_json(work.out / f"{name}.json", metrics[name].model_dump(mode="json"))
+        write_text(work.out / "table.txt", compare_table(metrics["base"], metrics["tuned"]))
+
+    return produce(
+        "evaluate", root=root, run=run, build=build,
+        inputs={
+            "dataset": dataset,
+            "base_images": base_images,
+            "tuned_images": tuned_images,
+            "gesture": gesture,
+            "classifier": classifier.sha256,
+            "settings": settings,
+            "seed": seed,
+        },
+    )

@@ -1,0 +1,73 @@
+"""Draw the held-out prompts with the base model and with the tuned one."""
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.settings import GenerationSettings
+from tasks.common import Artifact, Work, gpu_task, produce, shard_range
+
+
+def _draw(
+    task_name: str, model: FlyteDirectory | None, base_model: str, dataset: FlyteDirectory,
+    captions: list[FlyteDirectory], shard: int, shards: int, settings: GenerationSettings, seed: int, run: str,
+    root: str,
+) -> FlyteDirectory:
+    from hand1000.captions.source import DatasetCaptioner, with_captions
+    from hand1000.data.imageset import read_image_set, write_metadata
+    from hand1000.diffusion.base_model import base_identity
+
+    def build(work: Work) -> None:
+        from hand1000.diffusion.base_model import best_device, load_base_model
+        from hand1000.diffusion.generate import Order, draw
+        from hand1000.diffusion.pipeline import Hand1000Pipeline, build_pipeline
+
+        files = [work.read(part) / "test.jsonl" for part in captions]
+        prompts = with_captions(read_image_set(work.read(dataset) / "test"), files, DatasetCaptioner.name)
+        if model is None:
+            defaults = settings.model_dump(include={"mu", "guidance_scale", "num_inference_steps"})
+            pipeline = build_pipeline(load_base_model(base_model, best_device()), **defaults)
+        else:
+            pipeline = Hand1000Pipeline.from_pretrained(work.read(model), use_safetensors=True).to(best_device())
+        part = shard_range(settings.num_images, settings.batch_size, shard, shards)
+        # The held-out prompts in turn, again from the first where more pictures than prompts are asked for.
+        records = [
+            prompts[index % len(prompts)].model_copy(
+                update={"file_name": f"{index:06d}.png", "seed": seed + index, "bbox": None}
+            )
+            for index in part
+        ]
+        draw(
+            pipeline, [Order(record.file_name, record.text, record.seed) for record in records], work.out,
+            batch_size=settings.batch_size, checkpoint=work.checkpoint, progress=work.report,
+        )
+        write_metadata(work.out, records)
+
+    return produce(
+        task_name, root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
+        inputs={
+            "model": base_identity(base_model) if model is None else model,
+            "dataset": dataset,
+            "captions": captions,
+            "shard": shard,
+            "shards": shards,
+            "seed": seed,
+            "settings": settings,
+        },
+    )
+
+
+@gpu_task()
+def draw_base(
+    base_model: str, dataset: FlyteDirectory, captions: list[FlyteDirectory], shard: int, shards: int,
+    settings: GenerationSettings, seed: int, run: str, root: str,
+) -> Artifact:
+    """One shard of the base model's pictures."""
+    return _draw("draw_base", None, base_model, dataset, captions, shard, shards, settings, seed, run, root)
+
+
+@gpu_task()
+def draw_tuned(
+    model: FlyteDirectory, dataset: FlyteDirectory, captions: list[FlyteDirectory], shard: int, shards: int,
+    settings: GenerationSettings, seed: int, run: str, root: str,
+) -> Artifact:
+    """One shard of the tuned model's pictures: the same prompts and seeds."""
+    return _draw("draw_tuned", model, "", dataset, captions, shard, shards, settings, seed, run, root)

@@ -1,0 +1,73 @@
+"""The small base model from nothing: render, train the autoencoder, train text encoder and UNet."""
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.diffusion.pretrain_settings import PretrainSettings
+from tasks.common import Artifact, Work, cpu_task, gpu_task, produce
+
+
+@cpu_task()
+def render_pretraining_images(settings: PretrainSettings, root: str) -> Artifact:
+    """Hands in arbitrary poses, in HaGRID's layout."""
+    from hand1000.data.pretraining import render_pretraining_set
+    from hand1000.data.render.dataset import RENDERER_VERSION
+    from hand1000.diffusion.small_base import IMAGE_SIZE
+
+    inputs = {"images": settings.images, "gesture_images": settings.gesture_images, "seed": settings.seed}
+
+    def build(work: Work) -> None:
+        render_pretraining_set(work.out, size=IMAGE_SIZE, progress=work.report, **inputs)
+
+    return produce(
+        "render_pretraining", root=root, run="", build=build, inputs=inputs | {"renderer": RENDERER_VERSION}
+    )
+
+
+@gpu_task()
+def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root: str) -> Artifact:
+    """`vae/` and its history."""
+    from hand1000.data.pretraining import load_pretraining_set
+    from hand1000.diffusion.pretrain import train_autoencoder as train
+    from hand1000.storage.files import write_jsonl
+
+    def build(work: Work) -> None:
+        images, _ = load_pretraining_set(work.read(pictures))
+        autoencoder, history = train(images, settings, checkpoint=work.checkpoint, report=work.report)
+        autoencoder.save_pretrained(work.out / "vae")
+        write_jsonl(work.out / "history.jsonl", history)
+
+    return produce(
+        "train_autoencoder", root=root, run="", build=build,
+        inputs={"pictures": pictures, "seed": settings.seed, "length": settings.autoencoder.identity()},
+    )
+
+
+@gpu_task()
+def train_base(
+    pictures: FlyteDirectory, autoencoder: FlyteDirectory, settings: PretrainSettings, root: str
+) -> Artifact:
+    """The base model as a diffusers folder in half precision, with recipe, loss curves and a picture grid."""
+    from hand1000.data.pretraining import load_pretraining_set
+    from hand1000.diffusion.pretrain import save_base
+    from hand1000.diffusion.pretrain import train_base as train
+    from hand1000.storage.files import read_jsonl
+
+    def build(work: Work) -> None:
+        from diffusers import AutoencoderKL
+
+        images, captions = load_pretraining_set(work.read(pictures))
+        folder = work.read(autoencoder)
+        vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+        model, tokenizer, history = train(
+            images, captions, vae, settings, checkpoint=work.checkpoint, report=work.report
+        )
+        curves = {"autoencoder": [row for _, row in read_jsonl(folder / "history.jsonl")], "base": history}
+        save_base(work.out, vae, model, tokenizer, settings, curves, captions[:8])
+
+    return produce(
+        "train_base", root=root, run="", build=build,
+        inputs={
+            "pictures": pictures, "autoencoder": autoencoder, "seed": settings.seed,
+            "caption_dropout": settings.caption_dropout, "length": settings.base.identity(),
+        },
+    )

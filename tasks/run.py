@@ -1,0 +1,30 @@
+"""The MLflow run that a workflow run is recorded in."""
+
+from hand1000.settings import Settings
+from tasks.common import open_tracker, small_task
+
+
+@small_task(cache=False)
+def open_run(gesture: str, images: int, data: str, base_model: str, settings: Settings, root: str) -> str:
+    """Get or create the parent run of these inputs, and its key: the same inputs are the same run."""
+    from hand1000.diffusion.base_model import base_identity
+    from hand1000.gestures import phrase_of
+    from hand1000.storage.digests import digest_json
+
+    phrase_of(gesture)
+    inputs = {
+        "gesture": gesture,
+        "images": images,
+        "data": data,
+        "base_model": base_model,
+        "settings": settings.model_dump(mode="json"),
+    }
+    key = f"{gesture}-{digest_json([inputs, base_identity(base_model)])[:12]}"
+    open_tracker(key, root).log_params(inputs)
+    return key
+
+
+@small_task(cache=False)
+def number_shards(shards: int) -> list[int]:
+    """0 to shards - 1, what the map tasks run over."""
+    return list(range(shards))

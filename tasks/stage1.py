@@ -1,0 +1,51 @@
+"""Stage I: find the hand in every image, average its landmarks."""
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.settings import Stage1Settings
+from tasks.common import Artifact, Work, cpu_task, produce, shard_range, small_task
+
+
+@cpu_task()
+def find_hands(
+    dataset: FlyteDirectory, shard: int, shards: int, settings: Stage1Settings, run: str, root: str
+) -> Artifact:
+    """MediaPipe's landmarks of one shard of the training images, matched to the labelled box."""
+    from hand1000.data.imageset import read_image_set
+    from hand1000.hands.detector import detect_in_image_set
+
+    def build(work: Work) -> None:
+        folder = work.read(dataset) / "train"
+        records = read_image_set(folder)
+        part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
+        detect_in_image_set(
+            folder, part, min_detection_confidence=settings.min_detection_confidence, progress=work.report
+        ).save(work.out)
+
+    return produce(
+        "find_hands", root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
+        inputs={
+            "dataset": dataset,
+            "shard": shard,
+            "shards": shards,
+            "min_detection_confidence": settings.min_detection_confidence,
+        },
+    )
+
+
+@small_task()
+def average_hands(
+    landmarks: list[FlyteDirectory], gesture: str, settings: Stage1Settings, run: str, root: str
+) -> Artifact:
+    """The gesture feature f: the mean over all images, its spread, and which images had no hand."""
+    from hand1000.hands.detector import Landmarks
+    from hand1000.hands.feature import mean_feature
+
+    def build(work: Work) -> None:
+        found = Landmarks.concatenate([Landmarks.load(work.read(part)) for part in landmarks])
+        mean_feature(found, gesture=gesture, kind=settings.feature, max_missed=settings.max_missed).save(work.out)
+
+    return produce(
+        "average_hands", root=root, run=run, build=build,
+        inputs={"landmarks": landmarks, "gesture": gesture, "settings": settings},
+    )

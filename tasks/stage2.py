@@ -1,0 +1,109 @@
+"""Stage II: encode the data once, train the fusion, refine each image's embedding."""
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.settings import Stage2Settings
+from tasks.common import Artifact, Work, gpu_task, produce, shard_range
+
+
+@gpu_task()
+def encode_data(
+    dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: str, run: str, root: str
+) -> Artifact:
+    """Latents and text embeddings of the training images, what both later stages read."""
+    from hand1000.captions.source import DatasetCaptioner, with_captions
+    from hand1000.data.imageset import read_image_set
+    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.prepared import prepare
+
+    def build(work: Work) -> None:
+        folder = work.read(dataset) / "train"
+        files = [work.read(part) / "train.jsonl" for part in captions]
+        records = with_captions(read_image_set(folder), files, DatasetCaptioner.name)
+        base = load_base_model(base_model, best_device())
+        names, texts = [record.file_name for record in records], [record.text for record in records]
+        prepare(base, folder, names, texts, work.report).save(work.out)
+
+    return produce(
+        "encode_data", root=root, run=run, build=build,
+        inputs={"dataset": dataset, "captions": captions, "base_model": base_identity(base_model)},
+    )
+
+
+@gpu_task()
+def train_fusion(
+    prepared: FlyteDirectory, feature: FlyteDirectory, base_model: str, gesture: str, settings: Stage2Settings,
+    seed: int, run: str, root: str,
+) -> Artifact:
+    """Train the fusion layer over all images through the frozen UNet."""
+    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.prepared import Prepared
+    from hand1000.diffusion.stage2 import train_fusion as train
+    from hand1000.hands.feature import GestureFeature
+    from hand1000.storage.files import write_jsonl
+
+    def build(work: Work) -> None:
+        data = Prepared.load(work.read(prepared))
+        fusion, history = train(
+            load_base_model(base_model, best_device()), data.latents, data.text_embeddings,
+            GestureFeature.load(work.read(feature)).mean_tensor(), gesture, settings,
+            seed=seed, checkpoint=work.checkpoint, report=work.report,
+        )
+        fusion.save_pretrained(work.out)
+        write_jsonl(work.out / "history.jsonl", history)
+
+    return produce(
+        "train_fusion", root=root, run=run, build=build,
+        inputs={
+            "prepared": prepared,
+            "feature": feature,
+            "base_model": base_identity(base_model),
+            "gesture": gesture,
+            "seed": seed,
+            "settings": settings.model_dump(
+                include={"lambda_", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
+            ),
+        },
+    )
+
+
+@gpu_task()
+def refine_embeddings(
+    prepared: FlyteDirectory, fusion: FlyteDirectory, base_model: str, shard: int, shards: int,
+    settings: Stage2Settings, seed: int, run: str, root: str,
+) -> Artifact:
+    """Optimise the embedding of each image of one shard: the paper's Stage II."""
+    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.fusion import GestureFusion, double_fusion
+    from hand1000.diffusion.prepared import Prepared
+    from hand1000.diffusion.stage2 import refine_embeddings as refine
+    from hand1000.diffusion.stage2 import save_embeddings
+    from hand1000.storage.files import write_jsonl
+
+    def build(work: Work) -> None:
+        data = Prepared.load(work.read(prepared))
+        layer = GestureFusion.from_pretrained(work.read(fusion))
+        part = shard_range(len(data.latents), settings.refine_batch_size, shard, shards)
+        span = slice(part.start, part.stop)
+        start = double_fusion(data.text_embeddings[span], layer, settings.lambda_).detach()
+        embeddings, history = refine(
+            load_base_model(base_model, best_device()), data.latents[span], start, data.file_names[span], settings,
+            seed=seed, checkpoint=work.checkpoint, report=work.report,
+        )
+        save_embeddings(work.out, embeddings, data.file_names[span])
+        write_jsonl(work.out / "history.jsonl", [{**row, "step": part.start + row["step"]} for row in history])
+
+    return produce(
+        "refine_embeddings", root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
+        inputs={
+            "prepared": prepared,
+            "fusion": fusion,
+            "base_model": base_identity(base_model),
+            "shard": shard,
+            "shards": shards,
+            "seed": seed,
+            "settings": settings.model_dump(
+                include={"lambda_", "refine_steps", "refine_batch_size", "refine_learning_rate"}
+            ),
+        },
+    )

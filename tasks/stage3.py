@@ -1,0 +1,49 @@
+"""Stage III: fine-tune the UNet on the frozen embeddings; the result is the model."""
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.settings import Settings
+from tasks.common import Artifact, Work, gpu_task, produce
+
+
+@gpu_task()
+def train_unet(
+    prepared: FlyteDirectory, fusion: FlyteDirectory, embeddings: list[FlyteDirectory], base_model: str,
+    settings: Settings, run: str, root: str,
+) -> Artifact:
+    """Fine-tune, and put the pipeline together: a diffusers folder for `Hand1000Pipeline.from_pretrained`."""
+    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.fusion import GestureFusion, double_fusion
+    from hand1000.diffusion.pipeline import build_pipeline
+    from hand1000.diffusion.prepared import Prepared
+    from hand1000.diffusion.stage2 import load_embeddings
+    from hand1000.diffusion.stage3 import train_unet as train
+    from hand1000.storage.files import write_jsonl
+
+    defaults = settings.generation.model_dump(include={"mu", "guidance_scale", "num_inference_steps"})
+
+    def build(work: Work) -> None:
+        data = Prepared.load(work.read(prepared))
+        layer = GestureFusion.from_pretrained(work.read(fusion))
+        base = load_base_model(base_model, best_device())
+        unet, history = train(
+            base, data.latents, load_embeddings([work.read(part) for part in embeddings], data.file_names),
+            double_fusion(data.empty_embedding, layer, settings.stage2.lambda_).detach(), settings.stage3,
+            seed=settings.seed, checkpoint=work.checkpoint, report=work.report,
+        )
+        build_pipeline(base, unet=unet, fusion=layer, **defaults).save_pretrained(work.out)
+        write_jsonl(work.out / "history.jsonl", history)
+
+    return produce(
+        "train_unet", root=root, run=run, build=build,
+        inputs={
+            "prepared": prepared,
+            "fusion": fusion,
+            "embeddings": embeddings,
+            "base_model": base_identity(base_model),
+            "seed": settings.seed,
+            "lambda": settings.stage2.lambda_,
+            "settings": settings.stage3.model_dump(exclude={"checkpoint_every"}),
+            "defaults": defaults,
+        },
+    )

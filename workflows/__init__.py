@@ -1,0 +1,1 @@
+"""The pipelines as stories: what feeds what, with which inputs, and when."""

@@ -1,0 +1,23 @@
+"""The small base model that ships, from nothing: hours on two cores, in as many goes as need be.
+
+    pyflyte run workflows/pretrain_base.py pretrain_base --inputs-file workflows/configs/pretrain.yaml
+"""
+
+from flytekit import workflow
+
+from hand1000.diffusion.pretrain_settings import PretrainSettings
+from tasks.common import Artifact
+from tasks.pretraining import render_pretraining_images, train_autoencoder, train_base
+
+
+@workflow
+def pretrain_base(settings: PretrainSettings, root: str) -> Artifact:
+    """Render hands in arbitrary poses, train an autoencoder on them, then text encoder and UNet together.
+
+    Args:
+        settings: the recipe.
+        root: the artifact root; the result, a diffusers folder, is copied from there to `models/small-base`.
+    """
+    pictures = render_pretraining_images(settings=settings, root=root)
+    autoencoder = train_autoencoder(pictures=pictures, settings=settings, root=root)
+    return train_base(pictures=pictures, autoencoder=autoencoder, settings=settings, root=root)

@@ -1,0 +1,84 @@
+"""One gesture, from images to a registered model.
+
+    pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml
+"""
+
+from functools import partial
+
+from flytekit import map_task, workflow
+
+from hand1000.settings import Settings
+from tasks.captioning import caption_images
+from tasks.data import prepare_data
+from tasks.evaluation import evaluate
+from tasks.generation import draw_base, draw_tuned
+from tasks.registration import Registered, register
+from tasks.run import number_shards, open_run
+from tasks.stage1 import average_hands, find_hands
+from tasks.stage2 import encode_data, refine_embeddings, train_fusion
+from tasks.stage3 import train_unet
+
+
+@workflow
+def train_gesture(
+    gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: Settings
+) -> Registered:
+    """Teach the base model one gesture, measure it against the base model, register it as a candidate.
+
+    Args:
+        gesture: HaGRID's name of the gesture, such as `four`.
+        images: training images; the paper uses 1,000.
+        data: `sample` for rendered hands, or a folder or `s3://` prefix of images.
+        base_model: a diffusers folder, an `s3://` address, or a hub id with its revision.
+        root: the artifact root, a folder or `s3://bucket/prefix`.
+        shards: how many parts the map tasks cut their work into; it does not change the result.
+        settings: everything else, see `hand1000 config show default`.
+    """
+    run = open_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
+    shard = number_shards(shards=shards)
+    dataset = prepare_data(
+        gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, run=run, root=root
+    )
+    captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
+
+    # Stage I: the gesture feature.
+    landmarks = map_task(
+        partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run, root=root)
+    )(shard=shard)
+    feature = average_hands(landmarks=landmarks, gesture=gesture, settings=settings.stage1, run=run, root=root)
+
+    # Stage II: the fusion, then each image's embedding.
+    prepared = encode_data(dataset=dataset, captions=captions, base_model=base_model, run=run, root=root)
+    fusion = train_fusion(
+        prepared=prepared, feature=feature, base_model=base_model, gesture=gesture, settings=settings.stage2,
+        seed=settings.seed, run=run, root=root,
+    )
+    embeddings = map_task(
+        partial(
+            refine_embeddings, prepared=prepared, fusion=fusion, base_model=base_model, shards=shards,
+            settings=settings.stage2, seed=settings.seed, run=run, root=root,
+        )
+    )(shard=shard)
+
+    # Stage III: the UNet.
+    model = train_unet(
+        prepared=prepared, fusion=fusion, embeddings=embeddings, base_model=base_model, settings=settings, run=run,
+        root=root,
+    )
+
+    # The same prompts and seeds for both, measured against the held-out images.
+    drawn = {
+        "dataset": dataset, "captions": captions, "shards": shards, "settings": settings.generation,
+        "seed": settings.seed, "run": run, "root": root,
+    }
+    base_images = map_task(partial(draw_base, base_model=base_model, **drawn))(shard=shard)
+    tuned_images = map_task(partial(draw_tuned, model=model, **drawn))(shard=shard)
+    evaluation = evaluate(
+        dataset=dataset, base_images=base_images, tuned_images=tuned_images, gesture=gesture,
+        settings=settings.evaluation, seed=settings.seed, run=run, root=root,
+    )
+    return register(
+        dataset=dataset, feature=feature, fusion=fusion, embeddings=embeddings, model=model, base_images=base_images,
+        tuned_images=tuned_images, evaluation=evaluation, gesture=gesture, base_model=base_model, settings=settings,
+        run=run, root=root,
+    )
