@@ -35,7 +35,7 @@ def prepare_data(
     from hand1000.storage.folders import local_folder
 
     resolution = base_resolution(base_model)
-    counts = {"num_train": images, "num_test": settings.data.test_images, "seed": settings.seed}
+    counts: dict[str, Any] = {"num_train": images, "num_test": settings.data.test_images, "seed": settings.seed}
 
     def select(folder: Path) -> Selection:
         return select_images(folder, gesture, **counts)

@@ -1,5 +1,7 @@
 """Measure the pictures of the base model and of the tuned one against the held-out images."""
 
+from functools import partial
+
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import EvaluationSettings
@@ -20,16 +22,20 @@ def evaluate(
     from hand1000.storage.files import write_json, write_text
 
     classifier = GestureClassifier.from_pretrained()
+    extractor = load_extractor(settings)
 
     def build(work: Work) -> None:
-        extractor = load_extractor(settings)
-        look = {"extractor": extractor, "min_detection_confidence": settings.min_detection_confidence}
-        real = observe(work.read(dataset) / "test", progress=work.report, **look)
+        look = partial(
+            observe, extractor=extractor, min_detection_confidence=settings.min_detection_confidence,
+            progress=work.report,
+        )
+        real = look(work.read(dataset) / "test")
         metrics = {}
         for name, parts in (("base", base_images), ("tuned", tuned_images)):
             pictures = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
             metrics[name] = measure(
-                real, pictures, gesture=gesture, classifier=classifier, seed=seed, progress=work.report, **look
+                real, look(pictures), gesture=gesture, classifier=classifier, extractor=extractor, seed=seed,
+                min_detection_confidence=settings.min_detection_confidence,
             )
             write_json(work.out / f"{name}.json", metrics[name].model_dump(mode="json"))
         write_text(work.out / "table.txt", compare_table(metrics["base"], metrics["tuned"]))
@@ -42,6 +48,7 @@ def evaluate(
             "tuned_images": tuned_images,
             "gesture": gesture,
             "classifier": classifier.sha256,
+            "extractor": extractor.sha256,
             "settings": settings,
             "seed": seed,
         },

@@ -11,7 +11,8 @@ def _draw(
     captions: list[FlyteDirectory], shard: int, shards: int, settings: GenerationSettings, seed: int, run: str,
     root: str,
 ) -> FlyteDirectory:
-    from hand1000.captions.source import DatasetCaptioner, with_captions
+    from hand1000.captions.source import DatasetCaptioner
+    from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set, write_metadata
     from hand1000.diffusion.base_model import base_identity
 
@@ -35,9 +36,12 @@ def _draw(
             )
             for index in part
         ]
+        orders = [
+            Order(record.file_name, record.text, seed + index) for index, record in zip(part, records, strict=True)
+        ]
         draw(
-            pipeline, [Order(record.file_name, record.text, record.seed) for record in records], work.out,
-            batch_size=settings.batch_size, checkpoint=work.checkpoint, progress=work.report,
+            pipeline, orders, work.out, batch_size=settings.batch_size, checkpoint=work.checkpoint,
+            progress=work.report,
         )
         write_metadata(work.out, records)
 

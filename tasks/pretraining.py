@@ -6,7 +6,7 @@ from hand1000.diffusion.pretrain_settings import PretrainSettings
 from tasks.common import Artifact, Work, cpu_task, gpu_task, produce
 
 
-@cpu_task()
+@cpu_task(ignored_inputs=("root",))
 def render_pretraining_images(settings: PretrainSettings, root: str) -> Artifact:
     """Hands in arbitrary poses, in HaGRID's layout."""
     from hand1000.data.pretraining import render_pretraining_set
@@ -23,7 +23,7 @@ def render_pretraining_images(settings: PretrainSettings, root: str) -> Artifact
     )
 
 
-@gpu_task()
+@gpu_task(ignored_inputs=("root",))
 def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root: str) -> Artifact:
     """`vae/` and its history."""
     from hand1000.data.pretraining import load_pretraining_set
@@ -42,7 +42,7 @@ def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root
     )
 
 
-@gpu_task()
+@gpu_task(ignored_inputs=("root",))
 def train_base(
     pictures: FlyteDirectory, autoencoder: FlyteDirectory, settings: PretrainSettings, root: str
 ) -> Artifact:

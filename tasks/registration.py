@@ -1,10 +1,12 @@
 """Register the model as a candidate, and write the report that its reviewer reads."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 
+from hand1000.gestures import phrase_of
 from hand1000.settings import Settings
 from tasks.common import Artifact, Work, address, digest, open_tracker, produce, small_task
 
@@ -78,5 +80,16 @@ def register(
     for side in ("base", "tuned"):
         tracker.log_metrics({f"{side}.{row.name}": getattr(row, side) for row in rows})
     tracker.finish()
+    _announce(gesture, uri, folder / "report.html", store.fetch(address(evaluation)) / "table.txt")
     Deck("report", (folder / "report.html").read_text())
     return Registered(model_uri=uri, report=report)
+
+
+def _announce(gesture: str, model_uri: str, report: Path, table: Path) -> None:
+    """The end of a run as a person reads it."""
+    from hand1000.registry.card import shell_snippet
+
+    print(
+        f"\n{table.read_text()}\nreport      {report}\nregistered  {model_uri}\n\nnext\n"
+        f"  open {report}\n  {shell_snippet(model_uri, phrase_of(gesture))}"
+    )

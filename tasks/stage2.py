@@ -11,7 +11,8 @@ def encode_data(
     dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: str, run: str, root: str
 ) -> Artifact:
     """Latents and text embeddings of the training images, what both later stages read."""
-    from hand1000.captions.source import DatasetCaptioner, with_captions
+    from hand1000.captions.source import DatasetCaptioner
+    from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set
     from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
     from hand1000.diffusion.prepared import prepare

@@ -63,7 +63,7 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     from hand1000.diffusion.small_base import build_scheduler, build_tokenizer
 
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer(["a person making phone call hand gesture"], vocab_size=600)
+    tokenizer = build_tokenizer(["a person making phone call hand gesture"])
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),

@@ -5,6 +5,7 @@ import io
 import math
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import RegisteredVersion, register_candidate
 from hand1000.registry.tracking import RunTracker
 
-HISTORY = [{"step": step, "loss": 1 / (step + 1), "grad_norm": float(step)} for step in range(1200)]
+HISTORY = [{"step": step, "loss": 1 / (step + 1), "grad_norm": float(step)} for step in range(600)]
 CARD = "# hand1000-call\n\n| measure | base | tuned |\n| --- | --- | --- |\n| KID | 0.2 | 0.1 |\n"
 
 
@@ -28,6 +29,21 @@ def no_server_of_the_environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        return Path(connect(tmp_path_factory.mktemp("migrated")).uri.removeprefix("sqlite:///"))
+
+
+@pytest.fixture
+def runs(tmp_path, migrated) -> Path:
+    """A folder with an embedded MLflow that is empty; migrating a fresh one takes seconds."""
+    (tmp_path / "runs").mkdir()
+    shutil.copy(migrated, tmp_path / "runs" / migrated.name)
+    return tmp_path / "runs"
 
 
 @pytest.fixture(scope="session")
@@ -42,10 +58,10 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(params=["embedded", "server"])
-def tracking(request, tmp_path, monkeypatch):
+def tracking(request, runs, monkeypatch):
     if request.param == "server":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("server"))
-    return connect(tmp_path / "runs")
+    return connect(runs)
 
 
 def record_and_register(tracking, model_dir: Path, key: str, gesture: str = "call") -> RegisteredVersion:
@@ -93,34 +109,32 @@ def test_a_retry_adds_nothing(tracking, model_dir):
     assert versions[0].run_id == parents[0].info.run_id
 
 
-def test_other_weights_are_another_version(tmp_path, model_dir):
-    tracking = connect(tmp_path)
+def test_other_weights_are_another_version(tmp_path, runs, model_dir):
+    tracking = connect(runs)
     assert record_and_register(tracking, model_dir, "run-1").version == 1
     other = save_tiny_model(tmp_path / "other", seed=1)
     assert record_and_register(tracking, other, "run-2").version == 2
     assert record_and_register(tracking, model_dir, "run-3").version == 1
 
 
-def test_registration_goes_on_after_an_upload_that_was_cut(tmp_path, model_dir, monkeypatch):
-    tracking = connect(tmp_path)
+@pytest.mark.parametrize("call", ["log_model_artifacts", "finalize_logged_model", "create_model_version"])
+def test_registration_goes_on_where_it_was_cut(call, runs, model_dir, monkeypatch):
+    tracking = connect(runs)
     tracker = RunTracker("e", "k", tracking)
 
     def cut(*args, **kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(type(tracking.client), "finalize_logged_model", cut)
+        patch.setattr(type(tracking.client), call, cut)
         register_candidate(tracker, model_dir, gesture="call", metrics={}, card=CARD)
-    assert tracking.client.search_registered_models() == []
     version = register_candidate(tracker, model_dir, gesture="call", metrics={}, card=CARD)
     assert version.version == 1
     assert len(tracking.client.search_logged_models([tracker.experiment_id])) == 1
+    assert len(tracking.client.get_run(tracker.run_id).outputs.model_outputs) == 1
 
 
-def test_the_registered_model_draws_and_its_weights_load(tracking, model_dir, monkeypatch):
-    import mlflow.pyfunc
-    from PIL import Image
-
+def test_the_weights_of_a_registered_version_load(tracking, model_dir):
     gesture = "palm" if tracking.lock_file else "mute"
     version = record_and_register(tracking, model_dir, "run-1", gesture)
     folder = load_model_folder(version.uri, tracking=tracking)
@@ -129,6 +143,13 @@ def test_the_registered_model_draws_and_its_weights_load(tracking, model_dir, mo
     tracking.client.set_registered_model_alias(version.name, "best", "1")
     assert load_model_folder(f"models:/{version.name}@best", tracking=tracking) == folder
 
+
+def test_the_registered_model_draws(runs, model_dir, monkeypatch):
+    import mlflow.pyfunc
+    from PIL import Image
+
+    tracking = connect(runs)
+    version = record_and_register(tracking, model_dir, "run-1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
     model = mlflow.pyfunc.load_model(version.uri)
     prompts = pd.DataFrame({"prompt": ["one", "two", "two"]}, index=[7, 8, 9])
@@ -173,20 +194,20 @@ def tiny_python_model(model_dir):
     return model
 
 
-def test_a_changed_parameter_is_an_error(tmp_path):
-    tracker = RunTracker("e", "k", connect(tmp_path))
+def test_a_changed_parameter_is_an_error(runs):
+    tracker = RunTracker("e", "k", connect(runs))
     tracker.log_params({"seed": 1})
     tracker.log_params({"seed": 1, "steps": 5})
     with pytest.raises(Hand1000Error, match="run k: seed was recorded as '1', now '2'"):
         tracker.log_params({"seed": 2})
 
 
-def test_a_killed_run_is_resumed_and_a_finished_one_reopened(tmp_path):
-    tracking = connect(tmp_path)
+def test_a_killed_run_is_resumed_and_a_finished_one_reopened(runs):
+    tracking = connect(runs)
     killed = RunTracker("e", "k", tracking).stage("train")
     killed.log_history(HISTORY[:5])
     killed.set_tags({"a": 1})
-    again = RunTracker("e", "k", connect(tmp_path)).stage("train")
+    again = RunTracker("e", "k", connect(runs)).stage("train")
     assert again.run_id == killed.run_id
     # A point that a killed process recorded stays, even where the retry would write another value.
     again.log_history([{**row, "loss": row["loss"] + 1} for row in HISTORY[:5]] + HISTORY[5:8])
@@ -200,26 +221,26 @@ def test_a_killed_run_is_resumed_and_a_finished_one_reopened(tmp_path):
     assert tracking.client.get_run(again.run_id).info.status == "FINISHED"
 
 
-def test_mlflow_itself_drops_an_equal_point_and_keeps_an_unequal_one(tmp_path):
+def test_mlflow_itself_drops_an_equal_point_and_keeps_an_unequal_one(runs):
     # Why points carry a fixed time and why steps that are known are skipped all the same.
     from mlflow.entities import Metric
 
-    run = RunTracker("e", "k", connect(tmp_path))
+    run = RunTracker("e", "k", connect(runs))
     for value in (1.0, 1.0, 2.0):
         run.tracking.client.log_batch(run.run_id, metrics=[Metric("loss", value, timestamp=3, step=3)])
     assert len(run.tracking.client.get_metric_history(run.run_id, "loss")) == 2
 
 
-def test_values_that_are_no_number_are_left_out(tmp_path):
-    run = RunTracker("e", "k", connect(tmp_path))
+def test_values_that_are_no_number_are_left_out(runs):
+    run = RunTracker("e", "k", connect(runs))
     run.log_metrics({"kid": -0.01, "fid": None, "hand": math.nan})
     assert run.tracking.client.get_run(run.run_id).data.metrics == {"kid": -0.01}
 
 
-def test_pictures_and_files(tmp_path):
+def test_pictures_and_files(tmp_path, runs):
     from PIL import Image
 
-    run = RunTracker("e", "k", connect(tmp_path / "runs"))
+    run = RunTracker("e", "k", connect(runs))
     for _ in range(2):
         run.log_picture("grid", Image.new("RGB", (4, 4), "red"))
         (tmp_path / "report.html").write_text("<p>hello")
@@ -238,8 +259,8 @@ def open_and_record(folder: Path, barrier, results) -> None:
 
 def test_processes_that_start_together_share_one_fresh_database(tmp_path):
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(3), context.Queue()
-    processes = [context.Process(target=open_and_record, args=(tmp_path, barrier, results)) for _ in range(3)]
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=open_and_record, args=(tmp_path, barrier, results)) for _ in range(2)]
     for process in processes:
         process.start()
     found = {results.get(timeout=60) for _ in processes}
@@ -271,8 +292,8 @@ def test_the_password_of_a_server_goes_nowhere_but_to_mlflow(server, tmp_path, m
         tracking.client.get_run("0" * 32)
 
 
-def test_a_deleted_experiment_and_a_malformed_key_are_errors(tmp_path):
-    tracking = connect(tmp_path)
+def test_a_deleted_experiment_and_a_malformed_key_are_errors(runs):
+    tracking = connect(runs)
     experiment = RunTracker("e", "k", tracking).experiment_id
     tracking.client.delete_experiment(experiment)
     with pytest.raises(Hand1000Error, match="experiment 'e' is deleted"):
@@ -281,11 +302,23 @@ def test_a_deleted_experiment_and_a_malformed_key_are_errors(tmp_path):
         RunTracker("f", "k' OR 1=1", tracking)
 
 
-def test_addresses_that_lead_nowhere(tmp_path, model_dir, monkeypatch):
+def test_a_model_in_s3_loads(s3_root, model_dir):
+    from hand1000.storage.digests import tree_manifest
+    from hand1000.storage.s3 import S3Place
+
+    S3Place(s3_root).put_tree(model_dir, "model", tree_manifest(model_dir))
+    folder = load_model_folder(f"{s3_root}/model")
+    assert tree_manifest(folder) == tree_manifest(model_dir)
+    with pytest.raises(Hand1000Error, match="nothing: "):
+        load_model_folder(f"{s3_root}/nothing")
+
+
+def test_addresses_that_lead_nowhere(tmp_path, runs, model_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Hand1000Error, match="no MLflow here"):
         load_model_folder("models:/hand1000-call-candidates/1")
-    tracking = connect(tmp_path / "artifacts")
+    runs.rename("artifacts")
+    tracking = connect(Path("artifacts"))
     with pytest.raises(Hand1000Error, match="no such model"):
         load_model_folder("models:/hand1000-call-candidates/1", tracking=tracking)
     record_and_register(tracking, model_dir, "k")

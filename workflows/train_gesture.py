@@ -67,12 +67,18 @@ def train_gesture(
     )
 
     # The same prompts and seeds for both, measured against the held-out images.
-    drawn = {
-        "dataset": dataset, "captions": captions, "shards": shards, "settings": settings.generation,
-        "seed": settings.seed, "run": run, "root": root,
-    }
-    base_images = map_task(partial(draw_base, base_model=base_model, **drawn))(shard=shard)
-    tuned_images = map_task(partial(draw_tuned, model=model, **drawn))(shard=shard)
+    base_images = map_task(
+        partial(
+            draw_base, base_model=base_model, dataset=dataset, captions=captions, shards=shards,
+            settings=settings.generation, seed=settings.seed, run=run, root=root,
+        )
+    )(shard=shard)
+    tuned_images = map_task(
+        partial(
+            draw_tuned, model=model, dataset=dataset, captions=captions, shards=shards,
+            settings=settings.generation, seed=settings.seed, run=run, root=root,
+        )
+    )(shard=shard)
     evaluation = evaluate(
         dataset=dataset, base_images=base_images, tuned_images=tuned_images, gesture=gesture,
         settings=settings.evaluation, seed=settings.seed, run=run, root=root,

@@ -6,8 +6,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hand1000.captions.complete import complete_caption, plain
-from hand1000.data.imageset import ImageRecord
+from hand1000.captions.complete import plain
 from hand1000.errors import Hand1000Error
 from hand1000.settings import validation_message
 from hand1000.storage.files import read_jsonl, write_jsonl
@@ -74,32 +73,3 @@ def read_captions(path: Path) -> dict[str, str]:
             raise Hand1000Error(f"{path}: line {number}: {line.file_name} stands twice; remove one")
         captions[line.file_name] = line.caption
     return captions
-
-
-def with_captions(records: Sequence[ImageRecord], captions: Sequence[Path], captioner: str) -> list[ImageRecord]:
-    """The records with what `captioner` wrote, completed with their gesture's phrase.
-
-    Args:
-        records: of an image set.
-        captions: files of `write_captions`, of its shards in any order.
-        captioner: who wrote them.
-
-    Raises:
-        Hand1000Error: an image has no caption.
-    """
-    found: dict[str, str] = {}
-    for path in captions:
-        found.update(read_captions(path))
-    missing = [record.file_name for record in records if record.file_name not in found]
-    if missing:
-        raise Hand1000Error(f"{missing[0]}: no caption ({len(missing)} images lack one); caption all shards")
-    return [
-        record.model_copy(
-            update={
-                "caption": found[record.file_name],
-                "text": complete_caption(found[record.file_name], record.gesture),
-                "captioner": captioner,
-            }
-        )
-        for record in records
-    ]

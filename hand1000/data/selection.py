@@ -49,7 +49,7 @@ def selection_facts(selection: Selection) -> list[list[JsonValue]]:
     for split, items in (("train", selection.train), ("test", selection.test)):
         for item in items:
             status = item.path.stat()
-            bbox = None if item.bbox is None else list(item.bbox)
+            bbox: list[JsonValue] | None = None if item.bbox is None else [*item.bbox]
             facts.append([split, item.key, status.st_size, status.st_mtime_ns, item.user_id, bbox, item.caption])
     return facts
 

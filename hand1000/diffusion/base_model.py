@@ -37,7 +37,8 @@ def best_device() -> "torch.device":
     """The accelerator where there is one, else the CPU."""
     import torch
 
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return accelerator or torch.device("cpu")
 
 
 def resolve_base_model(source: str) -> Path:

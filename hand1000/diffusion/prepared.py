@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -44,8 +45,9 @@ class Prepared:
     @classmethod
     def load(cls, directory: Path) -> "Prepared":
         """Read what `save` wrote."""
-        facts = read_json(directory / "prepared.json")
-        return cls(**load_file(directory / "prepared.safetensors"), **facts)
+        facts: dict[str, Any] = read_json(directory / "prepared.json")
+        tensors: dict[str, Any] = load_file(directory / "prepared.safetensors")
+        return cls(**tensors, **facts)
 
 
 def prepare(

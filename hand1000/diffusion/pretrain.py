@@ -7,9 +7,11 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from hand1000.diffusion import small_base
 from hand1000.diffusion.latents import encode_latents, to_pixels
@@ -48,7 +50,7 @@ def _train(
     loss_at: Callable[[int], torch.Tensor],
     checkpoint: Checkpoint,
     report: StepReport,
-) -> tuple[torch.nn.Module, list[dict]]:
+) -> tuple[Any, list[dict]]:
     """Train `module` on the loss of each step; returns its exponential average and the history."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4)
     average = ExponentialAverage(module, length.ema_decay)
@@ -175,7 +177,7 @@ def save_base(
     scheduler = small_base.build_scheduler()
     drawer = Hand1000Pipeline(autoencoder, model.text_encoder, tokenizer, model.unet, scheduler)
     drawer.set_progress_bar_config(disable=True)
-    pictures = []
+    pictures: list[Image.Image] = []
     for prompt in prompts:
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(8)]
         pictures += drawer([prompt] * 8, num_inference_steps=25, generator=generators).images

@@ -3,6 +3,8 @@
 64 px pictures, a 4x autoencoder (16 x 16 x 4 latents), a text encoder of two layers and a UNet of 5.6 M parameters.
 """
 
+import itertools
+from collections import Counter
 from collections.abc import Iterable
 
 IMAGE_SIZE = 64
@@ -11,33 +13,61 @@ TEXT_DIM = 128
 MAX_TOKENS = 48
 
 
-def build_tokenizer(texts: Iterable[str], vocab_size: int = 1200):
-    """A CLIPTokenizer whose byte-pair merges were learned from `texts`; any other text falls back to bytes."""
-    import json
+def build_tokenizer(texts: Iterable[str], merges: int = 400):
+    """A CLIPTokenizer whose byte-pair merges were learned from `texts`; any other text falls back to bytes.
 
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+    The trainer of the tokenizers library breaks ties by chance, so that two runs number the tokens differently; here
+    they are broken by spelling, since an interrupted training must find the same tokens again.
+
+    Args:
+        texts: what the model is trained on.
+        merges: how many are learned at most; the words of a small vocabulary become one token each long before.
+    """
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), behavior="removed", invert=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
-    vocab = model["vocab"]
-    # A byte that never ended a word in the texts must still be readable at the end of one.
-    for token in [f"{character}</w>" for character in alphabet] + ["<|startoftext|>", "<|endoftext|>"]:
-        vocab.setdefault(token, len(vocab))
-    merges = [tuple(merge) for merge in model["merges"]]
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=MAX_TOKENS)
+    split = CLIPTokenizer().backend_tokenizer
+    words: Counter[tuple[str, ...]] = Counter()
+    for text, count in Counter(texts).items():
+        for word, _ in split.pre_tokenizer.pre_tokenize_str(split.normalizer.normalize_str(text)):
+            words[(*word[:-1], f"{word[-1]}</w>")] += count
+    learned = _learned_merges(words, merges)
+    tokens = [*alphabet, *(f"{character}</w>" for character in alphabet)]
+    tokens += dict.fromkeys(left + right for left, right in learned)
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocab, merges=learned, model_max_length=MAX_TOKENS)
+
+
+def _learned_merges(words: Counter[tuple[str, ...]], most: int) -> list[tuple[str, str]]:
+    """Byte-pair encoding (Sennrich et al., 2016): join the commonest pair of tokens, again and again."""
+    learned: list[tuple[str, str]] = []
+    while len(learned) < most:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, count in words.items():
+            for pair in itertools.pairwise(word):
+                pairs[pair] += count
+        if not pairs:
+            break
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        learned.append(best)
+        joined: Counter[tuple[str, ...]] = Counter()
+        for word, count in words.items():
+            joined[_joined(word, best)] += count
+        words = joined
+    return learned
+
+
+def _joined(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """`word` with every occurrence of `pair` made one token, from the left."""
+    result: list[str] = []
+    for token in word:
+        if result and (result[-1], token) == pair:
+            result[-1] += token
+        else:
+            result.append(token)
+    return tuple(result)
 
 
 def build_autoencoder():

@@ -158,7 +158,7 @@ def load_embeddings(directories: list[Path], file_names: list[str]) -> torch.Ten
     Raises:
         Hand1000Error: an image has no embedding.
     """
-    parts = {}
+    parts: dict[str, torch.Tensor] = {}
     for directory in directories:
         names = read_json(directory / "embeddings.json")["file_names"]
         parts.update(zip(names, load_file(directory / "embeddings.safetensors")["embeddings"], strict=True))

@@ -60,8 +60,13 @@ def load_state(
         module.load_state_dict(load_file(directory / f"{name}.safetensors"))
     if optimizer is not None:
         entries: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for key, value in load_file(directory / "optimizer.safetensors").items():
             index, name = key.split(".", 1)
+            parameter = parameters[int(index)]
+            # A moment in another memory format than its parameter's takes other kernels, which round otherwise.
+            if value.shape == parameter.shape:
+                value = torch.empty_like(parameter, device="cpu").copy_(value)
             entries.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
     free = directory / "tensors.safetensors"
@@ -104,5 +109,6 @@ class ExponentialAverage:
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the parameters after optimiser step number `step`, counted from 1."""
         decay = min(self.decay, step / (step + 10)) if self.decay else 0.0
-        averaged, current = list(self.module.parameters()), list(module.parameters())
+        averaged: list[torch.Tensor] = list(self.module.parameters())
+        current: list[torch.Tensor] = list(module.parameters())
         torch._foreach_lerp_(averaged, current, 1 - decay)

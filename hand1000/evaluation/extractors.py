@@ -17,20 +17,20 @@ from uuid import uuid4
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from hand1000.errors import Hand1000Error, writing
 from hand1000.evaluation.hand_crops import resize
 from hand1000.settings import EvaluationSettings
 from hand1000.storage.digests import digest_file
-from hand1000.storage.files import read_json, write_json
+from hand1000.storage.files import read_json, write_bytes, write_json
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """The TorchScript form of the 2015 Inception that StyleGAN and clean-fid use: 96 MB, 2048 features."""
 
-SHIPPED = Path(__file__).parents[2] / "models" / "feature-extractor"
+SHIPPED = Path(__file__).parents[1] / "assets" / "feature-extractor"
 
 _BATCH = 32
 _LARGEST_DOWNLOAD = 500_000_000
@@ -169,6 +169,8 @@ class SmallNetwork(nn.Module):
             layers += [nn.Conv2d(inner, outer, 3, stride=2, padding=1), nn.GroupNorm(4, outer), nn.GELU()]
         layers += [nn.Conv2d(4 * width, 64, 1), nn.GELU(), nn.Flatten(), nn.Linear(64 * 4 * 4, self.num_features)]
         self.layers = nn.Sequential(*layers)
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
         self.register_buffer("mean", torch.zeros(self.num_features))
         self.register_buffer("std", torch.ones(self.num_features))
 
@@ -201,9 +203,7 @@ class SmallExtractor:
 
     def save_pretrained(self, directory: Path) -> None:
         """Write `model.safetensors` and `config.json`."""
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            save_file(self.network.state_dict(), directory / "model.safetensors")
+        write_bytes(directory / "model.safetensors", save(self.network.state_dict()))
         write_json(directory / "config.json", {"width": self.network.width})
 
     @classmethod

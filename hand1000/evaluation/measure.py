@@ -12,95 +12,22 @@ HAND-CONF is at least about 0.5 whatever is drawn, and pictures without a hand d
 last two are for.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from hand1000.data.imageset import read_image_set
-from hand1000.errors import Hand1000Error, writing
+from hand1000.errors import Hand1000Error
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import FeatureExtractor
-from hand1000.evaluation.hand_crops import hand_crops
+from hand1000.evaluation.observations import Observations, Progress, observe
 from hand1000.hands.classifier import GestureClassifier
-from hand1000.hands.detector import NUM_LANDMARKS, detect_in_images
 from hand1000.randomness import numpy_generator
 from hand1000.settings import Fraction
-from hand1000.storage.files import read_json, write_json
 
-MAX_HANDS = 2
-
-_BATCH = 32
 # KID's matrices grow with the square of the pictures; over 5,000 of them the estimate has long settled.
 _MOST_FOR_KID = 5000
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Observations:
-    """What is read off an image set, once; all measures are made of it.
-
-    Attributes:
-        features: (N, D) float32, of the pictures.
-        crop_features: (M, D) float32, of the hands' crops.
-        landmarks: (M, 21, 3) float32, of the hands.
-        score: (M,) float32, of handedness.
-        right: (M,) bool.
-        picture: (M,) int64, the row of the picture that each hand is in.
-        file_names: N.
-        extractor, extractor_sha256, resizer, min_detection_confidence: what it was read off with.
-    """
-
-    features: np.ndarray
-    crop_features: np.ndarray
-    landmarks: np.ndarray
-    score: np.ndarray
-    right: np.ndarray
-    picture: np.ndarray
-    file_names: tuple[str, ...]
-    extractor: str
-    extractor_sha256: str
-    resizer: str
-    min_detection_confidence: float
-
-    @property
-    def means(self) -> tuple[str, str, str, float]:
-        """What it was read off with; only sets that agree in it can be compared."""
-        return self.extractor, self.extractor_sha256, self.resizer, self.min_detection_confidence
-
-    def save(self, directory: Path) -> None:
-        """Write `observations.safetensors` and `observations.json`."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, directory / "observations.safetensors")
-        write_json(directory / "observations.json", {name: getattr(self, name) for name in _FACTS})
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            Hand1000Error: a file is missing or malformed.
-        """
-        path = directory / "observations.safetensors"
-        facts = read_json(directory / "observations.json")
-        try:
-            facts["file_names"] = tuple(facts["file_names"])
-            return cls(**load_file(path), **facts)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise Hand1000Error(f"{path}: not observations: {error}; look at the pictures again") from error
-
-
-_TENSORS = ("features", "crop_features", "landmarks", "score", "right", "picture")
-_FACTS = ("file_names", "extractor", "extractor_sha256", "resizer", "min_detection_confidence")
 
 
 class Distance(BaseModel):
@@ -160,83 +87,6 @@ class Metrics(BaseModel):
     min_detection_confidence: Fraction
     notes: tuple[str, ...]
     pictures: tuple[PictureResult, ...]
-
-
-def observe(
-    directory: Path,
-    *,
-    extractor: FeatureExtractor,
-    min_detection_confidence: float,
-    progress: Progress | None = None,
-) -> Observations:
-    """Look at every picture of an image set once: decode it, find its hands, take the features of both.
-
-    Args:
-        directory: of the image set.
-        extractor: of the features.
-        min_detection_confidence: of the palm detector, 0 to 1.
-        progress: called with the pictures done and all of them.
-
-    Raises:
-        Hand1000Error: fewer than two pictures, or one that can not be read.
-    """
-    names = tuple(record.file_name for record in read_image_set(directory))
-    if len(names) < 2:
-        raise Hand1000Error(f"{directory}: {len(names)} pictures; a distance needs two or more")
-    pictures = _Features(extractor)
-    crops = _Features(extractor)
-    hands, picture = [], []
-    detected = detect_in_images(
-        [directory / name for name in names],
-        min_detection_confidence=min_detection_confidence,
-        max_hands=MAX_HANDS,
-    )
-    for index, (image, found) in enumerate(detected):
-        pictures.add(image[None])
-        crops.add(hand_crops(image, found, extractor.input_size))
-        hands += found
-        picture += [index] * len(found)
-        if progress:
-            progress(index + 1, len(names))
-    return Observations(
-        features=pictures.result(),
-        crop_features=crops.result(),
-        landmarks=np.array([hand.landmarks for hand in hands], np.float32).reshape(-1, NUM_LANDMARKS, 3),
-        score=np.array([hand.score for hand in hands], np.float32),
-        right=np.array([hand.right for hand in hands], bool),
-        picture=np.array(picture, np.int64),
-        file_names=names,
-        extractor=extractor.name,
-        extractor_sha256=extractor.sha256,
-        resizer=extractor.resizer,
-        min_detection_confidence=min_detection_confidence,
-    )
-
-
-class _Features:
-    """Features of pictures that come one by one, taken in batches of one size."""
-
-    def __init__(self, extractor: FeatureExtractor) -> None:
-        self._extractor = extractor
-        self._waiting: list[np.ndarray] = []
-        self._done = [np.zeros((0, extractor.num_features), np.float32)]
-
-    def add(self, images: np.ndarray) -> None:
-        for image in images:
-            if self._waiting and image.shape != self._waiting[0].shape:
-                self._flush()
-            self._waiting.append(image)
-            if len(self._waiting) == _BATCH:
-                self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._done.append(self._extractor(np.stack(self._waiting)))
-            self._waiting = []
-
-    def result(self) -> np.ndarray:
-        self._flush()
-        return np.concatenate(self._done)
 
 
 def measure(
@@ -313,13 +163,13 @@ def _detection_rate(observed: Observations) -> float:
 
 def _kid(real: np.ndarray, fake: np.ndarray, seed: int, what: str) -> Distance:
     generator = numpy_generator(seed, "kid", what)
-    chosen = [
-        features[generator.choice(len(features), _MOST_FOR_KID, replace=False)]
-        if len(features) > _MOST_FOR_KID
-        else features
-        for features in (real, fake)
-    ]
-    estimate = kernel_distance(*chosen, generator)
+
+    def chosen(features: np.ndarray) -> np.ndarray:
+        if len(features) <= _MOST_FOR_KID:
+            return features
+        return features[generator.choice(len(features), _MOST_FOR_KID, replace=False)]
+
+    estimate = kernel_distance(chosen(real), chosen(fake), generator)
     return Distance(value=estimate.value, low=estimate.low, high=estimate.high)
 
 

@@ -1,10 +1,10 @@
-"""The recipe of `models/feature-extractor`.
+"""The recipe of `hand1000/assets/feature-extractor`.
 
-    python -m hand1000.evaluation.train_extractor --out models/feature-extractor
+    python -m hand1000.evaluation.train_extractor --out hand1000/assets/feature-extractor
 
 The network learns from rendered hands what matters in these pictures: where the landmarks are, which gesture it is,
 skin, sleeve, wall and light, and how much each picture was blurred, distorted and covered with noise. The last make
-its features tell a malformed hand from a whole one.
+its features tell a malformed hand from a whole one. Half of the pictures are crops as FID-H and KID-H see them.
 """
 
 import argparse
@@ -29,11 +29,44 @@ FAULTS = ("blur", "distortion", "noise")
 LEVELS = (0.25, 0.5, 1.0)
 
 
+def reframed(
+    images: torch.Tensor, landmarks: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pictures moved a little, or cut to near the hand, and mirrored every other time.
+
+    Args:
+        images: (B, 3, S, S).
+        landmarks: (B, 21, 2), relative to the picture.
+        generator: of the draws.
+
+    Returns:
+        the pictures and landmarks in their new frames, and (B,) bool which are mirrored.
+    """
+    count = len(images)
+    low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
+    cut = torch.rand(count, 1, generator=generator) < 0.5
+    # Half the side and the centre of the window, in the picture's coordinates.
+    tight = (high - low).amax(dim=1, keepdim=True) * (0.55 + 0.25 * torch.rand(count, 1, generator=generator))
+    half = torch.where(cut, tight.clamp(0.15, 0.5), torch.tensor(0.5))
+    aside = torch.randn(count, 2, generator=generator) * 0.08 * half
+    centre = torch.where(cut, (low + high) / 2, torch.tensor(0.5)) + aside
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    sign = torch.where(mirrored, -1.0, 1.0)
+    affine = torch.zeros(count, 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1] = 2 * half[:, 0] * sign, 2 * half[:, 0]
+    affine[:, :, 2] = 2 * centre - 1
+    grid = functional.affine_grid(affine, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    within = (landmarks - centre[:, None]) / (2 * half[:, None])
+    within = within * torch.stack([sign, torch.ones(count)], dim=1)[:, None] + 0.5
+    return moved, within, mirrored
+
+
 def spoiled(images: torch.Tensor, amounts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Pictures (B, 3, S, S), 0 to 255, with each of `FAULTS` by its amount (B, 3), 0 to 1.
 
-    At 1 the blur mixes neighbours over a sixteenth of the picture, the distortion moves parts by up to about a tenth
-    of it, each way over a quarter of it, and the noise has a standard deviation of 30.
+    At 1 the blur mixes neighbours over a sixteenth of the picture, the distortion moves parts of a quarter of its
+    side by about 7 % of it, and the noise has a standard deviation of 30.
     """
     blur, distortion, noise = (amounts[:, index, None, None, None] for index in range(len(FAULTS)))
     size = images.shape[-1]
@@ -42,7 +75,7 @@ def spoiled(images: torch.Tensor, amounts: torch.Tensor, generator: torch.Genera
         soft = functional.avg_pool2d(functional.pad(soft, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     images = images + blur * (soft - images)
     coarse = torch.randn(len(images), 2, 5, 5, generator=generator)
-    shift = functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True) * 0.1 * distortion
+    shift = functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True) * 0.15 * distortion
     axis = torch.linspace(-1, 1, size)
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1) + shift.permute(0, 2, 3, 1)
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=True)
@@ -64,7 +97,7 @@ class _Heads(nn.Module):
 
 
 def train_extractor(
-    pictures: RenderedHands, *, seed: int, steps: int = 1200, batch_size: int = 64, learning_rate: float = 2e-3
+    pictures: RenderedHands, *, seed: int, steps: int = 1500, batch_size: int = 64, learning_rate: float = 2e-3
 ) -> tuple[SmallExtractor, "_Heads", dict[str, list[str]]]:
     """A feature network trained on rendered hands, with the heads that were trained on it and their words."""
     images = torch.from_numpy(pictures.images).permute(0, 3, 1, 2).float()
@@ -81,10 +114,12 @@ def train_extractor(
         generator = torch_generator(seed, "extractor", step)
         chosen = torch.randint(len(images), (batch_size,), generator=generator)
         amounts = _amounts(batch_size, generator)
-        seen = images[chosen]
+        seen, landmarks, mirrored = reframed(images[chosen], targets["landmarks"][chosen], generator)
+        wanted = {name: values[chosen] for name, values in targets.items()} | {"landmarks": landmarks}
+        wanted["handedness"] = torch.where(mirrored, 1 - wanted["handedness"], wanted["handedness"])
         faulty = amounts.any(dim=1)  # The others would cost as much and stay as they are.
         seen[faulty] = spoiled(seen[faulty], amounts[faulty], generator)
-        loss = _loss(heads(network(seen)), {name: values[chosen] for name, values in targets.items()}, amounts)
+        loss = _loss(heads(network(seen)), wanted, amounts)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -104,7 +139,7 @@ def _targets(pictures: RenderedHands) -> tuple[dict[str, list[str]], dict[str, t
     }
     vocabulary["gesture"] = list(CLASSES)
     targets["gesture"] = torch.tensor([CLASSES.index(gesture) for gesture in pictures.gestures])
-    targets["landmarks"] = torch.from_numpy(pictures.landmarks).flatten(1)
+    targets["landmarks"] = torch.from_numpy(pictures.landmarks)
     return vocabulary, targets
 
 
@@ -118,8 +153,8 @@ def _amounts(count: int, generator: torch.Generator) -> torch.Tensor:
 def _loss(read: dict[str, torch.Tensor], targets: dict[str, torch.Tensor], amounts: torch.Tensor) -> torch.Tensor:
     """The sum of all heads' losses, each weighed to be of order 1 at the start and to be worth learning."""
     whole = (1.0 - amounts[:, 1:2]) ** 2  # A distorted hand's landmarks are not where they were.
-    loss = 20.0 * (whole * (read["landmarks"] - targets["landmarks"]).abs()).mean()
-    loss = loss + 5.0 * functional.mse_loss(read["faults"], amounts)
+    loss = 20.0 * (whole * (read["landmarks"] - targets["landmarks"].flatten(1)).abs()).mean()
+    loss = loss + 10.0 * functional.mse_loss(read["faults"], amounts)
     for name, target in targets.items():
         if name != "landmarks":
             loss = loss + (1.0 if name == "gesture" else 0.3) * functional.cross_entropy(read[name], target)
@@ -144,7 +179,7 @@ def measured(extractor: SmallExtractor, heads: nn.Module, vocabulary: dict[str, 
     accuracy = {
         name: round(float((read[name].argmax(1) == targets[name]).float().mean()), 4) for name in vocabulary
     }
-    error = float((read["landmarks"] - targets["landmarks"]).unflatten(1, (21, 2)).norm(dim=2).mean())
+    error = float((read["landmarks"].unflatten(1, (21, 2)) - targets["landmarks"]).norm(dim=2).mean())
     half = np.arange(len(features)) % 2 == 0
     images = torch.from_numpy(test.images[~half]).permute(0, 3, 1, 2).float()
     growth = {"none": _distance(features[half], features[~half], seed)}
@@ -173,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train", type=int, default=80, help="pictures a gesture to learn from, and thrice as many "
                         "of arbitrary poses")
     parser.add_argument("--test", type=int, default=20, help="the same, of other people, to measure on")
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1500)
     chosen = parser.parse_args(arguments)
     train, test = rendered_hands(
         num_train=chosen.train, num_test=chosen.test, seed=chosen.seed, size=SmallNetwork.input_size
@@ -181,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     extractor, heads, vocabulary = train_extractor(train, seed=chosen.seed, steps=chosen.steps)
     extractor.save_pretrained(chosen.out)
     report = {
-        "command": "python -m hand1000.evaluation.train_extractor --out models/feature-extractor "
+        "command": "python -m hand1000.evaluation.train_extractor --out hand1000/assets/feature-extractor "
         f"--seed {chosen.seed} --train {chosen.train} --test {chosen.test} --steps {chosen.steps}",
         "data": "rendered pictures",
         "train_images": len(train.images),

@@ -1,7 +1,7 @@
 """Which gesture a hand makes, from its landmarks alone: a small network over the gestures of HaGRID v1.
 
 It measures whether a generated hand shows the gesture that was asked for. `hand1000.hands.train_classifier` is its
-recipe; the one that ships lies in `models/gesture-classifier`.
+recipe; the one that ships lies in `hand1000/assets/gesture-classifier`.
 """
 
 from pathlib import Path
@@ -10,18 +10,18 @@ from typing import Self
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
-from hand1000.errors import Hand1000Error, writing
+from hand1000.errors import Hand1000Error
 from hand1000.gestures import HAGRID_V1, NO_GESTURE
 from hand1000.hands.feature import FEATURE_DIM, normalise
 from hand1000.storage.digests import digest_file
-from hand1000.storage.files import read_json, write_json
+from hand1000.storage.files import read_json, write_bytes, write_json
 
 CLASSES: tuple[str, ...] = (*HAGRID_V1, NO_GESTURE)
 
-SHIPPED = Path(__file__).parents[2] / "models" / "gesture-classifier"
+SHIPPED = Path(__file__).parents[1] / "assets" / "gesture-classifier"
 
 _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
@@ -62,9 +62,7 @@ class GestureClassifier:
 
     def save_pretrained(self, directory: Path) -> None:
         """Write `model.safetensors` and `config.json`."""
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            save_file(self.network.state_dict(), directory / _WEIGHTS)
+        write_bytes(directory / _WEIGHTS, save(self.network.state_dict()))
         write_json(directory / _CONFIG, {"classes": self.classes, "hidden": self.hidden})
 
     @classmethod

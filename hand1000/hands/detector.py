@@ -14,17 +14,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from hand1000.data.crop import UnreadableImage
-from hand1000.errors import Hand1000Error, writing
-from hand1000.storage.files import read_json, write_json
+from hand1000.hands.landmarks import NUM_LANDMARKS, Landmarks
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox, ImageRecord
-
-NUM_LANDMARKS = 21
 
 MIN_IOU = 0.1
 """Overlap of the landmarks' box with the labelled one below which it is another hand. Landmarks lie inside the hand,
@@ -132,69 +127,6 @@ def _quiet() -> Iterator[None]:
             os.dup2(kept, 2)
             os.close(kept)
             os.close(nowhere)
-
-
-@dataclass(frozen=True)
-class Landmarks:
-    """The hand of every image of a set; where none was found the row is zeros.
-
-    Attributes:
-        landmarks: (N, 21, 3) float32, as in `Hand`.
-        found: (N,) bool.
-        score: (N,) float32.
-        right: (N,) bool.
-        file_names: the N images.
-    """
-
-    landmarks: np.ndarray
-    found: np.ndarray
-    score: np.ndarray
-    right: np.ndarray
-    file_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.file_names)
-
-    def save(self, directory: Path) -> None:
-        """Write `landmarks.safetensors` and `landmarks.json`."""
-        tensors = {"landmarks": self.landmarks, "found": self.found, "score": self.score, "right": self.right}
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, directory / "landmarks.safetensors")
-        write_json(directory / "landmarks.json", {"file_names": self.file_names})
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            Hand1000Error: a file is missing or malformed.
-        """
-        path = directory / "landmarks.safetensors"
-        try:
-            names = tuple(read_json(directory / "landmarks.json")["file_names"])
-            self = cls(**load_file(path), file_names=names)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise Hand1000Error(f"{path}: not landmarks: {error}; find the hands again") from error
-        if self.landmarks.shape != (len(names), NUM_LANDMARKS, 3):
-            raise Hand1000Error(f"{path}: {self.landmarks.shape} for {len(names)} images; find the hands again")
-        return self
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """The rows of all parts in the order of the file names: one part or many give the same bits.
-
-        Raises:
-            Hand1000Error: two parts hold one image.
-        """
-        names = [name for part in parts for name in part.file_names]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise Hand1000Error(f"{twice}: in two sets of landmarks; merge the shards of one run only")
-        order = sorted(range(len(names)), key=names.__getitem__)
-        fields = ("landmarks", "found", "score", "right")
-        merged = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in fields}
-        return cls(**merged, file_names=tuple(names[index] for index in order))
 
 
 def detect_in_image_set(

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from hand1000.errors import Hand1000Error, writing
-from hand1000.hands.detector import NUM_LANDMARKS, Landmarks
-from hand1000.storage.files import read_json, write_json
+from hand1000.errors import Hand1000Error
+from hand1000.hands.landmarks import NUM_LANDMARKS, Landmarks
+from hand1000.storage.files import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:
     import torch
@@ -91,9 +91,7 @@ class GestureFeature:
 
     def save(self, directory: Path) -> None:
         """Write `gesture.safetensors` and `gesture.json`."""
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-            save_file({"mean": self.mean, "std": self.std}, directory / "gesture.safetensors")
+        write_bytes(directory / "gesture.safetensors", save({"mean": self.mean, "std": self.std}))
         facts = {"gesture": self.gesture, "feature": self.kind, "images": self.images, "found": self.found}
         write_json(directory / "gesture.json", {**facts, "missed": self.missed})
 

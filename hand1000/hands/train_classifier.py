@@ -1,6 +1,6 @@
-"""The recipe of `models/gesture-classifier`.
+"""The recipe of `hand1000/assets/gesture-classifier`.
 
-    python -m hand1000.hands.train_classifier --out models/gesture-classifier
+    python -m hand1000.hands.train_classifier --out hand1000/assets/gesture-classifier
 
 Pictures are rendered, MediaPipe finds the hands in them as it does at use, and the network learns from what it
 found. Each picture is looked at twice, as it is and as blurred and noisy as a small diffusion model may draw it.
@@ -117,7 +117,7 @@ def find_hands(pictures: RenderedHands, *, seed: int) -> dict[str, tuple[np.ndar
 
 def _measured(classifier: GestureClassifier, landmarks: np.ndarray, right: np.ndarray, labels: list[str]) -> dict:
     predicted, _ = classifier.predict(landmarks, right)
-    confusion = {label: {} for label in CLASSES}
+    confusion: dict[str, dict[str, int]] = {label: {} for label in CLASSES}
     for label, guess in zip(labels, predicted, strict=True):
         confusion[label][guess] = confusion[label].get(guess, 0) + 1
     shares = {
@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = {variant: _measured(classifier, *held_out[variant][:3]) for variant in VARIANTS}
     report = {
         "command": "python -m hand1000.hands.train_classifier "
-        f"--out models/gesture-classifier --seed {chosen.seed} --train {chosen.train} --test {chosen.test}",
+        f"--out hand1000/assets/gesture-classifier --seed {chosen.seed} --train {chosen.train} --test {chosen.test}",
         "data": "rendered pictures; real ones were not measured",
         "size": SIZE,
         "min_detection_confidence": CONFIDENCE,

@@ -27,12 +27,12 @@ def curve_svg(points: Sequence[tuple[int, float]], *, x_label: str, y_label: str
             means of neighbours.
         x_label, y_label: untrusted text is escaped.
     """
-    points = _thinned([(step, value) for step, value in points if math.isfinite(value)])
-    if not points:
+    shown = _thinned([(step, value) for step, value in points if math.isfinite(value)])
+    if not shown:
         return '<p class="none">nothing recorded</p>'
-    x_ticks = _ticks(points[0][0], points[-1][0])
-    y_ticks = _ticks(min(value for _, value in points), max(value for _, value in points))
-    x_low, x_high = min(x_ticks[0], points[0][0]), max(x_ticks[-1], points[-1][0])
+    x_ticks = _ticks(shown[0][0], shown[-1][0])
+    y_ticks = _ticks(min(value for _, value in shown), max(value for _, value in shown))
+    x_low, x_high = min(x_ticks[0], shown[0][0]), max(x_ticks[-1], shown[-1][0])
     y_low, y_high = y_ticks[0], y_ticks[-1]
 
     def x(step: float) -> float:
@@ -55,7 +55,7 @@ def curve_svg(points: Sequence[tuple[int, float]], *, x_label: str, y_label: str
     for tick in x_ticks:
         parts.append(f'<text x="{x(tick):.1f}" y="{bottom + 16}" text-anchor="middle">{tick:.6g}</text>')
     parts.append(f'<path class="axis" d="M{_LEFT},{_TOP}V{bottom}H{right}"/>')
-    parts += [line("raw", points), line("smooth", _smoothed(points))]
+    parts += [line("raw", shown), line("smooth", _smoothed(shown))]
     middle = (_TOP + bottom) / 2
     parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
     parts.append(

@@ -46,10 +46,11 @@ def _location(uri: str, tracking: Tracking) -> str:
     from mlflow.exceptions import MlflowException
 
     client = tracking.client
-    numbered, aliased = _VERSION.fullmatch(uri), _ALIAS.fullmatch(uri)
-    if not (numbered or aliased):
+    aliased = _ALIAS.fullmatch(uri)
+    match = aliased or _VERSION.fullmatch(uri)
+    if match is None:
         raise Hand1000Error(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
-    name, which = (numbered or aliased).groups()
+    name, which = match.groups()
     try:
         if aliased:
             which = client.get_model_version_by_alias(name, which).version

@@ -6,6 +6,7 @@ In: a column `prompt`. Out: a column `image`, PNG in base64. The machine needs t
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -13,7 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from hand1000.errors import Hand1000Error
-from hand1000.registry.drawing import MAX_SEED, draw_seeded
+from hand1000.registry.drawing import MAX_SEED, draw_seeded, load_pipeline
 
 MAX_ROWS = 256
 MAX_PROMPT = 2000
@@ -24,13 +25,10 @@ class RegisteredHand1000(PythonModel):
 
     def load_context(self, context) -> None:
         """Load the weights from the folder `weights_dir` of the logged model."""
-        from hand1000.diffusion.pipeline import Hand1000Pipeline
-
         # The context knows no path of the model, but this file was copied into its folder.
-        self.pipeline = Hand1000Pipeline.from_pretrained(Path(__file__).parent / context.model_config["weights_dir"])
-        self.pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = load_pipeline(Path(__file__).parent / context.model_config["weights_dir"])
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Draw.
 
         Args:

@@ -6,6 +6,7 @@ version there: the two names let MLflow's permissions keep the two duties apart.
 
 import json
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -122,25 +123,28 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, card: str, default
         client.log_model_artifacts(logged.model_id, str(model_dir), WEIGHTS)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
-            mlflow.pyfunc.save_model(
-                str(folder),
-                python_model=str(_MODEL_CODE),
-                model_config={"weights_dir": WEIGHTS},
-                signature=_signature(defaults),
-                pip_requirements=_requirements(),
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    model_uuid=logged.model_id,
-                    run_id=run.run_id,
-                    model_id=logged.model_id,
-                ),
-            )
+            with warnings.catch_warnings():
+                # It asks for an input example, which it would run before the weights are there.
+                warnings.simplefilter("ignore", UserWarning)
+                mlflow.pyfunc.save_model(
+                    str(folder),
+                    python_model=str(_MODEL_CODE),
+                    model_config={"weights_dir": WEIGHTS},
+                    signature=_signature(defaults),
+                    pip_requirements=_requirements(),
+                    mlflow_model=Model(
+                        artifact_path=logged.artifact_location,
+                        model_uuid=logged.model_id,
+                        run_id=run.run_id,
+                        model_id=logged.model_id,
+                    ),
+                )
             (folder / "README.md").write_text(card)
             client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    # MLflow adds one more output at each call.
+    # MLflow's database refuses an output that the run has already.
     outputs = client.get_run(run.run_id).outputs
-    if logged.model_id not in {output.model_id for output in outputs.model_outputs}:
+    if logged.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
         client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
 
 

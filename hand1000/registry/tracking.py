@@ -87,7 +87,7 @@ class Run:
 
     def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Record final figures, once; None and NaN are left out."""
-        self.log_history([{"step": 0, **metrics}])
+        self.log_history([{"step": 0} | {name: value for name, value in metrics.items() if value is not None}])
 
     def log_seconds(self, name: str, seconds: float) -> None:
         """Record how long `name` took as the metric `seconds.<name>`; the first record stays."""
@@ -210,7 +210,7 @@ def _get_or_create_experiment(tracking: Tracking, name: str) -> str:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = client.get_experiment_by_name(name)
-    if experiment.lifecycle_stage != "active":
+    if experiment is None or experiment.lifecycle_stage != "active":
         raise Hand1000Error(f"experiment {name!r} is deleted in MLflow; restore it there or choose another name")
     return experiment.experiment_id
 

@@ -63,7 +63,7 @@ class Person:
 def shade(base: tuple[float, float, float], rng: np.random.Generator, spread: float) -> tuple[float, float, float]:
     """`base` (sRGB, 0 to 1) made lighter or darker and shifted in hue by about `spread`, still within 0 to 1."""
     colour = np.clip(np.array(base) * rng.normal(1.0, spread) + rng.normal(0.0, 0.4 * spread, 3), 0.02, 0.98)
-    return tuple(float(channel) for channel in colour)
+    return float(colour[0]), float(colour[1]), float(colour[2])
 
 
 def make_person(user_id: str, rng: np.random.Generator) -> Person:

@@ -1,0 +1,86 @@
+"""The training of the small base model: it learns, continues to the same bits, and writes a plain folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hand1000.diffusion.base_model import load_base_model
+from hand1000.diffusion.pretrain import learning_rate_at, save_base, train_autoencoder, train_base
+from hand1000.diffusion.pretrain_settings import PretrainSettings, TrainingLength
+from hand1000.diffusion.small_base import build_tokenizer
+from tests.tiny_models import DyingCheckpoint, Killed
+
+LENGTH = TrainingLength(
+    steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2
+)
+SETTINGS = PretrainSettings(
+    seed=0, images=100, gesture_images=0, caption_dropout=0.5, autoencoder=LENGTH, base=LENGTH
+)
+CAPTIONS = ["a red hand", "a blue wall", "a hand"]
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+
+
+def quiet(*_: object) -> None:
+    """Reports nothing."""
+
+
+def test_the_tokenizer_is_the_same_in_every_process_and_reads_any_text() -> None:
+    """The library's own trainer numbers tokens by chance: a resumed training would have read other words."""
+    import subprocess
+    import sys
+
+    code = (
+        "from hand1000.diffusion.small_base import build_tokenizer;"
+        f"print(sorted(build_tokenizer({CAPTIONS!r}).get_vocab().items()))"
+    )
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(runs) == 1 and "hand</w>" in runs.pop()
+    tokenizer = build_tokenizer(CAPTIONS)
+    assert len(tokenizer("a red hand").input_ids) == 5
+    assert tokenizer.decode(tokenizer("a zebra, é!").input_ids, skip_special_tokens=True).startswith("a zebra")
+    assert len(tokenizer("word " * 100, truncation=True).input_ids) == tokenizer.model_max_length == 48
+
+
+def test_the_learning_rate_rises_then_falls() -> None:
+    length = LENGTH.model_copy(update={"steps": 102, "warmup_steps": 2})
+    rates = [learning_rate_at(step, length) for step in (0, 1, 2, 52, 102)]
+    assert rates == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.525e-3, 0.05e-3])
+
+
+def test_both_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hand1000.diffusion.pretrain.LOG_EVERY", 2)
+
+    def run(checkpoint: DyingCheckpoint, other: DyingCheckpoint):
+        vae, _ = train_autoencoder(images, SETTINGS, checkpoint=checkpoint, report=quiet)
+        return vae, train_base(images, CAPTIONS, vae, SETTINGS, checkpoint=other, report=quiet)
+
+    vae, (model, tokenizer, history) = run(DyingCheckpoint(tmp_path / "a"), DyingCheckpoint(tmp_path / "b"))
+    with pytest.raises(Killed):
+        run(DyingCheckpoint(tmp_path / "c", dies_after=1), DyingCheckpoint(tmp_path / "d"))
+    with pytest.raises(Killed):
+        run(DyingCheckpoint(tmp_path / "c"), DyingCheckpoint(tmp_path / "d", dies_after=1))
+    again, (continued, _, same) = run(DyingCheckpoint(tmp_path / "c"), DyingCheckpoint(tmp_path / "d"))
+    for one, other in ((vae, again), (model, continued)):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    assert history == same and [row["step"] for row in history] == [2, 4]
+
+    save_base(tmp_path / "base", vae, model, tokenizer, SETTINGS, {"base": history}, CAPTIONS[:1])
+    base = load_base_model(str(tmp_path / "base"))
+    assert base.vae.config.scaling_factor == vae.config.scaling_factor != 1.0
+    assert (tmp_path / "base" / "grid.png").is_file() and (tmp_path / "base" / "recipe.json").is_file()
+    stored = sum(path.stat().st_size for path in (tmp_path / "base").rglob("*.safetensors"))
+    assert stored < 16 * 2**20
+
+
+def test_the_shipped_base_model_loads_and_is_small_enough() -> None:
+    folder = Path(__file__).parents[1] / "models" / "small-base"
+    base = load_base_model(str(folder))
+    assert base.unet.dtype == torch.float32 and base.tokenizer.model_max_length == 48
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 16 * 2**20
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]

@@ -1,0 +1,151 @@
+"""The whole job through `pyflyte run`, as a user starts it, with few steps on the model that ships."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PYFLYTE = Path(sys.executable).with_name("pyflyte")
+
+
+def inputs_file(folder: Path) -> Path:
+    """The demo's inputs, with as little work as still passes through every stage."""
+    inputs = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
+    inputs["images"] = 8
+    settings = inputs["settings"]
+    settings["data"]["test_images"] = 4
+    settings["stage2"].update(
+        fusion_steps=4, fusion_batch_size=4, refine_steps=2, refine_batch_size=2, checkpoint_every=2
+    )
+    settings["stage3"].update(steps=8, batch_size=4, checkpoint_every=2)
+    settings["generation"].update(num_inference_steps=2, batch_size=2, num_images=6)
+    path = folder / "inputs.yaml"
+    path.write_text(yaml.safe_dump(inputs))
+    return path
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    return [
+        str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(inputs_file(folder)),
+        "--root", str(folder / "root"), *overrides,
+    ]
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=280)
+
+
+def weights(folder: Path) -> str:
+    (path,) = (folder / "root" / "artifacts" / "train_unet").glob("*/unet/diffusion_pytorch_model.safetensors")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def kill_at(folder: Path, line: str) -> None:
+    """Start the job and kill -9 its process group as soon as it says `line`."""
+    with subprocess.Popen(
+        command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for said in process.stderr:
+            if line in said:
+                break
+        else:
+            raise AssertionError(f"never said {line!r}")
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for expected in ("gesture accuracy", "report.html", "models:/hand1000-four-candidates/1", "hand1000 generate"):
+        assert expected in done.stdout
+    return folder
+
+
+def test_a_second_run_recomputes_nothing_and_registers_nothing(undisturbed: Path) -> None:
+    done = run(undisturbed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ": started" not in done.stderr and "train_unet: already there" in done.stderr
+    assert "models:/hand1000-four-candidates/1" in done.stdout
+
+
+def test_killed_in_three_stages_it_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    for line in ("train_fusion: started", "train_unet: 1/", "draw_base shard 1 of 1: 2/"):
+        kill_at(tmp_path, line)
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert weights(tmp_path) == weights(undisturbed)
+    assert not list((tmp_path / "root" / "checkpoints").rglob("*.safetensors"))
+
+
+def test_three_shards_give_the_same_weights(undisturbed: Path, tmp_path: Path) -> None:
+    done = run(tmp_path, "--shards", "3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert weights(tmp_path) == weights(undisturbed)
+
+
+def test_on_s3_the_result_is_the_same(
+    undisturbed: Path, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hand1000.storage.s3 import S3Place
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    done = run(tmp_path, "--root", s3_root)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stored = S3Place(s3_root).sizes("artifacts/train_unet")
+    (digest,) = (path.name for path in (undisturbed / "root" / "artifacts" / "train_unet").iterdir() if path.is_dir())
+    assert f"{digest}/unet/diffusion_pytorch_model.safetensors" in stored and f"{digest}.json" in stored
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("--gesture", "foo"), "unknown gesture 'foo'"),
+        (("--data", "no/such/folder"), "no/such/folder: no such folder"),
+        (("--base_model", "no/such/folder"), "no/such/folder"),
+        (("--root", "s3://no-such-bucket-of-ours/x"), "no-such-bucket-of-ours"),
+    ],
+)
+def test_a_fault_of_the_input_is_one_line(
+    overrides: tuple[str, ...], said: str, s3_server: str, tmp_path: Path
+) -> None:
+    done = run(tmp_path, *overrides)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("hand1000: error:")]
+    assert done.returncode == 2 and len(lines) == 1 and said in lines[0], done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = run(tmp_path, "--data", str(empty))
+    assert done.returncode == 2 and str(empty) in done.stderr
+
+
+def test_a_setting_out_of_range_names_the_field(tmp_path: Path) -> None:
+    path = inputs_file(tmp_path)
+    inputs = yaml.safe_load(path.read_text())
+    inputs["settings"]["stage2"]["lambda_"] = 1.5
+    path.write_text(yaml.safe_dump(inputs))
+    call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(path)]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0 and "lambda_" in done.stdout + done.stderr
+
+
+def test_nothing_heavy_is_imported_with_the_workflows() -> None:
+    heavy = "{'torch', 'diffusers', 'transformers', 'mediapipe', 'mlflow', 'boto3', 'mitsuba', 'cv2', 'skimage'}"
+    code = f"import sys, workflows.train_gesture, workflows.pretrain_base; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == "set()", done.stderr
