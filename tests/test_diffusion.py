@@ -216,6 +216,8 @@ def test_pipeline_is_the_same_after_saving(data, tmp_path: Path) -> None:
     pipeline = pipeline_of(data[2])
     images = pipeline(TEXTS, generator=seeds(1, 2), output_type="np").images
     pipeline.save_pretrained(tmp_path)
+    for part in ("vae", "unet", "fusion"):
+        assert '"_name_or_path": ""' in (tmp_path / part / "config.json").read_text()
     loaded = Hand1000Pipeline.from_pretrained(tmp_path, use_safetensors=True)
     loaded.set_progress_bar_config(disable=True)
     assert np.array_equal(images, loaded(TEXTS, generator=seeds(1, 2), output_type="np").images)

@@ -146,8 +146,14 @@ def build_pipeline(
     num_inference_steps: int,
 ) -> Hand1000Pipeline:
     """The pipeline over a base model: as it is, or with a tuned UNet and a fusion."""
+    unet = unet or base.unet
+    for part in (base.vae, unet, fusion):
+        if part is not None:
+            # diffusers writes where a part was loaded from beside its weights: a path of this machine, which would
+            # also give equal models different digests.
+            part.register_to_config(_name_or_path="")
     pipeline = Hand1000Pipeline(
-        base.vae, base.text_encoder, base.tokenizer, unet or base.unet, base.scheduler, fusion,
+        base.vae, base.text_encoder, base.tokenizer, unet, base.scheduler, fusion,
         mu=mu, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps,
     )
     return pipeline.to(base.unet.device)
