@@ -174,6 +174,7 @@ def save_base(
     from hand1000.diffusion.generate import contact_sheet
     from hand1000.diffusion.pipeline import Hand1000Pipeline
 
+    autoencoder.register_to_config(_name_or_path="")
     scheduler = small_base.build_scheduler()
     drawer = Hand1000Pipeline(autoencoder, model.text_encoder, tokenizer, model.unet, scheduler)
     drawer.set_progress_bar_config(disable=True)
