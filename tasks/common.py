@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 CPU_IMAGE = "{{.image.cpu.fqn}}:{{.image.cpu.version}}"
 EXPERIMENT = "hand1000"
+VERSION = "1"
+"""Of what the tasks compute, in Flyte's cache and in ours: raised when the same inputs give another result."""
 GPU_IMAGE = "{{.image.gpu.fqn}}:{{.image.gpu.version}}"
 
 Artifact = Annotated[FlyteDirectory, HashMethod(lambda directory: directory.path.rsplit("/", 1)[-1])]
@@ -43,12 +45,12 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
 def _kind(image: str, requests: Resources, limits: Resources) -> Callable[..., Any]:
     """A decorator for tasks of one kind; its options override what the kind says."""
     common = {"container_image": image, "requests": requests, "limits": limits, "retries": 2,
-              "cache": Cache(version="1", ignored_inputs=("run", "root"))}
+              "cache": Cache(version=VERSION, ignored_inputs=("run", "root"))}
 
     def decorator(**options: Any) -> Callable[..., Any]:
         ignored = options.pop("ignored_inputs", None)
         if ignored is not None:
-            options["cache"] = Cache(version="1", ignored_inputs=ignored)
+            options["cache"] = Cache(version=VERSION, ignored_inputs=ignored)
         return lambda function: task(_told(function), **(common | options))
 
     return decorator
@@ -110,7 +112,7 @@ def produce(
     from hand1000.storage.store import open_store
 
     store = open_store(root)
-    key = digest_json({name: _identity(value) for name, value in inputs.items()})
+    key = digest_json([VERSION, {name: _identity(value) for name, value in inputs.items()}])
     stage = open_tracker(run, root).stage(task_name) if run else None
     title = f"{task_name} {label}".strip()
     record = store.recall(task_name, key)
