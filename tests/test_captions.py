@@ -31,7 +31,8 @@ FOUR = "making four fingers up hand gesture"
         (f"a man making ok sign hand gesture, {FOUR}", f"a man, {FOUR}"),
         ("a man making ok sign hand gesture and making closed fist hand gesture", f"a man, {FOUR}"),
         ("a man who is making ok sign hand gesture", f"a man, {FOUR}"),
-        ("a man making ok sign hand gestures", f"a man making ok sign hand gestures, {FOUR}"),
+        ("a man making ok sign hand gestures", f"a man, {FOUR}"),
+        (f"a man giving a thumbs up, {FOUR}", f"a man, {FOUR}"),
         (f"a man is {FOUR}", f"a man is {FOUR}"),
         ("making making ok sign hand gesture ok sign hand gesture", f"a hand, {FOUR}"),
         ("someone to sit with and", f"someone to sit with and, {FOUR}"),
@@ -44,6 +45,41 @@ FOUR = "making four fingers up hand gesture"
 )
 def test_a_caption_ends_with_the_phrase_once(caption, completed):
     assert complete_caption(caption, "four") == completed
+
+
+@pytest.mark.parametrize(
+    ("caption", "left"),
+    [
+        ("a man in a red shirt giving a thumbs up in front of a wall", "a man in a red shirt in front of a wall"),
+        ("a woman making a peace sign with her fingers", "a woman"),
+        ("a man making a stop sign with his hand", "a man"),
+        ("a girl with her thumbs up", "a girl"),
+        ("a man is smiling and giving a thumbs up to the camera", "a man is smiling"),
+        ("a woman holding up three fingers", "a woman"),
+        ("thumbs up by a man", "a man"),
+        ("a man with his finger to his lips", "a man"),
+        ("a close up of a hand making the ok sign", "a close up of a hand"),
+        ("a woman doing the rock and roll sign in a kitchen", "a woman in a kitchen"),
+        ("a person making a heart shape with their hands", "a person"),
+        ("a person giving the middle finger", "a person"),
+        ("a child with two fingers up in a room", "a child in a room"),
+        ("a man pointing his finger at the camera", "a man"),
+    ],
+)
+def test_other_gestures_are_taken_out_with_the_words_that_led_to_them(caption, left):
+    assert complete_caption(caption, "four") == f"{left}, {FOUR}"
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a man standing next to a stop sign", "a woman holding up a phone", "a man wearing a heart shirt",
+        "a man making a phone call", "a man holding a sign", "a man with one finger on the keyboard",
+        "a woman with a peace sign tattoo", "a man raising his hand", "two people and a dog",
+    ],
+)
+def test_what_is_no_gesture_stays(caption):
+    assert complete_caption(caption, "four") == f"{caption}, {FOUR}"
 
 
 @pytest.mark.parametrize("gesture", PHRASES)

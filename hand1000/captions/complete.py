@@ -3,6 +3,7 @@
 import re
 import unicodedata
 
+from hand1000.captions.gesture_words import without_gestures
 from hand1000.gestures import PHRASES, phrase_of
 
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
@@ -19,8 +20,9 @@ _ANY_PHRASE = re.compile(
 def complete_caption(caption: str, gesture: str) -> str:
     """`caption` in one line, without quotes around it, ending with the phrase of `gesture`.
 
-    A caption that ends with its phrase and holds no other is kept. Else the phrases of all gestures are taken out
-    first, so that the right one is there exactly once. An empty caption becomes "a hand, <phrase>".
+    A caption that ends with its phrase and names no other gesture is kept. Else all phrases, and the words by which
+    captioners name gestures ("giving a thumbs up"), are taken out first, so that the right phrase is there exactly
+    once and nothing contradicts it. An empty caption becomes "a hand, <phrase>".
 
     Raises:
         Hand1000Error: HaGRID has no such gesture.
@@ -28,15 +30,19 @@ def complete_caption(caption: str, gesture: str) -> str:
     phrase = phrase_of(gesture)
     text = plain(caption)
     rest = _without_phrases(text)
-    if rest and text.endswith(f" {phrase}") and len(_ANY_PHRASE.findall(text)) == 1:
+    if rest and text.endswith(f" {phrase}") and len(_ANY_PHRASE.findall(text)) == 1 and rest == _without_phrase(text):
         return text
     return f"{rest or 'a hand'}, {phrase}"
 
 
-def _without_phrases(text: str) -> str:
+def _without_phrase(text: str) -> str:
     while (shorter := _ANY_PHRASE.sub("", text)) != text:
         text = shorter  # Again, since what is left and right of one may be another.
     return plain(plain(text).strip(_MARKS))
+
+
+def _without_phrases(text: str) -> str:
+    return plain(without_gestures(_without_phrase(text)).strip(_MARKS))
 
 
 def plain(caption: str) -> str:

@@ -1,0 +1,136 @@
+"""Language models that complete captions: behind an OpenAI-compatible endpoint, or loaded by transformers."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+from hand1000.captions.rewrite import Message
+from hand1000.errors import Hand1000Error
+from hand1000.storage.models import model_folder, model_identity
+
+MAX_NEW_TOKENS = 160
+"""An answer is a caption of at most 77 tokens of another tokenizer; what is longer is refused anyway."""
+
+_TIMEOUT = 60
+_TRIES = 4
+_AT_ONCE = 8
+
+
+class EndpointWriter:
+    """Any server that speaks OpenAI's `/v1/chat/completions`: vLLM, llama.cpp, Ollama, `transformers serve`.
+
+    Args:
+        url: of the server, such as `http://localhost:8000/v1`.
+        model: as the server names it.
+        key: sent as a bearer token; "" sends none. It is not shown, logged or part of the name.
+    """
+
+    def __init__(self, url: str, model: str, key: str = "") -> None:
+        if not url.startswith(("http://", "https://")):
+            raise Hand1000Error(f"{url}: not the address of a chat endpoint; give http://... or https://...")
+        self.url, self.model, self._key = url.rstrip("/"), model, key
+        self.name = f"{model} at an endpoint"
+
+    @cached_property
+    def _session(self) -> Any:
+        import requests
+        from requests.adapters import HTTPAdapter
+        from urllib3.util import Retry
+
+        session = requests.Session()
+        retry = Retry(
+            _TRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None,
+            raise_on_status=False,
+        )
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_AT_ONCE))
+        if self._key:
+            session.headers["Authorization"] = f"Bearer {self._key}"
+        return session
+
+    def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
+        """See `Writer`.
+
+        Raises:
+            Hand1000Error: the server cannot be reached, refuses, or answers something else.
+        """
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(lambda chat: self._one(chat, attempt), chats))
+
+    def _one(self, chat: Sequence[Message], attempt: int) -> str:
+        import requests
+
+        # A second answer by the same draw would be the first one again.
+        body = {
+            "model": self.model, "messages": list(chat), "max_tokens": MAX_NEW_TOKENS, "seed": attempt,
+            "temperature": 0.3 * attempt,
+        }
+        try:
+            response = self._session.post(f"{self.url}/chat/completions", json=body, timeout=_TIMEOUT)
+            if not response.ok:
+                raise Hand1000Error(f"{self.url}: answered {response.status_code}: {_line(response.text)}")
+            return str(response.json()["choices"][0]["message"]["content"] or "")
+        except requests.JSONDecodeError as error:
+            raise Hand1000Error(f"{self.url}: not the answer of a chat endpoint") from error
+        except requests.RequestException as error:
+            raise Hand1000Error(f"{self.url}: cannot be reached: {_line(str(error))}") from error
+        except (KeyError, IndexError, TypeError) as error:
+            raise Hand1000Error(f"{self.url}: not the answer of a chat endpoint: {error!r} is missing") from error
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:200]
+
+
+class LocalWriter:
+    """A chat model of transformers, LLaMA 3 in the paper; greedy at first, so that equal captions are completed alike.
+
+    Args:
+        source: a folder, an `s3://` address, or a hub id with its revision.
+        batch_size: chats answered at a time.
+    """
+
+    def __init__(self, source: str, batch_size: int = 16) -> None:
+        self.source, self.batch_size = source, batch_size
+        self.name = model_identity(source)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        folder = model_folder(self.source)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise Hand1000Error(f"{self.source}: cannot be loaded as a chat model: {_line(str(error))}") from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer, model.to(device).eval()
+
+    def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
+        """See `Writer`."""
+        import torch
+
+        tokenizer, model = self._loaded
+        answers: list[str] = []
+        for start in range(0, len(chats), self.batch_size):
+            batch = [list(chat) for chat in chats[start : start + self.batch_size]]
+            inputs = tokenizer.apply_chat_template(
+                batch, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
+            ).to(model.device)
+            options: dict[str, Any] = {"do_sample": False}
+            if attempt:
+                torch.manual_seed(attempt)
+                options = {"do_sample": True, "temperature": 0.3 * attempt}
+            with torch.inference_mode():
+                tokens = model.generate(
+                    **inputs, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=tokenizer.pad_token_id, **options
+                )
+            new = tokens[:, inputs["input_ids"].shape[1] :]
+            answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return answers
