@@ -6,7 +6,6 @@ from typing import NamedTuple
 from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.gestures import phrase_of
 from hand1000.settings import Settings
 from tasks.common import Artifact, Work, address, digest, open_tracker, produce, small_task
 
@@ -30,14 +29,22 @@ def register(
     import yaml
 
     from hand1000.data.join import joined_image_set
-    from hand1000.diffusion.base_model import base_identity
     from hand1000.registry.card import model_card
     from hand1000.registry.register import register_candidate
     from hand1000.registry.report import write_report
-    from hand1000.registry.summary import RunFacts, RunFolders, card_content, measures_of, report_content
+    from hand1000.registry.summary import (
+        RunFacts,
+        RunFolders,
+        card_content,
+        example_prompt,
+        measures_of,
+        report_content,
+    )
+    from hand1000.storage.files import read_json, write_json
+    from hand1000.storage.models import model_identity
     from hand1000.storage.store import open_store
 
-    facts = RunFacts(gesture, base_model, base_identity(base_model), digest(dataset), run, settings)
+    facts = RunFacts(gesture, base_model, model_identity(base_model), digest(dataset), run, settings)
     store = open_store(root)
     tracker = open_tracker(run, root)
     stage = tracker.stage("register")
@@ -64,7 +71,9 @@ def register(
             settings_yaml=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
         )
         write_report(work.out / "report.html", content)
-        (work.out / "model_uri.txt").write_text(version.uri)
+        measures = {row.name: {"base": row.base, "tuned": row.tuned} for row in rows}
+        facts_of_version = {"model_uri": version.uri, "prompt": example_prompt(here), "measures": measures}
+        write_json(work.out / "registered.json", facts_of_version)
 
     report = produce(
         "register", root=root, run=run, build=build,
@@ -74,22 +83,23 @@ def register(
         },
     )
     folder = store.fetch(address(report))
-    uri = (folder / "model_uri.txt").read_text()
+    registered = read_json(folder / "registered.json")
     tracker.log_file(folder / "report.html")
-    rows = measures_of(store.fetch(address(evaluation)))
+    measured = store.fetch(address(evaluation))
     for side in ("base", "tuned"):
-        tracker.log_metrics({f"{side}.{row.name}": getattr(row, side) for row in rows})
+        tracker.log_metrics({f"{side}.{name}": values[side] for name, values in registered["measures"].items()})
     tracker.finish()
-    _announce(gesture, uri, folder / "report.html", store.fetch(address(evaluation)) / "table.txt")
+    page = f"{address(report)}/report.html"
+    _announce(registered["model_uri"], registered["prompt"], report=page, table=measured / "table.txt")
     Deck("report", (folder / "report.html").read_text())
-    return Registered(model_uri=uri, report=report)
+    return Registered(model_uri=registered["model_uri"], report=report)
 
 
-def _announce(gesture: str, model_uri: str, report: Path, table: Path) -> None:
+def _announce(model_uri: str, prompt: str, *, report: str, table: Path) -> None:
     """The end of a run as a person reads it."""
     from hand1000.registry.card import shell_snippet
 
     print(
         f"\n{table.read_text()}\nreport      {report}\nregistered  {model_uri}\n\nnext\n"
-        f"  open {report}\n  {shell_snippet(model_uri, phrase_of(gesture))}"
+        f"  open {report}\n  {shell_snippet(model_uri, prompt)}"
     )

@@ -205,6 +205,7 @@ def test_the_card_says_what_a_user_must_know():
         CardContent(
             gesture="call", base_model="small|base", base_revision="abc", data_digest="ab" * 32,
             counts={"train": 8}, settings={"mu": 0.7}, measures=[KID, CONF], extractor="small", resizer="bicubic",
+            prompt="it's \"so\", making phone call hand gesture",
             licences={"HaGRID": "<b>CC BY-SA 4.0"}, model_uri="models:/hand1000-call-candidates@champion",
         )
     )  # fmt: skip
@@ -212,7 +213,8 @@ def test_the_card_says_what_a_user_must_know():
     assert "| HAND-CONF ↑ | **0.9** | 0.8 | 150 / 180 |" in card
     assert "small\\|base, revision abc" in card and "&lt;b>CC BY-SA" in card and "ab" * 32 in card
     assert 'load_model_folder("models:/hand1000-call-candidates@champion")' in card
-    assert "making phone call hand gesture" in card
+    assert r"""pipeline("it's \"so\", making phone call hand gesture")""" in card
+    assert """--prompt 'it'"'"'s "so", making phone call hand gesture' --num 8""" in card
     assert len(card) < 5000
     with pytest.raises(Hand1000Error, match="unknown gesture"):
-        model_card(CardContent("wave", "b", "r", "d", {}, {}, [], "e", "r"))
+        model_card(CardContent("wave", "b", "r", "d", {}, {}, [], "e", "r", "p"))

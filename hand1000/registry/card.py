@@ -1,5 +1,7 @@
 """The model card: what a person must know before using the model, in Markdown."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +27,7 @@ class CardContent:
         settings: those worth a line, by name.
         measures: base and tuned on the same prompts and seeds.
         extractor, resizer: what the image features come from; figures of others do not compare.
+        prompt: one that the model knows how to draw.
         licences: by what is licensed, such as `{"base model": "CreativeML OpenRAIL-M"}`.
         model_uri: how to name the model when loading it; a version's own number is not known before it is registered.
     """
@@ -38,6 +41,7 @@ class CardContent:
     measures: Sequence[Measure]
     extractor: str
     resizer: str
+    prompt: str
     licences: Mapping[str, str] = field(default_factory=dict)
     model_uri: str = "models:/NAME/VERSION"
 
@@ -69,30 +73,30 @@ def model_card(content: CardContent) -> str:
         f"## Use and limits\n\n{_USE}",
         "## Licences",
         _table(("of", "licence"), list(content.licences.items())) if content.licences else "None stated.",
-        f"## Load\n\n{loading(content.model_uri, phrase)}",
+        f"## Load\n\n{loading(content.model_uri, content.prompt)}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def loading(model_uri: str, phrase: str) -> str:
-    """How to draw with the model, as fenced Markdown."""
-    python, shell = python_snippet(model_uri, phrase), shell_snippet(model_uri, phrase)
-    return f"```python\n{python}\n```\n\n```sh\n{shell}\n```"
+def loading(model_uri: str, prompt: str) -> str:
+    """How to draw with the model, as Markdown; indented, since no mark in a prompt ends such a block."""
+    lines = [*python_snippet(model_uri, prompt).splitlines(), "", shell_snippet(model_uri, prompt)]
+    return "\n".join(f"    {line}".rstrip() for line in lines)
 
 
-def python_snippet(model_uri: str, phrase: str) -> str:
+def python_snippet(model_uri: str, prompt: str) -> str:
     """A few lines that load the model and draw."""
     return (
         "from hand1000 import Hand1000Pipeline\n"
         "from hand1000.registry.load import load_model_folder\n\n"
         f'pipeline = Hand1000Pipeline.from_pretrained(load_model_folder("{model_uri}"))\n'
-        f'pipeline("a man {phrase}").images[0].save("out.png")'
+        f'pipeline({json.dumps(prompt, ensure_ascii=False)}).images[0].save("out.png")'
     )
 
 
-def shell_snippet(model_uri: str, phrase: str) -> str:
+def shell_snippet(model_uri: str, prompt: str) -> str:
     """The same on the command line."""
-    return f'hand1000 generate --model {model_uri} --prompt "a man {phrase}" --out grid.png'
+    return f"hand1000 generate --model {model_uri} --prompt {shlex.quote(prompt)} --num 8 --out grid.png"
 
 
 def measures_table(measures: Sequence[Measure]) -> str:

@@ -207,8 +207,9 @@ def _times(seconds: Mapping[str, float]) -> str:
 
 
 def _loading(content: ReportContent) -> str:
-    python = python_snippet(content.model_uri, content.phrase)
-    return f"<pre>{escape(python)}</pre><pre>{escape(shell_snippet(content.model_uri, content.phrase))}</pre>"
+    prompt = content.random_pairs[0].prompt if content.random_pairs else content.phrase
+    python, shell = python_snippet(content.model_uri, prompt), shell_snippet(content.model_uri, prompt)
+    return f"<pre>{escape(python)}</pre><pre>{escape(shell)}</pre>"
 
 
 def _section(title: str, body: str) -> str:

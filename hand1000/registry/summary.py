@@ -63,6 +63,11 @@ def measures_of(evaluation: Path) -> list[Measure]:
     return [Measure(**asdict(row)) for row in comparison(*read_metrics(evaluation))]
 
 
+def example_prompt(folders: RunFolders) -> str:
+    """A held-out prompt, as base model and gesture are used to."""
+    return read_image_set(folders.tuned_images)[0].text
+
+
 def card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
     """What the model card says of this run."""
     _, tuned = read_metrics(folders.evaluation)
@@ -83,6 +88,7 @@ def card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
         measures=measures_of(folders.evaluation),
         extractor=tuned.extractor,
         resizer=tuned.resizer,
+        prompt=example_prompt(folders),
         licences=LICENCES,
     )
 
