@@ -103,15 +103,15 @@ def _generate(options: argparse.Namespace) -> None:
     # After the address is known to lead somewhere: these take seconds to import.
     import math
 
-    from hand1000.diffusion.generate import contact_sheet
-    from hand1000.registry.drawing import draw_seeded, load_pipeline
+    from hand1000.diffusion.generate import contact_sheet, draw_seeded
+    from hand1000.diffusion.pipeline import load_pipeline
 
     show = _progress("drawn")
     pictures = []
     drawing = draw_seeded(
         load_pipeline(folder),
         [options.prompt] * options.num,
-        options.seed,
+        range(options.seed, options.seed + options.num),
         batch_size=options.batch_size,
         mu=options.mu,
         guidance_scale=options.guidance_scale,

@@ -14,12 +14,12 @@ def _draw(
     from hand1000.captions.source import DatasetCaptioner
     from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set, write_metadata
-    from hand1000.diffusion.base_model import base_identity
+    from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
         from hand1000.diffusion.base_model import best_device, load_base_model
         from hand1000.diffusion.generate import Order, draw
-        from hand1000.diffusion.pipeline import Hand1000Pipeline, build_pipeline
+        from hand1000.diffusion.pipeline import build_pipeline, load_pipeline
 
         files = [work.read(part) / "test.jsonl" for part in captions]
         prompts = with_captions(read_image_set(work.read(dataset) / "test"), files, DatasetCaptioner.name)
@@ -27,7 +27,7 @@ def _draw(
             defaults = settings.model_dump(include={"mu", "guidance_scale", "num_inference_steps"})
             pipeline = build_pipeline(load_base_model(base_model, best_device()), **defaults)
         else:
-            pipeline = Hand1000Pipeline.from_pretrained(work.read(model), use_safetensors=True).to(best_device())
+            pipeline = load_pipeline(work.read(model))
         part = shard_range(settings.num_images, settings.batch_size, shard, shards)
         # The held-out prompts in turn, again from the first where more pictures than prompts are asked for.
         records = [
@@ -48,7 +48,7 @@ def _draw(
     return produce(
         task_name, root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
         inputs={
-            "model": base_identity(base_model) if model is None else model,
+            "model": model_identity(base_model) if model is None else model,
             "dataset": dataset,
             "captions": captions,
             "shard": shard,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mlflow_server import save_tiny_model
 from PIL import Image
 
 from hand1000 import cli
 from hand1000.gestures import PHRASES
 from hand1000.settings import PRESETS, load_settings
+from tests.tiny_models import save_tiny_model
 
 
 @pytest.fixture(scope="session")

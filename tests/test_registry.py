@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mlflow_server import free_port, mlflow_server, save_tiny_model
 
 from hand1000.errors import Hand1000Error
 from hand1000.registry.connection import connect, without_userinfo
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import RegisteredVersion, register_candidate
 from hand1000.registry.tracking import RunTracker
+from tests.mlflow_server import free_port, mlflow_server, serving
+from tests.tiny_models import save_tiny_model
 
 HISTORY = [{"step": step, "loss": 1 / (step + 1), "grad_norm": float(step)} for step in range(600)]
 CARD = "# hand1000-call\n\n| measure | base | tuned |\n| --- | --- | --- |\n| KID | 0.2 | 0.1 |\n"
@@ -155,13 +156,35 @@ def test_the_registered_model_draws(runs, model_dir, monkeypatch):
     prompts = pd.DataFrame({"prompt": ["one", "two", "two"]}, index=[7, 8, 9])
     first = model.predict(prompts, params={"seed": 5})
     assert list(first.columns) == ["image"] and list(first.index) == [7, 8, 9]
-    assert Image.open(io.BytesIO(base64.b64decode(first["image"][7]))).size == (8, 8)
+    assert Image.open(io.BytesIO(base64.b64decode(first["image"][7]))).size == (32, 32)
     assert model.predict(prompts, params={"seed": 5}).equals(first)
     assert first["image"][8] != first["image"][9]
     assert model.predict(prompts, params={"seed": 6})["image"][8] == first["image"][9]
     assert model.predict(prompts, params={"seed": 5, "guidance_scale": 9.0})["image"][7] != first["image"][7]
     defaults = {param.name: param.default for param in model.metadata.get_params_schema().params}
     assert defaults == {"seed": 0, "mu": 0.6, "guidance_scale": 2.0, "num_inference_steps": 2}
+
+
+def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypatch):
+    import json
+    import sys
+    import urllib.request
+
+    from PIL import Image
+
+    tracking = connect(runs)
+    version = record_and_register(tracking, model_dir, "run-1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+    address = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", version.uri, "--env-manager", "local"]
+    with serving([*command, "--port", address.rpartition(":")[2]], f"{address}/ping", tmp_path / "log"):
+        body = {"dataframe_records": [{"prompt": "a hand"}], "params": {"seed": 3, "num_inference_steps": 1}}
+        request = urllib.request.Request(
+            f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            (row,) = json.load(answer)["predictions"]
+    assert Image.open(io.BytesIO(base64.b64decode(row["image"]))).size == (32, 32)
 
 
 @pytest.mark.parametrize(

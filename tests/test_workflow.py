@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.mlflow_server import mlflow_server
+
 ROOT = Path(__file__).parents[1]
 PYFLYTE = Path(sys.executable).with_name("pyflyte")
 
@@ -95,18 +97,32 @@ def test_three_shards_give_the_same_weights(undisturbed: Path, tmp_path: Path) -
     assert weights(tmp_path) == weights(undisturbed)
 
 
-def test_on_s3_the_result_is_the_same(
+def test_on_s3_with_a_server_the_result_is_the_same_and_nothing_is_left_elsewhere(
     undisturbed: Path, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from hand1000.data.render.dataset import default_cache
     from hand1000.storage.s3 import S3Place
 
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    done = run(tmp_path, "--root", s3_root)
+    (tmp_path / "server").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    before = set(ROOT.iterdir())
+    with mlflow_server(tmp_path / "server", f"{s3_root}-mlflow") as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        # Rendered pictures are kept from run to run and belong to none.
+        monkeypatch.setenv("HAND1000_CACHE", str(default_cache().parent))
+        for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
+            monkeypatch.setenv(name, str(elsewhere))
+        done = run(tmp_path, "--root", s3_root)
     assert done.returncode == 0, done.stderr[-3000:]
-    stored = S3Place(s3_root).sizes("artifacts/train_unet")
-    (digest,) = (path.name for path in (undisturbed / "root" / "artifacts" / "train_unet").iterdir() if path.is_dir())
-    assert f"{digest}/unet/diffusion_pytorch_model.safetensors" in stored and f"{digest}.json" in stored
-    assert not (tmp_path / "root").exists()
+    stored = S3Place(s3_root).sizes("artifacts")
+    for kind in ("train_unet", "evaluate"):
+        (digest,) = (path.name for path in (undisturbed / "root/artifacts" / kind).iterdir() if path.is_dir())
+        assert f"{kind}/{digest}.json" in stored
+    registered = S3Place(f"{s3_root}-mlflow").sizes("")
+    assert any(name.endswith("unet/diffusion_pytorch_model.safetensors") for name in registered)
+    assert [path for path in elsewhere.rglob("*") if path.is_file()] == []
+    assert set(ROOT.iterdir()) == before
 
 
 @pytest.mark.parametrize(

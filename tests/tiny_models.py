@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from hand1000.diffusion.base_model import BaseModel
+from hand1000.diffusion.pipeline import Hand1000Pipeline
 from hand1000.diffusion.small_base import build_scheduler, build_tokenizer
 
 TEXTS = ["a photo of a left hand in front of a blue wall, making four fingers up hand gesture", "a red hand"]
@@ -47,6 +48,17 @@ def save_tiny_base(folder: Path) -> Path:
     StableDiffusionPipeline(
         base.vae, base.text_encoder, base.tokenizer, base.unet, base.scheduler, None, None,
         requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_model(folder: Path, seed: int = 0) -> Path:
+    """A `Hand1000Pipeline` without fusion over the tiny base, its UNet drawn from `seed`."""
+    base = tiny_base()
+    torch.manual_seed(seed)
+    Hand1000Pipeline(
+        base.vae, base.text_encoder, base.tokenizer, UNet2DConditionModel.from_config(base.unet.config),
+        base.scheduler, mu=0.6, guidance_scale=2.0, num_inference_steps=2,
     ).save_pretrained(folder)
     return folder
 

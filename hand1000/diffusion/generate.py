@@ -1,8 +1,8 @@
-"""Pictures for the measurement: the same prompts and seeds for every model."""
+"""Pictures of a pipeline, each with its own seed."""
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,39 @@ from hand1000.diffusion.progress import Checkpoint
 
 SAVES = 10
 """How often at most an unfinished generation is saved: more would copy its pictures over and over."""
+
+
+def draw_seeded(
+    pipeline: Hand1000Pipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    mu: float | None = None,
+    guidance_scale: float | None = None,
+    num_inference_steps: int | None = None,
+    batch_size: int = 4,
+) -> Iterator[Image.Image]:
+    """Draw one picture a prompt; each depends on its prompt and its seed alone, whatever the batch.
+
+    Args:
+        pipeline: that draws.
+        prompts: any number of them.
+        seeds: one a prompt, 0..2^63-1.
+        mu, guidance_scale, num_inference_steps: as in the pipeline; None means the model's own.
+        batch_size: how many are drawn at a time; memory grows with it.
+
+    Raises:
+        Hand1000Error: a setting out of range.
+    """
+    for start in range(0, len(prompts), batch_size):
+        batch = slice(start, start + batch_size)
+        yield from pipeline(
+            list(prompts[batch]),
+            mu=mu,
+            guidance_scale=guidance_scale,
+            num_inference_steps=num_inference_steps,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]],
+        ).images
 
 
 @dataclass(frozen=True)
@@ -34,11 +67,7 @@ def draw(
     checkpoint: Checkpoint,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Draw `orders` in batches as PNG files in `out`.
-
-    Each picture has its own generator, so it depends on its prompt and seed alone. What an interrupted call drew is
-    taken from `checkpoint`.
-    """
+    """Draw `orders` in batches as PNG files in `out`; what an interrupted call drew is taken from `checkpoint`."""
     pipeline.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as folder:
         if checkpoint.restore(Path(folder)):
@@ -50,8 +79,8 @@ def draw(
         done += len(batch)
         if all((out / order.file_name).is_file() for order in batch):
             continue
-        generators = [torch.Generator("cpu").manual_seed(order.seed) for order in batch]
-        images = pipeline([order.prompt for order in batch], generator=generators).images
+        prompts, seeds = [order.prompt for order in batch], [order.seed for order in batch]
+        images = draw_seeded(pipeline, prompts, seeds, batch_size=batch_size)
         for order, image in zip(batch, images, strict=True):
             image.save(out / order.file_name)
         progress(done, len(orders))

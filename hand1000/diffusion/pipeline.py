@@ -1,6 +1,7 @@
 """`Hand1000Pipeline`: a prompt in, pictures of the gesture out."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from hand1000.diffusion.base_model import BaseModel
+from hand1000.diffusion.base_model import BaseModel, best_device
 from hand1000.diffusion.fusion import GestureFusion, double_fusion
 from hand1000.diffusion.text import encode_texts
 from hand1000.errors import Hand1000Error
@@ -157,3 +158,18 @@ def build_pipeline(
         mu=mu, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps,
     )
     return pipeline.to(base.unet.device)
+
+
+def load_pipeline(folder: Path) -> Hand1000Pipeline:
+    """The pipeline of a model's folder, on the accelerator if there is one, silent while it draws.
+
+    Raises:
+        Hand1000Error: the folder holds something else, or a file of it is missing or broken.
+    """
+    try:
+        pipeline = Hand1000Pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    except Exception as error:
+        # diffusers raises OSError, ValueError, TypeError and safetensors' own, by what is wrong with which file.
+        raise Hand1000Error(f"{folder}: no model of Hand1000: {' '.join(str(error).split())}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(best_device())

@@ -13,11 +13,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
+from hand1000.diffusion.generate import draw_seeded
+from hand1000.diffusion.pipeline import load_pipeline
 from hand1000.errors import Hand1000Error
-from hand1000.registry.drawing import MAX_SEED, draw_seeded, load_pipeline
 
 MAX_ROWS = 256
 MAX_PROMPT = 2000
+MAX_SEED = 2**31 - 1
 
 
 class RegisteredHand1000(PythonModel):
@@ -46,8 +48,9 @@ class RegisteredHand1000(PythonModel):
         seed = settings.pop("seed", 0)
         prompts = list(model_input["prompt"])
         _check(prompts, seed)
+        seeds = range(int(seed), int(seed) + len(prompts))
         try:
-            images = [_base64_png(image) for image in draw_seeded(self.pipeline, prompts, int(seed), **settings)]
+            images = [_base64_png(image) for image in draw_seeded(self.pipeline, prompts, seeds, **settings)]
         except Hand1000Error as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return pd.DataFrame({"image": images}, index=model_input.index)
