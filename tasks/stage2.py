@@ -14,8 +14,9 @@ def encode_data(
     from hand1000.captions.source import DatasetCaptioner
     from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set
-    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.base_model import best_device, load_base_model
     from hand1000.diffusion.prepared import prepare
+    from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
         folder = work.read(dataset) / "train"
@@ -27,7 +28,7 @@ def encode_data(
 
     return produce(
         "encode_data", root=root, run=run, build=build,
-        inputs={"dataset": dataset, "captions": captions, "base_model": base_identity(base_model)},
+        inputs={"dataset": dataset, "captions": captions, "base_model": model_identity(base_model)},
     )
 
 
@@ -37,11 +38,12 @@ def train_fusion(
     seed: int, run: str, root: str,
 ) -> Artifact:
     """Train the fusion layer over all images through the frozen UNet."""
-    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.base_model import best_device, load_base_model
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import train_fusion as train
     from hand1000.hands.feature import GestureFeature
     from hand1000.storage.files import write_jsonl
+    from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
@@ -58,7 +60,7 @@ def train_fusion(
         inputs={
             "prepared": prepared,
             "feature": feature,
-            "base_model": base_identity(base_model),
+            "base_model": model_identity(base_model),
             "gesture": gesture,
             "seed": seed,
             "settings": settings.model_dump(
@@ -74,12 +76,13 @@ def refine_embeddings(
     settings: Stage2Settings, seed: int, run: str, root: str,
 ) -> Artifact:
     """Optimise the embedding of each image of one shard: the paper's Stage II."""
-    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.base_model import best_device, load_base_model
     from hand1000.diffusion.fusion import GestureFusion, double_fusion
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import refine_embeddings as refine
     from hand1000.diffusion.stage2 import save_embeddings
     from hand1000.storage.files import write_jsonl
+    from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
@@ -99,7 +102,7 @@ def refine_embeddings(
         inputs={
             "prepared": prepared,
             "fusion": fusion,
-            "base_model": base_identity(base_model),
+            "base_model": model_identity(base_model),
             "shard": shard,
             "shards": shards,
             "seed": seed,

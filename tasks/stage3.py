@@ -12,13 +12,14 @@ def train_unet(
     settings: Settings, run: str, root: str,
 ) -> Artifact:
     """Fine-tune, and put the pipeline together: a diffusers folder for `Hand1000Pipeline.from_pretrained`."""
-    from hand1000.diffusion.base_model import base_identity, best_device, load_base_model
+    from hand1000.diffusion.base_model import best_device, load_base_model
     from hand1000.diffusion.fusion import GestureFusion, double_fusion
     from hand1000.diffusion.pipeline import build_pipeline
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import load_embeddings
     from hand1000.diffusion.stage3 import train_unet as train
     from hand1000.storage.files import write_jsonl
+    from hand1000.storage.models import model_identity
 
     defaults = settings.generation.model_dump(include={"mu", "guidance_scale", "num_inference_steps"})
 
@@ -40,7 +41,7 @@ def train_unet(
             "prepared": prepared,
             "fusion": fusion,
             "embeddings": embeddings,
-            "base_model": base_identity(base_model),
+            "base_model": model_identity(base_model),
             "seed": settings.seed,
             "lambda": settings.stage2.lambda_,
             "settings": settings.stage3.model_dump(exclude={"checkpoint_every"}),

@@ -84,3 +84,14 @@ def test_the_shipped_base_model_loads_and_is_small_enough() -> None:
     assert base.unet.dtype == torch.float32 and base.tokenizer.model_max_length == 48
     assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 16 * 2**20
     assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+def test_the_set_is_shown_mirrored_too_under_the_other_hand(tmp_path: Path) -> None:
+    from hand1000.data.pretraining import load_pretraining_set, render_pretraining_set
+
+    render_pretraining_set(tmp_path, images=2, gesture_images=0, seed=1, size=32, progress=quiet)
+    images, captions = load_pretraining_set(tmp_path)
+    assert images.shape == (4, 32, 32, 3) and np.array_equal(images[2], images[0][:, ::-1])
+    sides = [("left hand" in caption or " left " in caption) for caption in captions]
+    assert sides[2:] == [not side for side in sides[:2]]
+    assert captions[2] == captions[0].replace("left", "#").replace("right", "left").replace("#", "right")

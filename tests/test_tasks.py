@@ -6,7 +6,7 @@ import pytest
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.errors import Hand1000Error
-from tasks.common import Work, address, digest, produce, shard_range
+from tasks.common import VERSION, Work, address, digest, produce, shard_range
 
 
 @pytest.mark.parametrize(("count", "unit", "shards"), [(10, 1, 3), (10, 4, 3), (3, 2, 5), (1, 25, 1), (100, 25, 7)])
@@ -76,4 +76,4 @@ def test_every_task_names_image_resources_and_cache() -> None:
         assert task.resources.requests.cpu and task.resources.limits.mem, name
         assert task.metadata.retries == 2, name
         assert bool(task.resources.requests.gpu) == (".image.gpu." in task.container_image), name
-        assert task.metadata.cache_version == "1" or name in ("open_run", "number_shards"), name
+        assert task.metadata.cache_version == VERSION or name in ("open_run", "number_shards"), name

@@ -1,6 +1,7 @@
 """The pictures that the small base model is trained on: hands in arbitrary poses, hardly ever a gesture."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from hand1000.gestures import HAGRID_V1, NO_GESTURE, phrase_of
 
 if TYPE_CHECKING:
     import numpy as np
+
+_OTHER_SIDE = {"left": "right", "right": "left"}
 
 
 def render_pretraining_set(
@@ -24,7 +27,10 @@ def render_pretraining_set(
 
 
 def load_pretraining_set(root: Path) -> tuple["np.ndarray", list[str]]:
-    """The pictures, uint8 (N, size, size, 3), and their captions; only those of a gesture say its phrase."""
+    """The pictures and their captions, then all of them mirrored: uint8 (2N, size, size, 3) and 2N captions.
+
+    Only captions of a gesture say its phrase; a mirrored right hand is a left hand and is called so.
+    """
     import numpy as np
     from PIL import Image
 
@@ -35,4 +41,10 @@ def load_pretraining_set(root: Path) -> tuple["np.ndarray", list[str]]:
             images.append(np.asarray(Image.open(root / gesture / f"{key}.jpg").convert("RGB")))
             caption = annotation["caption"]
             captions.append(caption if gesture == NO_GESTURE else f"{caption}, {phrase_of(gesture)}")
-    return np.stack(images), captions
+    pictures = np.stack(images)
+    return np.concatenate([pictures, pictures[:, :, ::-1]]), captions + [mirrored(caption) for caption in captions]
+
+
+def mirrored(caption: str) -> str:
+    """`caption` of the picture seen in a mirror."""
+    return re.sub(r"\b(left|right)(?= hand\b)", lambda side: _OTHER_SIDE[side[0]], caption)
