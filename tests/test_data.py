@@ -396,6 +396,21 @@ def test_an_imagefolders_metadata_is_used(tmp_path):
         select(tmp_path, 1, 1)
 
 
+def test_a_published_data_set_keeps_its_division(tmp_path):
+    for split, people_of in (("train", "abcd"), ("test", "wxyz")):
+        (tmp_path / split).mkdir()
+        lines = []
+        for index, person in enumerate(people_of):
+            Image.new("RGB", (8, 8), (ord(person), 0, 0)).save(tmp_path / split / f"{person}.png")
+            gesture = "ok" if index == 3 else "four"
+            lines.append({"file_name": f"{person}.png", "caption": "a man", "gesture": gesture, "user_id": person})
+        (tmp_path / split / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    chosen = select(tmp_path, 9, 3)
+    assert people(chosen.train) == set("abc") and people(chosen.test) == set("wxy")
+    with pytest.raises(Hand1000Error, match="no pictures of 'fist'; there are: four, ok"):
+        select_images(tmp_path, "fist", num_train=1, num_test=1, seed=0)
+
+
 # The preparation
 
 

@@ -2,7 +2,7 @@
 
 HaGRID (v1 and v2): `<root>/<gesture>/<uuid>.jpg` and `<root>/annotations/{train,val,test}/<gesture>.json`, an object
 by uuid. Own pictures: files in `<root>/<gesture>/` or in `<root>/` itself, with or without a Hugging Face
-imagefolder's `metadata.jsonl` beside them.
+imagefolder's `metadata.jsonl` beside them; or in `<root>/train/` and `<root>/test/`, as a published data set has them.
 """
 
 import logging
@@ -55,6 +55,7 @@ class _MetadataLine(BaseModel):
     file_name: str
     text: str | None = None
     caption: str | None = None
+    gesture: str | None = None
     user_id: str | None = None
     bbox: Box | None = None
 
@@ -62,9 +63,9 @@ class _MetadataLine(BaseModel):
 def select_images(root: Path, gesture: str, *, num_train: int, num_test: int, seed: int) -> Selection:
     """Choose the pictures of `gesture` to train on and those to measure against.
 
-    HaGRID's division is kept: training draws from `train` and `val`, the test from `test`. Other sources have none,
-    so people are drawn; in a folder of one's own pictures each picture counts as a person unless `user_id` says
-    otherwise. How pictures are drawn: `hand1000.data.selection.choose`.
+    HaGRID's division is kept: training draws from `train` and `val`, the test from `test`; that of a published data
+    set is kept too. Other sources have none, so people are drawn; in a folder of one's own pictures each picture counts
+    as a person unless `user_id` says otherwise. How pictures are drawn: `hand1000.data.selection.choose`.
 
     Args:
         root: the source's folder.
@@ -79,8 +80,12 @@ def select_images(root: Path, gesture: str, *, num_train: int, num_test: int, se
     phrase_of(gesture)
     if not root.is_dir():
         raise Hand1000Error(f"{root}: no such folder; give the folder that holds the pictures")
+    train: list[SourceItem]
+    test: list[SourceItem] | None
     if (root / ANNOTATIONS).is_dir():
         train, test = _read_hagrid(root, gesture)
+    elif all((root / split).is_dir() for split in ("train", "test")):
+        train, test = (_read_own(root / split, gesture) for split in ("train", "test"))
     else:
         train, test = _read_own(_folder_of_own(root, gesture), gesture), None
     source = f"{root}: {gesture}"
@@ -178,6 +183,8 @@ def _read_own(folder: Path, gesture: str) -> list[SourceItem]:
     items = []
     for name, path in paths.items():
         line = lines.get(name, _MetadataLine(file_name=name))
+        if line.gesture not in (None, gesture):
+            continue
         items.append(
             SourceItem(
                 key=_safe(path.stem if stems[path.stem] == 1 else name),  # a.jpg and a.png are two pictures.
@@ -189,6 +196,9 @@ def _read_own(folder: Path, gesture: str) -> list[SourceItem]:
                 caption=line.caption or line.text,
             )
         )
+    if not items:
+        present = sorted({line.gesture for line in lines.values() if line.gesture})
+        raise Hand1000Error(f"{folder}: no pictures of {gesture!r}; there are: {', '.join(present) or 'none at all'}")
     return items
 
 

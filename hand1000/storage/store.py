@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from hand1000.errors import Hand1000Error, writing
 from hand1000.storage.digests import Manifest, canonical_json, digest_file, tree_manifest
 from hand1000.storage.files import replace_directory
+from hand1000.storage.ledger import Ledger
 from hand1000.storage.place import DamagedError, LocalPlace, Place
 from hand1000.storage.s3 import S3Place
 
@@ -140,6 +141,10 @@ class ArtifactStore:
         return Checkpoint(
             self._place, f"checkpoints/{_valid(task, _IDENTIFIER, 'task')}/{_valid(key, _KEY, 'key')}"
         )
+
+    def ledger(self, kind: str, key: str) -> Ledger:
+        """The values of one kind that `key` tells from others, such as the captions of one captioner."""
+        return Ledger(self._place, f"ledgers/{_valid(kind, _IDENTIFIER, 'kind')}/{_valid(key, _KEY, 'key')}")
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
