@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hand1000.settings import Settings
+from hand1000.settings import DataSettings
 from tasks.common import Artifact, Work, cpu_task, produce
 
 SAMPLE = "sample"
@@ -12,7 +12,7 @@ SAMPLE = "sample"
 
 @cpu_task()
 def prepare_data(
-    gesture: str, images: int, data: str, base_model: str, settings: Settings, run: str, root: str
+    gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int, run: str, root: str
 ) -> Artifact:
     """Select `images` training pictures and the held-out ones of a gesture, at the base model's resolution.
 
@@ -21,7 +21,8 @@ def prepare_data(
         images: training pictures at most.
         data: `sample`, a folder or `s3://` prefix in HaGRID's layout, or one of plain pictures.
         base_model: decides the resolution.
-        settings: `data` and `seed` of it count.
+        settings: how many held-out pictures, and how many unreadable ones are borne.
+        seed: of the draw.
         run: key of the MLflow run.
         root: the artifact root.
     """
@@ -35,7 +36,7 @@ def prepare_data(
     from hand1000.storage.folders import local_folder
 
     resolution = base_resolution(base_model)
-    counts: dict[str, Any] = {"num_train": images, "num_test": settings.data.test_images, "seed": settings.seed}
+    counts: dict[str, Any] = {"num_train": images, "num_test": settings.test_images, "seed": seed}
 
     def select(folder: Path) -> Selection:
         return select_images(folder, gesture, **counts)
@@ -52,7 +53,7 @@ def prepare_data(
             )
         )
         report = prepare_image_sets(
-            chosen, work.out, resolution=resolution, max_unusable=settings.data.max_unusable, seed=settings.seed,
+            chosen, work.out, resolution=resolution, max_unusable=settings.max_unusable, seed=seed,
             progress=work.report,
         )
         write_json(work.out / REPORT, report.model_dump(mode="json"))
@@ -64,6 +65,6 @@ def prepare_data(
             **counts,
             "source": source,
             "resolution": resolution,
-            "max_unusable": settings.data.max_unusable,
+            "max_unusable": settings.max_unusable,
         },
     )

@@ -56,6 +56,8 @@ def test_the_measures_are_what_their_definition_says(clip: Clip, tmp_path: Path)
 def test_one_caption_has_no_other_to_be_like(clip: Clip, tmp_path: Path) -> None:
     Image.new("RGB", (20, 24), "red").save(tmp_path / "a.png")
     one = measure_captions([tmp_path / "a.png"], ["a"], "four", captioner="someone", clip=clip)
-    assert one.caption_caption_similarity is None
+    assert one.caption_caption_similarity is None and one.image_caption_similarity is not None
+    bare = measure_captions([tmp_path / "a.png"], ["a"], "four", captioner="someone", clip=None)
+    assert (bare.clip, bare.image_caption_similarity, bare.words) == (None, None, 1)
     with pytest.raises(Hand1000Error, match="0 captions of 0 images"):
         measure_captions([], [], "four", captioner="someone", clip=clip)

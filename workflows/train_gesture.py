@@ -37,7 +37,8 @@ def train_gesture(
     run = open_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
     shard = number_shards(shards=shards)
     dataset = prepare_data(
-        gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, run=run, root=root
+        gesture=gesture, images=images, data=data, base_model=base_model, settings=settings.data, seed=settings.seed,
+        run=run, root=root,
     )
     captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
 

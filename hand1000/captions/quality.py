@@ -28,9 +28,9 @@ class CaptionQuality(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     captioner: str
-    clip: str
+    clip: str | None
     n: int = Field(ge=1)
-    image_caption_similarity: float
+    image_caption_similarity: float | None
     caption_caption_similarity: float | None
     with_phrase: Fraction
     words: float
@@ -86,7 +86,7 @@ def measure_captions(
     gesture: str,
     *,
     captioner: str,
-    clip: Clip,
+    clip: Clip | None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> CaptionQuality:
@@ -100,7 +100,7 @@ def measure_captions(
         texts: a caption an image.
         gesture: whose phrase is looked for.
         captioner: who wrote them.
-        clip: embeds both.
+        clip: embeds both; None leaves the similarities out.
         batch_size: images that are in memory at once.
         progress: is given (done, total) images.
 
@@ -113,7 +113,8 @@ def measure_captions(
         raise Hand1000Error(f"{len(texts)} captions of {len(images)} images: there must be one an image, one at least")
     phrase, count = phrase_of(gesture), len(texts)
     alike, total = 0.0, torch.zeros(())
-    for start in range(0, count, batch_size):
+    for start in range(0, count if clip else 0, batch_size):
+        assert clip is not None
         batch = slice(start, start + batch_size)
         of_images, of_texts = clip.embed(images[batch], texts[batch])
         alike += float((of_images * of_texts).sum())
@@ -124,11 +125,30 @@ def measure_captions(
     pairs = count * (count - 1)
     return CaptionQuality(
         captioner=captioner,
-        clip=clip.name,
+        clip=clip.name if clip else None,
         n=count,
-        image_caption_similarity=alike / count,
-        caption_caption_similarity=(float((total * total).sum()) - count) / pairs if pairs else None,
+        image_caption_similarity=alike / count if clip else None,
+        caption_caption_similarity=(float((total * total).sum()) - count) / pairs if clip and pairs else None,
         with_phrase=sum(text.count(phrase) == 1 for text in texts) / count,
         words=sum(map(len, words)) / count,
         vocabulary=len({word for one in words for word in one}),
     )
+
+
+def quality_table(qualities: Sequence[CaptionQuality]) -> str:
+    """The measures side by side, a captioner a row, as Markdown."""
+
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3g}"
+
+    lines = [
+        "| captioner | n | image-caption ↑ | caption-caption ↓ | with the phrase | words | vocabulary |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in qualities:
+        name = one.captioner.replace("|", "\\|")
+        lines.append(
+            f"| {name} | {one.n} | {cell(one.image_caption_similarity)} | {cell(one.caption_caption_similarity)} "
+            f"| {cell(one.with_phrase)} | {one.words:.1f} | {one.vocabulary} |"
+        )
+    return "\n".join(lines)

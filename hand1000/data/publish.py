@@ -1,0 +1,92 @@
+"""A data set as it is published: two image sets with their final captions, and a card."""
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from hand1000.captions.completed import CompletedLine
+from hand1000.captions.quality import CaptionQuality, quality_table
+from hand1000.data.imageset import read_image_set, write_metadata
+from hand1000.data.prepare import REPORT, PreparationReport
+from hand1000.errors import Hand1000Error, writing
+from hand1000.gestures import phrase_of
+from hand1000.storage.files import read_json, write_text
+
+SPLITS = ("train", "test")
+CARD = "README.md"
+
+
+def publish_data_set(
+    prepared: Path, lines: Mapping[str, Mapping[str, CompletedLine]], quality: Sequence[CaptionQuality], out: Path
+) -> None:
+    """Write `train/`, `test/` and the card into `out`.
+
+    `datasets.load_dataset("imagefolder", data_dir=out)` reads it, and so does `train_gesture` as its `data`.
+
+    Args:
+        prepared: the data set as it was cropped.
+        lines: by split, each image's completed caption by file name.
+        quality: of every captioner that was tried; the first one's captions are those that are published.
+        out: an empty folder.
+
+    Raises:
+        Hand1000Error: an image has no caption, or `out` may not be written or is full.
+    """
+    everything: list[CompletedLine] = []
+    gesture = ""
+    for split in SPLITS:
+        records = []
+        for record in read_image_set(prepared / split):
+            line = lines[split].get(record.file_name)
+            if line is None:
+                raise Hand1000Error(f"{split}: {record.file_name}: no caption; caption all shards")
+            everything.append(line)
+            gesture = record.gesture
+            update = {"text": line.completed.text, "caption": line.caption, "captioner": line.captioner}
+            records.append(record.model_copy(update=update))
+        with writing(out / split):
+            (out / split).mkdir()
+            for record in records:
+                shutil.copyfile(prepared / split / record.file_name, out / split / record.file_name)
+        write_metadata(out / split, records)
+    report = PreparationReport.model_validate(read_json(prepared / REPORT))
+    with writing(out):
+        shutil.copyfile(prepared / REPORT, out / REPORT)
+    write_text(out / CARD, data_card(gesture, report, everything, quality))
+
+
+def data_card(
+    gesture: str, report: PreparationReport, lines: Sequence[CompletedLine], quality: Sequence[CaptionQuality]
+) -> str:
+    """The card as the Hugging Face hub reads it: YAML, then Markdown."""
+    front = {
+        "license": "other",
+        "license_name": "as-the-source",
+        "task_categories": ["text-to-image"],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": split, "path": f"{split}/**"} for split in SPLITS]}
+        ],
+    }
+    by = Counter(line.completed.by for line in lines)
+    faults = Counter(fault for line in lines for fault in line.completed.faults)
+    shortened = sum(line.completed.shortened for line in lines)
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
+        f"# Hand1000 data: {gesture}",
+        f"Images of people {phrase_of(gesture)}. Every `text` ends with that phrase and holds it once; `caption` is "
+        f"what the captioner wrote. {report.train} images to train on and {report.test} to measure against; nobody is "
+        "in both.",
+        "The licence is that of the source: HaGRID is under a variant of CC BY-SA 4.0; rendered hands are Apache-2.0.",
+        f"## Captioners\n\n{quality_table(quality)}\n\nThe first one's captions are published.",
+        "## Completion\n\n" + "\n".join(
+            [*(f"- by {name}: {count}" for name, count in sorted(by.items())),
+             *(f"- refused: {fault}: {count}" for fault, count in sorted(faults.items())),
+             *([f"- shortened to fit the text encoder: {shortened}"] if shortened else [])]
+        ),
+    ]
+    if report.unusable:
+        parts.append("## Passed over\n\n" + "\n".join(f"- `{one.file}`: {one.reason}" for one in report.unusable))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,42 @@
+"""A data set of one gesture: selected, cropped, captioned, completed, measured and published.
+
+    pyflyte run workflows/build_dataset.py build_dataset --inputs-file workflows/configs/dataset.yaml
+"""
+
+from functools import partial
+
+from flytekit import map_task, workflow
+
+from hand1000.settings import DatasetSettings
+from tasks.common import Artifact
+from tasks.data import prepare_data
+from tasks.dataset import caption_job, complete_job, number_jobs, publish
+
+
+@workflow
+def build_dataset(
+    gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: DatasetSettings
+) -> Artifact:
+    """Build a data set that `train_gesture` takes as its `data`.
+
+    Args:
+        gesture: HaGRID's name of the gesture, such as `four`.
+        images: training images; the paper uses 1,000.
+        data: `sample` for rendered hands, or a folder or `s3://` prefix of images.
+        base_model: decides the resolution and how many tokens a caption may have.
+        root: the artifact root, a folder or `s3://bucket/prefix`.
+        shards: how many parts each captioner's work is cut into; it does not change the result.
+        settings: the captioners, the completion and what measures them.
+    """
+    dataset = prepare_data(
+        gesture=gesture, images=images, data=data, base_model=base_model, settings=settings.data,
+        seed=settings.seed, run="", root=root,
+    )
+    job = number_jobs(settings=settings, shards=shards)
+    captions = map_task(partial(caption_job, dataset=dataset, settings=settings, shards=shards, root=root))(job=job)
+    completed = map_task(
+        partial(complete_job, gesture=gesture, settings=settings, base_model=base_model, root=root)
+    )(captions=captions)
+    return publish(
+        dataset=dataset, completed=completed, gesture=gesture, settings=settings, shards=shards, root=root
+    )
