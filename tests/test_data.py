@@ -318,23 +318,47 @@ def test_other_faults_of_a_source_are_named(divided, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("fields", "reason"),
     [
-        ({"bboxes": [[0, 0, 1]]}, "four.json: train-u-0: bboxes.0.3"),
-        ({"user_id": None}, "four.json: train-u-0: user_id"),
-        ({"labels": []}, "four.json: train-u-0: 1 bboxes but 0 labels"),
+        ({"bboxes": [[0, 0, 1]]}, "annotation: bboxes.0.3: Field required"),
+        ({"user_id": None}, "annotation: user_id"),
+        ({"labels": []}, "annotation: 1 bboxes but 0 labels"),
+        ({"bboxes": [[1.2, 0.1, 0.5, 0.5]]}, "box lies outside the picture"),
     ],
 )
-def test_a_malformed_annotation_is_named(tmp_path, fields, message):
-    hagrid(tmp_path, {"u": 1}, **fields)
-    with pytest.raises(Hand1000Error, match=message):
+def test_a_malformed_annotation_is_counted_named_and_passed_over(divided, tmp_path, fields, reason):
+    file = divided / "annotations" / "train" / "four.json"
+    entries = json.loads(file.read_text())
+    entries["train-u1-0"] |= fields
+    file.write_text(json.dumps(entries))
+    chosen = select(divided, 23, 6)
+    (one,) = chosen.unusable
+    assert one.file == "four/train-u1-0.jpg" and reason in one.reason
+    assert len(chosen.train) == 23
+    report = prepare_image_sets(chosen, tmp_path / "out", resolution=8, max_unusable=0.1, seed=1)
+    assert report.unusable == (one,)
+    with pytest.raises(Hand1000Error, match=r"1 of 30 pictures cannot be used.*data\.max_unusable.*train-u1-0"):
+        prepare_image_sets(chosen, tmp_path / "other", resolution=8, max_unusable=0.01, seed=1)
+
+
+def test_nothing_but_malformed_annotations_names_one(tmp_path):
+    hagrid(tmp_path, {"u": 2}, user_id=None)
+    with pytest.raises(Hand1000Error, match=r"too few pictures.*2 passed over, the first: four/train-u-0.jpg.*user_id"):
         select(tmp_path, 1, 1)
 
 
-def test_annotations_without_a_picture_are_passed_over(divided):
+def test_what_does_not_belong_together_is_told(divided):
+    """Annotations without a picture, pictures without an annotation, a file that is no JSON."""
     for path in (divided / "four").glob("train-u1-*.jpg"):
         path.unlink()
-    assert len(select(divided, 21, 6).train) == 21
+    Image.new("RGB", (9, 9)).save(divided / "four" / "näme with blanks.jpg")
+    (divided / "annotations" / "val" / "four.json").write_text('{"a":')
+    chosen = select(divided, 15, 6)
+    assert len(chosen.train) == 15 and chosen.unusable == ()
+    told = " ".join(chosen.warnings)
+    assert "train/four.json: 3 of 18 pictures are not there: train-u1-0" in told
+    assert "val/four.json: passed over: " in told and "7 pictures have no annotation" in told
+    assert str(divided) not in told
 
 
 @pytest.mark.parametrize(
@@ -462,7 +486,7 @@ def test_unreadable_pictures_are_passed_over_and_named(divided, tmp_path, caplog
     assert [one.file for one in report.unusable] == [f"four/{path.name}" for path in broken]
     assert report.unusable[0].reason == "empty file"
     assert str(broken[0]) in caplog.text
-    with pytest.raises(Hand1000Error, match=f"2 of 16 pictures cannot be read.*data.max_unusable.*{broken[0].name}"):
+    with pytest.raises(Hand1000Error, match=f"2 of 16 pictures cannot be used.*data.max_unusable.*{broken[0].name}"):
         prepare(divided, tmp_path / "again", max_unusable=1 / 16)
 
 

@@ -9,13 +9,14 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from hand1000.data.imageset import METADATA, BBox
-from hand1000.data.selection import Selection, SourceItem, choose
+from hand1000.data.selection import Selection, SourceItem, Unusable, choose
 from hand1000.errors import Hand1000Error
 from hand1000.gestures import phrase_of
 from hand1000.settings import validation_message
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 ANNOTATIONS = "annotations"
+_NAMED = 3
 # What HaGRID v2 guesses of a person's age, gender and origin: not needed here, so it is not carried along.
 _GUESSES = frozenset({"age", "gender", "race"})
 
@@ -75,24 +77,46 @@ def select_images(root: Path, gesture: str, *, num_train: int, num_test: int, se
         seed: of the draw.
 
     Raises:
-        Hand1000Error: no such folder or gesture, an annotation that is malformed, or too few pictures.
+        Hand1000Error: no such folder or gesture, or too few pictures. Annotations that are malformed are passed over
+            and told in the selection's `unusable`, files of them in its `warnings`.
     """
     phrase_of(gesture)
     if not root.is_dir():
         raise Hand1000Error(f"{root}: no such folder; give the folder that holds the pictures")
     train: list[SourceItem]
     test: list[SourceItem] | None
+    problems = _Problems()
     if (root / ANNOTATIONS).is_dir():
-        train, test = _read_hagrid(root, gesture)
+        train, test = _read_hagrid(root, gesture, problems)
     elif all((root / split).is_dir() for split in ("train", "test")):
         train, test = (_read_own(root / split, gesture) for split in ("train", "test"))
     else:
         train, test = _read_own(_folder_of_own(root, gesture), gesture), None
     source = f"{root}: {gesture}"
-    return choose(train, test, num_train=num_train, num_test=num_test, seed=seed, source=source)
+    try:
+        chosen = choose(train, test, num_train=num_train, num_test=num_test, seed=seed, source=source)
+    except Hand1000Error as error:
+        said = [*problems.warnings, *(f"{one.file}: {one.reason}" for one in problems.unusable)]
+        raise Hand1000Error(f"{error}{f' ({len(said)} passed over, the first: {said[0]})' if said else ''}") from error
+    return replace(chosen, warnings=(*chosen.warnings, *problems.warnings), unusable=tuple(problems.unusable))
 
 
-def _read_hagrid(root: Path, gesture: str) -> tuple[list[SourceItem], list[SourceItem] | None]:
+@dataclass
+class _Problems:
+    """What is wrong with a source but does not stop the work; how much of it is borne is decided later."""
+
+    warnings: list[str] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
+
+    def warn(self, where: Path, text: str) -> None:
+        # Without the root: the warning is kept in the data set, which is named by its content.
+        self.warnings.append(f"{where.parent.name}/{where.name}: {text}")
+        logger.warning("%s: %s", where, text)
+
+
+def _read_hagrid(
+    root: Path, gesture: str, problems: _Problems
+) -> tuple[list[SourceItem], list[SourceItem] | None]:
     files = {split: root / ANNOTATIONS / split / f"{gesture}.json" for split in ("train", "val", "test")}
     if not (root / gesture).is_dir() or not any(file.is_file() for file in files.values()):
         present = sorted(
@@ -103,32 +127,45 @@ def _read_hagrid(root: Path, gesture: str) -> tuple[list[SourceItem], list[Sourc
             + (f"there are: {', '.join(present)}" if present else "it holds no gesture at all")
         )
     pictures = {path.stem: path for path in _pictures(root / gesture)}
-    items = {split: _annotated(file, gesture, pictures) for split, file in files.items() if file.is_file()}
+    items = {split: _annotated(file, gesture, pictures, problems) for split, file in files.items() if file.is_file()}
+    known = {item.path for part in items.values() for item in part} | {root / one.file for one in problems.unusable}
+    if without := sorted(path.name for path in pictures.values() if path not in known):
+        problems.warn(root / gesture, f"{len(without)} pictures have no annotation: {', '.join(without[:_NAMED])}")
     # By key: a picture that two files name is one picture.
     train = list({item.key: item for split in ("train", "val") for item in items.get(split, [])}.values())
     test = items.get("test", [])
     return (train, test) if train and test else (train + test, None)
 
 
-def _annotated(file: Path, gesture: str, pictures: dict[str, Path]) -> list[SourceItem]:
-    entries = read_json(file)
-    if not isinstance(entries, dict):
-        raise Hand1000Error(f"{file}: not an object of annotations by picture")
-    items = []
+def _annotated(file: Path, gesture: str, pictures: dict[str, Path], problems: _Problems) -> list[SourceItem]:
+    try:
+        entries = read_json(file)
+        if not isinstance(entries, dict):
+            raise Hand1000Error(f"{file}: not an object of annotations by picture")
+    except Hand1000Error as error:
+        problems.warn(file, f"passed over: {str(error).removeprefix(f'{file}: ')}")
+        return []
+    items, absent = [], []
     for name, entry in entries.items():
         # Only these are read any further: HaGRID is often fetched in part, and a name becomes a file's name.
-        if name in pictures:
-            items.append(_annotated_item(f"{file}: {name}", name, pictures[name], gesture, entry))
-    if len(items) < len(entries):
-        logger.warning("%s: %d of %d pictures are not there", file, len(entries) - len(items), len(entries))
+        if name not in pictures:
+            absent.append(name)
+            continue
+        try:
+            items.append(_annotated_item(name, pictures[name], gesture, entry))
+        except Hand1000Error as error:
+            problems.unusable.append(Unusable(file=f"{gesture}/{pictures[name].name}", reason=str(error)))
+            logger.warning("%s: %s: passed over: %s", file, name, error)
+    if absent:
+        problems.warn(file, f"{len(absent)} of {len(entries)} pictures are not there: {', '.join(absent[:_NAMED])}")
     return items
 
 
-def _annotated_item(where: str, name: str, path: Path, gesture: str, entry: Any) -> SourceItem:
+def _annotated_item(name: str, path: Path, gesture: str, entry: Any) -> SourceItem:
     try:
         annotation = _Annotation.model_validate(entry)
     except ValidationError as error:
-        raise Hand1000Error(validation_message(error, where)) from error
+        raise Hand1000Error(validation_message(error, "annotation")) from error
     attributes = {key: value for key, value in (annotation.meta or {}).items() if key not in _GUESSES}
     if annotation.leading_hand in ("left", "right"):
         attributes.setdefault("handedness", annotation.leading_hand)
@@ -137,16 +174,16 @@ def _annotated_item(where: str, name: str, path: Path, gesture: str, entry: Any)
         path=path,
         gesture=gesture,
         user_id=annotation.user_id,
-        bbox=_labelled_box(annotation, gesture, where),
+        bbox=_labelled_box(annotation, gesture),
         caption=annotation.caption,
         attributes=attributes or None,
     )
 
 
-def _labelled_box(annotation: _Annotation, gesture: str, where: str) -> BBox | None:
+def _labelled_box(annotation: _Annotation, gesture: str) -> BBox | None:
     """The box of the hand that makes the gesture, the largest of several, or of both hands for those of two."""
     if len(annotation.bboxes) != len(annotation.labels):
-        raise Hand1000Error(f"{where}: {len(annotation.bboxes)} bboxes but {len(annotation.labels)} labels")
+        raise Hand1000Error(f"annotation: {len(annotation.bboxes)} bboxes but {len(annotation.labels)} labels")
     # v2 writes a gesture of two hands as lists of one box and one label.
     united_labels = annotation.united_label or []
     united_boxes = annotation.united_bbox or []
@@ -155,6 +192,8 @@ def _labelled_box(annotation: _Annotation, gesture: str, where: str) -> BBox | N
     united = [box for box, label in zip(boxes, labels, strict=False) if label == gesture]
     single = [box for box, label in zip(annotation.bboxes, annotation.labels, strict=True) if label == gesture]
     inside = [box for box in map(_inside, united or single) if box is not None]
+    if (united or single) and not inside:
+        raise Hand1000Error("annotation: the hand's box lies outside the picture")
     return max(inside, key=lambda box: box[2] * box[3], default=None)
 
 

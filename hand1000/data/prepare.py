@@ -13,7 +13,7 @@ from hand1000.captions.complete import complete_caption
 from hand1000.captions.source import DatasetCaptioner
 from hand1000.data.crop import UnreadableImage, load_square
 from hand1000.data.imageset import ImageRecord, write_metadata
-from hand1000.data.selection import Selection, SourceItem
+from hand1000.data.selection import Selection, SourceItem, Unusable
 from hand1000.errors import Hand1000Error, writing
 from hand1000.randomness import numpy_generator
 from hand1000.storage.digests import digest_file
@@ -25,15 +25,6 @@ REPORT = "preparation.json"
 
 _WORKERS = 2  # Pillow decodes and resizes without the interpreter's lock; more would starve the machine's other work.
 _NAMED = 3
-
-
-class Unusable(BaseModel):
-    """A picture that was passed over; `file` is `<gesture>/<name>`, equal wherever the source lies."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    file: str
-    reason: str
 
 
 class PreparationReport(BaseModel):
@@ -62,7 +53,7 @@ def prepare_image_sets(
         selection: the pictures, `hand1000.data.hagrid.select_images`.
         out: a folder that is new or empty.
         resolution: side of the PNG files, in pixels.
-        max_unusable: share of unreadable pictures, 0 to 1, above which the work stops; up to it they are passed over.
+        max_unusable: share of unusable pictures, 0 to 1, above which the work stops; up to it they are passed over.
         seed: draws where the square lies in pictures that are not square, keyed by the picture.
         progress: called with the pictures done and all of them.
 
@@ -73,8 +64,9 @@ def prepare_image_sets(
         Hand1000Error: too many unreadable pictures, none left of one set, or `out` may not be written or is full.
     """
     sets = {"train": selection.train, "test": selection.test}
-    total = sum(map(len, sets.values()))
-    unusable: list[Unusable] = []
+    unusable = list(selection.unusable)
+    total = sum(map(len, sets.values())) + len(unusable)
+    _stop_above(max_unusable, unusable, total)
     counts: dict[str, int] = {}
     done = 0
     for name, items in sets.items():
@@ -90,7 +82,7 @@ def prepare_image_sets(
                 records.append(result)
             done += 1
             if progress:
-                progress(done, total)
+                progress(done, total - len(selection.unusable))
         if not records:
             raise Hand1000Error(f"{name}: none of {len(items)} pictures can be read; {_first(unusable)}")
         write_metadata(out / name, records)
@@ -136,7 +128,7 @@ def _prepare_one(
 def _stop_above(max_unusable: float, unusable: Sequence[Unusable], total: int) -> None:
     if len(unusable) > max_unusable * total:
         raise Hand1000Error(
-            f"{len(unusable)} of {total} pictures cannot be read, more than data.max_unusable = {max_unusable} allows; "
+            f"{len(unusable)} of {total} pictures cannot be used, more than data.max_unusable = {max_unusable} allows; "
             f"{_first(unusable)}"
         )
 

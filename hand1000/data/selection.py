@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hand1000.data.imageset import BBox
 from hand1000.errors import Hand1000Error
@@ -34,13 +34,26 @@ class SourceItem:
     attributes: dict[str, JsonValue] | None = None
 
 
+class Unusable(BaseModel):
+    """A picture that was passed over; `file` is `<gesture>/<name>`, equal wherever the source lies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Selection:
-    """The pictures of the two image sets in their order, and what the user should know of the choice."""
+    """The pictures of the two image sets in their order, and what the user should know of the choice.
+
+    `unusable` are pictures of the source that could not be chosen, since what is said of them is malformed.
+    """
 
     train: tuple[SourceItem, ...]
     test: tuple[SourceItem, ...]
     warnings: tuple[str, ...]
+    unusable: tuple[Unusable, ...] = ()
 
 
 def selection_facts(selection: Selection) -> list[list[JsonValue]]:
@@ -51,7 +64,7 @@ def selection_facts(selection: Selection) -> list[list[JsonValue]]:
             status = item.path.stat()
             bbox: list[JsonValue] | None = None if item.bbox is None else [*item.bbox]
             facts.append([split, item.key, status.st_size, status.st_mtime_ns, item.user_id, bbox, item.caption])
-    return facts
+    return [*facts, [*selection.warnings], [one.file for one in selection.unusable]]
 
 
 def choose(
