@@ -24,11 +24,20 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class FilterSettings(_Settings):
+    """Which labelled pictures are fit to train on and to measure against; a picture without a label passes."""
+
+    min_hand: Fraction = Field(description="Least longer side of the labelled box, of the picture's side; 0 takes all.")
+    at_border: bool = Field(description="Whether the labelled box may touch the picture's border.")
+    max_hands: int = Field(ge=1, le=100, description="Labelled hands in a picture at most.")
+
+
 class DataSettings(_Settings):
     """Which images are trained on and measured against."""
 
     test_images: int = Field(ge=2, le=100_000, description="Held-out images, of people who are not in training.")
-    max_unusable: Fraction = Field(description="Share of unreadable images above which the run stops.")
+    max_unusable: Fraction = Field(description="Share of unusable images above which the run stops.")
+    filters: FilterSettings
 
 
 class Stage1Settings(_Settings):

@@ -39,7 +39,7 @@ def prepare_data(
     counts: dict[str, Any] = {"num_train": images, "num_test": settings.test_images, "seed": seed}
 
     def select(folder: Path) -> Selection:
-        return select_images(folder, gesture, **counts)
+        return select_images(folder, gesture, filters=settings.filters, **counts)
 
     source: Any = f"rendered by version {RENDERER_VERSION}"
     if data != SAMPLE:
@@ -66,5 +66,6 @@ def prepare_data(
             "source": source,
             "resolution": resolution,
             "max_unusable": settings.max_unusable,
+            "filters": settings.filters,
         },
     )

@@ -15,6 +15,7 @@ from hand1000.data.imageset import ImageRecord, ImageSet, read_image_set, write_
 from hand1000.data.prepare import prepare_image_sets
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import numpy_generator
+from hand1000.settings import FilterSettings
 from hand1000.storage.digests import digest_file, tree_manifest
 
 FOUR = "making four fingers up hand gesture"
@@ -237,6 +238,9 @@ def hagrid(root: Path, users: dict[str, int], split: str = "train", gesture: str
     return root
 
 
+EVERYTHING = FilterSettings(min_hand=0, at_border=True, max_hands=100)
+
+
 def people(items) -> set[str]:
     return {item.user_id for item in items}
 
@@ -246,7 +250,7 @@ def keys(items) -> list[str]:
 
 
 def select(root: Path, train: int, test: int, seed: int = 1, gesture: str = "four"):
-    return select_images(root, gesture, num_train=train, num_test=test, seed=seed)
+    return select_images(root, gesture, num_train=train, num_test=test, seed=seed, filters=EVERYTHING)
 
 
 @pytest.fixture
@@ -341,6 +345,20 @@ def test_a_malformed_annotation_is_counted_named_and_passed_over(divided, tmp_pa
         prepare_image_sets(chosen, tmp_path / "other", resolution=8, max_unusable=0.01, seed=1)
 
 
+def test_filters_take_out_and_count(divided):
+    file = divided / "annotations" / "train" / "four.json"
+    entries = json.loads(file.read_text())
+    entries["train-u1-0"]["bboxes"] = [[0.4, 0.4, 0.05, 0.09]]
+    entries["train-u1-1"]["bboxes"] = [[0.0, 0.4, 0.5, 0.5]]
+    entries["train-u1-2"] |= {"bboxes": [[0.4, 0.4, 0.5, 0.5]] * 3, "labels": ["four"] * 3}
+    file.write_text(json.dumps(entries))
+    strict = FilterSettings(min_hand=0.1, at_border=False, max_hands=2)
+    chosen = select_images(divided, "four", num_train=21, num_test=6, seed=1, filters=strict)
+    assert "u1" not in people(chosen.train) and len(chosen.train) == 21
+    assert chosen.filtered == (("hand too small", 1), ("hand at the border", 1), ("too many hands", 1))
+    assert "u1" in people(select(divided, 24, 6).train)
+
+
 def test_nothing_but_malformed_annotations_names_one(tmp_path):
     hagrid(tmp_path, {"u": 2}, user_id=None)
     with pytest.raises(Hand1000Error, match=r"too few pictures.*2 passed over, the first: four/train-u-0.jpg.*user_id"):
@@ -432,7 +450,7 @@ def test_a_published_data_set_keeps_its_division(tmp_path):
     chosen = select(tmp_path, 9, 3)
     assert people(chosen.train) == set("abc") and people(chosen.test) == set("wxy")
     with pytest.raises(Hand1000Error, match="no pictures of 'fist'; there are: four, ok"):
-        select_images(tmp_path, "fist", num_train=1, num_test=1, seed=0)
+        select(tmp_path, 1, 1, gesture="fist")
 
 
 # The preparation

@@ -16,10 +16,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from hand1000.data.imageset import METADATA, BBox
-from hand1000.data.selection import Selection, SourceItem, Unusable, choose
+from hand1000.data.selection import Filter, Selection, SourceItem, Unusable, choose
 from hand1000.errors import Hand1000Error
 from hand1000.gestures import phrase_of
-from hand1000.settings import validation_message
+from hand1000.settings import FilterSettings, validation_message
 from hand1000.storage.digests import digest_bytes, digest_file
 from hand1000.storage.files import read_json, read_jsonl
 
@@ -62,7 +62,9 @@ class _MetadataLine(BaseModel):
     bbox: Box | None = None
 
 
-def select_images(root: Path, gesture: str, *, num_train: int, num_test: int, seed: int) -> Selection:
+def select_images(
+    root: Path, gesture: str, *, num_train: int, num_test: int, seed: int, filters: FilterSettings
+) -> Selection:
     """Choose the pictures of `gesture` to train on and those to measure against.
 
     HaGRID's division is kept: training draws from `train` and `val`, the test from `test`; that of a published data
@@ -75,6 +77,7 @@ def select_images(root: Path, gesture: str, *, num_train: int, num_test: int, se
         num_train: training pictures; with fewer at hand all are taken, which is told as a warning.
         num_test: test pictures.
         seed: of the draw.
+        filters: which labelled pictures are passed over; the selection's `filtered` tells how many.
 
     Raises:
         Hand1000Error: no such folder or gesture, or too few pictures. Annotations that are malformed are passed over
@@ -93,12 +96,18 @@ def select_images(root: Path, gesture: str, *, num_train: int, num_test: int, se
     else:
         train, test = _read_own(_folder_of_own(root, gesture), gesture), None
     source = f"{root}: {gesture}"
+    fit = Filter(filters)
+    train, test = fit(train), None if test is None else fit(test)
+    problems.warnings += [f"{count} pictures filtered: {reason}" for reason, count in fit.counts.items() if count]
     try:
         chosen = choose(train, test, num_train=num_train, num_test=num_test, seed=seed, source=source)
     except Hand1000Error as error:
         said = [*problems.warnings, *(f"{one.file}: {one.reason}" for one in problems.unusable)]
         raise Hand1000Error(f"{error}{f' ({len(said)} passed over, the first: {said[0]})' if said else ''}") from error
-    return replace(chosen, warnings=(*chosen.warnings, *problems.warnings), unusable=tuple(problems.unusable))
+    return replace(
+        chosen, warnings=(*chosen.warnings, *problems.warnings), unusable=tuple(problems.unusable),
+        filtered=tuple(fit.counts.items()),
+    )
 
 
 @dataclass
@@ -175,6 +184,7 @@ def _annotated_item(name: str, path: Path, gesture: str, entry: Any) -> SourceIt
         gesture=gesture,
         user_id=annotation.user_id,
         bbox=_labelled_box(annotation, gesture),
+        hands=len(annotation.bboxes),
         caption=annotation.caption,
         attributes=attributes or None,
     )

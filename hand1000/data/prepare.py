@@ -36,6 +36,7 @@ class PreparationReport(BaseModel):
     test: int
     unusable: tuple[Unusable, ...]
     warnings: tuple[str, ...]
+    filtered: dict[str, int]
 
 
 def prepare_image_sets(
@@ -87,7 +88,9 @@ def prepare_image_sets(
             raise Hand1000Error(f"{name}: none of {len(items)} pictures can be read; {_first(unusable)}")
         write_metadata(out / name, records)
         counts[name] = len(records)
-    return PreparationReport(**counts, unusable=tuple(unusable), warnings=selection.warnings)
+    return PreparationReport(
+        **counts, unusable=tuple(unusable), warnings=selection.warnings, filtered=dict(selection.filtered)
+    )
 
 
 def _prepared(

@@ -87,6 +87,9 @@ def data_card(
              *([f"- shortened to fit the text encoder: {shortened}"] if shortened else [])]
         ),
     ]
+    if any(report.filtered.values()):
+        rows = "".join(f"| {reason} | {count} |\n" for reason, count in report.filtered.items())
+        parts.append(f"## Filtered\n\n| filter | images removed |\n| --- | --- |\n{rows}".rstrip())
     if report.unusable:
         parts.append("## Passed over\n\n" + "\n".join(f"- `{one.file}`: {one.reason}" for one in report.unusable))
     return "\n\n".join(parts) + "\n"

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from hand1000.data.imageset import BBox
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import derived_seed
+from hand1000.settings import FilterSettings
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,8 @@ class SourceItem:
     """One picture of a source, before it is cropped.
 
     `key` names it within its gesture and is safe in a file name; `bbox` is the hand that makes the gesture, relative
-    to the upright picture; `attributes` are facts that are known of it, `handedness` among them.
+    to the upright picture; `hands` is how many hands are labelled, 0 if none is; `attributes` are facts that are known
+    of it, `handedness` among them.
     """
 
     key: str
@@ -30,6 +32,7 @@ class SourceItem:
     gesture: str
     user_id: str
     bbox: BBox | None = None
+    hands: int = 0
     caption: str | None = None
     attributes: dict[str, JsonValue] | None = None
 
@@ -47,13 +50,48 @@ class Unusable(BaseModel):
 class Selection:
     """The pictures of the two image sets in their order, and what the user should know of the choice.
 
-    `unusable` are pictures of the source that could not be chosen, since what is said of them is malformed.
+    `unusable` are pictures of the source that could not be chosen, since what is said of them is malformed; `filtered`
+    tells how many each filter took out.
     """
 
     train: tuple[SourceItem, ...]
     test: tuple[SourceItem, ...]
     warnings: tuple[str, ...]
     unusable: tuple[Unusable, ...] = ()
+    filtered: tuple[tuple[str, int], ...] = ()
+
+
+class Filter:
+    """Takes pictures out by what is labelled in them, and counts them.
+
+    Args:
+        settings: the bounds.
+    """
+
+    def __init__(self, settings: FilterSettings) -> None:
+        self._settings = settings
+        self.counts = {"hand too small": 0, "hand at the border": 0, "too many hands": 0}
+
+    def __call__(self, items: Iterable[SourceItem]) -> list[SourceItem]:
+        """Those of `items` that pass."""
+        kept = []
+        for item in items:
+            if reason := self._reason(item):
+                self.counts[reason] += 1
+            else:
+                kept.append(item)
+        return kept
+
+    def _reason(self, item: SourceItem) -> str:
+        if item.hands > self._settings.max_hands:
+            return "too many hands"
+        if item.bbox is None:
+            return ""
+        x, y, width, height = item.bbox
+        if max(width, height) < self._settings.min_hand:
+            return "hand too small"
+        touches = min(x, y) <= 0 or max(x + width, y + height) >= 1 - 1e-6
+        return "hand at the border" if touches and not self._settings.at_border else ""
 
 
 def selection_facts(selection: Selection) -> list[list[JsonValue]]:
@@ -64,7 +102,8 @@ def selection_facts(selection: Selection) -> list[list[JsonValue]]:
             status = item.path.stat()
             bbox: list[JsonValue] | None = None if item.bbox is None else [*item.bbox]
             facts.append([split, item.key, status.st_size, status.st_mtime_ns, item.user_id, bbox, item.caption])
-    return [*facts, [*selection.warnings], [one.file for one in selection.unusable]]
+    counts: list[JsonValue] = [*map(str, selection.filtered)]
+    return [*facts, [*selection.warnings], [one.file for one in selection.unusable], counts]
 
 
 def choose(

@@ -133,7 +133,8 @@ def report_content(
         counts={
             "training images": preparation.train,
             "held-out images": preparation.test,
-            "unreadable, passed over": len(preparation.unusable),
+            "unusable, passed over": len(preparation.unusable),
+            **{f"filtered: {reason}": count for reason, count in preparation.filtered.items() if count},
             "training images with the labelled hand found": feature.found,
             "training images without": len(feature.missed),
         },
