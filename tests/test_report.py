@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from hand1000.errors import Hand1000Error
+from hand1000.evaluation.measures import Measure, figure
 from hand1000.registry.card import CardContent, model_card
 from hand1000.registry.figures import curve_svg, hand_svg
-from hand1000.registry.measures import Measure, figure
 from hand1000.registry.report import Curve, Pair, ReportContent, Sample, report_html, write_report
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"

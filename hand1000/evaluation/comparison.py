@@ -1,31 +1,11 @@
 """The base model's measures beside those of the tuned one, as plain text and as Markdown."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 from hand1000.errors import Hand1000Error
 from hand1000.evaluation.measure import Distance, Metrics
-
-_ARROWS = {"lower": "↓", "higher": "↑"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measure of both models; `hand1000.registry.measures.Measure` takes the same fields.
-
-    `n_base` and `n_tuned` count the generated pictures or hands it is of, `note` holds what else belongs to it.
-    """
-
-    name: str
-    base: float | None
-    tuned: float | None
-    better: Literal["lower", "higher"]
-    n_base: int
-    n_tuned: int
-    note: str = ""
+from hand1000.evaluation.measures import Measure
 
 
-def comparison(base: Metrics, tuned: Metrics) -> list[Row]:
+def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
     """The measures of both models in the order in which they are read.
 
     Raises:
@@ -38,15 +18,15 @@ def comparison(base: Metrics, tuned: Metrics) -> list[Row]:
             raise Hand1000Error(f"{name}: {values} of the two models can not be compared; measure both the same way")
     pictures, hands = (base.n_fake, tuned.n_fake), (base.hands_fake, tuned.hands_fake)
     return [
-        Row("FID", base.fid, tuned.fid, "lower", *pictures, f"against {base.n_real} real pictures"),
-        Row("KID", base.kid.value, tuned.kid.value, "lower", *pictures, _intervals(base.kid, tuned.kid)),
-        Row("FID-H", base.fid_h, tuned.fid_h, "lower", *hands, f"against {base.hands_real} real hands"),
-        Row("KID-H", _value(base.kid_h), _value(tuned.kid_h), "lower", *hands, _intervals(base.kid_h, tuned.kid_h)),
-        Row("HAND-CONF", base.hand_conf, tuned.hand_conf, "higher", *hands, "of the hands that were found"),
-        Row("detection rate", base.detection_rate, tuned.detection_rate, "higher", *pictures,
-            _of_real(base.real_detection_rate)),
-        Row("gesture accuracy", base.gesture_accuracy, tuned.gesture_accuracy, "higher", *pictures,
-            _of_real(base.real_gesture_accuracy)),
+        Measure("FID", base.fid, tuned.fid, "lower", *pictures, f"against {base.n_real} real pictures"),
+        Measure("KID", base.kid.value, tuned.kid.value, "lower", *pictures, _intervals(base.kid, tuned.kid)),
+        Measure("FID-H", base.fid_h, tuned.fid_h, "lower", *hands, f"against {base.hands_real} real hands"),
+        Measure("KID-H", _value(base.kid_h), _value(tuned.kid_h), "lower", *hands, _intervals(base.kid_h, tuned.kid_h)),
+        Measure("HAND-CONF", base.hand_conf, tuned.hand_conf, "higher", *hands, "of the hands that were found"),
+        Measure("detection rate", base.detection_rate, tuned.detection_rate, "higher", *pictures,
+                _of_real(base.real_detection_rate)),
+        Measure("gesture accuracy", base.gesture_accuracy, tuned.gesture_accuracy, "higher", *pictures,
+                _of_real(base.real_gesture_accuracy)),
     ]
 
 
@@ -59,7 +39,7 @@ def compare_table(base: Metrics, tuned: Metrics, *, markdown: bool = False) -> s
     """
     head = ["measure", "base", "tuned", "n", "note"]
     cells = [
-        [f"{row.name} {_ARROWS[row.better]}", _figure(row.base), _figure(row.tuned), _n(row), row.note]
+        [f"{row.name} {row.arrow}", _figure(row.base), _figure(row.tuned), row.n, row.note]
         for row in comparison(base, tuned)
     ]
     if markdown:
@@ -91,7 +71,3 @@ def _of_real(value: float | None) -> str:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
-
-
-def _n(row: Row) -> str:
-    return str(row.n_base) if row.n_base == row.n_tuned else f"{row.n_base} / {row.n_tuned}"

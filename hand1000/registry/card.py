@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hand1000.evaluation.measures import Measure, figure
 from hand1000.gestures import phrase_of
-from hand1000.registry.measures import Measure, figure
 
 _USE = (
     "For research on the drawing of hands, and for pictures of people who make this one gesture: the prompt must hold "

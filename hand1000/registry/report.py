@@ -12,9 +12,9 @@ from html import escape
 from pathlib import Path
 
 from hand1000.errors import Hand1000Error
+from hand1000.evaluation.measures import Measure, figure
 from hand1000.registry.card import python_snippet, shell_snippet
 from hand1000.registry.figures import curve_svg, hand_svg
-from hand1000.registry.measures import Measure, figure
 from hand1000.storage.files import write_text
 
 _STYLE = Path(__file__).with_name("report.css")

@@ -1,17 +1,17 @@
 """From what a run left behind, folder by folder, to its model card and its report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.evaluation.comparison import comparison
 from hand1000.evaluation.measure import Metrics
+from hand1000.evaluation.measures import Measure
 from hand1000.gestures import phrase_of
 from hand1000.hands.feature import GestureFeature
 from hand1000.registry.card import CardContent
-from hand1000.registry.measures import Measure
 from hand1000.registry.report import Curve, Pair, ReportContent, Sample
 from hand1000.settings import Settings
 from hand1000.storage.files import read_json, read_jsonl
@@ -60,7 +60,7 @@ def read_metrics(evaluation: Path) -> tuple[Metrics, Metrics]:
 
 def measures_of(evaluation: Path) -> list[Measure]:
     """The rows of the comparison, as card and report show them."""
-    return [Measure(**asdict(row)) for row in comparison(*read_metrics(evaluation))]
+    return comparison(*read_metrics(evaluation))
 
 
 def example_prompt(folders: RunFolders) -> str:
