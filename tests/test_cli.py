@@ -29,13 +29,13 @@ def test_generate_draws_a_grid_of_pictures_with_their_own_seeds(tmp_path, model_
     assert generate(model_dir, out, "--num", "5", "--seed", "7", "--separate", str(tmp_path / "each")) == 0
     shown = capsys.readouterr()
     assert shown.out == f"{out}\n" and "drawn: 5/5" in shown.err
-    # Three columns of 8 px pictures with gaps of 4 px.
+    # Three columns of 32 px pictures with gaps of 4 px.
     grid = Image.open(out)
-    assert grid.size == (3 * 12 + 4, 2 * 12 + 4)
+    assert grid.size == (3 * 36 + 4, 2 * 36 + 4)
     assert {path.name for path in (tmp_path / "each").iterdir()} == {f"{seed}.png" for seed in range(7, 12)}
     pictures = {seed: Image.open(tmp_path / "each" / f"{seed}.png").tobytes() for seed in range(7, 12)}
     assert len(set(pictures.values())) == 5
-    assert grid.crop((4 + 12, 4 + 12, 12 + 12, 12 + 12)).tobytes() == pictures[11]
+    assert grid.crop((4 + 36, 4 + 36, 36 + 36, 36 + 36)).tobytes() == pictures[11]
 
     again = tmp_path / "again"
     # Float sums may round otherwise in a batch of another size, so batches are left as they were.

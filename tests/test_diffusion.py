@@ -220,7 +220,12 @@ def test_pipeline_is_the_same_after_saving(data, tmp_path: Path) -> None:
         assert '"_name_or_path": ""' in (tmp_path / part / "config.json").read_text()
     loaded = Hand1000Pipeline.from_pretrained(tmp_path, use_safetensors=True)
     loaded.set_progress_bar_config(disable=True)
-    assert np.array_equal(images, loaded(TEXTS, generator=seeds(1, 2), output_type="np").images)
+    again = loaded(TEXTS, generator=seeds(1, 2), output_type="np").images
+    for part in ("vae", "unet", "text_encoder", "fusion"):
+        stored = getattr(loaded, part).state_dict()
+        assert all(torch.equal(value, stored[name]) for name, value in getattr(pipeline, part).state_dict().items())
+    # Where the loader puts the weights in memory decides how sums are rounded, a level at most.
+    assert np.abs(images.astype(int) - again).max() <= 1
     assert loaded.config.mu == 0.7 and loaded.fusion.config.gesture == "four"
     assert images.shape == (2, 4 * LATENT, 4 * LATENT, 3) and images.dtype == np.uint8
 

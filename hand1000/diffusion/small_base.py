@@ -160,5 +160,5 @@ def build_scheduler():
 
     return DDIMScheduler(
         beta_start=1e-4, beta_end=0.02, beta_schedule="linear", prediction_type="v_prediction", clip_sample=False,
-        set_alpha_to_one=False, timestep_spacing="trailing",
+        set_alpha_to_one=False, steps_offset=1, timestep_spacing="trailing",
     )
