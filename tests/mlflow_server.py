@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -28,17 +28,19 @@ def mlflow_server(folder: Path, artifacts: str = "") -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2]]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
     command += ["--artifacts-destination", artifacts or str(folder / "server-artifacts")]
-    with serving(command, f"{uri}/health", folder / "server.log"):
+    # Its workers for jobs of other parts of MLflow take most of its start.
+    with serving(command, f"{uri}/health", folder / "server.log", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}):
         yield uri
 
 
 @contextlib.contextmanager
-def serving(command: list[str], health: str, log: Path) -> Iterator[None]:
+def serving(command: list[str], health: str, log: Path, environment: Mapping[str, str] | None = None) -> Iterator[None]:
     """Run `command` until the block ends, entering it when `health` answers 200."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with open(log, "w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, "PATH": path}, start_new_session=True
+            command, stdout=output, stderr=output, env={**os.environ, "PATH": path, **(environment or {})},
+            start_new_session=True,
         )
         try:
             deadline = time.monotonic() + 150
