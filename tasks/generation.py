@@ -17,7 +17,8 @@ def _draw(
     from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
-        from hand1000.diffusion.base_model import best_device, load_base_model
+        from hand1000.devices import best_device
+        from hand1000.diffusion.base_model import load_base_model
         from hand1000.diffusion.generate import Order, draw
         from hand1000.diffusion.pipeline import build_pipeline, load_pipeline
 

@@ -14,7 +14,8 @@ def encode_data(
     from hand1000.captions.source import DatasetCaptioner
     from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set
-    from hand1000.diffusion.base_model import best_device, load_base_model
+    from hand1000.devices import best_device
+    from hand1000.diffusion.base_model import load_base_model
     from hand1000.diffusion.prepared import prepare
     from hand1000.storage.models import model_identity
 
@@ -38,7 +39,8 @@ def train_fusion(
     seed: int, run: str, root: str,
 ) -> Artifact:
     """Train the fusion layer over all images through the frozen UNet."""
-    from hand1000.diffusion.base_model import best_device, load_base_model
+    from hand1000.devices import best_device
+    from hand1000.diffusion.base_model import load_base_model
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import train_fusion as train
     from hand1000.hands.feature import GestureFeature
@@ -76,7 +78,8 @@ def refine_embeddings(
     settings: Stage2Settings, seed: int, run: str, root: str,
 ) -> Artifact:
     """Optimise the embedding of each image of one shard: the paper's Stage II."""
-    from hand1000.diffusion.base_model import best_device, load_base_model
+    from hand1000.devices import best_device
+    from hand1000.diffusion.base_model import load_base_model
     from hand1000.diffusion.fusion import GestureFusion, double_fusion
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import refine_embeddings as refine

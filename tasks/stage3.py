@@ -12,7 +12,8 @@ def train_unet(
     settings: Settings, run: str, root: str,
 ) -> Artifact:
     """Fine-tune, and put the pipeline together: a diffusers folder for `Hand1000Pipeline.from_pretrained`."""
-    from hand1000.diffusion.base_model import best_device, load_base_model
+    from hand1000.devices import best_device
+    from hand1000.diffusion.base_model import load_base_model
     from hand1000.diffusion.fusion import GestureFusion, double_fusion
     from hand1000.diffusion.pipeline import build_pipeline
     from hand1000.diffusion.prepared import Prepared

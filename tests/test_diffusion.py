@@ -224,7 +224,11 @@ def test_pipeline_is_the_same_after_saving(data, tmp_path: Path) -> None:
     for part in ("vae", "unet", "text_encoder", "fusion"):
         stored = getattr(loaded, part).state_dict()
         assert all(torch.equal(value, stored[name]) for name, value in getattr(pipeline, part).state_dict().items())
-    # Where the loader puts the weights in memory decides how sums are rounded, a level at most.
+    noise, conditions = torch.randn(2, 4, LATENT, LATENT), [one.encode_prompt(TEXTS, 0.7) for one in (pipeline, loaded)]
+    assert torch.equal(*conditions)
+    with torch.no_grad():
+        assert torch.equal(*(one.unet(noise, 500, conditions[0]).sample for one in (pipeline, loaded)))
+    # Only the VAE rounds otherwise with the same weights, by 1e-6; why is not known. A pixel may move by a level.
     assert np.abs(images.astype(int) - again).max() <= 1
     assert loaded.config.mu == 0.7 and loaded.fusion.config.gesture == "four"
     assert images.shape == (2, 4 * LATENT, 4 * LATENT, 3) and images.dtype == np.uint8

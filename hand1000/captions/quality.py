@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hand1000.devices import best_device
 from hand1000.errors import Hand1000Error
 from hand1000.gestures import phrase_of
 from hand1000.settings import Fraction
@@ -50,10 +51,9 @@ class Clip:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, Any]:
-        import torch
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        device = best_device()
         folder = model_folder(self.source)
         try:
             model = CLIPModel.from_pretrained(folder, use_safetensors=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hand1000.captions.complete import plain
+from hand1000.devices import best_device
 from hand1000.errors import Hand1000Error
 from hand1000.storage.models import model_folder, model_identity
 
@@ -68,7 +69,7 @@ class VisionCaptioner:
         """What makes a batch of pictures the model's inputs, the tokenizer, and the model."""
         import torch
 
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         folder = model_folder(self.source)
         load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[self.kind]

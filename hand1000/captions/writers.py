@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from hand1000.captions.rewrite import Message
+from hand1000.devices import best_device
 from hand1000.errors import Hand1000Error
 from hand1000.storage.models import model_folder, model_identity
 
@@ -100,7 +101,7 @@ class LocalWriter:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+        device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         folder = model_folder(self.source)
         try:

@@ -24,14 +24,6 @@ class BaseModel:
     source: str
 
 
-def best_device() -> "torch.device":
-    """The accelerator where there is one, else the CPU."""
-    import torch
-
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    return accelerator or torch.device("cpu")
-
-
 def resolve_base_model(source: str) -> Path:
     """A local diffusers folder for `source`.
 

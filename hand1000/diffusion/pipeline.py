@@ -10,7 +10,8 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from hand1000.diffusion.base_model import BaseModel, best_device
+from hand1000.devices import best_device
+from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.fusion import GestureFusion, double_fusion
 from hand1000.diffusion.text import encode_texts
 from hand1000.errors import Hand1000Error
