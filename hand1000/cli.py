@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hand1000.data_cli import add_data_commands
 from hand1000.errors import Hand1000Error
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--config", default="default", help="whose `evaluation` and `seed` to use (default: default)")
     evaluate.add_argument("--out", type=Path, help="also write all measures, picture by picture, to this JSON file")
     evaluate.set_defaults(run=_evaluate)
+
+    add_data_commands(commands)
     return parser
 
 

@@ -30,6 +30,10 @@ class FilterSettings(_Settings):
     min_hand: Fraction = Field(description="Least longer side of the labelled box, of the picture's side; 0 takes all.")
     at_border: bool = Field(description="Whether the labelled box may touch the picture's border.")
     max_hands: int = Field(ge=1, le=100, description="Labelled hands in a picture at most.")
+    min_overlap: Fraction = Field(
+        description="Least overlap (intersection over union) of the labelled box with a hand that MediaPipe finds, 0.1 "
+        "for any hand there; 0 does not ask MediaPipe."
+    )
 
 
 class DataSettings(_Settings):

@@ -26,24 +26,24 @@ def prepare_data(
         run: key of the MLflow run.
         root: the artifact root.
     """
-    from hand1000.data.hagrid import select_images
     from hand1000.data.prepare import REPORT, prepare_image_sets
     from hand1000.data.render.dataset import RENDERER_VERSION
     from hand1000.data.sample import sample_root
-    from hand1000.data.selection import Selection, selection_facts
+    from hand1000.data.selection import Selection, select_images, selection_facts
     from hand1000.diffusion.base_model import base_resolution
+    from hand1000.hands.agreement import overlap_check
     from hand1000.storage.files import write_json
-    from hand1000.storage.folders import local_folder
+    from hand1000.storage.sources import open_source
 
     resolution = base_resolution(base_model)
     counts: dict[str, Any] = {"num_train": images, "num_test": settings.test_images, "seed": seed}
 
-    def select(folder: Path) -> Selection:
-        return select_images(folder, gesture, filters=settings.filters, **counts)
+    def select(address: str | Path) -> Selection:
+        return select_images(open_source(address), gesture, filters=settings.filters, **counts)
 
     source: Any = f"rendered by version {RENDERER_VERSION}"
     if data != SAMPLE:
-        selection = select(local_folder(data))
+        selection = select(data)
         source = selection_facts(selection)
 
     def build(work: Work) -> None:
@@ -52,10 +52,11 @@ def prepare_data(
                 work.out.with_name("sample"), [gesture], resolution=resolution, progress=work.report, **counts
             )
         )
-        report = prepare_image_sets(
-            chosen, work.out, resolution=resolution, max_unusable=settings.max_unusable, seed=seed,
-            progress=work.report,
-        )
+        with overlap_check(settings.filters.min_overlap) as check:
+            report = prepare_image_sets(
+                chosen, work.out, resolution=resolution, max_unusable=settings.max_unusable, seed=seed, check=check,
+                progress=work.report,
+            )
         write_json(work.out / REPORT, report.model_dump(mode="json"))
 
     return produce(

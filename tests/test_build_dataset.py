@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from hand1000.captions.vision import VisionCaptioner
-from hand1000.data.hagrid import select_images
 from hand1000.data.imageset import read_image_set
+from hand1000.data.selection import select_images
 from hand1000.settings import DatasetSettings, FilterSettings
+from hand1000.storage.sources import open_source
 from tests.tiny_captioners import CAPTIONERS
 
 FOUR = "making four fingers up hand gesture"
@@ -62,8 +63,8 @@ def test_three_captioners_are_compared_and_the_first_ones_captions_published(
     monkeypatch.setattr(VisionCaptioner, "caption", lambda self, images, known: looked_at.extend(images))
     assert build(inputs, tmp_path / "one", shards=3).name == published.name
     assert looked_at == []  # Other shards are other tasks, but every caption was kept.
-    filters = FilterSettings(min_hand=0, at_border=True, max_hands=2)
-    chosen = select_images(published, "four", num_train=6, num_test=3, seed=0, filters=filters)
+    filters = FilterSettings(min_hand=0, at_border=True, max_hands=2, min_overlap=0)
+    chosen = select_images(open_source(published), "four", num_train=6, num_test=3, seed=0, filters=filters)
     assert len(chosen.train) == 6 and chosen.train[0].caption
 
 

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from hand1000.data.crop import UnreadableImage, load_square
-from hand1000.data.hagrid import select_images
 from hand1000.data.imageset import ImageRecord, ImageSet, read_image_set, write_metadata
 from hand1000.data.prepare import prepare_image_sets
+from hand1000.data.selection import select_images
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import numpy_generator
 from hand1000.settings import FilterSettings
 from hand1000.storage.digests import digest_file, tree_manifest
+from hand1000.storage.sources import open_source
 
 FOUR = "making four fingers up hand gesture"
 
@@ -238,7 +239,7 @@ def hagrid(root: Path, users: dict[str, int], split: str = "train", gesture: str
     return root
 
 
-EVERYTHING = FilterSettings(min_hand=0, at_border=True, max_hands=100)
+EVERYTHING = FilterSettings(min_hand=0, at_border=True, max_hands=100, min_overlap=0)
 
 
 def people(items) -> set[str]:
@@ -250,7 +251,7 @@ def keys(items) -> list[str]:
 
 
 def select(root: Path, train: int, test: int, seed: int = 1, gesture: str = "four"):
-    return select_images(root, gesture, num_train=train, num_test=test, seed=seed, filters=EVERYTHING)
+    return select_images(open_source(root), gesture, num_train=train, num_test=test, seed=seed, filters=EVERYTHING)
 
 
 @pytest.fixture
@@ -352,8 +353,8 @@ def test_filters_take_out_and_count(divided):
     entries["train-u1-1"]["bboxes"] = [[0.0, 0.4, 0.5, 0.5]]
     entries["train-u1-2"] |= {"bboxes": [[0.4, 0.4, 0.5, 0.5]] * 3, "labels": ["four"] * 3}
     file.write_text(json.dumps(entries))
-    strict = FilterSettings(min_hand=0.1, at_border=False, max_hands=2)
-    chosen = select_images(divided, "four", num_train=21, num_test=6, seed=1, filters=strict)
+    strict = FilterSettings(min_hand=0.1, at_border=False, max_hands=2, min_overlap=0)
+    chosen = select_images(open_source(divided), "four", num_train=21, num_test=6, seed=1, filters=strict)
     assert "u1" not in people(chosen.train) and len(chosen.train) == 21
     assert chosen.filtered == (("hand too small", 1), ("hand at the border", 1), ("too many hands", 1))
     assert "u1" in people(select(divided, 24, 6).train)
@@ -375,7 +376,7 @@ def test_what_does_not_belong_together_is_told(divided):
     assert len(chosen.train) == 15 and chosen.unusable == ()
     told = " ".join(chosen.warnings)
     assert "train/four.json: 3 of 18 pictures are not there: train-u1-0" in told
-    assert "val/four.json: passed over: " in told and "7 pictures have no annotation" in told
+    assert "val/four.json: passed over: not JSON" in told and "7 pictures have no annotation" in told
     assert str(divided) not in told
 
 
@@ -429,7 +430,7 @@ def test_an_imagefolders_metadata_is_used(tmp_path):
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     chosen = select(tmp_path, 2, 1)
-    items = {item.path.name: item for item in chosen.train + chosen.test}
+    items = {item.file: item for item in chosen.train + chosen.test}
     assert items["a.png"].caption == "a man" and items["a.jpg"].caption == "another" and items["b.png"].caption is None
     assert items["a.png"].bbox == (0.1, 0.1, 0.5, 0.5) and items["a.png"].user_id == "x"
     assert len(set(keys(items.values()))) == 3
@@ -472,9 +473,9 @@ def test_the_image_sets_hold_what_was_chosen(divided, tmp_path):
     assert train.file_names == sorted(chosen)
     for one, path in zip(train.records, train.paths, strict=True):
         item = chosen[one.file_name]
-        assert one.source == digest_file(item.path) and one.user_id == item.user_id and one.gesture == "four"
+        assert one.source == digest_file(divided / item.file) and one.user_id == item.user_id and one.gesture == "four"
         assert one.text == f"a photo of a person, {FOUR}" and one.captioner == "dataset"
-        square, bbox = load_square(item.path, 16, item.bbox, numpy_generator(1, "crop", "four", item.key))
+        square, bbox = load_square(divided / item.file, 16, item.bbox, numpy_generator(1, "crop", "four", item.key))
         with Image.open(path) as picture:
             assert picture.format == "PNG" and (np.asarray(picture) == square).all()
         assert one.bbox == bbox
@@ -496,7 +497,7 @@ def test_the_same_source_gives_the_same_bytes_wherever_it_lies(divided, tmp_path
 
 
 def test_unreadable_pictures_are_passed_over_and_named(divided, tmp_path, caplog):
-    broken = [item.path for item in select(divided, 12, 4).train[:2]]
+    broken = [divided / item.file for item in select(divided, 12, 4).train[:2]]
     broken[0].write_bytes(b"")
     broken[1].write_bytes(broken[1].read_bytes()[:300])
     report = prepare(divided, tmp_path / "out", max_unusable=2 / 16)
@@ -510,7 +511,7 @@ def test_unreadable_pictures_are_passed_over_and_named(divided, tmp_path, caplog
 
 def test_a_set_without_a_readable_picture_is_refused(divided, tmp_path):
     for item in select(divided, 12, 4).test:
-        item.path.write_bytes(b"")
+        (divided / item.file).write_bytes(b"")
     with pytest.raises(Hand1000Error, match="test: none of 4 pictures"):
         prepare(divided, tmp_path / "out", max_unusable=1.0)
 

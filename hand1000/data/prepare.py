@@ -3,17 +3,19 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from hand1000.captions.complete import complete_caption
 from hand1000.captions.source import DatasetCaptioner
 from hand1000.data.crop import UnreadableImage, load_square
-from hand1000.data.imageset import ImageRecord, write_metadata
-from hand1000.data.selection import Selection, SourceItem, Unusable
+from hand1000.data.imageset import BBox, ImageRecord, write_metadata
+from hand1000.data.items import SourceItem, Unusable
+from hand1000.data.selection import Selection
 from hand1000.errors import Hand1000Error, writing
 from hand1000.randomness import numpy_generator
 from hand1000.storage.digests import digest_file
@@ -23,8 +25,11 @@ logger = logging.getLogger(__name__)
 REPORT = "preparation.json"
 """Where a data set keeps its `PreparationReport`."""
 
-_WORKERS = 2  # Pillow decodes and resizes without the interpreter's lock; more would starve the machine's other work.
+_PART = 32  # Pictures worked on before the first of them is looked at; more would only fill memory.
 _NAMED = 3
+
+Check = Callable[[np.ndarray, BBox], bool]
+"""Whether the hand that is labelled in a crop, (S, S, 3) uint8 RGB, is there to be seen."""
 
 
 class PreparationReport(BaseModel):
@@ -46,16 +51,18 @@ def prepare_image_sets(
     resolution: int,
     max_unusable: float,
     seed: int,
+    check: Check | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparationReport:
     """Crop the chosen pictures and write `out/train` and `out/test`.
 
     Args:
-        selection: the pictures, `hand1000.data.hagrid.select_images`.
+        selection: the pictures, `hand1000.data.selection.select_images`.
         out: a folder that is new or empty.
         resolution: side of the PNG files, in pixels.
         max_unusable: share of unusable pictures, 0 to 1, above which the work stops; up to it they are passed over.
         seed: draws where the square lies in pictures that are not square, keyed by the picture.
+        check: refuses labelled pictures; the selection's spare ones stand in for them.
         progress: called with the pictures done and all of them.
 
     Returns:
@@ -64,68 +71,97 @@ def prepare_image_sets(
     Raises:
         Hand1000Error: too many unreadable pictures, none left of one set, or `out` may not be written or is full.
     """
-    sets = {"train": selection.train, "test": selection.test}
+    wanted = {"train": min(selection.num_train, len(selection.train)), "test": selection.num_test}
     unusable = list(selection.unusable)
-    total = sum(map(len, sets.values())) + len(unusable)
+    total = sum(wanted.values()) + len(unusable)
     _stop_above(max_unusable, unusable, total)
-    counts: dict[str, int] = {}
+    work = _Preparation(selection, resolution, seed, check)
+    warnings, counts = [*selection.warnings], {}
     done = 0
-    for name, items in sets.items():
+    for name, items in {"train": selection.train, "test": selection.test}.items():
         with writing(out / name):
             (out / name).mkdir(parents=True, exist_ok=True)
         records: list[ImageRecord] = []
-        for item, result in zip(items, _prepared(items, out / name, resolution, seed), strict=True):
+        for result in work.results(items, wanted[name], out / name):
             if isinstance(result, Unusable):
                 unusable.append(result)
-                logger.warning("%s: passed over: %s", item.path, result.reason)
                 _stop_above(max_unusable, unusable, total)
             else:
                 records.append(result)
             done += 1
             if progress:
-                progress(done, total - len(selection.unusable))
+                progress(done, sum(wanted.values()))
         if not records:
-            raise Hand1000Error(f"{name}: none of {len(items)} pictures can be read; {_first(unusable)}")
+            refused = f"; MediaPipe refused {work.refused}" if work.refused else ""
+            raise Hand1000Error(f"{name}: none of {len(items)} pictures can be used{refused}; {_first(unusable)}")
+        if work.short:
+            warnings.append(f"{name}: {work.short} fewer pictures than asked for: MediaPipe refused too many")
+            logger.warning("%s", warnings[-1])
         write_metadata(out / name, records)
         counts[name] = len(records)
+    filtered = dict(selection.filtered) | ({"hand not found by MediaPipe": work.refused} if check else {})
     return PreparationReport(
-        **counts, unusable=tuple(unusable), warnings=selection.warnings, filtered=dict(selection.filtered)
+        train=counts["train"], test=counts["test"], unusable=tuple(unusable), warnings=tuple(warnings),
+        filtered=filtered,
     )
 
 
-def _prepared(
-    items: Sequence[SourceItem], folder: Path, resolution: int, seed: int
-) -> Iterator[ImageRecord | Unusable]:
-    """What becomes of each picture, in their order; two at a time are worked on."""
-    captioner = DatasetCaptioner()
-    captions = captioner.caption([item.path for item in items], [item.caption for item in items])
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        work = partial(_prepare_one, folder=folder, captioner=captioner.name, resolution=resolution, seed=seed)
-        yield from pool.map(work, items, captions)
+@dataclass
+class _Preparation:
+    selection: Selection
+    resolution: int
+    seed: int
+    check: Check | None
+    refused: int = 0
+    short: int = field(default=0, init=False)
 
+    def results(self, items: Sequence[SourceItem], wanted: int, folder: Path) -> Iterator[ImageRecord | Unusable]:
+        """What becomes of the first `wanted` pictures that are not refused, in their order."""
+        waiting = list(reversed(items))
+        told = 0
+        with ThreadPoolExecutor(self.selection.source.at_once) as pool:
+            while told < wanted and waiting:
+                part = [waiting.pop() for _ in range(min(_PART, wanted - told, len(waiting)))]
+                for item, result in zip(part, pool.map(lambda item: self._cropped(item, folder), part), strict=True):
+                    if isinstance(result, Unusable):
+                        told += 1
+                        yield result
+                        continue
+                    record, square = result
+                    if self.check and record.bbox and not self.check(square, record.bbox):
+                        self.refused += 1
+                        (folder / record.file_name).unlink()
+                        logger.info("%s: passed over: MediaPipe finds no hand where one is labelled", item.file)
+                        continue
+                    told += 1
+                    yield record
+        self.short = wanted - told
 
-def _prepare_one(
-    item: SourceItem, caption: str, *, folder: Path, captioner: str, resolution: int, seed: int
-) -> ImageRecord | Unusable:
-    try:
-        generator = numpy_generator(seed, "crop", item.gesture, item.key)
-        square, bbox = load_square(item.path, resolution, item.bbox, generator)
-    except UnreadableImage as error:
-        return Unusable(file=f"{item.gesture}/{item.path.name}", reason=error.reason)
-    name = f"{item.key}.png"
-    with writing(folder / name):
-        Image.fromarray(square).save(folder / name)
-    return ImageRecord(
-        file_name=name,
-        text=complete_caption(caption, item.gesture),
-        caption=caption,
-        captioner=captioner,
-        gesture=item.gesture,
-        user_id=item.user_id,
-        bbox=bbox,
-        source=digest_file(item.path),
-        attributes=item.attributes,
-    )
+    def _cropped(self, item: SourceItem, folder: Path) -> tuple[ImageRecord, np.ndarray] | Unusable:
+        generator = numpy_generator(self.seed, "crop", item.gesture, item.key)
+        try:
+            with self.selection.source.fetched(item.file) as path:
+                square, bbox = load_square(path, self.resolution, item.bbox, generator)
+                source = digest_file(path)
+        except UnreadableImage as error:
+            logger.warning("%s/%s: passed over: %s", self.selection.source.address, item.file, error.reason)
+            return Unusable(file=f"{item.gesture}/{item.file.rpartition('/')[2]}", reason=error.reason)
+        name = f"{item.key}.png"
+        with writing(folder / name):
+            Image.fromarray(square).save(folder / name)
+        (caption,) = DatasetCaptioner().caption([Path(item.file)], [item.caption])
+        record = ImageRecord(
+            file_name=name,
+            text=complete_caption(caption, item.gesture),
+            caption=caption,
+            captioner=DatasetCaptioner.name,
+            gesture=item.gesture,
+            user_id=item.user_id,
+            bbox=bbox,
+            source=source,
+            attributes=item.attributes,
+        )
+        return record, square
 
 
 def _stop_above(max_unusable: float, unusable: Sequence[Unusable], total: int) -> None:

@@ -225,11 +225,12 @@ def labelled_hand(hands: Sequence[Hand], bbox: "BBox | None") -> Hand | None:
     """The hand in the labelled box, as `detect_in_image_set` chooses it; None if there is none."""
     if bbox is None:
         return max(hands, key=lambda hand: hand.box[2] * hand.box[3], default=None)
-    best = max(hands, key=lambda hand: _iou(hand.box, bbox), default=None)
-    return best if best is not None and _iou(best.box, bbox) >= MIN_IOU else None
+    best = max(hands, key=lambda hand: box_overlap(hand.box, bbox), default=None)
+    return best if best is not None and box_overlap(best.box, bbox) >= MIN_IOU else None
 
 
-def _iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+def box_overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+    """Intersection over union of two boxes (x, y, width, height), 0 to 1."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     shared = max(width, 0.0) * max(height, 0.0)

@@ -9,6 +9,7 @@ PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
     "Salesforce/blip2-opt-2.7b": "51572668da0eb669e01a189dc22abe6088589a24",
+    "google/paligemma-3b-mix-224": "d1d8734c9c3ad0ccfeea4afc270faa356c2ba515",
 }
 """What the known hub ids mean when no revision is given."""
 

@@ -1,0 +1,86 @@
+"""Selection from a listing of a million pictures: seconds, and the most memory the process ever had.
+
+    python -m benchmarks.selection --pictures 1000000
+"""
+
+import argparse
+import contextlib
+import json
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hand1000.data.selection import select_images
+from hand1000.settings import FilterSettings
+
+
+class SyntheticSource:
+    """HaGRID's layout with annotations on disk and pictures that are only names."""
+
+    address = "synthetic"
+    at_once = 2
+
+    def __init__(self, folder: Path, pictures: int) -> None:
+        self._folder, self._pictures = folder, pictures
+        random_ = random.Random(0)
+        with open(folder / "four.json", "w") as file:
+            file.write("{")
+            for number in range(pictures):
+                x, y, width, height = (random_.random() / 2 for _ in range(4))
+                landmarks = [[round(random_.random(), 6), round(random_.random(), 6)] for _ in range(21)]
+                entry = {
+                    "bboxes": [[x, y, width, height]], "labels": ["four"],
+                    "user_id": f"{random_.randrange(max(2, pictures // 16)):064x}", "hand_landmarks": [landmarks],
+                }
+                file.write(f"{', ' if number else ''}{json.dumps(_name(number))}: {json.dumps(entry)}")
+            file.write("}")
+
+    def folders(self, under: str = "") -> list[str]:
+        """See `hand1000.storage.sources.Source`."""
+        return ["annotations", "four"]
+
+    def files(self, folder: str) -> Iterator[str]:
+        """See `hand1000.storage.sources.Source`."""
+        if folder == "annotations/train":
+            yield "annotations/train/four.json"
+        elif folder == "four":
+            yield from (f"four/{_name(number)}.jpg" for number in range(self._pictures))
+
+    def version(self, name: str) -> list[int | str]:
+        """See `hand1000.storage.sources.Source`."""
+        return [0]
+
+    @contextlib.contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """See `hand1000.storage.sources.Source`."""
+        yield self._folder / Path(name).name
+
+
+def _name(number: int) -> str:
+    return f"{number:08x}-0000-4000-8000-{number * 7919:012x}"
+
+
+def main() -> None:
+    """Print what the docstring above says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pictures", type=int, default=1_000_000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        source = SyntheticSource(Path(folder), options.pictures)
+        megabytes = (Path(folder) / "four.json").stat().st_size / 1e6
+        start = time.monotonic()
+        filters = FilterSettings(min_hand=0.05, at_border=True, max_hands=2, min_overlap=0)
+        chosen = select_images(source, "four", num_train=1000, num_test=1000, seed=1, filters=filters)
+        seconds = time.monotonic() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{options.pictures} pictures, {megabytes:.0f} MB of annotations: {len(chosen.train)} + {len(chosen.test)} "
+        f"chosen in {seconds:.1f} s, at most {peak:.0f} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()
