@@ -31,7 +31,7 @@ def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root
     from hand1000.storage.files import write_jsonl
 
     def build(work: Work) -> None:
-        images, _ = load_pretraining_set(work.read(pictures))
+        images, _ = load_pretraining_set(work.read(pictures), 180)
         autoencoder, history = train(images, settings, checkpoint=work.checkpoint, report=work.report)
         autoencoder.save_pretrained(work.out / "vae")
         write_jsonl(work.out / "history.jsonl", history)
@@ -55,7 +55,7 @@ def train_base(
     def build(work: Work) -> None:
         from diffusers import AutoencoderKL
 
-        images, captions = load_pretraining_set(work.read(pictures))
+        images, captions = load_pretraining_set(work.read(pictures), settings.max_tilt)
         folder = work.read(autoencoder)
         vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
         model, tokenizer, history = train(
@@ -68,6 +68,7 @@ def train_base(
         "train_base", root=root, run="", build=build,
         inputs={
             "pictures": pictures, "autoencoder": autoencoder, "seed": settings.seed,
-            "caption_dropout": settings.caption_dropout, "length": settings.base.identity(),
+            "max_tilt": settings.max_tilt, "caption_dropout": settings.caption_dropout,
+            "length": settings.base.identity(),
         },
     )

@@ -1,5 +1,6 @@
 """The training of the small base model: it learns, continues to the same bits, and writes a plain folder."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from hand1000.diffusion.base_model import load_base_model
-from hand1000.diffusion.pretrain import learning_rate_at, save_base, train_autoencoder, train_base
+from hand1000.diffusion.pretrain import learning_rate_at, middling_timesteps, save_base, train_autoencoder, train_base
 from hand1000.diffusion.pretrain_settings import PretrainSettings, TrainingLength
 from hand1000.diffusion.small_base import build_tokenizer
 from tests.tiny_models import DyingCheckpoint, Killed
@@ -16,7 +17,7 @@ LENGTH = TrainingLength(
     steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2
 )
 SETTINGS = PretrainSettings(
-    seed=0, images=100, gesture_images=0, caption_dropout=0.5, autoencoder=LENGTH, base=LENGTH
+    seed=0, images=100, gesture_images=0, max_tilt=180, caption_dropout=0.5, autoencoder=LENGTH, base=LENGTH
 )
 CAPTIONS = ["a red hand", "a blue wall", "a hand"]
 
@@ -90,7 +91,7 @@ def test_the_set_is_shown_mirrored_too_under_the_other_hand(tmp_path: Path) -> N
     from hand1000.data.pretraining import load_pretraining_set, render_pretraining_set
 
     render_pretraining_set(tmp_path, images=2, gesture_images=0, seed=1, size=32, progress=quiet)
-    images, captions = load_pretraining_set(tmp_path)
+    images, captions = load_pretraining_set(tmp_path, 180)
     assert images.shape == (4, 32, 32, 3) and np.array_equal(images[2], images[0][:, ::-1])
     sides = [("left hand" in caption or " left " in caption) for caption in captions]
     assert sides[2:] == [not side for side in sides[:2]]
@@ -98,3 +99,31 @@ def test_the_set_is_shown_mirrored_too_under_the_other_hand(tmp_path: Path) -> N
     assert [pair for pair in zip(words, others, strict=True) if pair[0] != pair[1]] in (
         [("left", "right")], [("right", "left")]
     )
+
+
+def test_hands_that_are_tilted_too_far_are_left_out(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from hand1000.data.pretraining import load_pretraining_set
+
+    (tmp_path / "no_gesture").mkdir()
+    (tmp_path / "annotations" / "train").mkdir(parents=True)
+    entries = {}
+    # The middle finger's root lies at these degrees, clockwise from straight above the wrist.
+    for degrees in (0, 30, -40, 170):
+        name = f"hand{degrees}"
+        Image.new("RGB", (16, 16)).save(tmp_path / "no_gesture" / f"{name}.jpg")
+        landmarks = np.full((21, 2), 0.5)
+        landmarks[9] += [0.2 * np.sin(np.radians(degrees)), -0.2 * np.cos(np.radians(degrees))]
+        entries[name] = {"hand_landmarks": [landmarks.tolist()], "caption": f"a hand at {degrees}"}
+    (tmp_path / "annotations" / "train" / "no_gesture.json").write_text(json.dumps(entries))
+    assert load_pretraining_set(tmp_path, 35)[1] == ["a hand at 0", "a hand at 30"] * 2
+    assert len(load_pretraining_set(tmp_path, 180)[1]) == 8
+
+
+def test_timesteps_are_drawn_anew_each_step_and_lie_mostly_in_the_middle() -> None:
+    drawn = torch.cat([middling_timesteps(64, 1000, seed=1, step=step) for step in range(32)])
+    assert drawn.min() >= 0 and drawn.max() <= 999
+    assert ((drawn > 250) & (drawn < 750)).float().mean() == pytest.approx(0.728, abs=0.04)  # Of a uniform draw: 0.5.
+    assert not torch.equal(drawn[:64], drawn[64:128])
+    assert torch.equal(drawn[64:128], middling_timesteps(64, 1000, seed=1, step=1))

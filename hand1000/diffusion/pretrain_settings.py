@@ -30,6 +30,9 @@ class PretrainSettings(BaseModel):
     seed: int = Field(ge=0, le=2**31 - 1)
     images: int = Field(ge=100, le=1_000_000, description="Rendered hands in arbitrary poses.")
     gesture_images: int = Field(ge=0, le=10_000, description="Rendered hands a gesture, captioned with the phrase.")
+    max_tilt: float = Field(
+        ge=0, le=180, description="Degrees that a hand may be tilted for the UNet to see it; the autoencoder sees all."
+    )
     caption_dropout: float = Field(ge=0, le=1)
     autoencoder: TrainingLength
     base: TrainingLength
