@@ -87,7 +87,8 @@ def complete_job(
             captioner = next((row["captioner"] for _, row in read_jsonl(path)), "")
             done = complete_captions(
                 texts, gesture, writer=writer, attempts=completion.attempts,
-                count_tokens=lambda text: len(tokenizer(text).input_ids), max_tokens=tokenizer.model_max_length,
+                count_tokens=lambda text: len(tokenizer(text, verbose=False).input_ids),
+                max_tokens=tokenizer.model_max_length,
             )
             work.report(len(done), len(done))
             write_completed(

@@ -31,7 +31,8 @@ class Ledger:
     def read(self) -> dict[str, JsonValue]:
         """All entries, of all writers; a file that is damaged is passed over with a warning."""
         entries: dict[str, JsonValue] = {}
-        for name in sorted(self._place.sizes(self._key)):
+        # A writer that was killed may leave a temporary file, which has another suffix.
+        for name in sorted(name for name in self._place.sizes(self._key) if name.endswith(".json")):
             try:
                 data = self._place.read(f"{self._key}/{name}")
                 entries |= json.loads(data or b"{}")
