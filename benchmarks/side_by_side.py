@@ -1,0 +1,35 @@
+"""The README's picture: the last run's held-out prompts drawn by the base model (above) and the tuned one (below).
+
+    python -m benchmarks.side_by_side --root artifacts --out docs/four.png
+"""
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+from hand1000.data.imageset import ImageSet
+from hand1000.diffusion.generate import contact_sheet
+from hand1000.storage.files import read_json
+from hand1000.storage.store import open_store
+
+
+def main() -> None:
+    """Write the picture; the pictures are the first in the order of their names, none is chosen by hand."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", default="artifacts")
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    store = open_store(options.root)
+    rows: list[Image.Image] = []
+    for task in ("draw_base", "draw_tuned"):
+        results = sorted(Path(options.root, "results", task).glob("*.json"), key=lambda path: path.stat().st_mtime)
+        folder = store.fetch(read_json(results[-1])["address"])
+        rows += [Image.open(path).convert("RGB") for path in ImageSet.read(folder).paths[: options.count]]
+    contact_sheet(rows, options.count).save(options.out)
+    print(options.out)
+
+
+if __name__ == "__main__":
+    main()
