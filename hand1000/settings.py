@@ -74,6 +74,10 @@ class Stage3Settings(_Settings):
     batch_size: BatchSize
     learning_rate: LearningRate
     warmup_steps: Steps
+    learning_rate_decay: Literal["constant", "cosine"] = Field(description="After the warm-up; see docs/method.md.")
+    timesteps: Literal["uniform", "logit_normal"] = Field(
+        description="uniform as in the paper, or most where a picture's shapes are decided."
+    )
     weight_decay: Fraction
     max_grad_norm: float = Field(gt=0, le=1000)
     caption_dropout: Fraction = Field(description="Share of images trained with the fused empty prompt.")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hand1000.diffusion.base_model import load_base_model
-from hand1000.diffusion.pretrain import learning_rate_at, middling_timesteps, save_base, train_autoencoder, train_base
+from hand1000.diffusion.pretrain import save_base, train_autoencoder, train_base
 from hand1000.diffusion.pretrain_settings import PretrainSettings, TrainingLength
 from hand1000.diffusion.small_base import build_tokenizer
 from tests.tiny_models import DyingCheckpoint, Killed
@@ -46,12 +46,6 @@ def test_the_tokenizer_is_the_same_in_every_process_and_reads_any_text() -> None
     assert len(tokenizer("a red hand").input_ids) == 5
     assert tokenizer.decode(tokenizer("a zebra, é!").input_ids, skip_special_tokens=True).startswith("a zebra")
     assert len(tokenizer("word " * 100, truncation=True).input_ids) == tokenizer.model_max_length == 48
-
-
-def test_the_learning_rate_rises_then_falls() -> None:
-    length = LENGTH.model_copy(update={"steps": 102, "warmup_steps": 2})
-    rates = [learning_rate_at(step, length) for step in (0, 1, 2, 52, 102)]
-    assert rates == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.525e-3, 0.05e-3])
 
 
 def test_both_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +113,3 @@ def test_hands_that_are_tilted_too_far_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "annotations" / "train" / "no_gesture.json").write_text(json.dumps(entries))
     assert load_pretraining_set(tmp_path, 35)[1] == ["a hand at 0", "a hand at 30"] * 2
     assert len(load_pretraining_set(tmp_path, 180)[1]) == 8
-
-
-def test_timesteps_are_drawn_anew_each_step_and_lie_mostly_in_the_middle() -> None:
-    drawn = torch.cat([middling_timesteps(64, 1000, seed=1, step=step) for step in range(32)])
-    assert drawn.min() >= 0 and drawn.max() <= 999
-    assert ((drawn > 250) & (drawn < 750)).float().mean() == pytest.approx(0.728, abs=0.04)  # Of a uniform draw: 0.5.
-    assert not torch.equal(drawn[:64], drawn[64:128])
-    assert torch.equal(drawn[64:128], middling_timesteps(64, 1000, seed=1, step=1))

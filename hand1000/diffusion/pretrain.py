@@ -4,7 +4,6 @@ Both trainings continue from a saved state to the same bits, so that they can be
 """
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from hand1000.diffusion.latents import encode_latents, to_pixels
 from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.pretrain_settings import PretrainSettings, TrainingLength
 from hand1000.diffusion.progress import Checkpoint, StepReport
+from hand1000.diffusion.schedules import learning_rate_at, middling_timesteps
 from hand1000.diffusion.training_state import ExponentialAverage, keep, resume
 from hand1000.randomness import noise_and_timesteps, shuffled_batch, torch_generator
 
@@ -26,14 +26,6 @@ LOG_EVERY = 50
 
 PIECES_SHARE = 0.75
 """Share of the autoencoder's steps that see pieces of pictures."""
-
-
-def learning_rate_at(step: int, length: TrainingLength) -> float:
-    """Linear warm-up, then a cosine down to a twentieth of the peak at the last step; `step` counts from 0."""
-    if step < length.warmup_steps:
-        return length.learning_rate * (step + 1) / length.warmup_steps
-    progress = (step - length.warmup_steps) / max(1, length.steps - length.warmup_steps)
-    return length.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
 def reconstruction_loss(reconstruction: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
@@ -58,7 +50,9 @@ def _train(
     losses: list[float] = []
     while step < length.steps:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, length)
+            group["lr"] = learning_rate_at(
+                step, peak=length.learning_rate, steps=length.steps, warmup_steps=length.warmup_steps, decay="cosine"
+            )
         loss = loss_at(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -152,7 +146,7 @@ def train_base(
             tuple(latents.shape[1:]), settings.seed, "base", [(step, place) for place in range(batch_size)],
             scheduler.config.num_train_timesteps,
         )
-        timesteps = middling_timesteps(batch_size, scheduler.config.num_train_timesteps, settings.seed, step)
+        timesteps = middling_timesteps(batch_size, scheduler.config.num_train_timesteps, settings.seed, "base", step)
         dropped = torch.rand(batch_size, generator=torch_generator(settings.seed, "base-dropout", step))
         input_ids = torch.where((dropped < settings.caption_dropout)[:, None], empty, tokens[indices])
         embeddings = model.text_encoder(input_ids).last_hidden_state
@@ -160,15 +154,6 @@ def train_base(
 
     averaged, history = _train(model, settings.base, loss_at, checkpoint, report)
     return averaged, tokenizer, history
-
-
-def middling_timesteps(count: int, num_train_timesteps: int, seed: int, step: int) -> torch.Tensor:
-    """Timesteps (count,), int64, whose logit is normal (Esser et al., 2024): most where a picture's shapes are decided.
-
-    Half of the timesteps of a uniform draw tell the plain wall's colour or the grain of the skin.
-    """
-    logits = torch.randn(count, generator=torch_generator(seed, "base-timesteps", step))
-    return (torch.sigmoid(logits) * num_train_timesteps).long().clamp(max=num_train_timesteps - 1)
 
 
 def save_base(

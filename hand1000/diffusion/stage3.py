@@ -7,6 +7,7 @@ import torch
 from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.progress import Checkpoint, StepReport
+from hand1000.diffusion.schedules import learning_rate_at, middling_timesteps
 from hand1000.diffusion.training_state import ExponentialAverage, keep, resume
 from hand1000.randomness import noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.settings import Stage3Settings
@@ -39,7 +40,7 @@ def train_unet(
     Returns:
         The averaged UNet on the CPU and the loss of every step.
     """
-    device = base.unet.device
+    device, num_train_timesteps = base.unet.device, base.scheduler.config.num_train_timesteps
     unet = copy.deepcopy(base.unet).requires_grad_(True).train()
     average = ExponentialAverage(unet, settings.ema_decay)
     optimizer = torch.optim.AdamW(
@@ -49,12 +50,17 @@ def train_unet(
     step, _, history = resume(checkpoint, modules=modules, optimizer=optimizer)
     while step < settings.steps:
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+            group["lr"] = learning_rate_at(
+                step, peak=settings.learning_rate, steps=settings.steps, warmup_steps=settings.warmup_steps,
+                decay=settings.learning_rate_decay,
+            )
         batch = shuffled_batch(len(latents), settings.batch_size, step, seed, "unet")
         noise, timesteps = noise_and_timesteps(
             tuple(latents.shape[1:]), seed, "unet", [(step, place) for place in range(len(batch))],
-            base.scheduler.config.num_train_timesteps,
+            num_train_timesteps,
         )
+        if settings.timesteps == "logit_normal":
+            timesteps = middling_timesteps(len(batch), num_train_timesteps, seed, "unet", step)
         dropped = torch.rand(len(batch), generator=torch_generator(seed, "unet-dropout", step))
         condition = torch.where((dropped < settings.caption_dropout)[:, None, None], empty_embedding, embeddings[batch])
         loss = denoising_errors(

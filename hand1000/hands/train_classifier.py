@@ -45,11 +45,13 @@ def train_classifier(
         labels: N of `CLASSES`.
         seed: of the weights, the batches and the augmentation.
         steps: of AdamW, with a rate that falls to nothing along a cosine.
-        batch_size: hands a step, drawn evenly.
+        batch_size: hands a step; every class is drawn equally often, since how many hands of a class MediaPipe found
+            says nothing about the hands to be judged.
         learning_rate: the first step's.
     """
     hands = torch.from_numpy(normalise(landmarks, right))
     targets = torch.tensor([CLASSES.index(label) for label in labels])
+    share = 1.0 / torch.bincount(targets, minlength=len(CLASSES))[targets]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = GestureClassifier()
@@ -60,7 +62,7 @@ def train_classifier(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         generator = torch_generator(seed, "classifier", step)
-        chosen = torch.randint(len(hands), (batch_size,), generator=generator)
+        chosen = torch.multinomial(share, batch_size, replacement=True, generator=generator)
         logits = network(augmented(hands[chosen], generator).flatten(1))
         loss = torch.nn.functional.cross_entropy(logits, targets[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
@@ -87,9 +89,9 @@ def augmented(hands: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 
 def degraded(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A picture (S, S, 3) uint8 shrunk by up to a third and enlarged again, with noise."""
+    """A picture (S, S, 3) uint8 shrunk to 0.4 of its size or more and enlarged again, with noise."""
     size = image.shape[0]
-    small = round(size * generator.uniform(0.67, 1.0))
+    small = round(size * generator.uniform(0.4, 1.0))
     blurred = Image.fromarray(image).resize((small, small), Image.Resampling.BOX).resize((size, size))
     noisy = np.asarray(blurred, np.float64) + generator.normal(0.0, generator.uniform(0.0, 6.0), image.shape)
     return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
