@@ -1,6 +1,6 @@
 """Selection from a listing of a million pictures: seconds, and the most memory the process ever had.
 
-    python -m benchmarks.selection --pictures 1000000
+python -m benchmarks.selection --pictures 1000000
 """
 
 import argparse
@@ -32,8 +32,10 @@ class SyntheticSource:
                 x, y, width, height = (random_.random() / 2 for _ in range(4))
                 landmarks = [[round(random_.random(), 6), round(random_.random(), 6)] for _ in range(21)]
                 entry = {
-                    "bboxes": [[x, y, width, height]], "labels": ["four"],
-                    "user_id": f"{random_.randrange(max(2, pictures // 16)):064x}", "hand_landmarks": [landmarks],
+                    "bboxes": [[x, y, width, height]],
+                    "labels": ["four"],
+                    "user_id": f"{random_.randrange(max(2, pictures // 16)):064x}",
+                    "hand_landmarks": [landmarks],
                 }
                 file.write(f"{', ' if number else ''}{json.dumps(_name(number))}: {json.dumps(entry)}")
             file.write("}")

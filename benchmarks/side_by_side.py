@@ -1,6 +1,6 @@
 """The README's picture: the last run's held-out prompts drawn by the base model (above) and the tuned one (below).
 
-    python -m benchmarks.side_by_side --root artifacts --out docs/four.png
+python -m benchmarks.side_by_side --root artifacts --out docs/four.png
 """
 
 import argparse

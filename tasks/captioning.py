@@ -28,6 +28,10 @@ def caption_images(dataset: FlyteDirectory, shard: int, shards: int, run: str, r
             work.report(len(part), len(part))
 
     return produce(
-        "caption_images", root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
+        "caption_images",
+        root=root,
+        run=run,
+        build=build,
+        label=f"shard {shard + 1} of {shards}",
         inputs={"dataset": dataset, "captioner": captioner.name, "shard": shard, "shards": shards},
     )

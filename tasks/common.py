@@ -44,8 +44,13 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _kind(image: str, requests: Resources, limits: Resources) -> Callable[..., Any]:
     """A decorator for tasks of one kind; its options override what the kind says."""
-    common = {"container_image": image, "requests": requests, "limits": limits, "retries": 2,
-              "cache": Cache(version=VERSION, ignored_inputs=("run", "root"))}
+    common = {
+        "container_image": image,
+        "requests": requests,
+        "limits": limits,
+        "retries": 2,
+        "cache": Cache(version=VERSION, ignored_inputs=("run", "root")),
+    }
 
     def decorator(**options: Any) -> Callable[..., Any]:
         ignored = options.pop("ignored_inputs", None)
@@ -199,7 +204,11 @@ def _reporter(title: str, stage: "Run | None") -> Callable[..., None]:
             stage.log_history([{"step": done, **values}])
         shown = "".join(f", {name} {value:.4f}" for name, value in (values or {}).items())
         line = f"{title}: {done}/{total}{shown}, {now - started:.0f} s"
-        print(f"\r\033[K{line}" if terminal else line, end="" if terminal and done < total else "\n",
-              file=sys.stderr, flush=True)
+        print(
+            f"\r\033[K{line}" if terminal else line,
+            end="" if terminal and done < total else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return report

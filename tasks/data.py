@@ -47,20 +47,32 @@ def prepare_data(
         source = selection_facts(selection)
 
     def build(work: Work) -> None:
-        chosen = selection if data != SAMPLE else select(
-            sample_root(
-                work.out.with_name("sample"), [gesture], resolution=resolution, progress=work.report, **counts
+        chosen = (
+            selection
+            if data != SAMPLE
+            else select(
+                sample_root(
+                    work.out.with_name("sample"), [gesture], resolution=resolution, progress=work.report, **counts
+                )
             )
         )
         with overlap_check(settings.filters.min_overlap) as check:
             report = prepare_image_sets(
-                chosen, work.out, resolution=resolution, max_unusable=settings.max_unusable, seed=seed, check=check,
+                chosen,
+                work.out,
+                resolution=resolution,
+                max_unusable=settings.max_unusable,
+                seed=seed,
+                check=check,
                 progress=work.report,
             )
         write_json(work.out / REPORT, report.model_dump(mode="json"))
 
     return produce(
-        "prepare_data", root=root, run=run, build=build,
+        "prepare_data",
+        root=root,
+        run=run,
+        build=build,
         inputs={
             "gesture": gesture,
             **counts,

@@ -47,14 +47,23 @@ def caption_job(dataset: FlyteDirectory, settings: DatasetSettings, job: int, sh
                 for path, record in zip(paths, part, strict=True)
             ]
             written = collect_captions(
-                captioner, paths, digests, [record.caption for record in part], ledger=ledger,
-                batch_size=chosen.batch_size, progress=work.report,
+                captioner,
+                paths,
+                digests,
+                [record.caption for record in part],
+                ledger=ledger,
+                batch_size=chosen.batch_size,
+                progress=work.report,
             )
             names = [record.file_name for record in part]
             write_captions(work.out / f"{split}.jsonl", dict(zip(names, written, strict=True)), captioner.name)
 
     return produce(
-        "caption_job", root=root, run="", build=build, label=f"{chosen.kind}, shard {shard + 1} of {shards}",
+        "caption_job",
+        root=root,
+        run="",
+        build=build,
+        label=f"{chosen.kind}, shard {shard + 1} of {shards}",
         inputs={"dataset": dataset, "identity": identity, "shard": shard, "shards": shards},
     )
 
@@ -86,7 +95,10 @@ def complete_job(
             names, texts = list(written), list(written.values())
             captioner = next((row["captioner"] for _, row in read_jsonl(path)), "")
             done = complete_captions(
-                texts, gesture, writer=writer, attempts=completion.attempts,
+                texts,
+                gesture,
+                writer=writer,
+                attempts=completion.attempts,
                 count_tokens=lambda text: len(tokenizer(text, verbose=False).input_ids),
                 max_tokens=tokenizer.model_max_length,
             )
@@ -100,7 +112,10 @@ def complete_job(
             )
 
     return produce(
-        "complete_job", root=root, run="", build=build,
+        "complete_job",
+        root=root,
+        run="",
+        build=build,
         inputs={
             "captions": captions,
             "gesture": gesture,
@@ -113,7 +128,11 @@ def complete_job(
 
 @gpu_task(ignored_inputs=("root",))
 def publish(
-    dataset: FlyteDirectory, completed: list[FlyteDirectory], gesture: str, settings: DatasetSettings, shards: int,
+    dataset: FlyteDirectory,
+    completed: list[FlyteDirectory],
+    gesture: str,
+    settings: DatasetSettings,
+    shards: int,
     root: str,
 ) -> Artifact:
     """The data set with its card, and beside it `quality.json` and `captions.html`, every captioner side by side."""
@@ -144,8 +163,12 @@ def publish(
             ]
             quality.append(
                 measure_captions(
-                    [path for path, _, _ in named], [text for _, text, _ in named], gesture, captioner=named[0][2],
-                    clip=clip, progress=work.report,
+                    [path for path, _, _ in named],
+                    [text for _, text, _ in named],
+                    gesture,
+                    captioner=named[0][2],
+                    clip=clip,
+                    progress=work.report,
                 )
             )
         publish_data_set(prepared, by_captioner[0], quality, work.out)
@@ -155,6 +178,9 @@ def publish(
         write_text(work.out / "captions.html", captions_page(gesture, quality_table(quality), rows))
 
     return produce(
-        "publish", root=root, run="", build=build,
+        "publish",
+        root=root,
+        run="",
+        build=build,
         inputs={"dataset": dataset, "completed": completed, "gesture": gesture, "clip": clip.name if clip else None},
     )

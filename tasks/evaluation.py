@@ -10,8 +10,14 @@ from tasks.common import Artifact, Work, cpu_task, produce
 
 @cpu_task()
 def evaluate(
-    dataset: FlyteDirectory, base_images: list[FlyteDirectory], tuned_images: list[FlyteDirectory], gesture: str,
-    settings: EvaluationSettings, seed: int, run: str, root: str,
+    dataset: FlyteDirectory,
+    base_images: list[FlyteDirectory],
+    tuned_images: list[FlyteDirectory],
+    gesture: str,
+    settings: EvaluationSettings,
+    seed: int,
+    run: str,
+    root: str,
 ) -> Artifact:
     """`base.json`, `tuned.json` and `table.txt`; the held-out images are looked at once for both."""
     from hand1000.data.join import joined_image_set
@@ -26,7 +32,9 @@ def evaluate(
 
     def build(work: Work) -> None:
         look = partial(
-            observe, extractor=extractor, min_detection_confidence=settings.min_detection_confidence,
+            observe,
+            extractor=extractor,
+            min_detection_confidence=settings.min_detection_confidence,
             progress=work.report,
         )
         real = look(work.read(dataset) / "test")
@@ -34,14 +42,22 @@ def evaluate(
         for name, parts in (("base", base_images), ("tuned", tuned_images)):
             pictures = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
             metrics[name] = measure(
-                real, look(pictures), gesture=gesture, classifier=classifier, extractor=extractor, seed=seed,
+                real,
+                look(pictures),
+                gesture=gesture,
+                classifier=classifier,
+                extractor=extractor,
+                seed=seed,
                 min_detection_confidence=settings.min_detection_confidence,
             )
             write_json(work.out / f"{name}.json", metrics[name].model_dump(mode="json"))
         write_text(work.out / "table.txt", compare_table(metrics["base"], metrics["tuned"]))
 
     return produce(
-        "evaluate", root=root, run=run, build=build,
+        "evaluate",
+        root=root,
+        run=run,
+        build=build,
         inputs={
             "dataset": dataset,
             "base_images": base_images,

@@ -7,8 +7,16 @@ from tasks.common import Artifact, Work, gpu_task, produce, shard_range
 
 
 def _draw(
-    task_name: str, model: FlyteDirectory | None, base_model: str, dataset: FlyteDirectory,
-    captions: list[FlyteDirectory], shard: int, shards: int, settings: GenerationSettings, seed: int, run: str,
+    task_name: str,
+    model: FlyteDirectory | None,
+    base_model: str,
+    dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
+    shard: int,
+    shards: int,
+    settings: GenerationSettings,
+    seed: int,
+    run: str,
     root: str,
 ) -> FlyteDirectory:
     from hand1000.captions.source import DatasetCaptioner
@@ -41,13 +49,21 @@ def _draw(
             Order(record.file_name, record.text, seed + index) for index, record in zip(part, records, strict=True)
         ]
         draw(
-            pipeline, orders, work.out, batch_size=settings.batch_size, checkpoint=work.checkpoint,
+            pipeline,
+            orders,
+            work.out,
+            batch_size=settings.batch_size,
+            checkpoint=work.checkpoint,
             progress=work.report,
         )
         write_metadata(work.out, records)
 
     return produce(
-        task_name, root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
+        task_name,
+        root=root,
+        run=run,
+        build=build,
+        label=f"shard {shard + 1} of {shards}",
         inputs={
             "model": model_identity(base_model) if model is None else model,
             "dataset": dataset,
@@ -62,8 +78,15 @@ def _draw(
 
 @gpu_task()
 def draw_base(
-    base_model: str, dataset: FlyteDirectory, captions: list[FlyteDirectory], shard: int, shards: int,
-    settings: GenerationSettings, seed: int, run: str, root: str,
+    base_model: str,
+    dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
+    shard: int,
+    shards: int,
+    settings: GenerationSettings,
+    seed: int,
+    run: str,
+    root: str,
 ) -> Artifact:
     """One shard of the base model's pictures."""
     return _draw("draw_base", None, base_model, dataset, captions, shard, shards, settings, seed, run, root)
@@ -71,8 +94,15 @@ def draw_base(
 
 @gpu_task()
 def draw_tuned(
-    model: FlyteDirectory, dataset: FlyteDirectory, captions: list[FlyteDirectory], shard: int, shards: int,
-    settings: GenerationSettings, seed: int, run: str, root: str,
+    model: FlyteDirectory,
+    dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
+    shard: int,
+    shards: int,
+    settings: GenerationSettings,
+    seed: int,
+    run: str,
+    root: str,
 ) -> Artifact:
     """One shard of the tuned model's pictures: the same prompts and seeds."""
     return _draw("draw_tuned", model, "", dataset, captions, shard, shards, settings, seed, run, root)

@@ -18,9 +18,7 @@ def render_pretraining_images(settings: PretrainSettings, root: str) -> Artifact
     def build(work: Work) -> None:
         render_pretraining_set(work.out, size=IMAGE_SIZE, progress=work.report, **inputs)
 
-    return produce(
-        "render_pretraining", root=root, run="", build=build, inputs=inputs | {"renderer": RENDERER_VERSION}
-    )
+    return produce("render_pretraining", root=root, run="", build=build, inputs=inputs | {"renderer": RENDERER_VERSION})
 
 
 @gpu_task(ignored_inputs=("root",))
@@ -37,7 +35,10 @@ def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root
         write_jsonl(work.out / "history.jsonl", history)
 
     return produce(
-        "train_autoencoder", root=root, run="", build=build,
+        "train_autoencoder",
+        root=root,
+        run="",
+        build=build,
         inputs={"pictures": pictures, "seed": settings.seed, "length": settings.autoencoder.identity()},
     )
 
@@ -65,10 +66,16 @@ def train_base(
         save_base(work.out, vae, model, tokenizer, settings, curves, captions[:8])
 
     return produce(
-        "train_base", root=root, run="", build=build,
+        "train_base",
+        root=root,
+        run="",
+        build=build,
         inputs={
-            "pictures": pictures, "autoencoder": autoencoder, "seed": settings.seed,
-            "max_tilt": settings.max_tilt, "caption_dropout": settings.caption_dropout,
+            "pictures": pictures,
+            "autoencoder": autoencoder,
+            "seed": settings.seed,
+            "max_tilt": settings.max_tilt,
+            "caption_dropout": settings.caption_dropout,
             "length": settings.base.identity(),
         },
     )

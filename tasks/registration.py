@@ -19,9 +19,19 @@ class Registered(NamedTuple):
 
 @small_task(enable_deck=True)
 def register(
-    dataset: FlyteDirectory, feature: FlyteDirectory, fusion: FlyteDirectory, embeddings: list[FlyteDirectory],
-    model: FlyteDirectory, base_images: list[FlyteDirectory], tuned_images: list[FlyteDirectory],
-    evaluation: FlyteDirectory, gesture: str, base_model: str, settings: Settings, run: str, root: str,
+    dataset: FlyteDirectory,
+    feature: FlyteDirectory,
+    fusion: FlyteDirectory,
+    embeddings: list[FlyteDirectory],
+    model: FlyteDirectory,
+    base_images: list[FlyteDirectory],
+    tuned_images: list[FlyteDirectory],
+    evaluation: FlyteDirectory,
+    gesture: str,
+    base_model: str,
+    settings: Settings,
+    run: str,
+    root: str,
 ) -> Registered:
     """One version in the registry for these weights, however often this runs; `report.html` as artifact and Deck."""
     import datetime
@@ -51,8 +61,11 @@ def register(
 
     def folders(work: Work) -> RunFolders:
         return RunFolders(
-            dataset=work.read(dataset), feature=work.read(feature), fusion=work.read(fusion),
-            embeddings=[work.read(part) for part in embeddings], model=work.read(model),
+            dataset=work.read(dataset),
+            feature=work.read(feature),
+            fusion=work.read(fusion),
+            embeddings=[work.read(part) for part in embeddings],
+            model=work.read(model),
             base_images=joined_image_set([work.read(part) for part in base_images], work.out.with_name("base")),
             tuned_images=joined_image_set([work.read(part) for part in tuned_images], work.out.with_name("tuned")),
             evaluation=work.read(evaluation),
@@ -62,11 +75,17 @@ def register(
         here = folders(work)
         rows = measures_of(here.evaluation)
         version = register_candidate(
-            stage, here.model, gesture=gesture, metrics={row.name: row.tuned for row in rows},
+            stage,
+            here.model,
+            gesture=gesture,
+            metrics={row.name: row.tuned for row in rows},
             card=model_card(card_content(facts, here)),
         )
         content = report_content(
-            facts, here, model_uri=version.uri, date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+            facts,
+            here,
+            model_uri=version.uri,
+            date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
             seconds=tracker.stage_seconds(),
             settings_yaml=yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False),
         )
@@ -76,10 +95,19 @@ def register(
         write_json(work.out / "registered.json", facts_of_version)
 
     report = produce(
-        "register", root=root, run=run, build=build,
+        "register",
+        root=root,
+        run=run,
+        build=build,
         inputs={
-            "mlflow": tracker.tracking.public_uri, "model": model, "evaluation": evaluation, "dataset": dataset,
-            "feature": feature, "base_images": base_images, "tuned_images": tuned_images, "run": run,
+            "mlflow": tracker.tracking.public_uri,
+            "model": model,
+            "evaluation": evaluation,
+            "dataset": dataset,
+            "feature": feature,
+            "base_images": base_images,
+            "tuned_images": tuned_images,
+            "run": run,
         },
     )
     folder = store.fetch(address(report))

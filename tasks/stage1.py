@@ -23,7 +23,11 @@ def find_hands(
         ).save(work.out)
 
     return produce(
-        "find_hands", root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
+        "find_hands",
+        root=root,
+        run=run,
+        build=build,
+        label=f"shard {shard + 1} of {shards}",
         inputs={
             "dataset": dataset,
             "shard": shard,
@@ -46,6 +50,9 @@ def average_hands(
         mean_feature(found, gesture=gesture, kind=settings.feature, max_missed=settings.max_missed).save(work.out)
 
     return produce(
-        "average_hands", root=root, run=run, build=build,
+        "average_hands",
+        root=root,
+        run=run,
+        build=build,
         inputs={"landmarks": landmarks, "gesture": gesture, "settings": settings},
     )

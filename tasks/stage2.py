@@ -28,15 +28,24 @@ def encode_data(
         prepare(base, folder, names, texts, work.report).save(work.out)
 
     return produce(
-        "encode_data", root=root, run=run, build=build,
+        "encode_data",
+        root=root,
+        run=run,
+        build=build,
         inputs={"dataset": dataset, "captions": captions, "base_model": model_identity(base_model)},
     )
 
 
 @gpu_task()
 def train_fusion(
-    prepared: FlyteDirectory, feature: FlyteDirectory, base_model: str, gesture: str, settings: Stage2Settings,
-    seed: int, run: str, root: str,
+    prepared: FlyteDirectory,
+    feature: FlyteDirectory,
+    base_model: str,
+    gesture: str,
+    settings: Stage2Settings,
+    seed: int,
+    run: str,
+    root: str,
 ) -> Artifact:
     """Train the fusion layer over all images through the frozen UNet."""
     from hand1000.devices import best_device
@@ -50,15 +59,24 @@ def train_fusion(
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
         fusion, history = train(
-            load_base_model(base_model, best_device()), data.latents, data.text_embeddings,
-            GestureFeature.load(work.read(feature)).mean_tensor(), gesture, settings,
-            seed=seed, checkpoint=work.checkpoint, report=work.report,
+            load_base_model(base_model, best_device()),
+            data.latents,
+            data.text_embeddings,
+            GestureFeature.load(work.read(feature)).mean_tensor(),
+            gesture,
+            settings,
+            seed=seed,
+            checkpoint=work.checkpoint,
+            report=work.report,
         )
         fusion.save_pretrained(work.out)
         write_jsonl(work.out / "history.jsonl", history)
 
     return produce(
-        "train_fusion", root=root, run=run, build=build,
+        "train_fusion",
+        root=root,
+        run=run,
+        build=build,
         inputs={
             "prepared": prepared,
             "feature": feature,
@@ -74,8 +92,15 @@ def train_fusion(
 
 @gpu_task()
 def refine_embeddings(
-    prepared: FlyteDirectory, fusion: FlyteDirectory, base_model: str, shard: int, shards: int,
-    settings: Stage2Settings, seed: int, run: str, root: str,
+    prepared: FlyteDirectory,
+    fusion: FlyteDirectory,
+    base_model: str,
+    shard: int,
+    shards: int,
+    settings: Stage2Settings,
+    seed: int,
+    run: str,
+    root: str,
 ) -> Artifact:
     """Optimise the embedding of each image of one shard: the paper's Stage II."""
     from hand1000.devices import best_device
@@ -94,14 +119,24 @@ def refine_embeddings(
         span = slice(part.start, part.stop)
         start = double_fusion(data.text_embeddings[span], layer, settings.lambda_).detach()
         embeddings, history = refine(
-            load_base_model(base_model, best_device()), data.latents[span], start, data.file_names[span], settings,
-            seed=seed, checkpoint=work.checkpoint, report=work.report,
+            load_base_model(base_model, best_device()),
+            data.latents[span],
+            start,
+            data.file_names[span],
+            settings,
+            seed=seed,
+            checkpoint=work.checkpoint,
+            report=work.report,
         )
         save_embeddings(work.out, embeddings, data.file_names[span])
         write_jsonl(work.out / "history.jsonl", [{**row, "step": part.start + row["step"]} for row in history])
 
     return produce(
-        "refine_embeddings", root=root, run=run, build=build, label=f"shard {shard + 1} of {shards}",
+        "refine_embeddings",
+        root=root,
+        run=run,
+        build=build,
+        label=f"shard {shard + 1} of {shards}",
         inputs={
             "prepared": prepared,
             "fusion": fusion,

@@ -8,8 +8,13 @@ from tasks.common import Artifact, Work, gpu_task, produce
 
 @gpu_task()
 def train_unet(
-    prepared: FlyteDirectory, fusion: FlyteDirectory, embeddings: list[FlyteDirectory], base_model: str,
-    settings: Settings, run: str, root: str,
+    prepared: FlyteDirectory,
+    fusion: FlyteDirectory,
+    embeddings: list[FlyteDirectory],
+    base_model: str,
+    settings: Settings,
+    run: str,
+    root: str,
 ) -> Artifact:
     """Fine-tune, and put the pipeline together: a diffusers folder for `Hand1000Pipeline.from_pretrained`."""
     from hand1000.devices import best_device
@@ -29,15 +34,23 @@ def train_unet(
         layer = GestureFusion.from_pretrained(work.read(fusion))
         base = load_base_model(base_model, best_device())
         unet, history = train(
-            base, data.latents, load_embeddings([work.read(part) for part in embeddings], data.file_names),
-            double_fusion(data.empty_embedding, layer, settings.stage2.lambda_).detach(), settings.stage3,
-            seed=settings.seed, checkpoint=work.checkpoint, report=work.report,
+            base,
+            data.latents,
+            load_embeddings([work.read(part) for part in embeddings], data.file_names),
+            double_fusion(data.empty_embedding, layer, settings.stage2.lambda_).detach(),
+            settings.stage3,
+            seed=settings.seed,
+            checkpoint=work.checkpoint,
+            report=work.report,
         )
         build_pipeline(base, unet=unet, fusion=layer, **defaults).save_pretrained(work.out)
         write_jsonl(work.out / "history.jsonl", history)
 
     return produce(
-        "train_unet", root=root, run=run, build=build,
+        "train_unet",
+        root=root,
+        run=run,
+        build=build,
         inputs={
             "prepared": prepared,
             "fusion": fusion,

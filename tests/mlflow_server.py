@@ -39,7 +39,10 @@ def serving(command: list[str], health: str, log: Path, environment: Mapping[str
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with open(log, "w") as output:
         process = subprocess.Popen(
-            command, stdout=output, stderr=output, env={**os.environ, "PATH": path, **(environment or {})},
+            command,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PATH": path, **(environment or {})},
             start_new_session=True,
         )
         try:

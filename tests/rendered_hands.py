@@ -50,8 +50,14 @@ def image_set(folder: Path, pictures: Sequence[Rendered]) -> list[ImageRecord]:
         Image.fromarray(picture.pixels).save(folder / name)
         records.append(
             ImageRecord(
-                file_name=name, text="a hand", caption="a hand", captioner="test", gesture=picture.gesture,
-                user_id=str(index), bbox=picture.box, source="0" * 64,
+                file_name=name,
+                text="a hand",
+                caption="a hand",
+                captioner="test",
+                gesture=picture.gesture,
+                user_id=str(index),
+                bbox=picture.box,
+                source="0" * 64,
             )
         )
     write_metadata(folder, records)

@@ -48,12 +48,25 @@ def inputs_file(server: ChatServer, tmp_path_factory: pytest.TempPathFactory) ->
 
 def start(inputs_file: Path, root: Path, shards: int) -> subprocess.Popen[str]:
     command = [
-        str(PYFLYTE), "run", "workflows/build_dataset.py", "build_dataset", "--inputs-file", str(inputs_file),
-        "--root", str(root), "--shards", str(shards),
+        str(PYFLYTE),
+        "run",
+        "workflows/build_dataset.py",
+        "build_dataset",
+        "--inputs-file",
+        str(inputs_file),
+        "--root",
+        str(root),
+        "--shards",
+        str(shards),
     ]
     environment = {**os.environ, "HAND1000_ENDPOINT_KEY": KEY, "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
     )
 
@@ -128,9 +141,7 @@ def test_killed_while_captioning_it_goes_on_and_captions_no_image_twice(resumed:
         assert len(lines) == count and all(line["captioner"].startswith("blip2 ") for line in lines)
 
 
-def test_every_caption_was_put_to_the_server_twice_and_its_noise_refused(
-    resumed: Resumed, server: ChatServer
-) -> None:
+def test_every_caption_was_put_to_the_server_twice_and_its_noise_refused(resumed: Resumed, server: ChatServer) -> None:
     assert [sorted(body["temperature"] for body in resumed.asked).count(heat) for heat in (0, 0.3)] == [4 * 9] * 2
     assert {body["model"] for body in resumed.asked} == {server.model} and set(server.statuses) == {200}
     card = (resumed.published / "README.md").read_text()

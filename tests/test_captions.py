@@ -73,9 +73,15 @@ def test_other_gestures_are_taken_out_with_the_words_that_led_to_them(caption, l
 @pytest.mark.parametrize(
     "caption",
     [
-        "a man standing next to a stop sign", "a woman holding up a phone", "a man wearing a heart shirt",
-        "a man making a phone call", "a man holding a sign", "a man with one finger on the keyboard",
-        "a woman with a peace sign tattoo", "a man raising his hand", "two people and a dog",
+        "a man standing next to a stop sign",
+        "a woman holding up a phone",
+        "a man wearing a heart shirt",
+        "a man making a phone call",
+        "a man holding a sign",
+        "a man with one finger on the keyboard",
+        "a woman with a peace sign tattoo",
+        "a man raising his hand",
+        "two people and a dog",
     ],
 )
 def test_what_is_no_gesture_stays(caption):

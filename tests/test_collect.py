@@ -31,8 +31,13 @@ class Counting:
 
 def collect(root: str, names: list[str], captioner: Counting) -> list[str]:
     return collect_captions(
-        captioner, [Path(name) for name in names], [f"digest-{name}" for name in names], [None] * len(names),
-        ledger=open_store(root).ledger("captions", "key"), batch_size=2, progress=lambda *_: None,
+        captioner,
+        [Path(name) for name in names],
+        [f"digest-{name}" for name in names],
+        [None] * len(names),
+        ledger=open_store(root).ledger("captions", "key"),
+        batch_size=2,
+        progress=lambda *_: None,
     )
 
 

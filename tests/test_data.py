@@ -458,9 +458,7 @@ def test_a_published_data_set_keeps_its_division(tmp_path):
 
 
 def prepare(root: Path, out: Path, max_unusable: float = 0.0, seed: int = 1, **kwargs):
-    return prepare_image_sets(
-        select(root, 12, 4), out, resolution=16, max_unusable=max_unusable, seed=seed, **kwargs
-    )
+    return prepare_image_sets(select(root, 12, 4), out, resolution=16, max_unusable=max_unusable, seed=seed, **kwargs)
 
 
 def test_the_image_sets_hold_what_was_chosen(divided, tmp_path):

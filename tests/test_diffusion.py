@@ -24,8 +24,13 @@ from tests.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, DyingCheckpoint, Kil
 DEFAULT = load_settings("default")
 STAGE2 = DEFAULT.stage2.model_copy(
     update={
-        "fusion_steps": 6, "fusion_batch_size": 2, "fusion_learning_rate": 1e-2, "refine_steps": 3,
-        "refine_batch_size": 2, "refine_learning_rate": 1e-2, "checkpoint_every": 2,
+        "fusion_steps": 6,
+        "fusion_batch_size": 2,
+        "fusion_learning_rate": 1e-2,
+        "refine_steps": 3,
+        "refine_batch_size": 2,
+        "refine_learning_rate": 1e-2,
+        "checkpoint_every": 2,
     }
 )
 STAGE3 = DEFAULT.stage3.model_copy(
@@ -111,8 +116,15 @@ def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_pat
     def losses(learning_rate: float) -> float:
         changes = {"fusion_steps": 40, "lambda_": 0.0, "fusion_learning_rate": learning_rate}
         fusion, history = train_fusion(
-            base, latents, text, feature, "four", STAGE2.model_copy(update=changes), seed=0,
-            checkpoint=DyingCheckpoint(tmp_path / f"{learning_rate}"), report=quiet,
+            base,
+            latents,
+            text,
+            feature,
+            "four",
+            STAGE2.model_copy(update=changes),
+            seed=0,
+            checkpoint=DyingCheckpoint(tmp_path / f"{learning_rate}"),
+            report=quiet,
         )
         assert torch.equal(fusion.feature, feature)
         return sum(row["loss"] for row in history)
@@ -143,8 +155,14 @@ def refine(data, span: slice, checkpoint: DyingCheckpoint, **changes):
     latents, text, _ = data
     keys = [f"{index}.png" for index in range(IMAGES)]
     return refine_embeddings(
-        tiny_base(), latents[span], text[span], keys[span], STAGE2.model_copy(update=changes), seed=0,
-        checkpoint=checkpoint, report=quiet,
+        tiny_base(),
+        latents[span],
+        text[span],
+        keys[span],
+        STAGE2.model_copy(update=changes),
+        seed=0,
+        checkpoint=checkpoint,
+        report=quiet,
     )
 
 
@@ -250,7 +268,13 @@ def test_without_fusion_it_is_stable_diffusion() -> None:
     base = tiny_base()
     noise = torch.randn(1, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(5))
     stock = StableDiffusionPipeline(
-        base.vae, base.text_encoder, base.tokenizer, base.unet, base.scheduler, None, None,
+        base.vae,
+        base.text_encoder,
+        base.tokenizer,
+        base.unet,
+        base.scheduler,
+        None,
+        None,
         requires_safety_checker=False,
     )
     stock.set_progress_bar_config(disable=True)
@@ -278,9 +302,7 @@ def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
     def run(out: Path, checkpoint: DyingCheckpoint) -> list[int]:
         out.mkdir()
         done: list[int] = []
-        draw(
-            pipeline, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count)
-        )
+        draw(pipeline, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count))
         return done
 
     assert run(tmp_path / "whole", DyingCheckpoint(tmp_path / "a")) == [2, 4, 6]

@@ -167,9 +167,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _evaluation(source: str, sha256: str) -> EvaluationSettings:
-    return EvaluationSettings(
-        feature_extractor=source, feature_extractor_sha256=sha256, min_detection_confidence=0.5
-    )
+    return EvaluationSettings(feature_extractor=source, feature_extractor_sha256=sha256, min_detection_confidence=0.5)
 
 
 def test_inception_is_loaded_from_a_file_with_its_digest_only(stand_in: Path, tmp_path: Path) -> None:
@@ -277,13 +275,19 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Observatio
 
 def _measure(real: Path | Observations, fake: Path | Observations, gesture: str = "call", **others: object) -> Metrics:
     return measure(
-        real, fake, gesture=gesture, extractor=SmallExtractor.from_pretrained(),
-        classifier=GestureClassifier.from_pretrained(), min_detection_confidence=0.5, seed=1, **others,
+        real,
+        fake,
+        gesture=gesture,
+        extractor=SmallExtractor.from_pretrained(),
+        classifier=GestureClassifier.from_pretrained(),
+        min_detection_confidence=0.5,
+        seed=1,
+        **others,
     )
 
 
 def test_each_picture_is_judged_and_those_without_a_hand_count(
-    observed: tuple[Path, Observations, Path, Observations]
+    observed: tuple[Path, Observations, Path, Observations],
 ) -> None:
     _, real, _, fake = observed
     metrics = _measure(real, fake)
@@ -303,7 +307,7 @@ def test_each_picture_is_judged_and_those_without_a_hand_count(
 
 
 def test_crops_are_features_of_the_hands_in_their_pictures(
-    observed: tuple[Path, Observations, Path, Observations]
+    observed: tuple[Path, Observations, Path, Observations],
 ) -> None:
     extractor = SmallExtractor.from_pretrained()
     _, real, _, fake = observed

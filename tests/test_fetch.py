@@ -88,9 +88,7 @@ def silent(what: str):
 
 
 def get(server: FileServer, out: Path, *gestures: str, size: str = "full", version: int = 2, progress=silent) -> None:
-    fetch_hagrid(
-        out, gestures or ("four",), version=version, size=size, base_url=server.url, progress=progress
-    )
+    fetch_hagrid(out, gestures or ("four",), version=version, size=size, base_url=server.url, progress=progress)
 
 
 def there(out: Path) -> dict[str, bytes]:

@@ -31,7 +31,13 @@ def rendered() -> tuple[Rendered, ...]:
 
 def _record(name: str, bbox: tuple[float, float, float, float] | None) -> ImageRecord:
     return ImageRecord(
-        file_name=name, text="a hand", caption="a hand", captioner="test", gesture="palm", user_id="u", bbox=bbox,
+        file_name=name,
+        text="a hand",
+        caption="a hand",
+        captioner="test",
+        gesture="palm",
+        user_id="u",
+        bbox=bbox,
         source="0" * 64,
     )
 
@@ -75,9 +81,7 @@ def test_shards_of_an_image_set_give_the_bits_of_the_whole(rendered: tuple[Rende
     )
     assert steps == [(index + 1, len(records)) for index in range(len(records))]
     assert whole.found.all() and whole.file_names == tuple(record.file_name for record in records)
-    shards = [
-        detect_in_image_set(tmp_path, records[start::3], min_detection_confidence=0.5) for start in (1, 0, 2)
-    ]
+    shards = [detect_in_image_set(tmp_path, records[start::3], min_detection_confidence=0.5) for start in (1, 0, 2)]
     assert _equal(Landmarks.concatenate(shards), whole)
     features = [
         mean_feature(part, gesture="palm", kind="normalised", max_missed=0.0)

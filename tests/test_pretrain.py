@@ -13,9 +13,7 @@ from hand1000.diffusion.pretrain_settings import PretrainSettings, TrainingLengt
 from hand1000.diffusion.small_base import build_tokenizer
 from tests.tiny_models import DyingCheckpoint, Killed
 
-LENGTH = TrainingLength(
-    steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2
-)
+LENGTH = TrainingLength(steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2)
 SETTINGS = PretrainSettings(
     seed=0, images=100, gesture_images=0, max_tilt=180, caption_dropout=0.5, autoencoder=LENGTH, base=LENGTH
 )
@@ -91,7 +89,8 @@ def test_the_set_is_shown_mirrored_too_under_the_other_hand(tmp_path: Path) -> N
     assert sides[2:] == [not side for side in sides[:2]]
     words, others = captions[0].split(), captions[2].split()
     assert [pair for pair in zip(words, others, strict=True) if pair[0] != pair[1]] in (
-        [("left", "right")], [("right", "left")]
+        [("left", "right")],
+        [("right", "left")],
     )
 
 

@@ -25,7 +25,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     CLIPModel(
         CLIPConfig(
             text_config=small | {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "eos_token_id": 2},
-            vision_config=small | {"image_size": 16, "patch_size": 8}, projection_dim=8,
+            vision_config=small | {"image_size": 16, "patch_size": 8},
+            projection_dim=8,
         )
     ).save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)

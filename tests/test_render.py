@@ -68,8 +68,15 @@ def test_layout_and_annotations_are_those_of_hagrid(rendered: tuple[Path, Path])
 def test_pictures_depend_on_seed_split_gesture_and_index_only(rendered: tuple[Path, Path], tmp_path: Path) -> None:
     root, _ = rendered
     more = {"palm": {"train": 3}}
-    render_dataset(tmp_path / "set", more, seed=3, size=SIZE, cache=tmp_path / "cache", workers=1,
-                   progress=lambda done, total: None)
+    render_dataset(
+        tmp_path / "set",
+        more,
+        seed=3,
+        size=SIZE,
+        cache=tmp_path / "cache",
+        workers=1,
+        progress=lambda done, total: None,
+    )
     fewer, greater = _records(root, "train", "palm"), _records(tmp_path / "set", "train", "palm")
     assert list(greater)[:2] == list(fewer)
     for stem, record in fewer.items():
@@ -118,8 +125,10 @@ def test_the_cache_spares_rendering_and_resumes(
 def test_what_determines_a_picture_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
     base = dataset._Task(1, "train", "palm", 0, 64)
     others = [
-        dataset._Task(2, "train", "palm", 0, 64), dataset._Task(1, "val", "palm", 0, 64),
-        dataset._Task(1, "train", "fist", 0, 64), dataset._Task(1, "train", "palm", 1, 64),
+        dataset._Task(2, "train", "palm", 0, 64),
+        dataset._Task(1, "val", "palm", 0, 64),
+        dataset._Task(1, "train", "fist", 0, 64),
+        dataset._Task(1, "train", "palm", 1, 64),
         dataset._Task(1, "train", "palm", 0, 128),
     ]
     keys = {base.key, *(task.key for task in others)}
@@ -201,8 +210,10 @@ def test_captions_hold_only_words_of_the_vocabulary() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         seen = captions.Attributes(
-            str(rng.choice(["left", "right"])), str(rng.choice(list(captions.SKINS))),
-            str(rng.choice(list(captions.SLEEVES))), str(rng.choice(list(captions.WALLS))),
+            str(rng.choice(["left", "right"])),
+            str(rng.choice(list(captions.SKINS))),
+            str(rng.choice(list(captions.SLEEVES))),
+            str(rng.choice(list(captions.WALLS))),
             str(rng.choice(list(captions.LIGHTS))),
         )
         caption = captions.describe(seen, rng)
@@ -230,6 +241,11 @@ def test_faulty_arguments_are_named(counts: dict, size: int, fault: str, tmp_pat
 
 def test_importing_the_renderer_is_cheap() -> None:
     code = "import sys, hand1000.data.render; print([m for m in ('mitsuba', 'skimage', 'scipy') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     assert done.stdout.strip() == "[]"

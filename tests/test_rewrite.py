@@ -181,8 +181,15 @@ def test_transformers_llama_answers_chats_in_batches(tmp_path: Path) -> None:
     torch.manual_seed(0)
     LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(vocab), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=4096, bos_token_id=1, eos_token_id=2,
+            vocab_size=len(vocab),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=4096,
+            bos_token_id=1,
+            eos_token_id=2,
         )
     ).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

@@ -500,8 +500,7 @@ def test_nothing_of_a_process_stays_in_the_temporary_folder(s3_root, tmp_path, m
 def test_the_scratch_of_a_killed_process_is_removed_and_that_of_a_living_one_kept(tmp_path):
     root = str(tmp_path / "root")
     children = [
-        subprocess.Popen([sys.executable, "-c", CHILD, root, "60"], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", CHILD, root, "60"], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     living, dead = (Path(child.stdout.readline().strip()) for child in children)
     assert living.is_dir() and dead.is_dir()

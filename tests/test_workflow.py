@@ -36,8 +36,15 @@ def inputs_file(folder: Path) -> Path:
 
 def command(folder: Path, *overrides: str) -> list[str]:
     return [
-        str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(inputs_file(folder)),
-        "--root", str(folder / "root"), *overrides,
+        str(PYFLYTE),
+        "run",
+        "workflows/train_gesture.py",
+        "train_gesture",
+        "--inputs-file",
+        str(inputs_file(folder)),
+        "--root",
+        str(folder / "root"),
+        *overrides,
     ]
 
 
@@ -53,7 +60,11 @@ def weights(folder: Path) -> str:
 def kill_at(folder: Path, line: str) -> None:
     """Start the job and kill -9 its process group as soon as it says `line`."""
     with subprocess.Popen(
-        command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        command(folder),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
     ) as process:
         assert process.stderr is not None

@@ -33,18 +33,36 @@ def save_blip2(folder: Path) -> Path:
     image = tokenizer.convert_tokens_to_ids("<image>")
     config = Blip2Config(
         vision_config=Blip2VisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=16,
             patch_size=8,
         ).to_dict(),
         qformer_config=Blip2QFormerConfig(
-            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-            num_attention_heads=2, encoder_hidden_size=16, cross_attention_frequency=1,
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            encoder_hidden_size=16,
+            cross_attention_frequency=1,
         ).to_dict(),
         text_config=OPTConfig(
-            vocab_size=len(tokenizer), hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2,
-            word_embed_proj_dim=16, max_position_embeddings=128, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            ffn_dim=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            word_embed_proj_dim=16,
+            max_position_embeddings=128,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
         ).to_dict(),
-        num_query_tokens=4, image_token_index=image,
+        num_query_tokens=4,
+        image_token_index=image,
     )
     torch.manual_seed(0)
     Blip2ForConditionalGeneration(config).save_pretrained(folder)
@@ -67,16 +85,33 @@ def save_paligemma(folder: Path) -> Path:
     image, words = tokenizer.convert_tokens_to_ids("<image>"), len(tokenizer) + 1200
     config = PaliGemmaConfig(
         vision_config=SiglipVisionConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16,
-            patch_size=8, projection_dim=16,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=8,
+            projection_dim=16,
         ).to_dict(),
         text_config=GemmaConfig(
-            vocab_size=words, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=8, max_position_embeddings=128, bos_token_id=1, eos_token_id=2,
-            pad_token_id=0, tie_word_embeddings=False,
+            vocab_size=words,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            max_position_embeddings=128,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            tie_word_embeddings=False,
         ).to_dict(),
         # Tied to the words read, a random model only repeats the last one.
-        image_token_index=image, projection_dim=16, hidden_size=16, tie_word_embeddings=False,
+        image_token_index=image,
+        projection_dim=16,
+        hidden_size=16,
+        tie_word_embeddings=False,
     )
     torch.manual_seed(0)
     PaliGemmaForConditionalGeneration(config).save_pretrained(folder)
@@ -99,15 +134,26 @@ def save_vit_gpt2(folder: Path) -> Path:
     torch.manual_seed(0)
     encoder = ViTModel(
         ViTConfig(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=16,
             patch_size=8,
         ),
         add_pooling_layer=False,
     )
     decoder = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=128, bos_token_id=1, eos_token_id=2,
-            add_cross_attention=True, is_decoder=True,
+            vocab_size=len(tokenizer),
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            n_positions=128,
+            bos_token_id=1,
+            eos_token_id=2,
+            add_cross_attention=True,
+            is_decoder=True,
         )
     )
     VisionEncoderDecoderModel(encoder=encoder, decoder=decoder).save_pretrained(folder)

@@ -22,20 +22,35 @@ def tiny_base() -> BaseModel:
     tokenizer = build_tokenizer(TEXTS)
     tokenizer.model_max_length = TOKENS
     vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(8, 8, 8), layers_per_block=1, norm_num_groups=4, sample_size=4 * LATENT,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=4 * LATENT,
     )
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=1,
-            num_attention_heads=2, max_position_embeddings=TOKENS, bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
         )
     )
     unet = UNet2DConditionModel(
-        sample_size=LATENT, block_out_channels=(8, 16), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=1, norm_num_groups=4,
-        attention_head_dim=2, cross_attention_dim=WIDTH,
+        sample_size=LATENT,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=WIDTH,
     )
     for module in (vae, text_encoder, unet):
         module.requires_grad_(False).eval()
@@ -46,7 +61,13 @@ def save_tiny_base(folder: Path) -> Path:
     """The same as a diffusers folder."""
     base = tiny_base()
     StableDiffusionPipeline(
-        base.vae, base.text_encoder, base.tokenizer, base.unet, base.scheduler, None, None,
+        base.vae,
+        base.text_encoder,
+        base.tokenizer,
+        base.unet,
+        base.scheduler,
+        None,
+        None,
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
@@ -57,8 +78,14 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     base = tiny_base()
     torch.manual_seed(seed)
     Hand1000Pipeline(
-        base.vae, base.text_encoder, base.tokenizer, UNet2DConditionModel.from_config(base.unet.config),
-        base.scheduler, mu=0.6, guidance_scale=2.0, num_inference_steps=2,
+        base.vae,
+        base.text_encoder,
+        base.tokenizer,
+        UNet2DConditionModel.from_config(base.unet.config),
+        base.scheduler,
+        mu=0.6,
+        guidance_scale=2.0,
+        num_inference_steps=2,
     ).save_pretrained(folder)
     return folder
 

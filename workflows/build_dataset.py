@@ -1,6 +1,6 @@
 """A data set of one gesture: selected, cropped, captioned, completed, measured and published.
 
-    pyflyte run workflows/build_dataset.py build_dataset --inputs-file workflows/configs/dataset.yaml
+pyflyte run workflows/build_dataset.py build_dataset --inputs-file workflows/configs/dataset.yaml
 """
 
 from functools import partial
@@ -29,14 +29,18 @@ def build_dataset(
         settings: the captioners, the completion and what measures them.
     """
     dataset = prepare_data(
-        gesture=gesture, images=images, data=data, base_model=base_model, settings=settings.data,
-        seed=settings.seed, run="", root=root,
+        gesture=gesture,
+        images=images,
+        data=data,
+        base_model=base_model,
+        settings=settings.data,
+        seed=settings.seed,
+        run="",
+        root=root,
     )
     job = number_jobs(settings=settings, shards=shards)
     captions = map_task(partial(caption_job, dataset=dataset, settings=settings, shards=shards, root=root))(job=job)
-    completed = map_task(
-        partial(complete_job, gesture=gesture, settings=settings, base_model=base_model, root=root)
-    )(captions=captions)
-    return publish(
-        dataset=dataset, completed=completed, gesture=gesture, settings=settings, shards=shards, root=root
+    completed = map_task(partial(complete_job, gesture=gesture, settings=settings, base_model=base_model, root=root))(
+        captions=captions
     )
+    return publish(dataset=dataset, completed=completed, gesture=gesture, settings=settings, shards=shards, root=root)

@@ -1,6 +1,6 @@
 """The small base model that ships, from nothing: hours on two cores, in as many goes as need be.
 
-    pyflyte run workflows/pretrain_base.py pretrain_base --inputs-file workflows/configs/pretrain.yaml
+pyflyte run workflows/pretrain_base.py pretrain_base --inputs-file workflows/configs/pretrain.yaml
 """
 
 from flytekit import workflow

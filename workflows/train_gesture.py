@@ -1,6 +1,6 @@
 """One gesture, from images to a registered model.
 
-    pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml
+pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml
 """
 
 from functools import partial
@@ -37,8 +37,14 @@ def train_gesture(
     run = open_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
     shard = number_shards(shards=shards)
     dataset = prepare_data(
-        gesture=gesture, images=images, data=data, base_model=base_model, settings=settings.data, seed=settings.seed,
-        run=run, root=root,
+        gesture=gesture,
+        images=images,
+        data=data,
+        base_model=base_model,
+        settings=settings.data,
+        seed=settings.seed,
+        run=run,
+        root=root,
     )
     captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
 
@@ -51,41 +57,89 @@ def train_gesture(
     # Stage II: the fusion, then each image's embedding.
     prepared = encode_data(dataset=dataset, captions=captions, base_model=base_model, run=run, root=root)
     fusion = train_fusion(
-        prepared=prepared, feature=feature, base_model=base_model, gesture=gesture, settings=settings.stage2,
-        seed=settings.seed, run=run, root=root,
+        prepared=prepared,
+        feature=feature,
+        base_model=base_model,
+        gesture=gesture,
+        settings=settings.stage2,
+        seed=settings.seed,
+        run=run,
+        root=root,
     )
     embeddings = map_task(
         partial(
-            refine_embeddings, prepared=prepared, fusion=fusion, base_model=base_model, shards=shards,
-            settings=settings.stage2, seed=settings.seed, run=run, root=root,
+            refine_embeddings,
+            prepared=prepared,
+            fusion=fusion,
+            base_model=base_model,
+            shards=shards,
+            settings=settings.stage2,
+            seed=settings.seed,
+            run=run,
+            root=root,
         )
     )(shard=shard)
 
     # Stage III: the UNet.
     model = train_unet(
-        prepared=prepared, fusion=fusion, embeddings=embeddings, base_model=base_model, settings=settings, run=run,
+        prepared=prepared,
+        fusion=fusion,
+        embeddings=embeddings,
+        base_model=base_model,
+        settings=settings,
+        run=run,
         root=root,
     )
 
     # The same prompts and seeds for both, measured against the held-out images.
     base_images = map_task(
         partial(
-            draw_base, base_model=base_model, dataset=dataset, captions=captions, shards=shards,
-            settings=settings.generation, seed=settings.seed, run=run, root=root,
+            draw_base,
+            base_model=base_model,
+            dataset=dataset,
+            captions=captions,
+            shards=shards,
+            settings=settings.generation,
+            seed=settings.seed,
+            run=run,
+            root=root,
         )
     )(shard=shard)
     tuned_images = map_task(
         partial(
-            draw_tuned, model=model, dataset=dataset, captions=captions, shards=shards,
-            settings=settings.generation, seed=settings.seed, run=run, root=root,
+            draw_tuned,
+            model=model,
+            dataset=dataset,
+            captions=captions,
+            shards=shards,
+            settings=settings.generation,
+            seed=settings.seed,
+            run=run,
+            root=root,
         )
     )(shard=shard)
     evaluation = evaluate(
-        dataset=dataset, base_images=base_images, tuned_images=tuned_images, gesture=gesture,
-        settings=settings.evaluation, seed=settings.seed, run=run, root=root,
+        dataset=dataset,
+        base_images=base_images,
+        tuned_images=tuned_images,
+        gesture=gesture,
+        settings=settings.evaluation,
+        seed=settings.seed,
+        run=run,
+        root=root,
     )
     return register(
-        dataset=dataset, feature=feature, fusion=fusion, embeddings=embeddings, model=model, base_images=base_images,
-        tuned_images=tuned_images, evaluation=evaluation, gesture=gesture, base_model=base_model, settings=settings,
-        run=run, root=root,
+        dataset=dataset,
+        feature=feature,
+        fusion=fusion,
+        embeddings=embeddings,
+        model=model,
+        base_images=base_images,
+        tuned_images=tuned_images,
+        evaluation=evaluation,
+        gesture=gesture,
+        base_model=base_model,
+        settings=settings,
+        run=run,
+        root=root,
     )

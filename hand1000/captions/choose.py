@@ -12,7 +12,10 @@ def captioner_of(settings: CaptionerSettings) -> Captioner:
     from hand1000.captions.vision import VisionCaptioner
 
     return VisionCaptioner(
-        settings.kind, settings.source, batch_size=settings.batch_size, max_new_tokens=settings.max_new_tokens,
+        settings.kind,
+        settings.source,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
         num_beams=settings.num_beams,
     )
 

@@ -33,7 +33,7 @@ def captions_page(gesture: str, table: str, rows: Sequence[tuple[Path, Sequence[
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        'style-src \'unsafe-inline\'">'
+        "style-src 'unsafe-inline'\">"
         f"<title>Captions of {escape(gesture)}</title><style>{_STYLE}</style>"
         f"<h1>Captions of {escape(gesture)}</h1><pre>{escape(table)}</pre>{''.join(articles)}</html>"
     )

@@ -91,12 +91,14 @@ def _load_blip2(folder: Path, options: dict[str, Any]) -> tuple[Callable[[list],
 
     model = Blip2ForConditionalGeneration.from_pretrained(folder, **options)
     processor = Blip2Processor(
-        BlipImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder),
+        BlipImageProcessorPil.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
         num_query_tokens=model.config.num_query_tokens,
     )
     return (
         lambda pictures: processor(images=pictures, text=[""] * len(pictures), return_tensors="pt"),
-        processor.tokenizer, model,
+        processor.tokenizer,
+        model,
     )
 
 

@@ -41,7 +41,10 @@ class EndpointWriter:
 
         session = requests.Session()
         retry = Retry(
-            _TRIES, backoff_factor=0.5, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None,
+            _TRIES,
+            backoff_factor=0.5,
+            status_forcelist=(429, 500, 502, 503, 504),
+            allowed_methods=None,
             raise_on_status=False,
         )
         for scheme in ("http://", "https://"):
@@ -64,7 +67,10 @@ class EndpointWriter:
 
         # A second answer by the same draw would be the first one again.
         body = {
-            "model": self.model, "messages": list(chat), "max_tokens": MAX_NEW_TOKENS, "seed": attempt,
+            "model": self.model,
+            "messages": list(chat),
+            "max_tokens": MAX_NEW_TOKENS,
+            "seed": attempt,
             "temperature": 0.3 * attempt,
         }
         try:

@@ -72,8 +72,12 @@ def check_source(source: Source, gesture: str, progress: Callable[[int], None]) 
                         problems.pass_over(gesture, item.file, reason)
                 progress(counts["pictures"])
     return SourceReport(
-        gesture=gesture, people=len(people), divided=test is not None, unusable=tuple(problems.unusable),
-        warnings=tuple(problems.warnings), **counts,
+        gesture=gesture,
+        people=len(people),
+        divided=test is not None,
+        unusable=tuple(problems.unusable),
+        warnings=tuple(problems.warnings),
+        **counts,
     )
 
 

@@ -229,9 +229,7 @@ def _unpack_file(archive: _Archive, whole: Path, gestures: Sequence[str], out: P
         ) from error
 
 
-def _unpack(
-    archive: _Archive, file: IO[bytes] | HttpFile, gestures: Sequence[str], out: Path, show: Progress
-) -> None:
+def _unpack(archive: _Archive, file: IO[bytes] | HttpFile, gestures: Sequence[str], out: Path, show: Progress) -> None:
     with zipfile.ZipFile(file) as members:
         targets = {}
         for info in members.infolist():

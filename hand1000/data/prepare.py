@@ -101,7 +101,10 @@ def prepare_image_sets(
         counts[name] = len(records)
     filtered = dict(selection.filtered) | ({"hand not found by MediaPipe": work.refused} if check else {})
     return PreparationReport(
-        train=counts["train"], test=counts["test"], unusable=tuple(unusable), warnings=tuple(warnings),
+        train=counts["train"],
+        test=counts["test"],
+        unusable=tuple(unusable),
+        warnings=tuple(warnings),
         filtered=filtered,
     )
 

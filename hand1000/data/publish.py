@@ -81,10 +81,13 @@ def data_card(
         "in both.",
         "The licence is that of the source: HaGRID is under a variant of CC BY-SA 4.0; rendered hands are Apache-2.0.",
         f"## Captioners\n\n{quality_table(quality)}\n\nThe first one's captions are published.",
-        "## Completion\n\n" + "\n".join(
-            [*(f"- by {name}: {count}" for name, count in sorted(by.items())),
-             *(f"- refused: {fault}: {count}" for fault, count in sorted(faults.items())),
-             *([f"- shortened to fit the text encoder: {shortened}"] if shortened else [])]
+        "## Completion\n\n"
+        + "\n".join(
+            [
+                *(f"- by {name}: {count}" for name, count in sorted(by.items())),
+                *(f"- refused: {fault}: {count}" for fault, count in sorted(faults.items())),
+                *([f"- shortened to fit the text encoder: {shortened}"] if shortened else []),
+            ]
         ),
     ]
     if any(report.filtered.values()):

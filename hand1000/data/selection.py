@@ -74,15 +74,25 @@ def select_images(
     spares = SPARES if filters.min_overlap else 0.0
     try:
         chosen = choose(
-            fit(train), None if test is None else fit(test), num_train=num_train, num_test=num_test, spares=spares,
-            seed=seed, name=f"{source.address}: {gesture}",
+            fit(train),
+            None if test is None else fit(test),
+            num_train=num_train,
+            num_test=num_test,
+            spares=spares,
+            seed=seed,
+            name=f"{source.address}: {gesture}",
         )
     except Hand1000Error as error:
         said = [*fit.told(), *problems.warnings, *(f"{one.file}: {one.reason}" for one in problems.unusable)]
         raise Hand1000Error(f"{error}{f' ({len(said)} passed over, the first: {said[0]})' if said else ''}") from error
     return Selection(
-        source, chosen.train, chosen.test, num_train, num_test,
-        warnings=(*chosen.warnings, *fit.told(), *problems.warnings), unusable=tuple(problems.unusable),
+        source,
+        chosen.train,
+        chosen.test,
+        num_train,
+        num_test,
+        warnings=(*chosen.warnings, *fit.told(), *problems.warnings),
+        unusable=tuple(problems.unusable),
         filtered=tuple(fit.counts.items()),
     )
 

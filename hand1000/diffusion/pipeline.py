@@ -155,8 +155,15 @@ def build_pipeline(
             # also give equal models different digests.
             part.register_to_config(_name_or_path="")
     pipeline = Hand1000Pipeline(
-        base.vae, base.text_encoder, base.tokenizer, unet, base.scheduler, fusion,
-        mu=mu, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps,
+        base.vae,
+        base.text_encoder,
+        base.tokenizer,
+        unet,
+        base.scheduler,
+        fusion,
+        mu=mu,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
     )
     return pipeline.to(base.unet.device)
 

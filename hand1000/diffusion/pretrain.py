@@ -143,7 +143,10 @@ def train_base(
     def loss_at(step: int) -> torch.Tensor:
         indices = shuffled_batch(len(latents), batch_size, step, settings.seed, "base")
         noise, _ = noise_and_timesteps(
-            tuple(latents.shape[1:]), settings.seed, "base", [(step, place) for place in range(batch_size)],
+            tuple(latents.shape[1:]),
+            settings.seed,
+            "base",
+            [(step, place) for place in range(batch_size)],
             scheduler.config.num_train_timesteps,
         )
         timesteps = middling_timesteps(batch_size, scheduler.config.num_train_timesteps, settings.seed, "base", step)

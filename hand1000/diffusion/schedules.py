@@ -11,7 +11,9 @@ LEAST_SHARE = 0.05
 """Of the peak learning rate, at a cosine's last step."""
 
 
-def learning_rate_at(step: int, *, peak: float, steps: int, warmup_steps: int, decay: Literal["constant", "cosine"]) -> float:
+def learning_rate_at(
+    step: int, *, peak: float, steps: int, warmup_steps: int, decay: Literal["constant", "cosine"]
+) -> float:
     """The learning rate of step `step` of `steps`, counted from 0.
 
     Args:

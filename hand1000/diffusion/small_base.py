@@ -160,6 +160,10 @@ def build_scheduler():
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1, timestep_spacing="trailing",
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        timestep_spacing="trailing",
     )

@@ -58,7 +58,10 @@ def train_fusion(
     while step < settings.fusion_steps:
         batch = shuffled_batch(len(latents), settings.fusion_batch_size, step, seed, "fusion")
         noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]), seed, "fusion", [(step, place) for place in range(len(batch))],
+            tuple(latents.shape[1:]),
+            seed,
+            "fusion",
+            [(step, place) for place in range(len(batch))],
             base.scheduler.config.num_train_timesteps,
         )
         h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_)
@@ -131,7 +134,10 @@ def _refine_batch(
     latents, losses = latents.to(device), []
     for step in range(settings.refine_steps):
         noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]), seed, "refine", [(key, step) for key in keys],
+            tuple(latents.shape[1:]),
+            seed,
+            "refine",
+            [(key, step) for key in keys],
             base.scheduler.config.num_train_timesteps,
         )
         errors = denoising_errors(
@@ -142,8 +148,6 @@ def _refine_batch(
         optimizer.step()
         losses.append(errors.mean().item())
     return embeddings.detach().cpu(), losses
-
-
 
 
 def save_embeddings(directory: Path, embeddings: torch.Tensor, file_names: list[str]) -> None:

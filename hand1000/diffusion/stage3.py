@@ -51,12 +51,18 @@ def train_unet(
     while step < settings.steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(
-                step, peak=settings.learning_rate, steps=settings.steps, warmup_steps=settings.warmup_steps,
+                step,
+                peak=settings.learning_rate,
+                steps=settings.steps,
+                warmup_steps=settings.warmup_steps,
                 decay=settings.learning_rate_decay,
             )
         batch = shuffled_batch(len(latents), settings.batch_size, step, seed, "unet")
         noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]), seed, "unet", [(step, place) for place in range(len(batch))],
+            tuple(latents.shape[1:]),
+            seed,
+            "unet",
+            [(step, place) for place in range(len(batch))],
             num_train_timesteps,
         )
         if settings.timesteps == "logit_normal":
@@ -64,7 +70,11 @@ def train_unet(
         dropped = torch.rand(len(batch), generator=torch_generator(seed, "unet-dropout", step))
         condition = torch.where((dropped < settings.caption_dropout)[:, None, None], empty_embedding, embeddings[batch])
         loss = denoising_errors(
-            unet, base.scheduler, latents[batch].to(device), condition.to(device), noise.to(device),
+            unet,
+            base.scheduler,
+            latents[batch].to(device),
+            condition.to(device),
+            noise.to(device),
             timesteps.to(device),
         ).mean()
         optimizer.zero_grad(set_to_none=True)

@@ -33,11 +33,15 @@ def save_state(
         history: what was logged so far.
     """
     if tensors:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
-                  directory / "tensors.safetensors")
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
+            directory / "tensors.safetensors",
+        )
     for name, module in (modules or {}).items():
-        save_file({key: value.cpu().contiguous() for key, value in module.state_dict().items()},
-                  directory / f"{name}.safetensors")
+        save_file(
+            {key: value.cpu().contiguous() for key, value in module.state_dict().items()},
+            directory / f"{name}.safetensors",
+        )
     if optimizer is not None:
         moments = {
             f"{index}.{name}": value.cpu().contiguous()

@@ -23,10 +23,22 @@ def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
         Measure("FID-H", base.fid_h, tuned.fid_h, "lower", *hands, f"against {base.hands_real} real hands"),
         Measure("KID-H", _value(base.kid_h), _value(tuned.kid_h), "lower", *hands, _intervals(base.kid_h, tuned.kid_h)),
         Measure("HAND-CONF", base.hand_conf, tuned.hand_conf, "higher", *hands, "of the hands that were found"),
-        Measure("detection rate", base.detection_rate, tuned.detection_rate, "higher", *pictures,
-                _of_real(base.real_detection_rate)),
-        Measure("gesture accuracy", base.gesture_accuracy, tuned.gesture_accuracy, "higher", *pictures,
-                _of_real(base.real_gesture_accuracy)),
+        Measure(
+            "detection rate",
+            base.detection_rate,
+            tuned.detection_rate,
+            "higher",
+            *pictures,
+            _of_real(base.real_detection_rate),
+        ),
+        Measure(
+            "gesture accuracy",
+            base.gesture_accuracy,
+            tuned.gesture_accuracy,
+            "higher",
+            *pictures,
+            _of_real(base.real_gesture_accuracy),
+        ),
     ]
 
 

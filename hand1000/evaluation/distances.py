@@ -1,8 +1,8 @@
 """Distances between two sets of features.
 
-    x, y   features of the real and of the generated images    (n, d), (m, d)
-    mu, S  their mean and covariance, the latter with n - 1    (d,), (d, d)
-    k      the kernel of KID, (x.y/d + 1)^3
+x, y   features of the real and of the generated images    (n, d), (m, d)
+mu, S  their mean and covariance, the latter with n - 1    (d,), (d, d)
+k      the kernel of KID, (x.y/d + 1)^3
 """
 
 from dataclasses import dataclass

@@ -54,7 +54,5 @@ def resize(images: np.ndarray, size: int) -> torch.Tensor:
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
     if pixels.shape[2:] == (size, size):
         return pixels
-    resized = torch.nn.functional.interpolate(
-        pixels, (size, size), mode="bicubic", align_corners=False, antialias=True
-    )
+    resized = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", align_corners=False, antialias=True)
     return resized.clamp(0, 255)

@@ -115,9 +115,7 @@ def measure(
     Raises:
         Hand1000Error: as `observe`; or the two sets were looked at with different means.
     """
-    look = partial(
-        observe, extractor=extractor, min_detection_confidence=min_detection_confidence, progress=progress
-    )
+    look = partial(observe, extractor=extractor, min_detection_confidence=min_detection_confidence, progress=progress)
     real = look(real) if isinstance(real, Path) else real
     fake = look(fake) if isinstance(fake, Path) else fake
     if real.means != fake.means:

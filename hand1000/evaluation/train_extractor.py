@@ -169,16 +169,15 @@ def _standardise(network: SmallNetwork, images: np.ndarray) -> None:
 
 
 @torch.inference_mode()
-def measured(extractor: SmallExtractor, heads: nn.Module, vocabulary: dict[str, list[str]], test: RenderedHands,
-             seed: int) -> dict:
+def measured(
+    extractor: SmallExtractor, heads: nn.Module, vocabulary: dict[str, list[str]], test: RenderedHands, seed: int
+) -> dict:
     """What the heads get right on other people's hands, and how FID and KID grow with each fault."""
     _, targets = _targets(test)
     features = extractor(test.images)
     raw = torch.from_numpy(features) * extractor.network.std + extractor.network.mean
     read = heads(raw)
-    accuracy = {
-        name: round(float((read[name].argmax(1) == targets[name]).float().mean()), 4) for name in vocabulary
-    }
+    accuracy = {name: round(float((read[name].argmax(1) == targets[name]).float().mean()), 4) for name in vocabulary}
     error = float((read["landmarks"].unflatten(1, (21, 2)) - targets["landmarks"]).norm(dim=2).mean())
     half = np.arange(len(features)) % 2 == 0
     images = torch.from_numpy(test.images[~half]).permute(0, 3, 1, 2).float()
@@ -188,16 +187,18 @@ def measured(extractor: SmallExtractor, heads: nn.Module, vocabulary: dict[str, 
             amounts = torch.zeros(len(images), len(FAULTS))
             amounts[:, index] = level
             bad = spoiled(images, amounts, torch_generator(seed, "measure", fault)).round().to(torch.uint8)
-            growth[f"{fault} {level}"] = _distance(
-                features[half], extractor(bad.permute(0, 2, 3, 1).numpy()), seed
-            )
+            growth[f"{fault} {level}"] = _distance(features[half], extractor(bad.permute(0, 2, 3, 1).numpy()), seed)
     return {"accuracy": accuracy, "landmark_error": round(error, 4), "distances": growth}
 
 
 def _distance(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, float]:
     kid = kernel_distance(x, y, numpy_generator(seed, "measure"))
-    return {"fid": round(frechet_distance(x, y), 3), "kid": round(kid.value, 5), "kid_low": round(kid.low, 5),
-            "kid_high": round(kid.high, 5)}
+    return {
+        "fid": round(frechet_distance(x, y), 3),
+        "kid": round(kid.value, 5),
+        "kid_low": round(kid.low, 5),
+        "kid_high": round(kid.high, 5),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -205,8 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--train", type=int, default=80, help="pictures a gesture to learn from, and thrice as many "
-                        "of arbitrary poses")
+    parser.add_argument(
+        "--train", type=int, default=80, help="pictures a gesture to learn from, and thrice as many of arbitrary poses"
+    )
     parser.add_argument("--test", type=int, default=20, help="the same, of other people, to measure on")
     parser.add_argument("--steps", type=int, default=1500)
     chosen = parser.parse_args(arguments)

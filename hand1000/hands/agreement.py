@@ -26,6 +26,4 @@ def overlap_check(min_overlap: float) -> Iterator[Callable[[np.ndarray, "BBox"],
         yield None
         return
     with HandDetector(_CONFIDENCE, max_hands=2) as detector:
-        yield lambda square, bbox: any(
-            box_overlap(hand.box, bbox) >= min_overlap for hand in detector.detect(square)
-        )
+        yield lambda square, bbox: any(box_overlap(hand.box, bbox) >= min_overlap for hand in detector.detect(square))

@@ -133,9 +133,7 @@ def mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_missed: 
         Hand1000Error: no hand at all, or more images without one than `max_missed` allows.
     """
     landmarks = Landmarks.concatenate([landmarks])
-    missed = tuple(
-        name for name, found in zip(landmarks.file_names, landmarks.found, strict=True) if not found
-    )
+    missed = tuple(name for name, found in zip(landmarks.file_names, landmarks.found, strict=True) if not found)
     total, found = len(landmarks), len(landmarks) - len(missed)
     if found == 0 or len(missed) > max_missed * total:
         shown = ", ".join(missed[:_NAMED])

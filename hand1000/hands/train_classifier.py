@@ -139,8 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--train", type=int, default=80, help="pictures a gesture to learn from, and thrice as many "
-                        "of arbitrary poses")
+    parser.add_argument(
+        "--train", type=int, default=80, help="pictures a gesture to learn from, and thrice as many of arbitrary poses"
+    )
     parser.add_argument("--test", type=int, default=20, help="the same, of other people, to measure on")
     chosen = parser.parse_args(arguments)
     train, test = rendered_hands(num_train=chosen.train, num_test=chosen.test, seed=chosen.seed, size=SIZE)

@@ -138,9 +138,7 @@ class ArtifactStore:
 
     def checkpoint(self, task: str, key: str) -> "Checkpoint":
         """The saved state of `task` on the inputs that `key` digests."""
-        return Checkpoint(
-            self._place, f"checkpoints/{_valid(task, _IDENTIFIER, 'task')}/{_valid(key, _KEY, 'key')}"
-        )
+        return Checkpoint(self._place, f"checkpoints/{_valid(task, _IDENTIFIER, 'task')}/{_valid(key, _KEY, 'key')}")
 
     def ledger(self, kind: str, key: str) -> Ledger:
         """The values of one kind that `key` tells from others, such as the captions of one captioner."""

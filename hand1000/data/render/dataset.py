@@ -110,8 +110,14 @@ def _render(task: _Task) -> tuple[bytes, dict[str, Any]]:
         "united_label": None,
         "user_id": person.user_id,
         "hand_landmarks": [np.round(picture.landmarks, 6).tolist()],
-        "meta": {"skin": words.skin, "sleeve": words.sleeve, "wall": words.wall, "light": words.light,
-                 "handedness": words.hand, "renderer_version": version_of(task.gesture)},
+        "meta": {
+            "skin": words.skin,
+            "sleeve": words.sleeve,
+            "wall": words.wall,
+            "light": words.light,
+            "handedness": words.hand,
+            "renderer_version": version_of(task.gesture),
+        },
         "caption": picture.caption,
     }
     return buffer.getvalue(), record

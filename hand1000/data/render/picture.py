@@ -38,8 +38,12 @@ def _placed(mesh: Mesh, posed: PosedHand, move: np.ndarray) -> Mesh:
     """`mesh` turned from the frame of a right hand into the picture's, mirrored for a left hand, moved by `move`."""
     mirror = np.array([-1.0 if posed.mirrored else 1.0, 1.0, 1.0])
     faces = mesh.faces[:, ::-1] if posed.mirrored else mesh.faces
-    return replace(mesh, vertices=mesh.vertices @ posed.rotation.T * mirror + move,
-                   normals=mesh.normals @ posed.rotation.T * mirror, faces=faces)
+    return replace(
+        mesh,
+        vertices=mesh.vertices @ posed.rotation.T * mirror + move,
+        normals=mesh.normals @ posed.rotation.T * mirror,
+        faces=faces,
+    )
 
 
 def _frame(hand: np.ndarray, with_face: bool, rng: np.random.Generator) -> tuple[Camera, np.ndarray]:
@@ -90,8 +94,9 @@ def make_picture(gesture: str, person: Person, rng: np.random.Generator, *, size
     wall_word, light_word = str(rng.choice(list(WALLS))), str(rng.choice(list(LIGHTS)))
     wall = to_linear(np.array(shade(WALLS[wall_word], rng, 0.05)))
     light = _lighting(light_word, rng)
-    words = captions.Attributes("left" if posed.mirrored else "right", person.skin, person.sleeve, wall_word,
-                                light_word)
+    words = captions.Attributes(
+        "left" if posed.mirrored else "right", person.skin, person.sleeve, wall_word, light_word
+    )
     caption = captions.describe(words, rng)
 
     skin_colour = to_linear(np.array(person.skin_colour))

@@ -46,8 +46,14 @@ _TABLE: dict[str, _Gesture] = {
     "four": _Gesture(_OPEN, _ACROSS, "palm", (8.0, 2.0, -5.0, -13.0)),
     "like": _Gesture(_NONE, replace(_OUT, radial=62.0, mcp=-8.0), roll=62.0, yaw=5.0, turn=(9.0, 12.0, 8.0)),
     "mute": _Gesture((True, False, False, False), _ACROSS, 1, roll=8.0, yaw=35.0, turn=(7.0, 10.0, 6.0)),
-    "ok": _Gesture((False, True, True, True), Thumb(35.0, 35.0, 18.0, 28.0, 35.0), "index tip",
-                   (4.0, 1.0, -7.0, -17.0), bent=((0, (58.0, 62.0, 30.0)),), yaw=12.0),
+    "ok": _Gesture(
+        (False, True, True, True),
+        Thumb(35.0, 35.0, 18.0, 28.0, 35.0),
+        "index tip",
+        (4.0, 1.0, -7.0, -17.0),
+        bent=((0, (58.0, 62.0, 30.0)),),
+        yaw=12.0,
+    ),
     "one": _Gesture((True, False, False, False), _ACROSS, 1),
     "palm": _Gesture(_OPEN, replace(_OUT, radial=46.0), None, _SPREAD),
     "peace": _Gesture((True, True, False, False), _ACROSS, 2, (11.0, -9.0, -6.0, -8.0)),
@@ -96,8 +102,13 @@ def _touch(shape: HandShape, pose: HandPose, contact: int | str | None) -> HandP
 
 def _jitter_thumb(thumb: Thumb, rng: np.random.Generator, spread: float) -> Thumb:
     radial, palmar, mcp, ip = rng.normal(0.0, spread, 4)
-    return replace(thumb, radial=thumb.radial + radial, palmar=max(0.0, thumb.palmar + palmar),
-                   mcp=thumb.mcp + mcp, ip=thumb.ip + ip)
+    return replace(
+        thumb,
+        radial=thumb.radial + radial,
+        palmar=max(0.0, thumb.palmar + palmar),
+        mcp=thumb.mcp + mcp,
+        ip=thumb.ip + ip,
+    )
 
 
 def check_gesture(gesture: str) -> None:
@@ -145,8 +156,11 @@ def sample_arbitrary_pose(shape: HandShape, rng: np.random.Generator) -> PosedHa
     flexion += lean[:, None] * [1.0, -0.8, -0.5]
     abduction = np.array(_TOGETHER) + rng.uniform(0.0, 1.15) * (np.array(_SPREAD) - _TOGETHER) + rng.normal(0.0, 2.0, 4)
     thumb = Thumb(
-        radial=rng.uniform(12.0, 62.0), palmar=rng.uniform(2.0, 40.0), mcp=rng.uniform(-8.0, 35.0),
-        ip=rng.uniform(-10.0, 50.0), opposition=rng.uniform(15.0, 35.0),
+        radial=rng.uniform(12.0, 62.0),
+        palmar=rng.uniform(2.0, 40.0),
+        mcp=rng.uniform(-8.0, 35.0),
+        ip=rng.uniform(-10.0, 50.0),
+        opposition=rng.uniform(15.0, 35.0),
     )
     pose = HandPose(flexion, abduction, thumb, rng.normal(0.0, [10.0, 8.0]))
     contact: int | str | None = None

@@ -82,8 +82,12 @@ def _shape(mi: Any, surface: Surface) -> Any:
     properties = mi.Properties()
     colour = {"type": "mesh_attribute", "name": "vertex_color"}
     if surface.specular > 0.0:
-        bsdf = {"type": "principled", "base_color": colour, "roughness": surface.roughness,
-                "specular": surface.specular}
+        bsdf = {
+            "type": "principled",
+            "base_color": colour,
+            "roughness": surface.roughness,
+            "specular": surface.specular,
+        }
     else:
         bsdf = {"type": "diffuse", "reflectance": colour}
     properties["material"] = mi.load_dict({"type": "twosided", "inside": bsdf})
@@ -125,8 +129,9 @@ def _denoise(radiance: np.ndarray, guide: np.ndarray) -> np.ndarray:
     return total / weights
 
 
-def _trace(surfaces: list[Surface], light: Lighting, camera: Camera, wall: np.ndarray, size: int, samples: int,
-           seed: int) -> np.ndarray:
+def _trace(
+    surfaces: list[Surface], light: Lighting, camera: Camera, wall: np.ndarray, size: int, samples: int, seed: int
+) -> np.ndarray:
     mi = use_mitsuba()
     transform = mi.ScalarTransform4f
     aim = transform().look_at(list(6.0 * light.direction), [0, 0, 0], [0.1, 1.0, 0.2]) @ transform().scale(2.3)
@@ -134,20 +139,31 @@ def _trace(surfaces: list[Surface], light: Lighting, camera: Camera, wall: np.nd
     around = (1.0 - light.lamp) * (0.75 + 0.25 * wall / max(float(wall.max()), 1e-6))
     scene: dict[str, Any] = {
         "type": "scene",
-        "integrator": {"type": "aov", "aovs": "normal:sh_normal,albedo:albedo,depth:depth",
-                       "path": {"type": "path", "max_depth": 2, "hide_emitters": True}},
+        "integrator": {
+            "type": "aov",
+            "aovs": "normal:sh_normal,albedo:albedo,depth:depth",
+            "path": {"type": "path", "max_depth": 2, "hide_emitters": True},
+        },
         "sensor": {
             "type": "perspective",
             "fov": float(2.0 * np.degrees(np.arctan(camera.half_height / camera.distance))),
             "to_world": transform().look_at([0, 0, camera.distance], [0, 0, 0], [0, 1, 0]),
-            "film": {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgba",
-                     "rfilter": {"type": "gaussian", "stddev": 0.45}},
+            "film": {
+                "type": "hdrfilm",
+                "width": size,
+                "height": size,
+                "pixel_format": "rgba",
+                "rfilter": {"type": "gaussian", "stddev": 0.45},
+            },
             "sampler": {"type": "multijitter", "sample_count": samples},
         },
         "around": {"type": "constant", "radiance": {"type": "rgb", "value": around.tolist()}},
         # 5.4 makes the lamp's light on a surface that faces it equal to that of surroundings of radiance 1.
-        "lamp": {"type": "rectangle", "to_world": aim,
-                 "emitter": {"type": "area", "radiance": {"type": "rgb", "value": 5.4 * light.lamp}}},
+        "lamp": {
+            "type": "rectangle",
+            "to_world": aim,
+            "emitter": {"type": "area", "radiance": {"type": "rgb", "value": 5.4 * light.lamp}},
+        },
     }
     for number, surface in enumerate(surfaces):
         scene[f"surface_{number}"] = _shape(mi, surface)
@@ -173,8 +189,9 @@ def _wall(colour: np.ndarray, light: Lighting, coverage: np.ndarray) -> np.ndarr
     return colour * (0.92 * shade * (1.0 - 0.4 * light.lamp * shadow))[..., None]
 
 
-def render(surfaces: list[Surface], light: Lighting, camera: Camera, wall: np.ndarray, *, size: int, samples: int,
-           seed: int) -> np.ndarray:
+def render(
+    surfaces: list[Surface], light: Lighting, camera: Camera, wall: np.ndarray, *, size: int, samples: int, seed: int
+) -> np.ndarray:
     """The picture of `surfaces` in front of a wall of linear colour `wall` (3,): (size, size, 3) uint8 sRGB.
 
     `samples` are paths per pixel; the same arguments give the same picture.
