@@ -27,8 +27,7 @@ def prepare_data(
         root: the artifact root.
     """
     from hand1000.data.prepare import REPORT, prepare_image_sets
-    from hand1000.data.render.dataset import RENDERER_VERSION
-    from hand1000.data.sample import sample_root
+    from hand1000.data.render.dataset import RENDERER_VERSION, render_dataset
     from hand1000.data.selection import Selection, select_images, selection_facts
     from hand1000.diffusion.base_model import base_resolution
     from hand1000.hands.agreement import overlap_check
@@ -41,21 +40,19 @@ def prepare_data(
     def select(address: str | Path) -> Selection:
         return select_images(open_source(address), gesture, filters=settings.filters, **counts)
 
+    def sample(work: Work) -> Path:
+        folder = work.out.with_name("sample")
+        parts = {"train": images, "test": settings.test_images}
+        render_dataset(folder, {gesture: parts}, seed=seed, size=resolution, progress=work.report)
+        return folder
+
     source: Any = f"rendered by version {RENDERER_VERSION}"
     if data != SAMPLE:
         selection = select(data)
         source = selection_facts(selection)
 
     def build(work: Work) -> None:
-        chosen = (
-            selection
-            if data != SAMPLE
-            else select(
-                sample_root(
-                    work.out.with_name("sample"), [gesture], resolution=resolution, progress=work.report, **counts
-                )
-            )
-        )
+        chosen = select(sample(work)) if data == SAMPLE else selection
         with overlap_check(settings.filters.min_overlap) as check:
             report = prepare_image_sets(
                 chosen,
