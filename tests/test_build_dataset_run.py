@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ import pytest
 import yaml
 
 from tests.chat_server import ChatServer, chat_server, save_chat_model
+from tests.short_demo import PYFLYTE, ROOT, command
 from tests.tiny_captioners import CAPTIONERS
 
 FOUR = "making four fingers up hand gesture"
 IMAGES = {"train": 6, "test": 3}
 KEY = "a-key-that-nobody-may-read"
-PYFLYTE = Path(sys.executable).with_name("pyflyte")
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +163,18 @@ def test_an_undisturbed_run_in_seven_shards_publishes_the_same_bytes(
     published, _ = build(inputs_file, tmp_path / "root", 7)
     assert published.name == resumed.published.name
     assert contents(published) == contents(resumed.published)
+
+
+def test_the_published_set_trains_unchanged(resumed: Resumed, tmp_path: Path) -> None:
+    call = command(tmp_path, "--data", str(resumed.published), "--images", str(IMAGES["train"]))
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "models:/hand1000-four-candidates/1" in done.stdout
+    for split, count in IMAGES.items():
+        (used,) = (tmp_path / "root/artifacts/prepare_data").glob(f"*/{split}/metadata.jsonl")
+        published = resumed.published / split / "metadata.jsonl"
+        texts = [{json.loads(line)["text"] for line in path.read_text().splitlines()} for path in (used, published)]
+        assert len(texts[0]) == count and texts[0] == texts[1]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

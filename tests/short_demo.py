@@ -1,0 +1,32 @@
+"""The demo as a user starts it, with as little work as still passes through every stage."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PYFLYTE = Path(sys.executable).with_name("pyflyte")
+
+
+def inputs_file(folder: Path) -> Path:
+    """The demo's inputs, shortened, as a file in `folder`."""
+    inputs = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
+    inputs["images"] = 8
+    settings = inputs["settings"]
+    settings["data"]["test_images"] = 4
+    settings["stage2"].update(
+        fusion_steps=4, fusion_batch_size=4, refine_steps=2, refine_batch_size=2, checkpoint_every=2
+    )
+    settings["stage3"].update(steps=8, batch_size=4, checkpoint_every=2)
+    settings["generation"].update(num_inference_steps=2, batch_size=2, num_images=6)
+    path = folder / "inputs.yaml"
+    path.write_text(yaml.safe_dump(inputs))
+    return path
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    """Runs it with its artifact root in `folder`."""
+    workflow = ["workflows/train_gesture.py", "train_gesture"]
+    inputs = ["--inputs-file", str(inputs_file(folder)), "--root", str(folder / "root")]
+    return [str(PYFLYTE), "run", *workflow, *inputs, *overrides]
