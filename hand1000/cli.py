@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
         "--mu", type=float, help="weight of the text against the gesture, 0 to 1 (default: the model's)"
     )
     generate.add_argument("--guidance-scale", type=float, help="1 to 50 (default: the model's)")
+    generate.add_argument("--autoguidance-scale", type=float, help="1 to 10 (default: the model's)")
+    generate.add_argument("--eta", type=float, help="fresh noise in each step, 0 to 1 (default: the model's)")
     generate.add_argument("--steps", type=int, help="of the sampler, 1 to 1000 (default: the model's)")
     generate.add_argument("--batch-size", type=_whole(1, 256), default=4, help="drawn at a time (default: 4)")
     generate.set_defaults(run=_generate)
@@ -118,6 +120,8 @@ def _generate(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         mu=options.mu,
         guidance_scale=options.guidance_scale,
+        autoguidance_scale=options.autoguidance_scale,
+        eta=options.eta,
         num_inference_steps=options.steps,
     )
     for picture in drawing:

@@ -5,7 +5,7 @@ file says is all there is. `extra="forbid"` and the bounds turn a slip into an e
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -90,9 +90,17 @@ class GenerationSettings(_Settings):
 
     mu: Fraction = Field(description="Weight of the text embedding at inference; need not equal lambda.")
     guidance_scale: float = Field(ge=1, le=50)
+    autoguidance_scale: float = Field(
+        ge=1, le=10, description="How far beyond the base model's prediction, towards the tuned one's; 1 is none."
+    )
+    eta: Fraction = Field(description="Fresh noise in each of the sampler's steps: 0 none (DDIM), 1 as in DDPM.")
     num_inference_steps: int = Field(ge=1, le=1000)
     batch_size: BatchSize
     num_images: int = Field(ge=2, le=100_000, description="Pictures a model draws for the measurement.")
+
+    def defaults(self) -> dict[str, Any]:
+        """What a model draws with when a call does not say."""
+        return self.model_dump(include={"mu", "guidance_scale", "autoguidance_scale", "eta", "num_inference_steps"})
 
 
 class EvaluationSettings(_Settings):

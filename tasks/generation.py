@@ -33,8 +33,7 @@ def _draw(
         files = [work.read(part) / "test.jsonl" for part in captions]
         prompts = with_captions(read_image_set(work.read(dataset) / "test"), files, DatasetCaptioner.name)
         if model is None:
-            defaults = settings.model_dump(include={"mu", "guidance_scale", "num_inference_steps"})
-            pipeline = build_pipeline(load_base_model(base_model, best_device()), **defaults)
+            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
         else:
             pipeline = load_pipeline(work.read(model))
         part = shard_range(settings.num_images, settings.batch_size, shard, shards)

@@ -27,7 +27,7 @@ def train_unet(
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.models import model_identity
 
-    defaults = settings.generation.model_dump(include={"mu", "guidance_scale", "num_inference_steps"})
+    defaults = settings.generation.defaults()
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))

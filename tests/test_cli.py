@@ -53,12 +53,33 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
         return plain(self, prompt, **settings)
 
     monkeypatch.setattr(Hand1000Pipeline, "__call__", spy)
-    options = ["--num", "3", "--batch-size", "2", "--mu", "0.5", "--guidance-scale", "4", "--steps", "3"]
+    options = [
+        "--num",
+        "3",
+        "--batch-size",
+        "2",
+        "--mu",
+        "0.5",
+        "--guidance-scale",
+        "4",
+        "--autoguidance-scale",
+        "1",
+        "--eta",
+        "0.5",
+        "--steps",
+        "3",
+    ]
     assert generate(model_dir, tmp_path / "g.png", *options) == 0
     assert [prompt for prompt, _ in calls] == [["a hand"] * 2, ["a hand"]]
     for _, settings in calls:
         settings.pop("generator")
-        assert settings == {"mu": 0.5, "guidance_scale": 4.0, "num_inference_steps": 3}
+        assert settings == {
+            "mu": 0.5,
+            "guidance_scale": 4.0,
+            "autoguidance_scale": 1.0,
+            "eta": 0.5,
+            "num_inference_steps": 3,
+        }
 
 
 @pytest.mark.parametrize(

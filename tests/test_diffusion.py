@@ -1,10 +1,12 @@
 """Fusion, Stages II and III, the pipeline: the maths, the draws, and the same bits after a kill."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from hand1000.diffusion.base_model import base_resolution, load_base_model
@@ -36,7 +38,7 @@ STAGE2 = DEFAULT.stage2.model_copy(
 STAGE3 = DEFAULT.stage3.model_copy(
     update={"steps": 6, "batch_size": 3, "learning_rate": 1e-3, "warmup_steps": 2, "checkpoint_every": 2}
 )
-DRAWING = {"mu": 0.7, "guidance_scale": 3.0, "num_inference_steps": 3}
+DRAWING = {"mu": 0.7, "guidance_scale": 3.0, "autoguidance_scale": 1.0, "eta": 0.5, "num_inference_steps": 3}
 IMAGES = 5
 
 
@@ -261,12 +263,47 @@ def test_a_picture_depends_on_its_own_prompt_and_seed(data) -> None:
     assert np.abs(alone - other).max() > 1
 
 
-def test_without_fusion_it_is_stable_diffusion() -> None:
+def test_one_generator_may_draw_for_all_prompts_and_none_need_be_given(data) -> None:
+    pipeline = pipeline_of(data[2])
+    first, second = (pipeline(TEXTS, generator=seeds(1)[0], output_type="np").images for _ in range(2))
+    assert np.array_equal(first, second) and not np.array_equal(first[0], first[1])
+    assert pipeline(TEXTS, output_type="np").images.shape == first.shape
+
+
+def test_autoguidance_leads_away_from_the_guide(data, tmp_path: Path) -> None:
+    base, feature = tiny_base(), data[2]
+
+    def drawn(pipeline: Hand1000Pipeline, scale: float) -> np.ndarray:
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(TEXTS, generator=seeds(1, 2), autoguidance_scale=scale, output_type="np").images.astype(int)
+
+    def pipeline_with(unet: UNet2DConditionModel, scale: float) -> Hand1000Pipeline:
+        return build_pipeline(base, unet=unet, fusion=fusion_of(feature), **DRAWING | {"autoguidance_scale": scale})
+
+    torch.manual_seed(7)
+    tuned = UNet2DConditionModel.from_config(base.unet.config)
+    assert pipeline_with(tuned, 1.0).guide is None
+    guided = pipeline_with(tuned, 2.0)
+    plain = drawn(guided, 1.0)
+    assert np.array_equal(plain, drawn(pipeline_with(tuned, 1.0), 1.0))
+    assert np.abs(drawn(guided, 2.0) - plain).max() > 1
+    # Guided by itself, a model predicts what it predicts alone.
+    itself = pipeline_with(copy.deepcopy(base.unet), 2.0)
+    assert np.abs(drawn(itself, 2.0) - drawn(itself, 1.0)).max() <= 1
+    guided.save_pretrained(tmp_path)
+    loaded = Hand1000Pipeline.from_pretrained(tmp_path, use_safetensors=True)
+    assert loaded.config.autoguidance_scale == 2.0
+    assert np.abs(drawn(loaded, 2.0) - drawn(guided, 2.0)).max() <= 1
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_without_fusion_it_is_stable_diffusion(eta: float) -> None:
     """The stock pipeline of diffusers, with the same noise, is the reference."""
     from diffusers import StableDiffusionPipeline
 
     base = tiny_base()
-    noise = torch.randn(1, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(1, 4, LATENT, LATENT, generator=generator)
     stock = StableDiffusionPipeline(
         base.vae,
         base.text_encoder,
@@ -279,16 +316,31 @@ def test_without_fusion_it_is_stable_diffusion() -> None:
     )
     stock.set_progress_bar_config(disable=True)
     expected = stock(
-        TEXTS[0], negative_prompt="", latents=noise, guidance_scale=3.0, num_inference_steps=3, output_type="np"
+        TEXTS[0],
+        negative_prompt="",
+        latents=noise,
+        generator=generator,
+        guidance_scale=3.0,
+        eta=eta,
+        num_inference_steps=3,
+        output_type="np",
     ).images[0]
-    ours = build_pipeline(base, **DRAWING)
+    ours = build_pipeline(base, **DRAWING | {"eta": eta})
     ours.set_progress_bar_config(disable=True)
     drawn = ours(TEXTS[0], generator=seeds(5), output_type="np").images[0]
     assert np.abs(drawn - expected * 255).max() <= 0.51
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("mu", 1.5), ("guidance_scale", 0.0), ("num_inference_steps", 0), ("guidance_scale", 99)]
+    ("setting", "value"),
+    [
+        ("mu", 1.5),
+        ("guidance_scale", 0.0),
+        ("num_inference_steps", 0),
+        ("guidance_scale", 99),
+        ("eta", -0.1),
+        ("autoguidance_scale", 2),
+    ],
 )
 def test_a_setting_out_of_range_is_named(data, setting: str, value: float) -> None:
     with pytest.raises(Hand1000Error, match=setting):

@@ -162,7 +162,14 @@ def test_the_registered_model_draws(runs, model_dir, monkeypatch):
     assert model.predict(prompts, params={"seed": 6})["image"][8] == first["image"][9]
     assert model.predict(prompts, params={"seed": 5, "guidance_scale": 9.0})["image"][7] != first["image"][7]
     defaults = {param.name: param.default for param in model.metadata.get_params_schema().params}
-    assert defaults == {"seed": 0, "mu": 0.6, "guidance_scale": 2.0, "num_inference_steps": 2}
+    assert defaults == {
+        "seed": 0,
+        "mu": 0.6,
+        "guidance_scale": 2.0,
+        "autoguidance_scale": 1.0,
+        "eta": 0.5,
+        "num_inference_steps": 2,
+    }
 
 
 def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypatch):

@@ -85,6 +85,7 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
         base.scheduler,
         mu=0.6,
         guidance_scale=2.0,
+        eta=0.5,
         num_inference_steps=2,
     ).save_pretrained(folder)
     return folder

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,10 +22,8 @@ def draw_seeded(
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
-    mu: float | None = None,
-    guidance_scale: float | None = None,
-    num_inference_steps: int | None = None,
     batch_size: int = 4,
+    **settings: Any,
 ) -> Iterator[Image.Image]:
     """Draw one picture a prompt; each depends on its prompt and its seed alone, whatever the batch.
 
@@ -32,8 +31,8 @@ def draw_seeded(
         pipeline: that draws.
         prompts: any number of them.
         seeds: one a prompt, 0..2^63-1.
-        mu, guidance_scale, num_inference_steps: as in the pipeline; None means the model's own.
         batch_size: how many are drawn at a time; memory grows with it.
+        settings: mu, guidance_scale and the rest of the pipeline's; None or left out means the model's own.
 
     Raises:
         Hand1000Error: a setting out of range.
@@ -42,10 +41,8 @@ def draw_seeded(
         batch = slice(start, start + batch_size)
         yield from pipeline(
             list(prompts[batch]),
-            mu=mu,
-            guidance_scale=guidance_scale,
-            num_inference_steps=num_inference_steps,
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]],
+            **settings,
         ).images
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,13 @@ from hand1000.diffusion.fusion import GestureFusion, double_fusion
 from hand1000.diffusion.text import encode_texts
 from hand1000.errors import Hand1000Error
 
-LIMITS = {"guidance_scale": (1.0, 50.0), "num_inference_steps": (1, 1000), "mu": (0.0, 1.0)}
+LIMITS = {
+    "mu": (0.0, 1.0),
+    "guidance_scale": (1.0, 50.0),
+    "autoguidance_scale": (1.0, 10.0),
+    "eta": (0.0, 1.0),
+    "num_inference_steps": (1, 1000),
+}
 
 
 @dataclass
@@ -34,11 +41,12 @@ class Hand1000Pipeline(DiffusionPipeline):
     Args:
         vae, text_encoder, tokenizer, unet, scheduler: as in Stable Diffusion.
         fusion: the gesture feature and the trained fusion, or None.
-        mu, guidance_scale, num_inference_steps: what a call uses when it does not say.
+        guide: the UNet as it was before Stage III, or None; autoguidance leads away from what it predicts.
+        mu, guidance_scale, autoguidance_scale, eta, num_inference_steps: what a call uses when it does not say.
     """
 
-    _optional_components = ["fusion"]
-    model_cpu_offload_seq = "text_encoder->fusion->unet->vae"
+    _optional_components = ["fusion", "guide"]
+    model_cpu_offload_seq = "text_encoder->fusion->unet->guide->vae"
 
     def __init__(
         self,
@@ -48,15 +56,30 @@ class Hand1000Pipeline(DiffusionPipeline):
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
         fusion: GestureFusion | None = None,
+        guide: UNet2DConditionModel | None = None,
         mu: float = 0.7,
         guidance_scale: float = 3.0,
+        autoguidance_scale: float = 1.0,
+        eta: float = 0.0,
         num_inference_steps: int = 45,
     ) -> None:
         super().__init__()
         self.register_modules(
-            vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler, fusion=fusion
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+            fusion=fusion,
+            guide=guide,
         )
-        self.register_to_config(mu=mu, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps)
+        self.register_to_config(
+            mu=mu,
+            guidance_scale=guidance_scale,
+            autoguidance_scale=autoguidance_scale,
+            eta=eta,
+            num_inference_steps=num_inference_steps,
+        )
 
     @property
     def resolution(self) -> int:
@@ -76,6 +99,8 @@ class Hand1000Pipeline(DiffusionPipeline):
         *,
         mu: float | None = None,
         guidance_scale: float | None = None,
+        autoguidance_scale: float | None = None,
+        eta: float | None = None,
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
@@ -86,33 +111,46 @@ class Hand1000Pipeline(DiffusionPipeline):
             prompt: one or several; it should hold the gesture's phrase.
             mu: weight of the text embedding against the fused one, 0..1.
             guidance_scale: 1 (no guidance) to 50.
+            autoguidance_scale: 1 (none) to 10: what the tuned UNet predicts beyond its guide is taken this many
+                times (Karras et al., 2024: a model guided by a bad version of itself).
+            eta: fresh noise in each step of the sampler (DDIM's equation 16): 0 none, 1 as much as DDPM.
             num_inference_steps: of the sampler, 1..1000.
             generator: a seed; give one an image, and a picture does not depend on its neighbours' noise.
             output_type: "pil" or "np".
 
         Raises:
-            Hand1000Error: a setting out of range.
+            Hand1000Error: a setting out of range, or autoguidance of a model that holds no guide.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         mu = self._setting("mu", mu)
         guidance_scale = self._setting("guidance_scale", guidance_scale)
+        autoguidance_scale = self._setting("autoguidance_scale", autoguidance_scale)
+        if autoguidance_scale > 1 and self.guide is None:
+            raise Hand1000Error("autoguidance_scale: this model holds no guide; choose 1, or train with more than 1")
+        eta = self._setting("eta", eta)
         steps = int(self._setting("num_inference_steps", num_inference_steps))
         device = self.unet.device
-        condition = self.encode_prompt(prompts, mu)
+        own_condition = condition = self.encode_prompt(prompts, mu)
         guided = guidance_scale > 1
         if guided:
             condition = torch.cat([self.encode_prompt([""], mu).expand_as(condition), condition])
 
-        latents = self._start_noise(len(prompts), generator).to(device, condition.dtype)
+        generators = self._generators(len(prompts), generator)
+        latents = self._start_noise(generators).to(device, condition.dtype)
+        # Drawn from the same generators, an image its own, so that a picture stays its seed's.
+        noise_from = None if generator is None else generators
         self.scheduler.set_timesteps(steps, device=device)
         latents = latents * self.scheduler.init_noise_sigma
         for timestep in self.progress_bar(self.scheduler.timesteps):
             doubled = torch.cat([latents, latents]) if guided else latents
             prediction = self.unet(self.scheduler.scale_model_input(doubled, timestep), timestep, condition).sample
+            unconditional, prediction = prediction.chunk(2) if guided else (None, prediction)
+            if autoguidance_scale > 1:
+                weak = self.guide(self.scheduler.scale_model_input(latents, timestep), timestep, own_condition).sample
+                prediction = weak + autoguidance_scale * (prediction - weak)
             if guided:
-                unconditional, conditional = prediction.chunk(2)
-                prediction = unconditional + guidance_scale * (conditional - unconditional)
-            latents = self.scheduler.step(prediction, timestep, latents).prev_sample
+                prediction = unconditional + guidance_scale * (prediction - unconditional)
+            latents = self.scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_from).prev_sample
 
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         # Rounded, not truncated: a cast alone would darken every picture by half a level.
@@ -127,12 +165,16 @@ class Hand1000Pipeline(DiffusionPipeline):
             raise Hand1000Error(f"{name}: {value} is out of range; choose {low} to {high}")
         return value
 
-    def _start_noise(self, count: int, generator: torch.Generator | list[torch.Generator] | None) -> torch.Tensor:
-        size = self.unet.config.sample_size
-        shape = (self.unet.config.in_channels, size, size)
+    @staticmethod
+    def _generators(count: int, generator: torch.Generator | list[torch.Generator] | None) -> list:
         generators = generator if isinstance(generator, list) else [generator] * count
         if len(generators) != count:
             raise Hand1000Error(f"generator: {len(generators)} given for {count} prompts; give one an image")
+        return generators
+
+    def _start_noise(self, generators: list[torch.Generator | None]) -> torch.Tensor:
+        size = self.unet.config.sample_size
+        shape = (self.unet.config.in_channels, size, size)
         return torch.stack(
             [torch.randn(shape, generator=g, device=g.device if g is not None else None).cpu() for g in generators]
         )
@@ -143,13 +185,22 @@ def build_pipeline(
     *,
     unet: UNet2DConditionModel | None = None,
     fusion: GestureFusion | None = None,
-    mu: float,
-    guidance_scale: float,
-    num_inference_steps: int,
+    autoguidance_scale: float,
+    **defaults: Any,
 ) -> Hand1000Pipeline:
-    """The pipeline over a base model: as it is, or with a tuned UNet and a fusion."""
+    """The pipeline over a base model: as it is, or with a tuned UNet and a fusion.
+
+    Args:
+        base: its UNet draws if no other is given, and is the guide of the other if that needs one.
+        unet: after Stage III.
+        fusion: as Stage II left it.
+        autoguidance_scale: the pipeline's default; the base model itself has none to lead away from, so there it is 1.
+        defaults: mu, guidance_scale and the rest of what the pipeline uses when a call does not say.
+    """
+    tuned = unet is not None
     unet = unet or base.unet
-    for part in (base.vae, unet, fusion):
+    guide = base.unet if tuned and autoguidance_scale > 1 else None
+    for part in (base.vae, base.unet, unet, fusion):
         if part is not None:
             # diffusers writes where a part was loaded from beside its weights: a path of this machine, which would
             # also give equal models different digests.
@@ -161,9 +212,9 @@ def build_pipeline(
         unet,
         base.scheduler,
         fusion,
-        mu=mu,
-        guidance_scale=guidance_scale,
-        num_inference_steps=num_inference_steps,
+        guide,
+        autoguidance_scale=autoguidance_scale if tuned else 1.0,
+        **defaults,
     )
     return pipeline.to(base.unet.device)
 

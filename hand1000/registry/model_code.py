@@ -36,7 +36,8 @@ class RegisteredHand1000(PythonModel):
         Args:
             context: MLflow's; unused after loading.
             model_input: DataFrame with the column `prompt`, 1 to 256 rows of 1 to 2000 characters.
-            params: `seed` (0..2^31-1), `mu` (0..1), `guidance_scale` (1..50), `num_inference_steps` (1..1000).
+            params: `seed` (0..2^31-1), `mu` (0..1), `guidance_scale` (1..50),
+                `autoguidance_scale` (1..10), `eta` (0..1), `num_inference_steps` (1..1000).
 
         Returns:
             DataFrame with the column `image`, a base64 PNG a row, and the index of `model_input`.

@@ -174,7 +174,9 @@ def _generation_defaults(model_dir: Path) -> dict:
         raise Hand1000Error(f"{model_dir}: not a model folder: it has no model_index.json")
     config = json.loads(index.read_text())
     try:
-        return {key: config[key] for key in ("mu", "guidance_scale", "num_inference_steps")}
+        return {
+            key: config[key] for key in ("mu", "guidance_scale", "autoguidance_scale", "eta", "num_inference_steps")
+        }
     except KeyError as error:
         raise Hand1000Error(f"{index}: states no {error}; save the model with Hand1000Pipeline") from None
 
@@ -191,6 +193,8 @@ def _signature(defaults: dict) -> "ModelSignature":
                 ParamSpec("seed", "long", 0),
                 ParamSpec("mu", "double", float(defaults["mu"])),
                 ParamSpec("guidance_scale", "double", float(defaults["guidance_scale"])),
+                ParamSpec("autoguidance_scale", "double", float(defaults["autoguidance_scale"])),
+                ParamSpec("eta", "double", float(defaults["eta"])),
                 ParamSpec("num_inference_steps", "long", int(defaults["num_inference_steps"])),
             ]
         ),
