@@ -9,12 +9,12 @@ ROOT = Path(__file__).parents[1]
 PYFLYTE = Path(sys.executable).with_name("pyflyte")
 
 
-def inputs_file(folder: Path) -> Path:
+def inputs_file(folder: Path, test_images: int = 4) -> Path:
     """The demo's inputs, shortened, as a file in `folder`."""
     inputs = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     inputs["images"] = 8
     settings = inputs["settings"]
-    settings["data"]["test_images"] = 4
+    settings["data"]["test_images"] = test_images
     settings["stage2"].update(
         fusion_steps=4, fusion_batch_size=4, refine_steps=2, refine_batch_size=2, checkpoint_every=2
     )
@@ -25,8 +25,8 @@ def inputs_file(folder: Path) -> Path:
     return path
 
 
-def command(folder: Path, *overrides: str) -> list[str]:
+def command(folder: Path, *overrides: str, test_images: int = 4) -> list[str]:
     """Runs it with its artifact root in `folder`."""
     workflow = ["workflows/train_gesture.py", "train_gesture"]
-    inputs = ["--inputs-file", str(inputs_file(folder)), "--root", str(folder / "root")]
+    inputs = ["--inputs-file", str(inputs_file(folder, test_images)), "--root", str(folder / "root")]
     return [str(PYFLYTE), "run", *workflow, *inputs, *overrides]
