@@ -426,7 +426,7 @@ def test_an_imagefolders_metadata_is_used(tmp_path):
         Image.new("RGB", (8, 8), (len(name), ord(name[-1]), ord(name[0]))).save(tmp_path / name)
     lines = [
         {"file_name": "a.png", "text": "a man", "user_id": "x", "bbox": [0.1, 0.1, 0.5, 0.5], "column": 1},
-        {"file_name": "a.jpg", "text": "ignored", "caption": "another", "user_id": "x"},
+        {"file_name": "a.jpg", "text": "another", "caption": "before its completion", "user_id": "x"},
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     chosen = select(tmp_path, 2, 1)

@@ -73,7 +73,8 @@ def read_own(source: Source, folder: str, gesture: str) -> list[SourceItem]:
                 gesture=gesture,
                 user_id=line.user_id or _digest(source, file),
                 bbox=inside(line.bbox) if line.bbox else None,
-                caption=line.caption or line.text,
+                # A published set's text is its caption completed and checked, perhaps by a language model.
+                caption=line.text or line.caption,
             )
         )
     if not items:
