@@ -1,4 +1,4 @@
-"""The small base model from nothing: render, train the autoencoder, train text encoder and UNet."""
+"""The small base model from nothing: render, train autoencoder, text encoder and UNet."""
 
 from flytekit.types.directory import FlyteDirectory
 
@@ -44,8 +44,48 @@ def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root
 
 
 @gpu_task(ignored_inputs=("root",))
-def train_base(
+def train_text_encoder(
     pictures: FlyteDirectory, autoencoder: FlyteDirectory, settings: PretrainSettings, root: str
+) -> Artifact:
+    """`text_encoder/`, `tokenizer/` and the history."""
+    from hand1000.data.pretraining import load_pretraining_set
+    from hand1000.diffusion.pretrain import train_text_encoder as train
+    from hand1000.storage.files import write_jsonl
+
+    def build(work: Work) -> None:
+        from diffusers import AutoencoderKL
+
+        images, captions = load_pretraining_set(work.read(pictures), settings.max_tilt)
+        vae = AutoencoderKL.from_pretrained(work.read(autoencoder) / "vae").eval()
+        encoder, tokenizer, history = train(
+            images, captions, vae, settings, checkpoint=work.checkpoint, report=work.report
+        )
+        encoder.save_pretrained(work.out / "text_encoder")
+        tokenizer.save_pretrained(work.out / "tokenizer")
+        write_jsonl(work.out / "history.jsonl", history)
+
+    return produce(
+        "train_text_encoder",
+        root=root,
+        run="",
+        build=build,
+        inputs={
+            "pictures": pictures,
+            "autoencoder": autoencoder,
+            "seed": settings.seed,
+            "max_tilt": settings.max_tilt,
+            "length": settings.text_encoder.identity(),
+        },
+    )
+
+
+@gpu_task(ignored_inputs=("root",))
+def train_base(
+    pictures: FlyteDirectory,
+    autoencoder: FlyteDirectory,
+    text_encoder: FlyteDirectory,
+    settings: PretrainSettings,
+    root: str,
 ) -> Artifact:
     """The base model as a diffusers folder in half precision, with recipe, loss curves and a picture grid."""
     from hand1000.data.pretraining import load_pretraining_set
@@ -55,15 +95,18 @@ def train_base(
 
     def build(work: Work) -> None:
         from diffusers import AutoencoderKL
+        from transformers import CLIPTextModel, CLIPTokenizer
 
         images, captions = load_pretraining_set(work.read(pictures), settings.max_tilt)
-        folder = work.read(autoencoder)
-        vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
-        model, tokenizer, history = train(
-            images, captions, vae, settings, checkpoint=work.checkpoint, report=work.report
+        parts = {"autoencoder": work.read(autoencoder), "text_encoder": work.read(text_encoder)}
+        vae = AutoencoderKL.from_pretrained(parts["autoencoder"] / "vae").eval()
+        encoder = CLIPTextModel.from_pretrained(parts["text_encoder"] / "text_encoder").eval()
+        tokenizer = CLIPTokenizer.from_pretrained(parts["text_encoder"] / "tokenizer")
+        unet, history = train(
+            images, captions, vae, encoder, tokenizer, settings, checkpoint=work.checkpoint, report=work.report
         )
-        curves = {"autoencoder": [row for _, row in read_jsonl(folder / "history.jsonl")], "base": history}
-        save_base(work.out, vae, model, tokenizer, settings, curves, captions[:8])
+        curves = {name: [row for _, row in read_jsonl(part / "history.jsonl")] for name, part in parts.items()}
+        save_base(work.out, vae, encoder, tokenizer, unet, settings, curves | {"base": history}, captions[:8])
 
     return produce(
         "train_base",
@@ -73,6 +116,7 @@ def train_base(
         inputs={
             "pictures": pictures,
             "autoencoder": autoencoder,
+            "text_encoder": text_encoder,
             "seed": settings.seed,
             "max_tilt": settings.max_tilt,
             "caption_dropout": settings.caption_dropout,

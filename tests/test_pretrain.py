@@ -8,14 +8,21 @@ import pytest
 import torch
 
 from hand1000.diffusion.base_model import load_base_model
-from hand1000.diffusion.pretrain import save_base, train_autoencoder, train_base
+from hand1000.diffusion.pretrain import save_base, train_autoencoder, train_base, train_text_encoder
 from hand1000.diffusion.pretrain_settings import PretrainSettings, TrainingLength
 from hand1000.diffusion.small_base import build_tokenizer
 from tests.tiny_models import DyingCheckpoint, Killed
 
 LENGTH = TrainingLength(steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2)
 SETTINGS = PretrainSettings(
-    seed=0, images=100, gesture_images=0, max_tilt=180, caption_dropout=0.5, autoencoder=LENGTH, base=LENGTH
+    seed=0,
+    images=100,
+    gesture_images=0,
+    max_tilt=180,
+    caption_dropout=0.5,
+    autoencoder=LENGTH,
+    text_encoder=LENGTH,
+    base=LENGTH,
 )
 CAPTIONS = ["a red hand", "a blue wall", "a hand"]
 
@@ -46,29 +53,59 @@ def test_the_tokenizer_is_the_same_in_every_process_and_reads_any_text() -> None
     assert len(tokenizer("word " * 100, truncation=True).input_ids) == tokenizer.model_max_length == 48
 
 
-def test_both_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hand1000.diffusion.pretrain.LOG_EVERY", 2)
+def test_the_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hand1000.diffusion.training_loop.LOG_EVERY", 2)
 
-    def run(checkpoint: DyingCheckpoint, other: DyingCheckpoint):
-        vae, _ = train_autoencoder(images, SETTINGS, checkpoint=checkpoint, report=quiet)
-        return vae, train_base(images, CAPTIONS, vae, SETTINGS, checkpoint=other, report=quiet)
+    def run(folder: Path, dies: str = ""):
+        """All three, or up to the first save of the one that dies."""
 
-    vae, (model, tokenizer, history) = run(DyingCheckpoint(tmp_path / "a"), DyingCheckpoint(tmp_path / "b"))
-    with pytest.raises(Killed):
-        run(DyingCheckpoint(tmp_path / "c", dies_after=1), DyingCheckpoint(tmp_path / "d"))
-    with pytest.raises(Killed):
-        run(DyingCheckpoint(tmp_path / "c"), DyingCheckpoint(tmp_path / "d", dies_after=1))
-    again, (continued, _, same) = run(DyingCheckpoint(tmp_path / "c"), DyingCheckpoint(tmp_path / "d"))
-    for one, other in ((vae, again), (model, continued)):
+        def state(name: str) -> dict:
+            checkpoint = DyingCheckpoint(folder / name, dies_after=1 if name == dies else None)
+            return {"checkpoint": checkpoint, "report": quiet}
+
+        vae, _ = train_autoencoder(images, SETTINGS, **state("autoencoder"))
+        encoder, tokenizer, _ = train_text_encoder(images, CAPTIONS, vae, SETTINGS, **state("text_encoder"))
+        unet, history = train_base(images, CAPTIONS, vae, encoder, tokenizer, SETTINGS, **state("base"))
+        return vae, encoder, unet, tokenizer, history
+
+    vae, encoder, unet, tokenizer, history = run(tmp_path / "whole")
+    for name in ("autoencoder", "text_encoder", "base"):
+        with pytest.raises(Killed):
+            run(tmp_path / "cut", dies=name)
+    *continued, _, same = run(tmp_path / "cut")
+    for one, other in zip((vae, encoder, unet), continued, strict=True):
         assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
     assert history == same and [row["step"] for row in history] == [2, 4]
 
-    save_base(tmp_path / "base", vae, model, tokenizer, SETTINGS, {"base": history}, CAPTIONS[:1])
+    save_base(tmp_path / "base", vae, encoder, tokenizer, unet, SETTINGS, {"base": history}, CAPTIONS[:1])
     base = load_base_model(str(tmp_path / "base"))
     assert base.vae.config.scaling_factor == vae.config.scaling_factor != 1.0
     assert (tmp_path / "base" / "grid.png").is_file() and (tmp_path / "base" / "recipe.json").is_file()
     stored = sum(path.stat().st_size for path in (tmp_path / "base").rglob("*.safetensors"))
     assert stored < 16 * 2**20
+
+
+def test_the_text_encoder_learns_which_caption_belongs_to_which_picture() -> None:
+    """Pictures of one colour each, named by a word that covers no more of the caption than any other."""
+    from hand1000.diffusion.pretrain import CaptionMatcher
+    from hand1000.diffusion.small_base import build_text_encoder
+
+    captions = [f"a photo of a {colour} sleeve" for colour in ("red", "green", "blue", "white")]
+    tokenizer = build_tokenizer(captions)
+    tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
+    torch.manual_seed(0)
+    latents = torch.randn(4, 8, 1, 1).expand(4, 8, 16, 16)
+    matcher = CaptionMatcher(build_text_encoder(tokenizer))
+    optimizer = torch.optim.AdamW(matcher.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(30):
+        losses.append(matcher(tokens, latents))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[0] > 1.0 and losses[-1] < 0.1
+    with torch.no_grad():
+        assert matcher(tokens, latents.flip(0)) > 1.0
 
 
 def test_the_shipped_base_model_loads_and_is_small_enough() -> None:

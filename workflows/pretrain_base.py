@@ -7,12 +7,12 @@ from flytekit import workflow
 
 from hand1000.diffusion.pretrain_settings import PretrainSettings
 from tasks.common import Artifact
-from tasks.pretraining import render_pretraining_images, train_autoencoder, train_base
+from tasks.pretraining import render_pretraining_images, train_autoencoder, train_base, train_text_encoder
 
 
 @workflow
 def pretrain_base(settings: PretrainSettings, root: str) -> Artifact:
-    """Render hands in arbitrary poses, train an autoencoder on them, then text encoder and UNet together.
+    """Render hands in arbitrary poses, train an autoencoder on them, then a text encoder, then a UNet.
 
     Args:
         settings: the recipe.
@@ -20,4 +20,7 @@ def pretrain_base(settings: PretrainSettings, root: str) -> Artifact:
     """
     pictures = render_pretraining_images(settings=settings, root=root)
     autoencoder = train_autoencoder(pictures=pictures, settings=settings, root=root)
-    return train_base(pictures=pictures, autoencoder=autoencoder, settings=settings, root=root)
+    text_encoder = train_text_encoder(pictures=pictures, autoencoder=autoencoder, settings=settings, root=root)
+    return train_base(
+        pictures=pictures, autoencoder=autoencoder, text_encoder=text_encoder, settings=settings, root=root
+    )

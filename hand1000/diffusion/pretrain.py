@@ -1,28 +1,27 @@
-"""Training of the small base model from nothing: first its autoencoder, then its text encoder and UNet together.
+"""Training of the small base model from nothing: first its autoencoder, then its text encoder, then its UNet.
 
-Both trainings continue from a saved state to the same bits, so that they can be done in several goes.
+All trainings continue from a saved state to the same bits, so that they can be done in several goes.
 """
 
 import json
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from hand1000.diffusion import small_base
 from hand1000.diffusion.latents import encode_latents, to_pixels
 from hand1000.diffusion.losses import denoising_errors
-from hand1000.diffusion.pretrain_settings import PretrainSettings, TrainingLength
+from hand1000.diffusion.pretrain_settings import PretrainSettings
 from hand1000.diffusion.progress import Checkpoint, StepReport
-from hand1000.diffusion.schedules import learning_rate_at, middling_timesteps
-from hand1000.diffusion.training_state import ExponentialAverage, keep, resume
+from hand1000.diffusion.schedules import middling_timesteps
+from hand1000.diffusion.text import encode_texts
+from hand1000.diffusion.training_loop import train_averaged
 from hand1000.randomness import noise_and_timesteps, shuffled_batch, torch_generator
-
-LOG_EVERY = 50
-"""Steps that one row of the history averages over; checkpoints fall on such rows."""
 
 PIECES_SHARE = 0.75
 """Share of the autoencoder's steps that see pieces of pictures."""
@@ -33,42 +32,6 @@ def reconstruction_loss(reconstruction: torch.Tensor, pixels: torch.Tensor) -> t
     error = reconstruction - pixels
     edges = (error[..., 1:] - error[..., :-1]).abs().mean() + (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
     return error.abs().mean() + 0.5 * error.square().mean() + 0.25 * edges
-
-
-def _train(
-    module: torch.nn.Module,
-    length: TrainingLength,
-    loss_at: Callable[[int], torch.Tensor],
-    checkpoint: Checkpoint,
-    report: StepReport,
-) -> tuple[Any, list[dict]]:
-    """Train `module` on the loss of each step; returns its exponential average and the history."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    average = ExponentialAverage(module, length.ema_decay)
-    modules = {"module": module, "average": average.module}
-    step, _, history = resume(checkpoint, modules=modules, optimizer=optimizer)
-    losses: list[float] = []
-    while step < length.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(
-                step, peak=length.learning_rate, steps=length.steps, warmup_steps=length.warmup_steps, decay="cosine"
-            )
-        loss = loss_at(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        average.update(module, step)
-        losses.append(loss.item())
-        report(step, length.steps, {"loss": losses[-1]})
-        if step % LOG_EVERY == 0 or step == length.steps:
-            history.append({"step": step, "loss": sum(losses) / len(losses)})
-            losses = []
-            # Rounded up to a row of the history, so that a continued run logs what an undisturbed one logs.
-            if step % (LOG_EVERY * max(1, length.checkpoint_every // LOG_EVERY)) == 0:
-                keep(checkpoint, step=step, modules=modules, optimizer=optimizer, history=history)
-    return average.module, history
 
 
 def _pieces(images: np.ndarray, generator: torch.Generator) -> np.ndarray:
@@ -102,22 +65,38 @@ def train_autoencoder(images: np.ndarray, settings: PretrainSettings, *, checkpo
         latents = posterior.mean + posterior.std * noise
         return reconstruction_loss(autoencoder.decode(latents).sample, pixels) + 1e-6 * posterior.kl().mean()
 
-    averaged, history = _train(autoencoder, settings.autoencoder, loss_at, checkpoint, report)
+    averaged, history = train_averaged(autoencoder, settings.autoencoder, loss_at, checkpoint, report)
     averaged.register_to_config(scaling_factor=1.0)
     averaged.register_to_config(scaling_factor=round(1 / encode_latents(averaged, images[:512]).std().item(), 5))
     return averaged, history
 
 
-class TextConditionedUNet(torch.nn.Module):
-    """Text encoder and UNet as one module, since they are trained together from nothing."""
+class CaptionMatcher(torch.nn.Module):
+    """Text encoder and a small image encoder that tell which caption belongs to which latents (CLIP; Radford, 2021).
 
-    def __init__(self, text_encoder, unet) -> None:
+    Args:
+        text_encoder: a CLIPTextModel; the rest of this module is thrown away after the training.
+    """
+
+    def __init__(self, text_encoder) -> None:
         super().__init__()
         self.text_encoder = text_encoder
-        self.unet = unet
+        self.image_encoder = small_base.build_image_encoder()
+        self.text_projection = torch.nn.Linear(small_base.TEXT_DIM, small_base.TEXT_DIM, bias=False)
+        self.log_scale = torch.nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+
+    def forward(self, input_ids: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        """The contrastive loss of captions (B, L) and their latents (B, C, h, w), in both directions."""
+        hidden = self.text_encoder(input_ids).last_hidden_state
+        ends = (input_ids == self.text_encoder.config.eos_token_id).int().argmax(dim=1)
+        texts = F.normalize(self.text_projection(hidden[torch.arange(len(hidden)), ends]), dim=1)
+        images = F.normalize(self.image_encoder(latents), dim=1)
+        likeness = self.log_scale.exp().clamp(max=100) * images @ texts.T
+        own = torch.arange(len(likeness))
+        return (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
 
 
-def train_base(
+def train_text_encoder(
     images: np.ndarray,
     captions: list[str],
     autoencoder,
@@ -125,19 +104,52 @@ def train_base(
     *,
     checkpoint: Checkpoint,
     report: StepReport,
-) -> tuple[TextConditionedUNet, object, list[dict]]:
-    """Train text encoder and UNet on uint8 images (N, 64, 64, 3) and their captions.
+) -> tuple[Any, Any, list[dict]]:
+    """Train the text encoder to match captions and pictures, as Stable Diffusion's was.
+
+    Trained through the UNet alone it learned to pass over whatever covers few pixels: the sleeve's colour.
 
     Returns:
-        The averaged networks, the tokenizer learned from the captions, and the history.
+        The averaged text encoder, the tokenizer learned from the captions, and the history.
     """
     latents = encode_latents(autoencoder, images)
     tokenizer = small_base.build_tokenizer(captions)
     torch.manual_seed(settings.seed)
+    matcher = CaptionMatcher(small_base.build_text_encoder(tokenizer))
+    tokens = _tokenize(tokenizer, captions)
+
+    def loss_at(step: int) -> torch.Tensor:
+        indices = shuffled_batch(len(latents), settings.text_encoder.batch_size, step, settings.seed, "text-encoder")
+        return matcher(tokens[indices], latents[indices])
+
+    averaged, history = train_averaged(matcher, settings.text_encoder, loss_at, checkpoint, report)
+    return averaged.text_encoder, tokenizer, history
+
+
+def train_base(
+    images: np.ndarray,
+    captions: list[str],
+    autoencoder,
+    text_encoder,
+    tokenizer,
+    settings: PretrainSettings,
+    *,
+    checkpoint: Checkpoint,
+    report: StepReport,
+) -> tuple[Any, list[dict]]:
+    """Train the UNet on uint8 images (N, 64, 64, 3) and their captions, the text encoder frozen.
+
+    Returns:
+        The averaged UNet and the history.
+    """
+    latents = encode_latents(autoencoder, images)
+    torch.manual_seed(settings.seed)
     unet = small_base.build_unet().to(memory_format=torch.channels_last)
-    model = TextConditionedUNet(small_base.build_text_encoder(tokenizer), unet)
     scheduler = small_base.build_scheduler()
-    tokens, empty = _tokenize(tokenizer, captions), _tokenize(tokenizer, [""])
+    unique = sorted(set(captions))
+    place = {caption: index for index, caption in enumerate(unique)}
+    embeddings, empty = encode_texts(text_encoder, tokenizer, unique), encode_texts(text_encoder, tokenizer, [""])
+    embedding_of = torch.tensor([place[caption] for caption in captions])
     batch_size = settings.base.batch_size
 
     def loss_at(step: int) -> torch.Tensor:
@@ -151,19 +163,19 @@ def train_base(
         )
         timesteps = middling_timesteps(batch_size, scheduler.config.num_train_timesteps, settings.seed, "base", step)
         dropped = torch.rand(batch_size, generator=torch_generator(settings.seed, "base-dropout", step))
-        input_ids = torch.where((dropped < settings.caption_dropout)[:, None], empty, tokens[indices])
-        embeddings = model.text_encoder(input_ids).last_hidden_state
-        return denoising_errors(model.unet, scheduler, latents[indices], embeddings, noise, timesteps).mean()
+        own = embeddings[embedding_of[indices]]
+        condition = torch.where((dropped < settings.caption_dropout)[:, None, None], empty, own)
+        return denoising_errors(unet, scheduler, latents[indices], condition, noise, timesteps).mean()
 
-    averaged, history = _train(model, settings.base, loss_at, checkpoint, report)
-    return averaged, tokenizer, history
+    return train_averaged(unet, settings.base, loss_at, checkpoint, report)
 
 
 def save_base(
     directory: Path,
     autoencoder,
-    model: TextConditionedUNet,
+    text_encoder,
     tokenizer,
+    unet,
     settings: PretrainSettings,
     curves: dict[str, list[dict]],
     prompts: list[str],
@@ -179,14 +191,14 @@ def save_base(
 
     autoencoder.register_to_config(_name_or_path="")
     scheduler = small_base.build_scheduler()
-    drawer = Hand1000Pipeline(autoencoder, model.text_encoder, tokenizer, model.unet, scheduler)
+    drawer = Hand1000Pipeline(autoencoder, text_encoder, tokenizer, unet, scheduler)
     drawer.set_progress_bar_config(disable=True)
     pictures: list[Image.Image] = []
     for prompt in prompts:
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(8)]
         pictures += drawer([prompt] * 8, num_inference_steps=25, generator=generators).images
     pipeline = StableDiffusionPipeline(
-        autoencoder, model.text_encoder, tokenizer, model.unet, scheduler, None, None, requires_safety_checker=False
+        autoencoder, text_encoder, tokenizer, unet, scheduler, None, None, requires_safety_checker=False
     )
     pipeline.to(dtype=torch.float16).save_pretrained(directory)
     recipe = {"settings": settings.model_dump(mode="json"), "prompts": prompts, "history": curves}

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class TrainingLength(BaseModel):
-    """How long and how fast one of the two networks is trained."""
+    """How long and how fast one of the networks is trained."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,7 +23,7 @@ class TrainingLength(BaseModel):
 
 
 class PretrainSettings(BaseModel):
-    """What is rendered, and how long the two networks are trained on it."""
+    """What is rendered, and how long the three networks are trained on it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,4 +35,5 @@ class PretrainSettings(BaseModel):
     )
     caption_dropout: float = Field(ge=0, le=1)
     autoencoder: TrainingLength
+    text_encoder: TrainingLength
     base: TrainingLength

@@ -131,6 +131,26 @@ def build_text_encoder(tokenizer):
     )
 
 
+def build_image_encoder():
+    """Latents (B, 8, 16, 16) to a vector (B, TEXT_DIM): the text encoder's partner in its training."""
+    from torch import nn
+
+    return nn.Sequential(
+        nn.Conv2d(LATENT_CHANNELS, 64, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(64, 128, 3, stride=2, padding=1),
+        nn.GroupNorm(8, 128),
+        nn.GELU(),
+        nn.Conv2d(128, 192, 3, stride=2, padding=1),
+        nn.GroupNorm(8, 192),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(192 * (LATENT_SIZE // 4) ** 2, 256),
+        nn.GELU(),
+        nn.Linear(256, TEXT_DIM),
+    )
+
+
 def build_unet():
     """UNet2DConditionModel; attention at 8 x 8 and 4 x 4, where it costs little."""
     from diffusers import UNet2DConditionModel
