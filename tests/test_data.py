@@ -325,8 +325,9 @@ def test_other_faults_of_a_source_are_named(divided, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"bboxes": [[0, 0, 1]]}, "annotation: bboxes.0.3: Field required"),
-        ({"user_id": None}, "annotation: user_id"),
+        ({"bboxes": [[0, 0, 1]]}, "annotation: Expected `array` of length 4 - at `$.bboxes[0]`"),
+        ({"user_id": None}, "annotation: Expected `str`, got `null` - at `$.user_id`"),
+        ({"united_bbox": [[0.1]], "united_label": ["four"]}, "annotation: Expected `array` of length 4, got 1"),
         ({"labels": []}, "annotation: 1 bboxes but 0 labels"),
         ({"bboxes": [[1.2, 0.1, 0.5, 0.5]]}, "box lies outside the picture"),
     ],
@@ -389,6 +390,7 @@ def test_what_does_not_belong_together_is_told(divided):
         ({"labels": ["no_gesture"]}, None),
         ({"united_bbox": [[0.1, 0.2, 0.3, 0.4]], "united_label": ["four"]}, (0.1, 0.2, 0.3, 0.4)),
         ({"united_bbox": [0.1, 0.2, 0.3, 0.4], "united_label": "four"}, (0.1, 0.2, 0.3, 0.4)),
+        ({"united_bbox": [[0.1, 0.2, 0.3, 0.4]], "united_label": ["timeout"]}, (0.4, 0.4, 0.2, 0.2)),
         ({"united_bbox": None, "united_label": None}, (0.4, 0.4, 0.2, 0.2)),
     ],
 )

@@ -19,7 +19,7 @@ from hand1000.diffusion.stage2 import load_embeddings, refine_embeddings, save_e
 from hand1000.diffusion.stage3 import train_unet
 from hand1000.diffusion.text import count_truncated, encode_texts
 from hand1000.errors import Hand1000Error
-from hand1000.randomness import derived_seed, noise_and_timesteps, shuffled_batch
+from hand1000.randomness import derived_seed, derived_seeds, noise_and_timesteps, shuffled_batch
 from hand1000.settings import load_settings
 from tests.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, DyingCheckpoint, Killed, save_tiny_base, tiny_base
 
@@ -63,7 +63,9 @@ def fusion_of(feature: torch.Tensor) -> GestureFusion:
 
 def test_draws_are_keyed_and_pinned() -> None:
     """A change of these constants would break every unfinished run."""
-    assert derived_seed(1000, "unet", 3) == derived_seed(1000, "unet", 3) != derived_seed(1000, "unet", 4)
+    assert derived_seed(1000, "unet", 3) == 7941601416609399165 != derived_seed(1000, "unet", 4)
+    for last in (3, 'ä quote"', ""):
+        assert derived_seeds(1000, "unet", 7)(last) == derived_seed(1000, "unet", 7, last)
     noise, timesteps = noise_and_timesteps((1, 2, 2), 0, "refine", [("a", 0), ("b", 0)], 1000)
     again, same = noise_and_timesteps((1, 2, 2), 0, "refine", [("b", 0)], 1000)
     assert torch.equal(noise[1:], again) and torch.equal(timesteps[1:], same)

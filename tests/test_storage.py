@@ -1,6 +1,7 @@
 """The artifact store, on a folder and on a real S3 server."""
 
 import errno
+import io
 import json
 import logging
 import multiprocessing
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from hand1000.errors import Hand1000Error
-from hand1000.storage import ArtifactStore, open_store
+from hand1000.storage import ArtifactStore, json_members, open_store
 from hand1000.storage.digests import Manifest, digest_bytes, digest_json, tree_manifest
 from hand1000.storage.files import read_json, read_jsonl, replace_directory, write_bytes, write_json, write_jsonl
 from hand1000.storage.place import LocalPlace
@@ -568,3 +569,48 @@ def test_a_folder_takes_the_place_of_another(tmp_path):
     for name in ("new", "newer"):
         replace_directory(folder_with(tmp_path / name, {name: name}), tmp_path / "target")
         assert files_of(tmp_path) == {f"target/{name}": name}
+
+
+def entries(count):
+    """Members with all that may mislead whoever looks for a member's end."""
+    return {f'{index} "}}, ': {"a": [index], "b": {"c": '}, "x": {'}, "d": {}, "e": "ä" * 40} for index in range(count)}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("block", [200, 1000, 1 << 20])
+def test_the_members_of_a_large_object_come_whole_and_in_order(monkeypatch, block, indent):
+    monkeypatch.setattr(json_members, "BLOCK", block)
+    text = b"\xef\xbb\xbf \n" + json.dumps(entries(60), indent=indent, ensure_ascii=False).encode() + b"\n"
+    read = [(name, json.loads(bytes(value))) for name, value in json_members.members(io.BytesIO(text))]
+    assert read == list(entries(60).items())
+
+
+@pytest.mark.parametrize("block", [200, 1 << 20])
+def test_the_members_before_a_fault_come_first(monkeypatch, block):
+    monkeypatch.setattr(json_members, "BLOCK", block)
+    whole = json.dumps(entries(30))
+    middle = whole.index('{"a": [17]')
+    for text, count in ((whole[:middle], 17), (whole[:middle] + "]" + whole[middle + 1 :], 17), (whole[:-1], 29)):
+        names = []
+        with pytest.raises(json_members.MalformedJson, match="not JSON"):
+            for name, _ in json_members.members(io.BytesIO(text.encode())):
+                names.append(name)
+        assert names == list(entries(count))
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "empty"), ("[1]", "not a JSON object"), ("{", "not JSON")])
+def test_what_is_no_object_is_told(text, message):
+    with pytest.raises(json_members.MalformedJson, match=message):
+        list(json_members.members(io.BytesIO(text.encode())))
+
+
+def test_a_member_without_end_is_not_read_to_the_end(monkeypatch):
+    monkeypatch.setattr(json_members, "BLOCK", 100)
+    stream = io.BytesIO(b'{"a": "' + b"x" * 10_000)
+    with pytest.raises(json_members.MalformedJson):
+        list(json_members.members(stream))
+    assert stream.tell() <= 400
+
+
+def test_an_object_without_members_has_none():
+    assert list(json_members.members(io.BytesIO(b"{}"))) == []

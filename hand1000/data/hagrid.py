@@ -1,21 +1,21 @@
 """HaGRID's layout, versions 1 and 2, full-size or 512 px.
 
 `<root>/<gesture>/<uuid>.jpg` and `<root>/annotations/{train,val,test}/<gesture>.json`, an object by uuid. Annotations
-are read one at a time: of a million pictures only the names are ever in memory.
+are read a block at a time: of a million pictures only the names are ever in memory.
 """
 
 import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+import msgspec
 
 from hand1000.data.imageset import BBox
 from hand1000.data.items import SUFFIXES, Box, Problems, SourceItem, inside, safe_key
 from hand1000.errors import Hand1000Error
-from hand1000.settings import validation_message
+from hand1000.storage.json_members import MalformedJson, members
 from hand1000.storage.sources import Source
 
 ANNOTATIONS = "annotations"
@@ -25,19 +25,32 @@ _NAMED = 3
 _GUESSES = frozenset({"age", "gender", "race"})
 
 
-class _Annotation(BaseModel):
-    """One picture's entry; HaGRID's other fields are passed over. `caption` and `meta` are the sample data's own."""
+class _Annotation(msgspec.Struct, gc=False):
+    """One picture's entry; `caption` and `meta` are the sample data's own.
 
-    model_config = ConfigDict(extra="ignore")
+    HaGRID's other fields, the landmarks above all, are passed over without being decoded.
+    """
 
     bboxes: list[Box]
     labels: list[str]
-    user_id: str = Field(min_length=1)
-    united_bbox: Box | list[Box] | None = None
+    user_id: Annotated[str, msgspec.Meta(min_length=1)]
+    united_bbox: list[Any] | None = None
     united_label: str | list[str] | None = None
     leading_hand: str | None = None
     caption: str | None = None
-    meta: dict[str, JsonValue] | None = None
+    meta: dict[str, Any] | None = None
+
+    def united(self) -> list[tuple[Box, str]]:
+        """The boxes around two hands that make one gesture, each with its label."""
+        if not self.united_bbox or not self.united_label:
+            return []
+        # v2 writes them as lists of one box and one label.
+        boxes = self.united_bbox if isinstance(self.united_bbox[0], list) else [self.united_bbox]
+        labels = [self.united_label] if isinstance(self.united_label, str) else self.united_label
+        return list(zip(msgspec.convert(boxes, list[Box]), labels, strict=False))
+
+
+_annotation = msgspec.json.Decoder(_Annotation)
 
 
 def read_hagrid(
@@ -90,21 +103,22 @@ class _Pictures:
         absent: list[str] = []
         missing = entries = 0
         try:
-            for name, entry in self._entries(file):
-                entries += 1
-                suffix = self.suffixes.get(name)
-                # Only these are read any further: HaGRID is often fetched in part, and a name becomes a file's name.
-                if suffix is None:
-                    missing += 1
-                    absent += [name] if missing <= _NAMED else []
-                elif suffix:  # A picture that two files name is one picture.
-                    self.suffixes[name] = ""
-                    picture = f"{self._gesture}/{name}{suffix}"
-                    try:
-                        yield _annotated_item(name, picture, self._gesture, entry)
-                    except Hand1000Error as error:
-                        self._problems.pass_over(self._gesture, picture, str(error))
-        except _Malformed as error:
+            with self._source.fetched(file) as path, open(path, "rb") as stream:
+                for name, entry in members(stream):
+                    entries += 1
+                    suffix = self.suffixes.get(name)
+                    # Only these are decoded: HaGRID is often fetched in part, and a name becomes a file's name.
+                    if suffix is None:
+                        missing += 1
+                        absent += [name] if missing <= _NAMED else []
+                    elif suffix:  # A picture that two files name is one picture.
+                        self.suffixes[name] = ""
+                        picture = f"{self._gesture}/{name}{suffix}"
+                        try:
+                            yield _annotated_item(name, picture, self._gesture, entry)
+                        except (msgspec.DecodeError, Hand1000Error) as error:
+                            self._problems.pass_over(self._gesture, picture, f"annotation: {error}")
+        except MalformedJson as error:
             self._problems.warn(file, f"passed over{f' after {entries} pictures' if entries else ''}: {error}")
         if missing:
             self._problems.warn(file, f"{missing} of {entries} pictures are not there: {', '.join(absent)}")
@@ -118,30 +132,12 @@ class _Pictures:
         return
         yield
 
-    def _entries(self, file: str) -> Iterator[tuple[str, Any]]:
-        import ijson
 
-        with self._source.fetched(file) as path, open(path, "rb") as stream:
-            start = stream.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
-            if start[:1] not in (b"{", b""):
-                raise _Malformed("not an object of annotations by picture")
-            stream.seek(0)
-            try:
-                yield from ijson.kvitems(stream, "", use_float=True)
-            except ijson.JSONError as error:
-                raise _Malformed(f"not JSON: {str(error).splitlines()[0]}") from error
-
-
-class _Malformed(Exception):
-    """An annotation file that cannot be read any further."""
-
-
-def _annotated_item(name: str, file: str, gesture: str, entry: Any) -> SourceItem:
-    try:
-        annotation = _Annotation.model_validate(entry)
-    except ValidationError as error:
-        raise Hand1000Error(validation_message(error, "annotation")) from error
-    attributes = {key: value for key, value in (annotation.meta or {}).items() if key not in _GUESSES}
+def _annotated_item(name: str, file: str, gesture: str, entry: msgspec.Raw) -> SourceItem:
+    annotation = _annotation.decode(entry)
+    attributes = (
+        {key: value for key, value in annotation.meta.items() if key not in _GUESSES} if annotation.meta else {}
+    )
     if annotation.leading_hand in ("left", "right"):
         attributes.setdefault("handedness", annotation.leading_hand)
     return SourceItem(
@@ -159,15 +155,12 @@ def _annotated_item(name: str, file: str, gesture: str, entry: Any) -> SourceIte
 def _labelled_box(annotation: _Annotation, gesture: str) -> BBox | None:
     """The box of the hand that makes the gesture, the largest of several, or of both hands for those of two."""
     if len(annotation.bboxes) != len(annotation.labels):
-        raise Hand1000Error(f"annotation: {len(annotation.bboxes)} bboxes but {len(annotation.labels)} labels")
-    # v2 writes a gesture of two hands as lists of one box and one label.
-    united_labels = annotation.united_label or []
-    united_boxes = annotation.united_bbox or []
-    labels = [united_labels] if isinstance(united_labels, str) else united_labels
-    boxes = [united_boxes] if isinstance(united_boxes, tuple) else united_boxes
-    united = [box for box, label in zip(boxes, labels, strict=False) if label == gesture]
-    single = [box for box, label in zip(annotation.bboxes, annotation.labels, strict=True) if label == gesture]
-    within = [box for box in map(inside, united or single) if box is not None]
-    if (united or single) and not within:
-        raise Hand1000Error("annotation: the hand's box lies outside the picture")
-    return max(within, key=lambda box: box[2] * box[3], default=None)
+        raise Hand1000Error(f"{len(annotation.bboxes)} bboxes but {len(annotation.labels)} labels")
+    united = [box for box, label in annotation.united() if label == gesture] if annotation.united_bbox else None
+    labelled = united or [
+        box for box, label in zip(annotation.bboxes, annotation.labels, strict=True) if label == gesture
+    ]
+    within = [part for box in labelled if (part := inside(box))]
+    if labelled and not within:
+        raise Hand1000Error("the hand's box lies outside the picture")
+    return max(within, key=lambda box: box[2] * box[3]) if within else None

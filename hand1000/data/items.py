@@ -4,6 +4,7 @@ import logging
 import re
 from dataclasses import dataclass, field
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hand1000.data.imageset import BBox
@@ -17,9 +18,8 @@ Box = tuple[float, float, float, float]
 """x, y, width and height as an annotator wrote them: relative to the picture, perhaps across its border."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceItem:
-    """One picture of a source.
+class SourceItem(msgspec.Struct, frozen=True):
+    """One picture of a source; there may be millions of them.
 
     `key` names it within its gesture and is safe in a file name; `file` is its name in the source; `bbox` is the hand
     that makes the gesture, relative to the upright picture; `hands` is how many hands are labelled, 0 if none is;
@@ -76,6 +76,8 @@ class Problems:
 def inside(box: Box) -> BBox | None:
     """The part of a box that lies within the picture, where there is one; annotators drew some across the border."""
     x, y, width, height = box
+    if x >= 0 and y >= 0 and x + width <= 1 and y + height <= 1:
+        return box if width > 0 and height > 0 else None
     left, top = min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
     right, bottom = min(max(x + width, 0.0), 1.0), min(max(y + height, 0.0), 1.0)
     return (left, top, right - left, bottom - top) if right > left and bottom > top else None

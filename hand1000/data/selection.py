@@ -18,7 +18,7 @@ from hand1000.data.items import Problems, SourceItem, Unusable
 from hand1000.data.own import folder_of_own, read_own
 from hand1000.errors import Hand1000Error
 from hand1000.gestures import phrase_of
-from hand1000.randomness import derived_seed
+from hand1000.randomness import derived_seeds
 from hand1000.settings import FilterSettings
 from hand1000.storage.sources import Source
 
@@ -244,7 +244,7 @@ class _PeopleHeldOut:
         self._order: list[tuple[int, str]] = []
         self._pictures: dict[str, list[SourceItem]] = {}
         self._held = 0
-        self._draw = lru_cache(maxsize=100_000)(lambda user_id: derived_seed(seed, "select", "person", user_id))
+        self._draw = lru_cache(maxsize=100_000)(derived_seeds(seed, "select", "person"))
 
     def pass_on(self, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
         """The pictures of everyone else, once it is sure that they are not among the first."""
@@ -272,7 +272,5 @@ class _PeopleHeldOut:
 def _first(count: int, items: Iterable[SourceItem], seed: int) -> list[SourceItem]:
     """The first `count` in the order of their draws; no more than these are held at a time."""
 
-    def draw(item: SourceItem) -> tuple[int, str]:
-        return derived_seed(seed, "select", "picture", item.gesture, item.key), item.key
-
-    return heapq.nsmallest(count, items, key=draw)
+    draw = lru_cache(maxsize=64)(lambda gesture: derived_seeds(seed, "select", "picture", gesture))
+    return heapq.nsmallest(count, items, key=lambda item: (draw(item.gesture)(item.key), item.key))
