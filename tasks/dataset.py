@@ -143,7 +143,7 @@ def publish(
     def build(work: Work) -> None:
         from hand1000.captions.completed import read_completed
         from hand1000.captions.page import captions_page
-        from hand1000.captions.quality import measure_captions, quality_table
+        from hand1000.captions.quality import measure_captions
         from hand1000.data.publish import publish_data_set
         from hand1000.storage.files import write_json, write_text
 
@@ -175,7 +175,7 @@ def publish(
         write_json(work.out / "quality.json", [one.model_dump(mode="json") for one in quality])
         shown = sorted(by_captioner[0]["train"])[:SHOWN]
         rows = [(prepared / "train" / name, [lines["train"][name] for lines in by_captioner]) for name in shown]
-        write_text(work.out / "captions.html", captions_page(gesture, quality_table(quality), rows))
+        write_text(work.out / "captions.html", captions_page(gesture, quality, rows))
 
     return produce(
         "publish",

@@ -6,22 +6,31 @@ from html import escape
 from pathlib import Path
 
 from hand1000.captions.completed import CompletedLine
+from hand1000.captions.quality import CaptionQuality, quality_rows
 
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
-    "pre{overflow-x:auto}article{display:flex;gap:1rem;border-top:1px solid #ccc;padding:.8rem 0}"
+    ".wide{overflow-x:auto;margin-bottom:2rem}table{border-collapse:collapse}"
+    "th,td{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #ccc}"
+    "th:first-child,td:first-child{text-align:left;padding-left:0}"
+    "article{display:flex;gap:1rem;border-top:1px solid #ccc;padding:.8rem 0}"
     "img{width:9rem;height:9rem;object-fit:cover;flex:none}dl{margin:0}dt{color:#555;font-size:85%}dd{margin:0 0 .5rem}"
 )
 
 
-def captions_page(gesture: str, table: str, rows: Sequence[tuple[Path, Sequence[CompletedLine]]]) -> str:
+def captions_page(
+    gesture: str, qualities: Sequence[CaptionQuality], rows: Sequence[tuple[Path, Sequence[CompletedLine]]]
+) -> str:
     """The page.
 
     Args:
         gesture: HaGRID's name.
-        table: the captioners' measures, as Markdown.
+        qualities: the captioners' measures.
         rows: an image (PNG), and each captioner's line of it.
     """
+    head, *measures = quality_rows(qualities)
+    table = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    table += "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in measures)
     articles = []
     for path, lines in rows:
         picture = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -35,5 +44,6 @@ def captions_page(gesture: str, table: str, rows: Sequence[tuple[Path, Sequence[
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
         f"<title>Captions of {escape(gesture)}</title><style>{_STYLE}</style>"
-        f"<h1>Captions of {escape(gesture)}</h1><pre>{escape(table)}</pre>{''.join(articles)}</html>"
+        f'<h1>Captions of {escape(gesture)}</h1><div class="wide"><table>{table}</table></div>'
+        f"{''.join(articles)}</html>"
     )

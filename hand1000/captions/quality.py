@@ -135,20 +135,28 @@ def measure_captions(
     )
 
 
-def quality_table(qualities: Sequence[CaptionQuality]) -> str:
-    """The measures side by side, a captioner a row, as Markdown."""
+def quality_rows(qualities: Sequence[CaptionQuality]) -> list[list[str]]:
+    """The measures side by side as cells: the names of the columns, then a captioner a row."""
 
     def cell(value: float | None) -> str:
         return "–" if value is None else f"{value:.3g}"
 
-    lines = [
-        "| captioner | n | image-caption ↑ | caption-caption ↓ | with the phrase | words | vocabulary |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    head = ["captioner", "n", "image-caption ↑", "caption-caption ↓", "with the phrase", "words", "vocabulary"]
+    return [head] + [
+        [
+            one.captioner,
+            str(one.n),
+            cell(one.image_caption_similarity),
+            cell(one.caption_caption_similarity),
+            cell(one.with_phrase),
+            f"{one.words:.1f}",
+            str(one.vocabulary),
+        ]
+        for one in qualities
     ]
-    for one in qualities:
-        name = one.captioner.replace("|", "\\|")
-        lines.append(
-            f"| {name} | {one.n} | {cell(one.image_caption_similarity)} | {cell(one.caption_caption_similarity)} "
-            f"| {cell(one.with_phrase)} | {one.words:.1f} | {one.vocabulary} |"
-        )
-    return "\n".join(lines)
+
+
+def quality_table(qualities: Sequence[CaptionQuality]) -> str:
+    """`quality_rows` as Markdown."""
+    head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in quality_rows(qualities))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
