@@ -55,6 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--batch-size", type=_whole(1, 256), default=4, help="drawn at a time (default: 4)")
     generate.set_defaults(run=_generate)
 
+    export = commands.add_parser("export", help="write a model as plain Stable Diffusion, for other programs")
+    export.add_argument("--model", required=True, help="as for generate")
+    export.add_argument(
+        "--to", required=True, choices=("diffusers", "single-file"), help="a folder, or one .safetensors"
+    )
+    export.add_argument("--out", required=True, type=Path, help="the folder or file; must not exist yet")
+    export.add_argument("--mu", type=float, help="fixed in the result, 0 to 1 (default: the model's)")
+    export.set_defaults(run=_export)
+
     config = commands.add_parser("config", help="show or check a configuration")
     actions = config.add_subparsers(required=True, metavar="ACTION")
     show = actions.add_parser("show", help="print a preset or a file as complete YAML")
@@ -142,6 +151,17 @@ def _save(image: "Image.Image", path: Path) -> None:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     write_bytes(path, buffer.getvalue())
+
+
+def _export(options: argparse.Namespace) -> None:
+    from hand1000.registry.load import load_model_folder
+
+    folder = load_model_folder(options.model)
+    from hand1000.diffusion.export import export_model
+    from hand1000.diffusion.pipeline import load_pipeline
+
+    export_model(load_pipeline(folder), options.to, options.out, mu=options.mu)
+    print(options.out)
 
 
 def _config_show(options: argparse.Namespace) -> None:

@@ -1,0 +1,91 @@
+"""A model of Hand1000 as the files that other programs read, with a card."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hand1000.diffusion.fold import fold_fusion
+from hand1000.diffusion.original_names import original_weights
+from hand1000.diffusion.pipeline import LIMITS, Hand1000Pipeline
+from hand1000.errors import Hand1000Error, writing
+from hand1000.gestures import phrase_of
+from hand1000.storage.files import replace_directory, write_bytes, write_text
+from hand1000.storage.scratch import process_scratch
+
+if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
+
+Form = Literal["diffusers", "single-file"]
+
+
+def export_model(pipeline: Hand1000Pipeline, form: Form, out: Path, *, mu: float | None = None) -> None:
+    """Write `pipeline` as plain Stable Diffusion that needs nothing of this project.
+
+    Args:
+        pipeline: of a tuned model.
+        form: "diffusers", a folder that `StableDiffusionPipeline.from_pretrained` loads, its card in `README.md`; or
+            "single-file", one `.safetensors` with the names of the original release, its card beside it as `.md`.
+        out: the folder or file; nothing may be there yet. It is whole or not there.
+        mu: weight of the text embedding against the fused one, 0..1; by default the model's.
+
+    Raises:
+        Hand1000Error: `out` exists or has another suffix, no space is left, or the fusion cannot be folded
+            (`hand1000.diffusion.fold.fold_fusion`).
+    """
+    mu = pipeline.config.mu if mu is None else mu
+    low, high = LIMITS["mu"]
+    if not low <= mu <= high:
+        raise Hand1000Error(f"mu: {mu} is out of range; choose {low} to {high}")
+    if out.exists():
+        raise Hand1000Error(f"{out}: exists already; choose another name, or remove it")
+    if form == "single-file" and out.suffix != ".safetensors":
+        raise Hand1000Error(f"{out}: a single file's name must end in .safetensors")
+    write = {"diffusers": _write_folder, "single-file": _write_file}[form]
+    write(fold_fusion(pipeline, mu), _card(pipeline, mu, form), out)
+
+
+def _write_folder(stock: "StableDiffusionPipeline", card: str, out: Path) -> None:
+    scratch = process_scratch(out.absolute().parent)
+    with writing(out):
+        stock.save_pretrained(scratch / "model", safe_serialization=True)
+    write_text(scratch / "model" / "README.md", card)
+    replace_directory(scratch / "model", out)
+
+
+def _write_file(stock: "StableDiffusionPipeline", card: str, out: Path) -> None:
+    from safetensors.torch import save
+
+    write_text(out.with_suffix(".md"), card)
+    write_bytes(out, save(original_weights(stock), metadata={"format": "pt"}))
+
+
+def _card(pipeline: Hand1000Pipeline, mu: float, form: Form) -> str:
+    phrase = phrase_of(pipeline.fusion.config.gesture) if pipeline.fusion else ""
+    settings = pipeline.config
+    load = {
+        "diffusers": 'StableDiffusionPipeline.from_pretrained("FOLDER", safety_checker=None)',
+        "single-file": 'StableDiffusionPipeline.from_single_file("FILE.safetensors", safety_checker=None)',
+    }[form]
+    parts = [
+        f"# Stable Diffusion that draws people {phrase}",
+        "A model of Hand1000 as plain Stable Diffusion: the fusion with the gesture is folded into the text encoder "
+        f"and the cross-attention, at mu = {mu:g}. Every prompt must hold the phrase **{phrase}**.",
+        "## Load",
+        "    from diffusers import StableDiffusionPipeline\n\n"
+        f"    pipeline = {load}\n"
+        f'    pipeline("a photo of a hand, {phrase}", guidance_scale={settings.guidance_scale:g},\n'
+        f"        eta={settings.eta:g}, num_inference_steps={settings.num_inference_steps}).images[0]",
+        f"The pictures are Hand1000's for the same seed, with the sampler {type(pipeline.scheduler).__name__} and "
+        "autoguidance 1.",
+    ]
+    if settings.autoguidance_scale > 1:
+        parts.append(
+            f"The model itself draws with autoguidance {settings.autoguidance_scale:g}, for which it holds a second "
+            "UNet. Plain Stable Diffusion has no such thing, so these pictures are less sure of the gesture."
+        )
+    parts += [
+        "## Licence",
+        "That of the base model it was tuned from, whose terms go with its weights (for Stable Diffusion 1.x: "
+        "CreativeML OpenRAIL-M, with its use restrictions), and that of the images it was tuned on (for HaGRID: a "
+        "variant of CC BY-SA 4.0). There is no safety checker within.",
+    ]
+    return "\n\n".join(parts) + "\n"
