@@ -41,6 +41,9 @@ class DataSettings(_Settings):
 
     test_images: int = Field(ge=2, le=100_000, description="Held-out images, of people who are not in training.")
     max_unusable: Fraction = Field(description="Share of unusable images above which the run stops.")
+    crop: Literal["hand", "centre"] = Field(
+        description="hand: a square that holds the labelled hand; centre: the authors', which may cut it off."
+    )
     filters: FilterSettings
 
 
@@ -58,13 +61,26 @@ class Stage2Settings(_Settings):
     """Stage II: the fusion and the optimised embeddings (paper, section 3.3)."""
 
     lambda_: Fraction = Field(description="Weight of the text embedding in h = lambda*e + (1-lambda)*g.")
+    fusion: Literal["per_token", "flat"] = Field(
+        description="per_token: one small layer for every token; flat: the authors', over all tokens at once, random."
+    )
     fusion_steps: Steps = Field(description="Steps of the fusion layer over all images; 0 keeps it as it starts.")
     fusion_batch_size: BatchSize
     fusion_learning_rate: LearningRate
     refine_steps: Steps = Field(description="Steps of each image's own embedding; 0 keeps where the layer puts it.")
     refine_batch_size: BatchSize
     refine_learning_rate: LearningRate
+    interleaved: bool = Field(
+        description="The authors' loop: each image is refined, then trained on, before the next, with new optimisers "
+        "and equal draws for every image; stage3.steps are those of one image."
+    )
     checkpoint_every: int = Field(ge=1, le=100_000, description="Steps between two saved states.")
+
+    @model_validator(mode="after")
+    def _flat_is_never_trained(self) -> Self:
+        if self.fusion == "flat" and self.fusion_steps:
+            raise ValueError("fusion_steps: the flat fusion is never trained; choose 0")
+        return self
 
 
 class Stage3Settings(_Settings):
@@ -93,6 +109,7 @@ class GenerationSettings(_Settings):
     autoguidance_scale: float = Field(
         ge=1, le=10, description="How far beyond the base model's prediction, towards the tuned one's; 1 is none."
     )
+    fuse_empty_prompt: bool = Field(description="Whether guidance leads away from the fused empty prompt or the plain.")
     eta: Fraction = Field(description="Fresh noise in each of the sampler's steps: 0 none (DDIM), 1 as in DDPM.")
     num_inference_steps: int = Field(ge=1, le=1000)
     batch_size: BatchSize
@@ -100,7 +117,7 @@ class GenerationSettings(_Settings):
 
     def defaults(self) -> dict[str, Any]:
         """What a model draws with when a call does not say."""
-        return self.model_dump(include={"mu", "guidance_scale", "autoguidance_scale", "eta", "num_inference_steps"})
+        return self.model_dump(exclude={"batch_size", "num_images"})
 
 
 class EvaluationSettings(_Settings):
@@ -124,6 +141,24 @@ class Settings(_Settings):
     stage3: Stage3Settings
     generation: GenerationSettings
     evaluation: EvaluationSettings
+
+    @model_validator(mode="after")
+    def _interleaved_is_the_authors_loop(self) -> Self:
+        if self.stage2.interleaved:
+            for name, value in _AUTHORS_LOOP.items():
+                if (given := getattr(self.stage3, name)) != value:
+                    raise ValueError(f"stage2.interleaved has no stage3.{name} but {value} (got {given})")
+        return self
+
+
+_AUTHORS_LOOP = {
+    "batch_size": 1,
+    "warmup_steps": 0,
+    "learning_rate_decay": "constant",
+    "timesteps": "uniform",
+    "caption_dropout": 0,
+    "ema_decay": 0,
+}
 
 
 class CaptionerSettings(_Settings):

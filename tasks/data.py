@@ -60,6 +60,7 @@ def prepare_data(
                 resolution=resolution,
                 max_unusable=settings.max_unusable,
                 seed=seed,
+                crop=settings.crop,
                 check=check,
                 progress=work.report,
             )
@@ -76,6 +77,7 @@ def prepare_data(
             "source": source,
             "resolution": resolution,
             "max_unusable": settings.max_unusable,
+            "crop": settings.crop,
             "filters": settings.filters,
         },
     )

@@ -84,7 +84,7 @@ def train_fusion(
             "gesture": gesture,
             "seed": seed,
             "settings": settings.model_dump(
-                include={"lambda_", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
+                include={"lambda_", "fusion", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
             ),
         },
     )
@@ -102,10 +102,13 @@ def refine_embeddings(
     run: str,
     root: str,
 ) -> Artifact:
-    """Optimise the embedding of each image of one shard: the paper's Stage II."""
+    """Optimise the embedding of each image of one shard: the paper's Stage II.
+
+    Where Stage III refines each image itself, as the authors do, it is given where the fusion puts them.
+    """
     from hand1000.devices import best_device
     from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.fusion import GestureFusion, double_fusion
+    from hand1000.diffusion.fusion import double_fusion, load_fusion
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import refine_embeddings as refine
     from hand1000.diffusion.stage2 import save_embeddings
@@ -114,7 +117,7 @@ def refine_embeddings(
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
-        layer = GestureFusion.from_pretrained(work.read(fusion))
+        layer = load_fusion(work.read(fusion))
         part = shard_range(len(data.latents), settings.refine_batch_size, shard, shards)
         span = slice(part.start, part.stop)
         start = double_fusion(data.text_embeddings[span], layer, settings.lambda_).detach()
@@ -145,7 +148,7 @@ def refine_embeddings(
             "shards": shards,
             "seed": seed,
             "settings": settings.model_dump(
-                include={"lambda_", "refine_steps", "refine_batch_size", "refine_learning_rate"}
+                include={"lambda_", "refine_steps", "refine_batch_size", "refine_learning_rate", "interleaved"}
             ),
         },
     )

@@ -19,7 +19,8 @@ def train_unet(
     """Fine-tune, and put the pipeline together: a diffusers folder for `Hand1000Pipeline.from_pretrained`."""
     from hand1000.devices import best_device
     from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.fusion import GestureFusion, double_fusion
+    from hand1000.diffusion.fusion import double_fusion, load_fusion
+    from hand1000.diffusion.interleaved import train_interleaved
     from hand1000.diffusion.pipeline import build_pipeline
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import load_embeddings
@@ -31,18 +32,15 @@ def train_unet(
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
-        layer = GestureFusion.from_pretrained(work.read(fusion))
+        layer = load_fusion(work.read(fusion))
         base = load_base_model(base_model, best_device())
-        unet, history = train(
-            base,
-            data.latents,
-            load_embeddings([work.read(part) for part in embeddings], data.file_names),
-            double_fusion(data.empty_embedding, layer, settings.stage2.lambda_).detach(),
-            settings.stage3,
-            seed=settings.seed,
-            checkpoint=work.checkpoint,
-            report=work.report,
-        )
+        refined = load_embeddings([work.read(part) for part in embeddings], data.file_names)
+        common = {"seed": settings.seed, "checkpoint": work.checkpoint, "report": work.report}
+        if settings.stage2.interleaved:
+            unet, history = train_interleaved(base, data.latents, refined, settings.stage2, settings.stage3, **common)
+        else:
+            empty = double_fusion(data.empty_embedding[None], layer, settings.stage2.lambda_)[0].detach()
+            unet, history = train(base, data.latents, refined, empty, settings.stage3, **common)
         build_pipeline(base, unet=unet, fusion=layer, **defaults).save_pretrained(work.out)
         write_jsonl(work.out / "history.jsonl", history)
 
@@ -57,7 +55,9 @@ def train_unet(
             "embeddings": embeddings,
             "base_model": model_identity(base_model),
             "seed": settings.seed,
-            "lambda": settings.stage2.lambda_,
+            "stage2": settings.stage2.model_dump(
+                include={"lambda_", "interleaved", "refine_steps", "refine_learning_rate"}
+            ),
             "settings": settings.stage3.model_dump(exclude={"checkpoint_every"}),
             "defaults": defaults,
         },

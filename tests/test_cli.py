@@ -11,7 +11,7 @@ from PIL import Image
 
 from hand1000 import cli
 from hand1000.gestures import PHRASES
-from hand1000.settings import PRESETS, load_settings
+from hand1000.settings import PRESETS, Settings, load_settings
 from tests.tiny_models import save_tiny_model
 
 
@@ -176,3 +176,9 @@ def test_the_command_starts_without_the_heavy_libraries():
     heavy = ("torch", "diffusers", "mlflow", "mediapipe", "transformers", "PIL", "numpy")
     code = f"import sys, hand1000.cli; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("config", "preset"), [("sd15", "default"), ("paper", "paper")])
+def test_a_configuration_for_stable_diffusion_is_its_preset(config, preset):
+    inputs = yaml.safe_load((Path(__file__).parents[1] / "workflows" / "configs" / f"{config}.yaml").read_text())
+    assert Settings.model_validate(inputs["settings"]) == load_settings(preset)

@@ -1,7 +1,7 @@
 """The square that is trained on: as much of a picture as a square holds, with the labelled hand in it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -10,6 +10,8 @@ from hand1000.errors import Hand1000Error
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
+
+Crop = Literal["hand", "centre"]
 
 MAX_PIXELS = 80_000_000
 """A picture of more is refused before it is decoded: it would take more memory than a task is given."""
@@ -24,7 +26,11 @@ class UnreadableImage(Hand1000Error):
 
 
 def load_square(
-    path: Path, resolution: int, bbox: "BBox | None" = None, generator: np.random.Generator | None = None
+    path: Path,
+    resolution: int,
+    bbox: "BBox | None" = None,
+    generator: np.random.Generator | None = None,
+    crop: Crop = "hand",
 ) -> tuple[np.ndarray, "BBox | None"]:
     """The square crop of a picture file, upright and resized.
 
@@ -35,9 +41,11 @@ def load_square(
             square is centred on it.
         generator: draws where the square lies, evenly over all places that hold the box; without one it lies as near
             to the picture's centre as the box allows.
+        crop: "hand" as said; "centre" is the middle of the picture wherever the hand is, as the authors cut it.
 
     Returns:
-        the crop, (resolution, resolution, 3) uint8 RGB, and the box relative to it, cut off at its border.
+        the crop, (resolution, resolution, 3) uint8 RGB, and the box relative to it, cut off at its border; no box if
+        nothing of it is in the crop.
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated, not a picture or too large.
@@ -45,17 +53,20 @@ def load_square(
     picture = _decoded(path, 2 * resolution)
     width, height = picture.size
     side = min(width, height)
-    x, y, w, h = bbox or (0.5, 0.5, 0.0, 0.0)
-    left = _offset(width, side, x * width, w * width, generator)
-    top = _offset(height, side, y * height, h * height, generator)
+    x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)
+    drawn = generator if crop == "hand" else None
+    left = _offset(width, side, x * width, w * width, drawn)
+    top = _offset(height, side, y * height, h * height, drawn)
     square = picture.resize(
         (resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
     )
     if bbox is None:
         return np.asarray(square), None
+    x, y, w, h = bbox
     x0, x1 = np.clip([(x * width - left) / side, ((x + w) * width - left) / side], 0, 1)
     y0, y1 = np.clip([(y * height - top) / side, ((y + h) * height - top) / side], 0, 1)
-    return np.asarray(square), (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
+    part = (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
+    return np.asarray(square), part if min(part[2:]) > 0 else None
 
 
 def _offset(extent: int, side: int, start: float, length: float, generator: np.random.Generator | None) -> float:

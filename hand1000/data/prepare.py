@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hand1000.captions.complete import complete_caption
 from hand1000.captions.source import DatasetCaptioner
-from hand1000.data.crop import UnreadableImage, load_square
+from hand1000.data.crop import Crop, UnreadableImage, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
 from hand1000.data.items import SourceItem, Unusable
 from hand1000.data.selection import Selection
@@ -51,6 +51,7 @@ def prepare_image_sets(
     resolution: int,
     max_unusable: float,
     seed: int,
+    crop: Crop = "hand",
     check: Check | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparationReport:
@@ -62,6 +63,7 @@ def prepare_image_sets(
         resolution: side of the PNG files, in pixels.
         max_unusable: share of unusable pictures, 0 to 1, above which the work stops; up to it they are passed over.
         seed: draws where the square lies in pictures that are not square, keyed by the picture.
+        crop: how the square lies, `hand1000.data.crop.load_square`.
         check: refuses labelled pictures; the selection's spare ones stand in for them.
         progress: called with the pictures done and all of them.
 
@@ -75,7 +77,7 @@ def prepare_image_sets(
     unusable = list(selection.unusable)
     total = sum(wanted.values()) + len(unusable)
     _stop_above(max_unusable, unusable, total)
-    work = _Preparation(selection, resolution, seed, check)
+    work = _Preparation(selection, resolution, seed, crop, check)
     warnings, counts = [*selection.warnings], {}
     done = 0
     for name, items in {"train": selection.train, "test": selection.test}.items():
@@ -114,6 +116,7 @@ class _Preparation:
     selection: Selection
     resolution: int
     seed: int
+    crop: Crop
     check: Check | None
     refused: int = 0
     short: int = field(default=0, init=False)
@@ -144,7 +147,7 @@ class _Preparation:
         generator = numpy_generator(self.seed, "crop", item.gesture, item.key)
         try:
             with self.selection.source.fetched(item.file) as path:
-                square, bbox = load_square(path, self.resolution, item.bbox, generator)
+                square, bbox = load_square(path, self.resolution, item.bbox, generator, self.crop)
                 source = digest_file(path)
         except UnreadableImage as error:
             logger.warning("%s/%s: passed over: %s", self.selection.source.address, item.file, error.reason)

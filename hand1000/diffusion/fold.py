@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from hand1000.diffusion.fusion import GestureFusion
+from hand1000.diffusion.fusion import FlatFusion, GestureFusion
 from hand1000.diffusion.pipeline import Hand1000Pipeline
 from hand1000.errors import Hand1000Error
 
@@ -42,6 +42,11 @@ def fold_fusion(pipeline: Hand1000Pipeline, mu: float) -> StableDiffusionPipelin
     """
     if pipeline.fusion is None:
         raise Hand1000Error("this model holds no fusion: its parts are plain Stable Diffusion already")
+    if isinstance(pipeline.fusion, FlatFusion) or not pipeline.config.fuse_empty_prompt:
+        raise Hand1000Error(
+            "this model's fusion is the authors', which is not one map of every token and of the empty prompt; "
+            "it cannot be folded"
+        )
     matrix, shift = affine_fusion(pipeline.fusion, mu)
     condition = float(torch.linalg.cond(matrix))
     if not condition <= MOST_CONDITION:

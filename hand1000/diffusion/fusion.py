@@ -7,13 +7,21 @@ Notation, as in `docs/method.md`:
     h       double-fused embedding, lambda*e + (1 - lambda)*g          (B, L, D)
 """
 
+from pathlib import Path
+
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from hand1000.randomness import torch_generator
+from hand1000.storage.files import read_json
+
 FEATURE_DIM = 63
 """21 landmarks by x, y, z."""
+
+ROWS = 128
+"""Of the flat fusion's weights, drawn at a time: 30 MB at Stable Diffusion 1.x size."""
 
 
 class GestureFusion(ModelMixin, ConfigMixin):
@@ -48,6 +56,48 @@ class GestureFusion(ModelMixin, ConfigMixin):
         return self.linear(torch.cat([text_embeddings, feature], dim=-1))
 
 
-def double_fusion(text_embeddings: torch.Tensor, fusion: GestureFusion, weight: float) -> torch.Tensor:
+class FlatFusion(ModelMixin, ConfigMixin):
+    """The authors' fusion: one random linear map of all tokens and f at once, L*D + 63 to L*D, never trained.
+
+    At Stable Diffusion 1.x size it has 3.5 billion weights, 14 GB. They are drawn anew from the seed whenever they are
+    needed, some rows at a time, as PyTorch starts a linear layer: evenly within 1/sqrt(L*D + 63).
+
+    Args:
+        text_dim: D.
+        num_tokens: L.
+        gesture: HaGRID's name of the gesture.
+        seed: of the weights.
+    """
+
+    @register_to_config
+    def __init__(self, text_dim: int = 768, num_tokens: int = 77, gesture: str = "", seed: int = 0) -> None:
+        super().__init__()
+        self.register_buffer("feature", torch.zeros(FEATURE_DIM))
+
+    @torch.no_grad()
+    def forward(self, text_embeddings: torch.Tensor) -> torch.Tensor:
+        """g = FC([vec(e) ; f]), (B, L, D) to (B, L, D); one pass over the weights, whatever B."""
+        size = self.config.num_tokens * self.config.text_dim
+        inputs = torch.cat([text_embeddings.flatten(1), self.feature.expand(len(text_embeddings), -1)], dim=1)
+        bound = inputs.shape[1] ** -0.5
+        parts = []
+        for first in range(0, size, ROWS):
+            generator = torch_generator(self.config.seed, "flat-fusion", first)
+            rows = torch.rand(min(ROWS, size - first), inputs.shape[1] + 1, generator=generator)
+            rows = (rows * 2 - 1).mul_(bound).to(inputs)
+            parts.append(torch.nn.functional.linear(inputs, rows[:, :-1], rows[:, -1]))
+        return torch.cat(parts, dim=1).view_as(text_embeddings)
+
+
+Fusion = GestureFusion | FlatFusion
+
+
+def load_fusion(folder: Path) -> Fusion:
+    """The fusion that was saved in `folder`, of either kind."""
+    kinds: dict[str, type[Fusion]] = {"GestureFusion": GestureFusion, "FlatFusion": FlatFusion}
+    return kinds[read_json(folder / "config.json")["_class_name"]].from_pretrained(folder)
+
+
+def double_fusion(text_embeddings: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:
     """h = weight*e + (1 - weight)*g: lambda in Stage II, mu at inference. (B, L, D) to (B, L, D)."""
     return weight * text_embeddings + (1 - weight) * fusion(text_embeddings)

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from hand1000.devices import best_device
 from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.fusion import GestureFusion, double_fusion
+from hand1000.diffusion.fusion import Fusion, double_fusion
 from hand1000.diffusion.text import encode_texts
 from hand1000.errors import Hand1000Error
 
@@ -42,6 +42,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         vae, text_encoder, tokenizer, unet, scheduler: as in Stable Diffusion.
         fusion: the gesture feature and the trained fusion, or None.
         guide: the UNet as it was before Stage III, or None; autoguidance leads away from what it predicts.
+        fuse_empty_prompt: whether the empty prompt, which guidance leads away from, passes through the fusion too.
         mu, guidance_scale, autoguidance_scale, eta, num_inference_steps: what a call uses when it does not say.
     """
 
@@ -55,11 +56,12 @@ class Hand1000Pipeline(DiffusionPipeline):
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
-        fusion: GestureFusion | None = None,
+        fusion: Fusion | None = None,
         guide: UNet2DConditionModel | None = None,
         mu: float = 0.7,
         guidance_scale: float = 3.0,
         autoguidance_scale: float = 1.0,
+        fuse_empty_prompt: bool = True,
         eta: float = 0.0,
         num_inference_steps: int = 45,
     ) -> None:
@@ -77,6 +79,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             mu=mu,
             guidance_scale=guidance_scale,
             autoguidance_scale=autoguidance_scale,
+            fuse_empty_prompt=fuse_empty_prompt,
             eta=eta,
             num_inference_steps=num_inference_steps,
         )
@@ -90,7 +93,7 @@ class Hand1000Pipeline(DiffusionPipeline):
     def encode_prompt(self, prompt: list[str], mu: float) -> torch.Tensor:
         """The condition of each prompt, (B, L, D)."""
         embeddings = encode_texts(self.text_encoder, self.tokenizer, prompt)
-        return embeddings if self.fusion is None else double_fusion(embeddings, self.fusion, mu)
+        return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu)
 
     @torch.no_grad()
     def __call__(
@@ -133,7 +136,8 @@ class Hand1000Pipeline(DiffusionPipeline):
         own_condition = condition = self.encode_prompt(prompts, mu)
         guided = guidance_scale > 1
         if guided:
-            condition = torch.cat([self.encode_prompt([""], mu).expand_as(condition), condition])
+            empty = self.encode_prompt([""], mu if self.config.fuse_empty_prompt else 1.0)
+            condition = torch.cat([empty.expand_as(condition), condition])
 
         generators = self._generators(len(prompts), generator)
         latents = self._start_noise(generators).to(device, condition.dtype)
@@ -184,7 +188,7 @@ def build_pipeline(
     base: BaseModel,
     *,
     unet: UNet2DConditionModel | None = None,
-    fusion: GestureFusion | None = None,
+    fusion: Fusion | None = None,
     autoguidance_scale: float,
     **defaults: Any,
 ) -> Hand1000Pipeline:

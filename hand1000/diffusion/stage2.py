@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.fusion import GestureFusion, double_fusion
+from hand1000.diffusion.fusion import FlatFusion, Fusion, GestureFusion, double_fusion
 from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.progress import Checkpoint, StepReport
 from hand1000.diffusion.training_state import keep, resume
 from hand1000.errors import Hand1000Error
-from hand1000.randomness import noise_and_timesteps, shuffled_batch, torch_generator
+from hand1000.randomness import derived_seed, noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.settings import Stage2Settings
 from hand1000.storage.files import read_json, write_json
 
@@ -31,8 +31,8 @@ def train_fusion(
     seed: int,
     checkpoint: Checkpoint,
     report: StepReport,
-) -> tuple[GestureFusion, list[dict]]:
-    """Train the fusion layer over all images.
+) -> tuple[Fusion, list[dict]]:
+    """Train the fusion layer over all images; the flat one is only put together.
 
     Args:
         base: the frozen base model.
@@ -48,8 +48,13 @@ def train_fusion(
     Returns:
         The trained fusion and the loss of every step, averaged over its batch.
     """
+    tokens, width = text_embeddings.shape[1:]
+    if settings.fusion == "flat":
+        flat = FlatFusion(width, tokens, gesture, derived_seed(seed, "fusion-start"))
+        flat.feature.copy_(feature)
+        return flat, []
     device = base.unet.device
-    fusion = GestureFusion(text_embeddings.shape[-1], gesture)
+    fusion = GestureFusion(width, gesture)
     fusion.initialise(feature, torch_generator(seed, "fusion-start"))
     fusion.to(device)
     # On f the gradient is the same at every token and large; weight decay would pull the identity on e to zero.
@@ -112,11 +117,9 @@ def refine_embeddings(
     done, tensors, history = resume(checkpoint)
     if done:
         finished[:done] = tensors["embeddings"]
-    while done < len(latents) and settings.refine_steps:
+    while done < len(latents) and settings.refine_steps and not settings.interleaved:
         batch = slice(done, min(done + settings.refine_batch_size, len(latents)))
-        finished[batch], losses = _refine_batch(
-            base, latents[batch], finished[batch], image_keys[batch], settings, seed
-        )
+        finished[batch], losses = refine_batch(base, latents[batch], finished[batch], image_keys[batch], settings, seed)
         done = batch.stop
         history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})
         report(done, len(latents), {"loss": losses[-1]})
@@ -125,11 +128,24 @@ def refine_embeddings(
     return finished, history
 
 
-def _refine_batch(
+def refine_batch(
     base: BaseModel, latents: torch.Tensor, start: torch.Tensor, keys: list[str], settings: Stage2Settings, seed: int
 ) -> tuple[torch.Tensor, list[float]]:
+    """Optimise the embeddings of some images at once.
+
+    Args:
+        base: its UNet's weights must need no gradient.
+        latents: scaled, (B, C, h, w).
+        start: h, (B, L, D).
+        keys: an image's draws are keyed by its key and the step.
+        settings: steps and learning rate.
+        seed: of the run.
+
+    Returns:
+        h* on the CPU, and the mean loss of every step.
+    """
     device = base.unet.device
-    embeddings = start.to(device).requires_grad_(True)
+    embeddings = start.to(device, copy=True).requires_grad_(True)
     optimizer = torch.optim.Adam([embeddings], lr=settings.refine_learning_rate)
     latents, losses = latents.to(device), []
     for step in range(settings.refine_steps):
