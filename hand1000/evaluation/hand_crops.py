@@ -51,7 +51,7 @@ def resize(images: np.ndarray, size: int) -> torch.Tensor:
     Returns:
         (N, 3, size, size) float32, 0 to 255.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
     if pixels.shape[2:] == (size, size):
         return pixels
     resized = torch.nn.functional.interpolate(pixels, (size, size), mode="bicubic", align_corners=False, antialias=True)
