@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # pip would compile all packages, longer than the installation itself; Python compiles those that are imported, once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check setup clean
+.PHONY: demo test test-slow check setup clean
 
 demo: setup
 	$(BIN)/pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml \
@@ -18,6 +18,9 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff check .

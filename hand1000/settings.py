@@ -83,22 +83,93 @@ class Stage2Settings(_Settings):
         return self
 
 
+class ComputeSettings(_Settings):
+    """How the UNet is computed while it is trained, or trained through; only `precision` is more than rounding."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        description="Of the arithmetic, and of weights that are not trained; trained ones are kept in fp32."
+    )
+    attention: Literal["sdpa", "eager"] = Field(description="PyTorch's fused kernels, or the plain products.")
+    gradient_checkpointing: bool = Field(description="Less memory for a third more computing.")
+    channels_last: bool
+    compile: bool = Field(description="torch.compile: minutes at the start for faster steps after it.")
+
+
+class LoraSettings(_Settings):
+    """The adapters of `stage3.tune: lora` (Hu et al., 2021)."""
+
+    rank: int = Field(ge=1, le=1024)
+    alpha: int = Field(ge=1, le=4096, description="An adapter's output is multiplied by alpha / rank.")
+    targets: list[Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1, max_length=100, description="Layers that get one, by the ends of their names in the UNet."
+    )
+
+
+class PriorSettings(_Settings):
+    """Prior preservation: the base model's own pictures, trained on beside the gesture's (Ruiz et al., 2022)."""
+
+    images: int = Field(ge=0, le=100_000, description="Pictures of captions without the gesture's phrase; 0 is none.")
+    batch_size: BatchSize = Field(description="Of them in each step, beside the gesture's batch.")
+    weight: float = Field(ge=0, le=100, description="Of their loss against the gesture's.")
+
+
+class ValidationSettings(_Settings):
+    """What is looked at while Stage III trains."""
+
+    images: int = Field(
+        ge=0, le=10_000, description="Training images that are held back, with all of their people; 0 looks at nothing."
+    )
+    every: int = Field(ge=1, le=1_000_000, description="Steps from one look to the next.")
+    pictures: int = Field(ge=0, le=64, description="Pictures drawn at each, from the same prompts and noise.")
+    patience: int = Field(
+        ge=0, le=1000, description="Looks without a lower loss after which training ends; the best weights are kept."
+    )
+
+    @model_validator(mode="after")
+    def _needs_images(self) -> Self:
+        if not self.images and (self.pictures or self.patience):
+            raise ValueError("images: pictures and patience need images that are held back; choose more than 0")
+        return self
+
+
 class Stage3Settings(_Settings):
     """Stage III: fine-tuning of the UNet on the frozen embeddings (paper, section 3.4)."""
 
+    tune: Literal["full", "lora"] = Field(description="All weights, as in the paper, or low-rank adapters beside them.")
+    lora: LoraSettings
     steps: Steps
-    batch_size: BatchSize
+    batch_size: BatchSize = Field(description="Images of a step, over all processes.")
+    micro_batch_size: BatchSize = Field(description="Computed at once by a process; gradients add up to the batch's.")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(description="adamw_8bit: bitsandbytes, on a GPU.")
     learning_rate: LearningRate
     warmup_steps: Steps
     learning_rate_decay: Literal["constant", "cosine"] = Field(description="After the warm-up; see docs/method.md.")
     timesteps: Literal["uniform", "logit_normal"] = Field(
         description="uniform as in the paper, or most where a picture's shapes are decided."
     )
+    min_snr_gamma: float = Field(
+        ge=0,
+        le=1000,
+        description="Bound of the signal-to-noise ratio that weighs a timestep; 0 weighs all alike.",
+    )
     weight_decay: Fraction
     max_grad_norm: float = Field(gt=0, le=1000)
     caption_dropout: Fraction = Field(description="Share of images trained with the fused empty prompt.")
     ema_decay: Fraction = Field(description="Decay of the averaged weights that are kept; 0 keeps the last ones.")
+    prior: PriorSettings
+    validation: ValidationSettings
     checkpoint_every: int = Field(ge=1, le=100_000)
+
+    def decides(self) -> dict[str, Any]:
+        """What the result depends on, to rounding; the rest may change in the midst of a training."""
+        found = self.model_dump(exclude={"checkpoint_every", "micro_batch_size"})
+        if self.tune == "full":
+            del found["lora"]
+        if not self.prior.images:
+            del found["prior"]
+        if not self.validation.images:
+            del found["validation"]
+        return found
 
 
 class GenerationSettings(_Settings):
@@ -139,6 +210,7 @@ class Settings(_Settings):
     stage1: Stage1Settings
     stage2: Stage2Settings
     stage3: Stage3Settings
+    compute: ComputeSettings
     generation: GenerationSettings
     evaluation: EvaluationSettings
 
@@ -146,18 +218,27 @@ class Settings(_Settings):
     def _interleaved_is_the_authors_loop(self) -> Self:
         if self.stage2.interleaved:
             for name, value in _AUTHORS_LOOP.items():
-                if (given := getattr(self.stage3, name)) != value:
-                    raise ValueError(f"stage2.interleaved has no stage3.{name} but {value} (got {given})")
+                given: Any = self
+                for part in name.split("."):
+                    given = getattr(given, part)
+                if given != value:
+                    raise ValueError(f"stage2.interleaved has no {name} but {value} (got {given})")
         return self
 
 
 _AUTHORS_LOOP = {
-    "batch_size": 1,
-    "warmup_steps": 0,
-    "learning_rate_decay": "constant",
-    "timesteps": "uniform",
-    "caption_dropout": 0,
-    "ema_decay": 0,
+    "compute.precision": "fp32",
+    "stage3.tune": "full",
+    "stage3.optimizer": "adamw",
+    "stage3.min_snr_gamma": 0,
+    "stage3.prior.images": 0,
+    "stage3.validation.images": 0,
+    "stage3.batch_size": 1,
+    "stage3.warmup_steps": 0,
+    "stage3.learning_rate_decay": "constant",
+    "stage3.timesteps": "uniform",
+    "stage3.caption_dropout": 0,
+    "stage3.ema_decay": 0,
 }
 
 

@@ -1,6 +1,7 @@
 """What all tasks share: the two images, resources, and the way from inputs to an artifact under the root."""
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 CPU_IMAGE = "{{.image.cpu.fqn}}:{{.image.cpu.version}}"
 EXPERIMENT = "hand1000"
-VERSION = "7"
+VERSION = "8"
 """Of what the tasks compute, in Flyte's cache and in ours: raised when the same inputs give another result."""
 GPU_IMAGE = "{{.image.gpu.fqn}}:{{.image.gpu.version}}"
 
@@ -64,6 +65,25 @@ def _kind(image: str, requests: Resources, limits: Resources) -> Callable[..., A
 small_task = _kind(CPU_IMAGE, Resources(cpu="1", mem="1Gi"), Resources(cpu="2", mem="2Gi"))
 cpu_task = _kind(CPU_IMAGE, Resources(cpu="2", mem="4Gi"), Resources(cpu="4", mem="8Gi"))
 gpu_task = _kind(GPU_IMAGE, Resources(cpu="4", mem="16Gi", gpu="1"), Resources(cpu="8", mem="32Gi", gpu="1"))
+
+
+def several_processes(processes: int, nodes: int) -> dict[str, Any]:
+    """Options of a GPU task that is run by `processes` processes, a GPU each, on each of `nodes` machines.
+
+    On one machine it is a plain task; several need Kubeflow's training operator. torch's launcher starts the
+    processes, also where there is no GPU and no cluster.
+    """
+    if processes * nodes == 1:
+        return {}
+    from flytekitplugins.kfpytorch import Elastic
+
+    return {
+        "task_config": Elastic(nnodes=nodes, nproc_per_node=processes),
+        # The container loads this module anew and must come to the same configuration.
+        "environment": {"HAND1000_PROCESSES": str(processes), "HAND1000_NODES": str(nodes)},
+        "requests": Resources(cpu=str(4 * processes), mem=f"{16 * processes}Gi", gpu=str(processes)),
+        "limits": Resources(cpu=str(8 * processes), mem=f"{32 * processes}Gi", gpu=str(processes)),
+    }
 
 
 @dataclass
@@ -118,6 +138,8 @@ def produce(
 
     store = open_store(root)
     key = digest_json([VERSION, {name: _identity(value) for name, value in inputs.items()}])
+    if int(os.environ.get("RANK", "0")):
+        return _lend_a_hand(store, task_name, key, build)
     stage = open_tracker(run, root).stage(task_name) if run else None
     title = f"{task_name} {label}".strip()
     record = store.recall(task_name, key)
@@ -141,6 +163,16 @@ def produce(
     if stage is not None:
         _log(stage, label or "all", record, store)
     return FlyteDirectory(record["address"], remote_directory=False)
+
+
+def _lend_a_hand(store: "ArtifactStore", task_name: str, key: str, build: Callable[[Work], None]) -> FlyteDirectory:
+    """Build beside the first of the processes that a launcher started, which alone reports, saves and publishes."""
+    with store.workspace() as workspace:
+        if store.recall(task_name, key) is None:
+            work = Work(store, workspace / "out", store.checkpoint(task_name, key), lambda *_: None)
+            work.out.mkdir()
+            build(work)
+        return FlyteDirectory(str(workspace), remote_directory=False)
 
 
 def shard_range(count: int, unit: int, shard: int, shards: int) -> range:

@@ -2,7 +2,7 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import Stage2Settings
+from hand1000.settings import ComputeSettings, Stage2Settings
 from tasks.common import Artifact, Work, gpu_task, produce, shard_range
 
 
@@ -24,8 +24,7 @@ def encode_data(
         files = [work.read(part) / "train.jsonl" for part in captions]
         records = with_captions(read_image_set(folder), files, DatasetCaptioner.name)
         base = load_base_model(base_model, best_device())
-        names, texts = [record.file_name for record in records], [record.text for record in records]
-        prepare(base, folder, names, texts, work.report).save(work.out)
+        prepare(base, folder, records, work.report).save(work.out)
 
     return produce(
         "encode_data",
@@ -43,6 +42,7 @@ def train_fusion(
     base_model: str,
     gesture: str,
     settings: Stage2Settings,
+    compute: ComputeSettings,
     seed: int,
     run: str,
     root: str,
@@ -50,6 +50,7 @@ def train_fusion(
     """Train the fusion layer over all images through the frozen UNet."""
     from hand1000.devices import best_device
     from hand1000.diffusion.base_model import load_base_model
+    from hand1000.diffusion.compute import frozen_dtype
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import train_fusion as train
     from hand1000.hands.feature import GestureFeature
@@ -59,12 +60,13 @@ def train_fusion(
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
         fusion, history = train(
-            load_base_model(base_model, best_device()),
+            load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
             data.latents,
             data.text_embeddings,
             GestureFeature.load(work.read(feature)).mean_tensor(),
             gesture,
             settings,
+            compute,
             seed=seed,
             checkpoint=work.checkpoint,
             report=work.report,
@@ -83,6 +85,7 @@ def train_fusion(
             "base_model": model_identity(base_model),
             "gesture": gesture,
             "seed": seed,
+            "precision": compute.precision,
             "settings": settings.model_dump(
                 include={"lambda_", "fusion", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
             ),
@@ -98,6 +101,7 @@ def refine_embeddings(
     shard: int,
     shards: int,
     settings: Stage2Settings,
+    compute: ComputeSettings,
     seed: int,
     run: str,
     root: str,
@@ -108,6 +112,7 @@ def refine_embeddings(
     """
     from hand1000.devices import best_device
     from hand1000.diffusion.base_model import load_base_model
+    from hand1000.diffusion.compute import frozen_dtype
     from hand1000.diffusion.fusion import double_fusion, load_fusion
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import refine_embeddings as refine
@@ -122,11 +127,12 @@ def refine_embeddings(
         span = slice(part.start, part.stop)
         start = double_fusion(data.text_embeddings[span], layer, settings.lambda_).detach()
         embeddings, history = refine(
-            load_base_model(base_model, best_device()),
+            load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
             data.latents[span],
             start,
             data.file_names[span],
             settings,
+            compute,
             seed=seed,
             checkpoint=work.checkpoint,
             report=work.report,
@@ -147,6 +153,7 @@ def refine_embeddings(
             "shard": shard,
             "shards": shards,
             "seed": seed,
+            "precision": compute.precision,
             "settings": settings.model_dump(
                 include={"lambda_", "refine_steps", "refine_batch_size", "refine_learning_rate", "interleaved"}
             ),

@@ -1,47 +1,93 @@
 """Stage III: fine-tune the UNet on the frozen embeddings; the result is the model."""
 
+import os
+
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import Settings
-from tasks.common import Artifact, Work, gpu_task, produce
+from tasks.common import Artifact, Work, gpu_task, produce, several_processes
+
+PROCESSES = int(os.environ.get("HAND1000_PROCESSES", "1"))
+NODES = int(os.environ.get("HAND1000_NODES", "1"))
+"""Stage III's processes on a machine, a GPU each, and its machines: what a cluster has, hence not in the settings."""
 
 
 @gpu_task()
+def draw_prior(prepared: FlyteDirectory, base_model: str, settings: Settings, run: str, root: str) -> Artifact:
+    """The base model's own pictures, to be trained on beside the gesture's; none unless the settings ask for them."""
+    from hand1000.devices import best_device
+    from hand1000.diffusion.base_model import load_base_model
+    from hand1000.diffusion.pipeline import build_pipeline
+    from hand1000.diffusion.prepared import Prepared
+    from hand1000.diffusion.prior import draw_prior as draw
+    from hand1000.storage.models import model_identity
+
+    count = settings.stage3.prior.images
+
+    def build(work: Work) -> None:
+        if count:
+            draw(
+                build_pipeline(load_base_model(base_model, best_device()), **settings.generation.defaults()),
+                Prepared.load(work.read(prepared)).captions,
+                count,
+                seed=settings.seed,
+                batch_size=settings.generation.batch_size,
+                progress=work.report,
+            ).save(work.out)
+
+    inputs = {"prepared": prepared, "base_model": model_identity(base_model), "settings": settings.generation}
+    return produce(
+        "draw_prior",
+        root=root,
+        run=run,
+        build=build,
+        inputs={"images": count, "seed": settings.seed, **inputs} if count else {"images": 0},
+    )
+
+
+@gpu_task(**several_processes(PROCESSES, NODES))
 def train_unet(
     prepared: FlyteDirectory,
     fusion: FlyteDirectory,
     embeddings: list[FlyteDirectory],
+    prior: FlyteDirectory,
     base_model: str,
     settings: Settings,
     run: str,
     root: str,
 ) -> Artifact:
     """Fine-tune, and put the pipeline together: a diffusers folder for `Hand1000Pipeline.from_pretrained`."""
-    from hand1000.devices import best_device
     from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.fusion import double_fusion, load_fusion
-    from hand1000.diffusion.interleaved import train_interleaved
-    from hand1000.diffusion.pipeline import build_pipeline
+    from hand1000.diffusion.fusion import load_fusion
     from hand1000.diffusion.prepared import Prepared
+    from hand1000.diffusion.prior import Prior
+    from hand1000.diffusion.processes import joined_processes, own_device
     from hand1000.diffusion.stage2 import load_embeddings
-    from hand1000.diffusion.stage3 import train_unet as train
+    from hand1000.diffusion.tuning import load_for_tuning, save_tuned, tune_unet
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.models import model_identity
-
-    defaults = settings.generation.defaults()
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
         layer = load_fusion(work.read(fusion))
-        base = load_base_model(base_model, best_device())
         refined = load_embeddings([work.read(part) for part in embeddings], data.file_names)
-        common = {"seed": settings.seed, "checkpoint": work.checkpoint, "report": work.report}
-        if settings.stage2.interleaved:
-            unet, history = train_interleaved(base, data.latents, refined, settings.stage2, settings.stage3, **common)
-        else:
-            empty = double_fusion(data.empty_embedding[None], layer, settings.stage2.lambda_)[0].detach()
-            unet, history = train(base, data.latents, refined, empty, settings.stage3, **common)
-        build_pipeline(base, unet=unet, fusion=layer, **defaults).save_pretrained(work.out)
+        preserved = Prior.load(work.read(prior)) if settings.stage3.prior.images else None
+        with joined_processes() as processes:
+            weights, history = tune_unet(
+                load_for_tuning(base_model, own_device(), settings),
+                data,
+                layer,
+                refined,
+                preserved,
+                settings,
+                out=work.out,
+                checkpoint=work.checkpoint,
+                report=work.report,
+                processes=processes,
+            )
+        if not processes.leads:
+            return
+        save_tuned(load_base_model(base_model), weights, layer, settings, work.out)
         write_jsonl(work.out / "history.jsonl", history)
 
     return produce(
@@ -53,12 +99,14 @@ def train_unet(
             "prepared": prepared,
             "fusion": fusion,
             "embeddings": embeddings,
+            "prior": prior,
             "base_model": model_identity(base_model),
             "seed": settings.seed,
             "stage2": settings.stage2.model_dump(
                 include={"lambda_", "interleaved", "refine_steps", "refine_learning_rate"}
             ),
-            "settings": settings.stage3.model_dump(exclude={"checkpoint_every"}),
-            "defaults": defaults,
+            "settings": settings.stage3.decides(),
+            "precision": settings.compute.precision,
+            "defaults": settings.generation.defaults(),
         },
     )

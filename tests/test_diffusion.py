@@ -9,6 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
+from hand1000.data.imageset import ImageRecord
 from hand1000.diffusion.base_model import base_resolution, load_base_model
 from hand1000.diffusion.fusion import GestureFusion, double_fusion
 from hand1000.diffusion.generate import Order, draw
@@ -16,12 +17,21 @@ from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.pipeline import Hand1000Pipeline, build_pipeline
 from hand1000.diffusion.prepared import Prepared, prepare
 from hand1000.diffusion.stage2 import load_embeddings, refine_embeddings, save_embeddings, train_fusion
-from hand1000.diffusion.stage3 import train_unet
 from hand1000.diffusion.text import count_truncated, encode_texts
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import derived_seed, derived_seeds, noise_and_timesteps, shuffled_batch
 from hand1000.settings import load_settings
-from tests.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, DyingCheckpoint, Killed, save_tiny_base, tiny_base
+from tests.tiny_models import (
+    LATENT,
+    TEXTS,
+    TOKENS,
+    WIDTH,
+    DyingCheckpoint,
+    Killed,
+    fresh_base,
+    save_tiny_base,
+    tiny_base,
+)
 
 DEFAULT = load_settings("default")
 STAGE2 = DEFAULT.stage2.model_copy(
@@ -34,9 +44,6 @@ STAGE2 = DEFAULT.stage2.model_copy(
         "refine_learning_rate": 1e-2,
         "checkpoint_every": 2,
     }
-)
-STAGE3 = DEFAULT.stage3.model_copy(
-    update={"steps": 6, "batch_size": 3, "learning_rate": 1e-3, "warmup_steps": 2, "checkpoint_every": 2}
 )
 DRAWING = {"mu": 0.7, "guidance_scale": 3.0, "autoguidance_scale": 1.0, "eta": 0.5, "num_inference_steps": 3}
 IMAGES = 5
@@ -114,7 +121,7 @@ def test_denoising_error_is_zero_for_a_perfect_prediction(kind: str) -> None:
 
 def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_path: Path) -> None:
     latents, text, feature = data
-    base = tiny_base()
+    base = fresh_base()
     before = {name: value.clone() for name, value in base.unet.state_dict().items()}
 
     def losses(learning_rate: float) -> float:
@@ -126,6 +133,7 @@ def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_pat
             feature,
             "four",
             STAGE2.model_copy(update=changes),
+            DEFAULT.compute,
             seed=0,
             checkpoint=DyingCheckpoint(tmp_path / f"{learning_rate}"),
             report=quiet,
@@ -144,7 +152,16 @@ def test_fusion_training_continues_to_the_same_bits(data, tmp_path: Path) -> Non
 
     def train(checkpoint: DyingCheckpoint):
         return train_fusion(
-            tiny_base(), latents, text, feature, "four", STAGE2, seed=0, checkpoint=checkpoint, report=quiet
+            fresh_base(),
+            latents,
+            text,
+            feature,
+            "four",
+            STAGE2,
+            DEFAULT.compute,
+            seed=0,
+            checkpoint=checkpoint,
+            report=quiet,
         )
 
     whole, history = train(DyingCheckpoint(tmp_path / "whole"))
@@ -159,11 +176,12 @@ def refine(data, span: slice, checkpoint: DyingCheckpoint, **changes):
     latents, text, _ = data
     keys = [f"{index}.png" for index in range(IMAGES)]
     return refine_embeddings(
-        tiny_base(),
+        fresh_base(),
         latents[span],
         text[span],
         keys[span],
         STAGE2.model_copy(update=changes),
+        DEFAULT.compute,
         seed=0,
         checkpoint=checkpoint,
         report=quiet,
@@ -202,26 +220,6 @@ def test_embeddings_of_shards_are_put_in_the_order_asked_for(tmp_path: Path) -> 
     assert together[:, 0, 0].tolist() == [1.0, 0.0]
     with pytest.raises(Hand1000Error, match=r"z\.png: no embedding"):
         load_embeddings([tmp_path / "a"], ["z.png"])
-
-
-def test_stage3_continues_to_the_same_bits_and_copies_the_unet(data, tmp_path: Path) -> None:
-    latents, text, _ = data
-    base = tiny_base()
-    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
-
-    def train(checkpoint: DyingCheckpoint):
-        return train_unet(base, latents, text, text[0], STAGE3, seed=0, checkpoint=checkpoint, report=quiet)
-
-    whole, history = train(DyingCheckpoint(tmp_path / "a"))
-    for dies_after in (1, 1):
-        with pytest.raises(Killed):
-            train(DyingCheckpoint(tmp_path / "b", dies_after))
-    continued, again = train(DyingCheckpoint(tmp_path / "b"))
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, continued.state_dict()[name]), name
-    assert history == again
-    assert all(torch.equal(value, before[name]) for name, value in base.unet.state_dict().items())
-    assert any(not torch.equal(value, before[name]) for name, value in whole.state_dict().items())
 
 
 def pipeline_of(feature: torch.Tensor) -> Hand1000Pipeline:
@@ -389,10 +387,15 @@ def test_prepared_data_keeps_the_order_and_counts_cut_captions(tmp_path: Path) -
     for name in names:
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / name)
     texts = [TEXTS[1], "hand " * 50]
-    prepared = prepare(base, tmp_path, names, texts, quiet, batch_size=1)
+    common = {"captioner": "dataset", "gesture": "four", "user_id": "u", "source": "0" * 64}
+    records = [
+        ImageRecord(file_name=name, text=text, caption=text, **common) for name, text in zip(names, texts, strict=True)
+    ]
+    prepared = prepare(base, tmp_path, records, quiet, batch_size=1)
     assert prepared.latents.shape == (2, 4, LATENT, LATENT) and prepared.truncated == 1
     assert torch.equal(prepared.empty_embedding, encode_texts(base.text_encoder, base.tokenizer, [""])[0])
     prepared.save(tmp_path)
     loaded = Prepared.load(tmp_path)
     assert torch.equal(loaded.text_embeddings, prepared.text_embeddings) and loaded.file_names == names
+    assert (loaded.captions, loaded.texts, loaded.user_ids) == (texts, texts, ["u", "u"])
     assert count_truncated(base.tokenizer, []) == 0

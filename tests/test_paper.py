@@ -19,7 +19,7 @@ from hand1000.diffusion.stage2 import refine_embeddings, train_fusion
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import noise_and_timesteps
 from hand1000.settings import PRESETS, Settings, load_settings
-from tests.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, tiny_base
+from tests.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base, tiny_base
 
 PAPER = load_settings("paper")
 IMAGES = 3
@@ -29,7 +29,7 @@ IMAGES = 3
 def base() -> BaseModel:
     """Predicts the noise on Stable Diffusion's own levels, as the authors' base model does."""
     levels = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    return dataclasses.replace(tiny_base(), scheduler=DDIMScheduler(**levels, clip_sample=False, steps_offset=1))
+    return dataclasses.replace(fresh_base(), scheduler=DDIMScheduler(**levels, clip_sample=False, steps_offset=1))
 
 
 @pytest.fixture
@@ -46,7 +46,8 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def flat_fusion(base: BaseModel, data, tmp_path: Path) -> FlatFusion:
     latents, texts, feature = data
     nothing = {"checkpoint": DyingCheckpoint(tmp_path / "none"), "report": lambda *_: None}
-    fusion, history = train_fusion(base, latents, texts, feature, "four", PAPER.stage2, seed=0, **nothing)
+    settings = (PAPER.stage2, PAPER.compute)
+    fusion, history = train_fusion(base, latents, texts, feature, "four", *settings, seed=0, **nothing)
     assert isinstance(fusion, FlatFusion) and history == []
     return fusion
 
@@ -111,7 +112,7 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
 
     start = double_fusion(texts, fusion, 0.7)
     quiet = {"seed": 0, "checkpoint": DyingCheckpoint(tmp_path / "ck"), "report": lambda *_: None}
-    unrefined, _ = refine_embeddings(base, latents, start, list("abc"), PAPER.stage2, **quiet)
+    unrefined, _ = refine_embeddings(base, latents, start, list("abc"), PAPER.stage2, PAPER.compute, **quiet)
     assert torch.equal(unrefined, start)  # Stage II waits for Stage III.
 
     refined: list[torch.Tensor] = []
@@ -130,14 +131,15 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
 
     monkeypatch.setattr(interleaved, "refine_batch", refine_and_tell)
     monkeypatch.setattr(interleaved, "_tune", tune_and_tell)
-    tuned, history = interleaved.train_interleaved(base, latents, start, PAPER.stage2, PAPER.stage3, **quiet)
+    loop = (latents, start, PAPER.stage2, PAPER.stage3, PAPER.compute)
+    tuned, history = interleaved.train_interleaved(base, *loop, **quiet)
 
     assert len(told) == len(losses) == IMAGES * 30 and told == pytest.approx(losses, abs=1e-6)
     assert (torch.cat(refined) - torch.stack(expected)).abs().max() < 1e-6
     moved = 0.0
-    for (name, value), reference in zip(tuned.state_dict().items(), unet.state_dict().values(), strict=True):
+    for (name, value), reference in zip(tuned.items(), unet.state_dict().values(), strict=True):
         assert (value - reference).abs().max() < 1e-6, name
-        moved = max(moved, float((value - base.unet.state_dict()[name]).abs().max()))
+        moved = max(moved, float((value - tiny_base().unet.state_dict()[name]).abs().max()))
     assert moved > 2e-5
     assert [row["step"] for row in history] == [1, 2, 3] and history[-1]["loss"] == told[-1]
 
@@ -147,16 +149,16 @@ def test_an_interrupted_loop_ends_in_the_same_bits(base, data, tmp_path) -> None
     stage3 = PAPER.stage3.model_copy(update={"checkpoint_every": 1, "steps": 2})
 
     def run(checkpoint: DyingCheckpoint):
-        return interleaved.train_interleaved(
-            base, latents, texts, PAPER.stage2, stage3, seed=0, checkpoint=checkpoint, report=lambda *_: None
-        )
+        own = dataclasses.replace(base, unet=copy.deepcopy(base.unet))
+        loop = (latents, texts, PAPER.stage2, stage3, PAPER.compute)
+        return interleaved.train_interleaved(own, *loop, seed=0, checkpoint=checkpoint, report=lambda *_: None)
 
     whole, history = run(DyingCheckpoint(tmp_path / "whole"))
     with pytest.raises(Killed):
         run(DyingCheckpoint(tmp_path / "cut", dies_after=2))
     again, same = run(DyingCheckpoint(tmp_path / "cut"))
     assert same == history
-    assert all(torch.equal(one, two) for one, two in zip(whole.parameters(), again.parameters(), strict=True))
+    assert all(torch.equal(one, two) for one, two in zip(whole.values(), again.values(), strict=True))
 
 
 def test_the_flat_fusion_is_saved_without_its_weights(base, data, tmp_path) -> None:

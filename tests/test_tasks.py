@@ -69,7 +69,7 @@ def test_every_task_names_image_resources_and_cache() -> None:
         node.flyte_entity.python_function_task if isinstance(node.flyte_entity, ArrayNodeMapTask) else node.flyte_entity
         for node in story.train_gesture.nodes
     ]
-    assert len(tasks) == 14
+    assert len(tasks) == 15
     for task in tasks:
         name = task.name.rpartition(".")[2]
         assert task.container_image.split(".image.")[1].split(".")[0] in ("cpu", "gpu"), name

@@ -1,5 +1,7 @@
 """Random-weight models of Stable Diffusion's real classes, small enough for a test: nothing can be downloaded here."""
 
+import copy
+import dataclasses
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +57,11 @@ def tiny_base() -> BaseModel:
     for module in (vae, text_encoder, unet):
         module.requires_grad_(False).eval()
     return BaseModel(vae, text_encoder, tokenizer, unet, build_scheduler(), "tiny")
+
+
+def fresh_base() -> BaseModel:
+    """The same with a UNet of its own, which may be trained."""
+    return dataclasses.replace(tiny_base(), unet=copy.deepcopy(tiny_base().unet))
 
 
 def save_tiny_base(folder: Path) -> Path:

@@ -16,7 +16,7 @@ from tasks.registration import Registered, register
 from tasks.run import number_shards, open_run
 from tasks.stage1 import average_hands, find_hands
 from tasks.stage2 import encode_data, refine_embeddings, train_fusion
-from tasks.stage3 import train_unet
+from tasks.stage3 import draw_prior, train_unet
 
 
 @workflow
@@ -62,6 +62,7 @@ def train_gesture(
         base_model=base_model,
         gesture=gesture,
         settings=settings.stage2,
+        compute=settings.compute,
         seed=settings.seed,
         run=run,
         root=root,
@@ -74,6 +75,7 @@ def train_gesture(
             base_model=base_model,
             shards=shards,
             settings=settings.stage2,
+            compute=settings.compute,
             seed=settings.seed,
             run=run,
             root=root,
@@ -81,10 +83,12 @@ def train_gesture(
     )(shard=shard)
 
     # Stage III: the UNet.
+    prior = draw_prior(prepared=prepared, base_model=base_model, settings=settings, run=run, root=root)
     model = train_unet(
         prepared=prepared,
         fusion=fusion,
         embeddings=embeddings,
+        prior=prior,
         base_model=base_model,
         settings=settings,
         run=run,

@@ -46,8 +46,20 @@ def base_resolution(source: str) -> int:
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
 
 
-def load_base_model(source: str, device: "torch.device | str" = "cpu") -> BaseModel:
-    """Load `source` (see `resolve_base_model`) in float32 onto `device`.
+def load_base_model(
+    source: str,
+    device: "torch.device | str" = "cpu",
+    *,
+    unet_dtype: "torch.dtype | None" = None,
+    unet_only: bool = False,
+) -> BaseModel:
+    """Load `source` (see `resolve_base_model`).
+
+    Args:
+        source: of the model.
+        device: where it computes.
+        unet_dtype: of the UNet's weights, which are never in memory in another; float32 by default, as all the rest is.
+        unet_only: leave the other parts on the CPU: training needs only the UNet on the device.
 
     Raises:
         Hand1000Error: the folder lacks a part, or holds it only as a pickle.
@@ -57,19 +69,19 @@ def load_base_model(source: str, device: "torch.device | str" = "cpu") -> BaseMo
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder = resolve_base_model(source)
-    options = {"torch_dtype": torch.float32, "use_safetensors": True}
+    options = {"use_safetensors": True}
     try:
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **options)
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options)
-        text_encoder = CLIPTextModel.from_pretrained(
-            folder, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True
+        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, **options)
+        unet = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", torch_dtype=unet_dtype or torch.float32, **options
         )
+        text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **options)
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise Hand1000Error(f"{source}: cannot be loaded as a Stable Diffusion 1.x folder: {reason}") from error
     for module in (vae, unet, text_encoder):
-        module.to(device, memory_format=torch.channels_last if module is not text_encoder else torch.preserve_format)
-        module.requires_grad_(False).eval()
+        module.to(memory_format=torch.channels_last if module is not text_encoder else torch.preserve_format)
+        module.to(device if module is unet or not unet_only else "cpu").requires_grad_(False).eval()
     return BaseModel(vae, text_encoder, tokenizer, unet, scheduler, source)

@@ -1,17 +1,15 @@
 """The authors' loop, kept so that their figures can be reproduced: Stages II and III image by image."""
 
-import copy
-import dataclasses
-
 import torch
 
 from hand1000.diffusion.base_model import BaseModel
+from hand1000.diffusion.compute import fit_unet
 from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.progress import Checkpoint, StepReport
 from hand1000.diffusion.stage2 import refine_batch
-from hand1000.diffusion.training_state import keep, resume
+from hand1000.diffusion.training_state import Tensors, keep, resume
 from hand1000.randomness import noise_and_timesteps
-from hand1000.settings import Stage2Settings, Stage3Settings
+from hand1000.settings import ComputeSettings, Stage2Settings, Stage3Settings
 
 _ANY = "every image"
 """What keys the draws instead of an image: the authors reset their seed, so that all images see the same noise."""
@@ -23,45 +21,48 @@ def train_interleaved(
     start: torch.Tensor,
     stage2: Stage2Settings,
     stage3: Stage3Settings,
+    compute: ComputeSettings,
     *,
     seed: int,
     checkpoint: Checkpoint,
     report: StepReport,
-):
+) -> tuple[Tensors, list[dict]]:
     """Refine an image's embedding through the UNet as it is by then, tune the UNet on it, go on to the next image.
 
     Each image has its own optimisers. Nothing is computed in parallel here, and what "frozen" means in Stage II
     changes from image to image; `stage2.refine_embeddings` and `stage3.train_unet` do it right.
 
     Args:
-        base: the base model; its UNet is copied, not changed.
+        base: the base model; its UNet is trained in place, so it is of no use afterwards.
         latents: of the training images, scaled, (N, C, h, w).
         start: h of the images, (N, L, D).
         stage2: steps and rate of an image's embedding.
         stage3: steps and rate of the UNet on one image.
+        compute: how the UNet is computed; in float32.
         seed: of the draws, which are the same for each image.
         checkpoint: where the state of an unfinished training lies.
         report: is given every image.
 
     Returns:
-        The UNet on the CPU and a row an image: its first and last loss of either stage.
+        The UNet's weights by name, on the CPU, and a row an image: its first and last loss of either stage.
     """
     device = base.unet.device
-    unet = copy.deepcopy(base.unet).train()
-    tuned = dataclasses.replace(base, unet=unet)
+    unet = base.unet
+    fit_unet(unet, compute, frozen=False)
+    unet.train()
     done, _, history = resume(checkpoint, modules={"unet": unet})
     while done < len(latents):
         image = slice(done, done + 1)
         unet.requires_grad_(False)
-        refined, embedding_losses = refine_batch(tuned, latents[image], start[image], [_ANY], stage2, seed)
+        refined, embedding_losses = refine_batch(base, latents[image], start[image], [_ANY], stage2, compute, seed)
         unet.requires_grad_(True)
-        unet_losses = _tune(tuned, latents[image].to(device), refined.to(device), stage3, seed)
+        unet_losses = _tune(base, latents[image].to(device), refined.to(device), stage3, seed)
         done += 1
         history.append({"step": done, **_ends("embedding_loss", embedding_losses), **_ends("loss", unet_losses)})
         report(done, len(latents), {name: value for name, value in history[-1].items() if name.endswith("loss")})
         if done % stage3.checkpoint_every == 0 and done < len(latents):
             keep(checkpoint, step=done, modules={"unet": unet}, history=history)
-    return unet.requires_grad_(False).eval().cpu(), history
+    return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, history
 
 
 def _tune(

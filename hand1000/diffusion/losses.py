@@ -1,4 +1,4 @@
-"""The one loss of all three stages: how well the UNet tells the noise that was added."""
+"""The one loss of all stages, how well the UNet tells the noise that was added, and what a timestep's counts."""
 
 import torch
 import torch.nn.functional as F
@@ -23,3 +23,22 @@ def denoising_errors(
     if scheduler.config.prediction_type == "v_prediction":
         target = scheduler.get_velocity(latents, noise, timesteps)
     return F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
+
+
+def min_snr_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """What each item's squared error counts, (B,) (Hang et al., 2023, "min-SNR").
+
+    A picture that is hardly noised teaches little about what it shows, but its error weighs as much as another's. As
+    the prediction of a clean picture, a timestep's loss is weighted by its signal-to-noise ratio, at most `gamma`.
+
+    Args:
+        scheduler: gives the noise levels and what is predicted.
+        timesteps: (B,).
+        gamma: above 0; the paper's is 5. 0 weighs all alike.
+    """
+    if not gamma:
+        return torch.ones(len(timesteps), device=timesteps.device)
+    signal = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    ratio = signal / (1 - signal)
+    own = ratio + 1 if scheduler.config.prediction_type == "v_prediction" else ratio
+    return ratio.clamp(max=gamma) / own

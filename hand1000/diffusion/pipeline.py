@@ -28,9 +28,9 @@ LIMITS = {
 
 @dataclass
 class Hand1000PipelineOutput(BaseOutput):
-    """`images`: PIL images, or uint8 (B, H, W, 3) with output_type="np"."""
+    """`images`: PIL images, uint8 (B, H, W, 3) with output_type="np", or scaled latents (B, C, h, w) with "latent"."""
 
-    images: list[Image.Image] | np.ndarray
+    images: list[Image.Image] | np.ndarray | torch.Tensor
 
 
 class Hand1000Pipeline(DiffusionPipeline):
@@ -119,7 +119,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             eta: fresh noise in each step of the sampler (DDIM's equation 16): 0 none, 1 as much as DDPM.
             num_inference_steps: of the sampler, 1..1000.
             generator: a seed; give one an image, and a picture does not depend on its neighbours' noise.
-            output_type: "pil" or "np".
+            output_type: "pil", "np" or "latent".
 
         Raises:
             Hand1000Error: a setting out of range, or autoguidance of a model that holds no guide.
@@ -156,6 +156,8 @@ class Hand1000Pipeline(DiffusionPipeline):
                 prediction = unconditional + guidance_scale * (prediction - unconditional)
             latents = self.scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_from).prev_sample
 
+        if output_type == "latent":
+            return Hand1000PipelineOutput(images=latents)
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         # Rounded, not truncated: a cast alone would darken every picture by half a level.
         pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

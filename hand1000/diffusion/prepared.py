@@ -1,6 +1,6 @@
 """What Stages II and III read of the data: latents and text embeddings, computed once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from hand1000.data.imageset import ImageRecord
 from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.latents import encode_latents, read_images
 from hand1000.diffusion.text import count_truncated, encode_texts
@@ -23,6 +24,9 @@ class Prepared:
         text_embeddings: e of the captions, (N, L, D), float32.
         empty_embedding: e of the empty prompt, (L, D).
         file_names: of the images, in this order.
+        captions: without the gesture's phrase, an image one.
+        texts: the captions with the phrase.
+        user_ids: who is on each image.
         truncated: how many captions were longer than the text encoder reads.
     """
 
@@ -30,6 +34,9 @@ class Prepared:
     text_embeddings: torch.Tensor
     empty_embedding: torch.Tensor
     file_names: list[str]
+    captions: list[str]
+    texts: list[str]
+    user_ids: list[str]
     truncated: int
 
     def save(self, directory: Path) -> None:
@@ -40,7 +47,8 @@ class Prepared:
             "empty_embedding": self.empty_embedding,
         }
         save_file(tensors, directory / "prepared.safetensors")
-        write_json(directory / "prepared.json", {"file_names": self.file_names, "truncated": self.truncated})
+        facts = {name: value for name, value in vars(self).items() if name not in tensors}
+        write_json(directory / "prepared.json", facts)
 
     @classmethod
     def load(cls, directory: Path) -> "Prepared":
@@ -53,8 +61,7 @@ class Prepared:
 def prepare(
     base: BaseModel,
     folder: Path,
-    file_names: list[str],
-    texts: list[str],
+    records: Sequence[ImageRecord],
     progress: Callable[[int, int], None],
     batch_size: int = 32,
 ) -> Prepared:
@@ -63,11 +70,11 @@ def prepare(
     Args:
         base: the base model.
         folder: of the image set.
-        file_names: its images.
-        texts: a caption an image.
+        records: its images, captioned.
         progress: is given (done, total) images.
         batch_size: images that are in memory at once.
     """
+    file_names, texts = [record.file_name for record in records], [record.text for record in records]
     latents = []
     for start in range(0, len(file_names), batch_size):
         images = read_images([folder / name for name in file_names[start : start + batch_size]])
@@ -79,5 +86,8 @@ def prepare(
         text_embeddings=embeddings[:-1].clone(),
         empty_embedding=embeddings[-1].clone(),
         file_names=file_names,
+        captions=[record.caption for record in records],
+        texts=texts,
+        user_ids=[record.user_id for record in records],
         truncated=count_truncated(base.tokenizer, texts),
     )

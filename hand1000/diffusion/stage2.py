@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hand1000.diffusion.base_model import BaseModel
+from hand1000.diffusion.compute import arithmetic, fit_unet
 from hand1000.diffusion.fusion import FlatFusion, Fusion, GestureFusion, double_fusion
 from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.progress import Checkpoint, StepReport
 from hand1000.diffusion.training_state import keep, resume
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import derived_seed, noise_and_timesteps, shuffled_batch, torch_generator
-from hand1000.settings import Stage2Settings
+from hand1000.settings import ComputeSettings, Stage2Settings
 from hand1000.storage.files import read_json, write_json
 
 
@@ -27,6 +28,7 @@ def train_fusion(
     feature: torch.Tensor,
     gesture: str,
     settings: Stage2Settings,
+    compute: ComputeSettings,
     *,
     seed: int,
     checkpoint: Checkpoint,
@@ -41,6 +43,7 @@ def train_fusion(
         feature: the gesture feature f of Stage I, (63,).
         gesture: its name.
         settings: lambda, steps, batch size, learning rate.
+        compute: how the UNet is computed, which is fitted to it.
         seed: of the run.
         checkpoint: where the state of an unfinished training lies.
         report: is given every step.
@@ -54,6 +57,7 @@ def train_fusion(
         flat.feature.copy_(feature)
         return flat, []
     device = base.unet.device
+    fit_unet(base.unet, compute, frozen=True)
     fusion = GestureFusion(width, gesture)
     fusion.initialise(feature, torch_generator(seed, "fusion-start"))
     fusion.to(device)
@@ -70,9 +74,10 @@ def train_fusion(
             base.scheduler.config.num_train_timesteps,
         )
         h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_)
-        loss = denoising_errors(
-            base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)
-        ).mean()
+        with arithmetic(device, compute):
+            loss = denoising_errors(
+                base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)
+            ).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -90,6 +95,7 @@ def refine_embeddings(
     start: torch.Tensor,
     image_keys: list[str],
     settings: Stage2Settings,
+    compute: ComputeSettings,
     *,
     seed: int,
     checkpoint: Checkpoint,
@@ -106,6 +112,7 @@ def refine_embeddings(
         start: h of the images, (N, L, D).
         image_keys: a name an image, that keys its draws.
         settings: steps, batch size, learning rate.
+        compute: how the UNet is computed, which is fitted to it.
         seed: of the run.
         checkpoint: where the finished batches of an interrupted run lie.
         report: is given every finished batch.
@@ -113,23 +120,32 @@ def refine_embeddings(
     Returns:
         h*, (N, L, D), float32 on the CPU, and the mean loss of every step over the batch, a dictionary an entry.
     """
+    fit_unet(base.unet, compute, frozen=True)
     finished = start.float().cpu().clone()
     done, tensors, history = resume(checkpoint)
     if done:
-        finished[:done] = tensors["embeddings"]
+        finished[:done] = tensors["refined"]["embeddings"]
     while done < len(latents) and settings.refine_steps and not settings.interleaved:
         batch = slice(done, min(done + settings.refine_batch_size, len(latents)))
-        finished[batch], losses = refine_batch(base, latents[batch], finished[batch], image_keys[batch], settings, seed)
+        finished[batch], losses = refine_batch(
+            base, latents[batch], finished[batch], image_keys[batch], settings, compute, seed
+        )
         done = batch.stop
         history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})
         report(done, len(latents), {"loss": losses[-1]})
         if done < len(latents):
-            keep(checkpoint, step=done, tensors={"embeddings": finished[:done]}, history=history)
+            keep(checkpoint, step=done, tensors={"refined": {"embeddings": finished[:done]}}, history=history)
     return finished, history
 
 
 def refine_batch(
-    base: BaseModel, latents: torch.Tensor, start: torch.Tensor, keys: list[str], settings: Stage2Settings, seed: int
+    base: BaseModel,
+    latents: torch.Tensor,
+    start: torch.Tensor,
+    keys: list[str],
+    settings: Stage2Settings,
+    compute: ComputeSettings,
+    seed: int,
 ) -> tuple[torch.Tensor, list[float]]:
     """Optimise the embeddings of some images at once.
 
@@ -139,6 +155,7 @@ def refine_batch(
         start: h, (B, L, D).
         keys: an image's draws are keyed by its key and the step.
         settings: steps and learning rate.
+        compute: how the UNet, fitted to it already, is computed.
         seed: of the run.
 
     Returns:
@@ -156,9 +173,10 @@ def refine_batch(
             [(key, step) for key in keys],
             base.scheduler.config.num_train_timesteps,
         )
-        errors = denoising_errors(
-            base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
-        )
+        with arithmetic(device, compute):
+            errors = denoising_errors(
+                base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
+            )
         optimizer.zero_grad(set_to_none=True)
         errors.sum().backward()
         optimizer.step()

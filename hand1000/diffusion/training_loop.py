@@ -21,11 +21,12 @@ def train_averaged(
     checkpoint: Checkpoint,
     report: StepReport,
 ) -> tuple[Any, list[dict]]:
-    """Train `module` on the loss of each step; returns its exponential average and the history."""
+    """Train `module` in place on the loss of each step; returns it with its averaged weights, and the history."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     average = ExponentialAverage(module, length.ema_decay)
-    modules = {"module": module, "average": average.module}
-    step, _, history = resume(checkpoint, modules=modules, optimizer=optimizer)
+    modules = {"module": module}
+    step, kept, history = resume(checkpoint, modules=modules, optimizer=optimizer)
+    average.load(kept.get("average", {}))
     losses: list[float] = []
     while step < length.steps:
         for group in optimizer.param_groups:
@@ -38,7 +39,7 @@ def train_averaged(
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         step += 1
-        average.update(module, step)
+        average.update(step)
         losses.append(loss.item())
         report(step, length.steps, {"loss": losses[-1]})
         if step % LOG_EVERY == 0 or step == length.steps:
@@ -46,5 +47,7 @@ def train_averaged(
             losses = []
             # Rounded up to a row of the history, so that a continued run logs what an undisturbed one logs.
             if step % (LOG_EVERY * max(1, length.checkpoint_every // LOG_EVERY)) == 0:
-                keep(checkpoint, step=step, modules=modules, optimizer=optimizer, history=history)
-    return average.module, history
+                kept = {"average": average.tensors}
+                keep(checkpoint, step=step, tensors=kept, modules=modules, optimizer=optimizer, history=history)
+    module.load_state_dict(average.tensors, strict=False)
+    return module.requires_grad_(False).eval(), history

@@ -1,0 +1,141 @@
+"""From what the stages before left to a tuned model: Stage III as the settings ask for it."""
+
+import copy
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from hand1000.diffusion.base_model import BaseModel, load_base_model
+from hand1000.diffusion.compute import frozen_dtype
+from hand1000.diffusion.examples import Examples
+from hand1000.diffusion.fusion import Fusion, double_fusion
+from hand1000.diffusion.generate import draw_seeded
+from hand1000.diffusion.interleaved import train_interleaved
+from hand1000.diffusion.lora import ADAPTER, merge_adapter, save_adapter
+from hand1000.diffusion.pipeline import build_pipeline
+from hand1000.diffusion.prepared import Prepared
+from hand1000.diffusion.prior import Prior
+from hand1000.diffusion.processes import Processes
+from hand1000.diffusion.progress import Checkpoint, StepReport
+from hand1000.diffusion.stage3 import apply_weights, train_unet
+from hand1000.diffusion.training_state import Tensors
+from hand1000.diffusion.validation import Validation, held_back
+from hand1000.settings import Settings
+
+VALIDATION = "validation"
+"""The folder of a model that keeps the pictures drawn while it was trained."""
+
+
+def load_for_tuning(source: str, device: torch.device, settings: Settings) -> BaseModel:
+    """The base model as `tune_unet` takes it: only its UNet on `device`, in the precision in which it is needed."""
+    trained = settings.stage3.tune == "full"
+    return load_base_model(
+        source, device, unet_dtype=torch.float32 if trained else frozen_dtype(settings.compute), unet_only=True
+    )
+
+
+def tune_unet(
+    base: BaseModel,
+    data: Prepared,
+    fusion: Fusion,
+    refined: torch.Tensor,
+    prior: Prior | None,
+    settings: Settings,
+    *,
+    out: Path,
+    checkpoint: Checkpoint,
+    report: StepReport,
+    processes: Processes,
+) -> tuple[Tensors, list[dict]]:
+    """Train the UNet of `base` in place.
+
+    Args:
+        base: the base model; of no use afterwards.
+        data: the training images.
+        fusion: as Stage II left it.
+        refined: h* of the images, (N, L, D).
+        prior: pictures of the base model, if the settings ask for them.
+        settings: of the run.
+        out: the model's folder, which gets the pictures drawn on the way.
+        checkpoint: where the state of an unfinished training lies.
+        report: is given every step.
+        processes: that train together.
+
+    Returns:
+        The trained weights by name (see `stage3.train_unet`) and what was measured at each step.
+    """
+    if settings.stage2.interleaved:
+        return train_interleaved(
+            base,
+            data.latents,
+            refined,
+            settings.stage2,
+            settings.stage3,
+            settings.compute,
+            seed=settings.seed,
+            checkpoint=checkpoint,
+            report=report,
+        )
+
+    def fused(embeddings: torch.Tensor) -> torch.Tensor:
+        return double_fusion(embeddings, fusion, settings.stage2.lambda_).detach()
+
+    training, looked_at = held_back(data.user_ids, settings.stage3.validation.images, settings.seed)
+    validation = None
+    if looked_at:
+        folder = out / VALIDATION
+        folder.mkdir()
+        texts = [data.texts[index] for index in looked_at][: settings.stage3.validation.pictures]
+        options = settings.generation.defaults() | {"autoguidance_scale": 1.0}
+        pipeline = build_pipeline(base, fusion=copy.deepcopy(fusion), **options)
+        pipeline.set_progress_bar_config(disable=True)
+
+        def draw() -> list[Image.Image]:
+            # Between looks the rest of the model would only take memory from the training.
+            pipeline.to(base.unet.device)
+            try:
+                return list(draw_seeded(pipeline, texts, range(len(texts))))
+            finally:
+                base.vae.to("cpu")
+                base.text_encoder.to("cpu")
+
+        validation = Validation(
+            latents=data.latents[looked_at],
+            embeddings=fused(data.text_embeddings[looked_at]),
+            settings=settings.stage3.validation,
+            seed=settings.seed,
+            draw=draw,
+            folder=folder,
+        )
+    return train_unet(
+        base,
+        Examples(data.latents[training], refined[training]),
+        fused(data.empty_embedding[None])[0],
+        settings.stage3,
+        settings.compute,
+        seed=settings.seed,
+        checkpoint=checkpoint,
+        report=report,
+        prior=None if prior is None else Examples(prior.latents, fused(prior.text_embeddings)),
+        validation=validation,
+        processes=processes,
+    )
+
+
+def save_tuned(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
+    """Write the tuned model, which `Hand1000Pipeline.from_pretrained` loads; an adapter, if one was trained, beside it.
+
+    Args:
+        base: the base model anew, float32 on the CPU.
+        weights: of `tune_unet`.
+        fusion: as Stage II left it.
+        settings: of the run.
+        folder: an existing one.
+    """
+    unet = copy.deepcopy(base.unet)
+    apply_weights(unet, settings.stage3, weights)
+    if settings.stage3.tune == "lora":
+        save_adapter(unet, folder / ADAPTER)
+        merge_adapter(unet)
+    build_pipeline(base, unet=unet, fusion=fusion, **settings.generation.defaults()).save_pretrained(folder)
