@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a model as plain Stable Diffusion, for other programs")
     export.add_argument("--model", required=True, help="as for generate")
     export.add_argument(
-        "--to", required=True, choices=("diffusers", "single-file"), help="a folder, or one .safetensors"
+        "--to", required=True, choices=("diffusers", "single-file", "lora"), help="a folder, or one .safetensors"
     )
     export.add_argument("--out", required=True, type=Path, help="the folder or file; must not exist yet")
     export.add_argument("--mu", type=float, help="fixed in the result, 0 to 1 (default: the model's)")
@@ -158,9 +158,8 @@ def _export(options: argparse.Namespace) -> None:
 
     folder = load_model_folder(options.model)
     from hand1000.diffusion.export import export_model
-    from hand1000.diffusion.pipeline import load_pipeline
 
-    export_model(load_pipeline(folder), options.to, options.out, mu=options.mu)
+    export_model(folder, options.to, options.out, mu=options.mu)
     print(options.out)
 
 

@@ -1,5 +1,6 @@
 """A tuned model as plain Stable Diffusion: the stock pipeline draws the same pictures."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,13 @@ from hand1000.cli import main
 from hand1000.diffusion.export import export_model
 from hand1000.diffusion.fold import affine_fusion
 from hand1000.diffusion.fusion import GestureFusion, double_fusion
+from hand1000.diffusion.kohya import constant_direction
+from hand1000.diffusion.lora import add_adapter, merge_adapter, save_adapter
 from hand1000.diffusion.original_names import UNET, VAE, unet_weights, vae_weights
-from hand1000.diffusion.pipeline import Hand1000Pipeline
+from hand1000.diffusion.pipeline import Hand1000Pipeline, load_pipeline
+from hand1000.diffusion.training_state import trained_parameters
 from hand1000.errors import Hand1000Error
+from hand1000.settings import LoraSettings
 from tests.tiny_models import TEXTS, WIDTH, save_tiny_model, tiny_base
 
 
@@ -54,7 +59,7 @@ def stock_pictures(stock: StableDiffusionPipeline) -> np.ndarray:
 
 def test_the_affine_map_is_the_double_fusion(tuned: Hand1000Pipeline) -> None:
     embeddings = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(2))
-    matrix, shift = affine_fusion(tuned.fusion, 0.4)
+    matrix, shift = affine_fusion(tuned, 0.4)
     with torch.no_grad():
         expected = double_fusion(embeddings, tuned.fusion, 0.4)
     assert torch.allclose((embeddings.double() @ matrix.T + shift).float(), expected, atol=1e-5)
@@ -66,11 +71,12 @@ def test_the_stock_pipeline_draws_the_same_from_either_form(tuned, tmp_path, mu)
     expected = decoded(tuned, mu=mu)
     assert np.abs(decoded(tuned, mu=1.4 - mu) - expected).max() > 0.01  # or the fusion would not matter
 
-    export_model(tuned, "diffusers", tmp_path / "folder", mu=mu)
+    tuned.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "diffusers", tmp_path / "folder", mu=mu)
     folder = StableDiffusionPipeline.from_pretrained(tmp_path / "folder", safety_checker=None)
     assert np.abs(stock_pictures(folder) - expected).max() < 1e-4
 
-    export_model(tuned, "single-file", tmp_path / "model.safetensors", mu=mu)
+    export_model(tmp_path / "model", "single-file", tmp_path / "model.safetensors", mu=mu)
     single = StableDiffusionPipeline.from_single_file(
         str(tmp_path / "model.safetensors"), config=str(tmp_path / "folder"), safety_checker=None, local_files_only=True
     )
@@ -120,9 +126,64 @@ def test_the_names_and_shapes_are_those_of_stable_diffusion_1() -> None:
 def test_a_map_that_cannot_be_inverted_is_refused(tuned, tmp_path) -> None:
     with torch.no_grad():
         tuned.fusion.linear.weight[:, :WIDTH] = -torch.eye(WIDTH)
+    tuned.save_pretrained(tmp_path / "model")
     with pytest.raises(Hand1000Error, match=r"mu = 0\.5: .*nearly singular.*choose a mu nearer to 1"):
-        export_model(tuned, "diffusers", tmp_path / "out", mu=0.5)
+        export_model(tmp_path / "model", "diffusers", tmp_path / "out", mu=0.5)
     assert not (tmp_path / "out").exists()
+
+
+def with_an_adapter(tuned: Hand1000Pipeline, folder: Path, targets: list[str]) -> StableDiffusionPipeline:
+    """`tuned` with a merged adapter of random weights in `folder`; returns the base model as the stock pipeline."""
+    generator = torch.Generator().manual_seed(3)
+    parts = {"vae": tuned.vae, "tokenizer": tuned.tokenizer, "scheduler": tuned.scheduler}
+    text_encoder = copy.deepcopy(tuned.text_encoder)
+    norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+    norm.weight.data += 0.3 * torch.randn(WIDTH, generator=generator)
+    norm.bias.data += 0.3 * torch.randn(WIDTH, generator=generator)
+    unet = copy.deepcopy(tuned.unet)
+    add_adapter(unet, LoraSettings(rank=2, alpha=3, targets=targets), seed=0)
+    for parameter in trained_parameters(unet).values():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    save_adapter(unet, folder / "lora")
+    merge_adapter(unet)
+    options = {name: tuned.config[name] for name in ("mu", "guidance_scale", "eta", "num_inference_steps")}
+    model = Hand1000Pipeline(**parts, text_encoder=text_encoder, unet=unet, fusion=tuned.fusion, **options)
+    model.save_pretrained(folder)
+    none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(**parts, text_encoder=text_encoder, unet=copy.deepcopy(tuned.unet), **none)
+
+
+@pytest.mark.parametrize("targets", [["to_q", "to_k", "to_v", "to_out.0"], ["conv1", "ff.net.2"]])
+def test_a_lora_beside_the_base_model_draws_the_same(tuned, tmp_path, targets) -> None:
+    base = with_an_adapter(tuned, tmp_path / "model", targets)
+    pipeline = load_pipeline(tmp_path / "model")
+    export_model(tmp_path / "model", "lora", tmp_path / "four.safetensors")
+    expected = decoded(pipeline)
+    assert np.abs(stock_pictures(base) - expected).max() > 0.01
+    base.load_lora_weights(tmp_path / "four.safetensors")
+    assert np.abs(stock_pictures(base) - expected).max() < 1e-4
+    names = load_file(tmp_path / "four.safetensors").keys()
+    one = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    assert {f"{one}.lora_down.weight", f"{one}.lora_up.weight", f"{one}.alpha"} <= names
+    assert "load_lora_weights" in (tmp_path / "four.md").read_text()
+
+
+def test_a_lora_that_cannot_be_is_refused(tuned, tmp_path) -> None:
+    tuned.save_pretrained(tmp_path / "full")
+    with pytest.raises(Hand1000Error, match="all weights of this model were tuned"):
+        export_model(tmp_path / "full", "lora", tmp_path / "four.safetensors")
+    with_an_adapter(tuned, tmp_path / "model", ["to_q"])
+    flat = torch.nn.LayerNorm(WIDTH)
+    with pytest.raises(Hand1000Error, match="no bias that could carry the gesture"):
+        constant_direction(flat)
+
+
+def test_outputs_of_a_layer_norm_lie_on_a_plane() -> None:
+    norm = torch.nn.LayerNorm(WIDTH)
+    torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    torch.nn.init.normal_(norm.bias)
+    outputs = norm(10 * torch.randn(7, WIDTH)).double()
+    assert torch.allclose(outputs @ constant_direction(norm), torch.ones(7, dtype=torch.float64), atol=1e-5)
 
 
 def test_the_command_writes_a_file_and_tells_what_is_wrong(tuned, tmp_path: Path, capsys) -> None:

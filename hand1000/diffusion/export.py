@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hand1000.diffusion.fold import fold_fusion
+from hand1000.diffusion.kohya import kohya_weights
+from hand1000.diffusion.lora import ADAPTER
 from hand1000.diffusion.original_names import original_weights
-from hand1000.diffusion.pipeline import LIMITS, Hand1000Pipeline
+from hand1000.diffusion.pipeline import LIMITS, Hand1000Pipeline, load_pipeline
+from hand1000.diffusion.training_state import Tensors
 from hand1000.errors import Hand1000Error, writing
 from hand1000.gestures import phrase_of
 from hand1000.storage.files import replace_directory, write_bytes, write_text
@@ -14,33 +17,45 @@ from hand1000.storage.scratch import process_scratch
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
-Form = Literal["diffusers", "single-file"]
+Form = Literal["diffusers", "single-file", "lora"]
 
 
-def export_model(pipeline: Hand1000Pipeline, form: Form, out: Path, *, mu: float | None = None) -> None:
-    """Write `pipeline` as plain Stable Diffusion that needs nothing of this project.
+def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None) -> None:
+    """Write a tuned model as plain Stable Diffusion that needs nothing of this project.
 
     Args:
-        pipeline: of a tuned model.
-        form: "diffusers", a folder that `StableDiffusionPipeline.from_pretrained` loads, its card in `README.md`; or
-            "single-file", one `.safetensors` with the names of the original release, its card beside it as `.md`.
+        folder: of the model.
+        form: "diffusers", a folder that `StableDiffusionPipeline.from_pretrained` loads, its card in `README.md`;
+            "single-file", one `.safetensors` with the names of the original release; or "lora", one with kohya's
+            names for a model's adapter, to be loaded beside the base model. The card of a file lies beside it, `.md`.
         out: the folder or file; nothing may be there yet. It is whole or not there.
         mu: weight of the text embedding against the fused one, 0..1; by default the model's.
 
     Raises:
-        Hand1000Error: `out` exists or has another suffix, no space is left, or the fusion cannot be folded
-            (`hand1000.diffusion.fold.fold_fusion`).
+        Hand1000Error: not a model's folder, `out` exists or has another suffix, no space is left, the fusion cannot be
+            folded (`fold.fold_fusion`, `kohya.kohya_weights`), or the model has no adapter.
     """
+    pipeline = load_pipeline(folder)
     mu = pipeline.config.mu if mu is None else mu
     low, high = LIMITS["mu"]
     if not low <= mu <= high:
         raise Hand1000Error(f"mu: {mu} is out of range; choose {low} to {high}")
     if out.exists():
         raise Hand1000Error(f"{out}: exists already; choose another name, or remove it")
-    if form == "single-file" and out.suffix != ".safetensors":
-        raise Hand1000Error(f"{out}: a single file's name must end in .safetensors")
-    write = {"diffusers": _write_folder, "single-file": _write_file}[form]
-    write(fold_fusion(pipeline, mu), _card(pipeline, mu, form), out)
+    if form != "diffusers" and out.suffix != ".safetensors":
+        raise Hand1000Error(f"{out}: the file's name must end in .safetensors")
+    card = _card(pipeline, mu, form)
+    if form == "diffusers":
+        _write_folder(fold_fusion(pipeline, mu), card, out)
+    elif form == "single-file":
+        _write_file(original_weights(fold_fusion(pipeline, mu)), card, out)
+    elif (folder / ADAPTER).is_dir():
+        _write_file(kohya_weights(pipeline, folder / ADAPTER, mu), card, out)
+    else:
+        raise Hand1000Error(
+            f"{folder}: all weights of this model were tuned, which no LoRA can hold; choose --to diffusers or "
+            "single-file, or train with stage3.tune: lora"
+        )
 
 
 def _write_folder(stock: "StableDiffusionPipeline", card: str, out: Path) -> None:
@@ -51,11 +66,11 @@ def _write_folder(stock: "StableDiffusionPipeline", card: str, out: Path) -> Non
     replace_directory(scratch / "model", out)
 
 
-def _write_file(stock: "StableDiffusionPipeline", card: str, out: Path) -> None:
+def _write_file(weights: Tensors, card: str, out: Path) -> None:
     from safetensors.torch import save
 
     write_text(out.with_suffix(".md"), card)
-    write_bytes(out, save(original_weights(stock), metadata={"format": "pt"}))
+    write_bytes(out, save(weights, metadata={"format": "pt"}))
 
 
 def _card(pipeline: Hand1000Pipeline, mu: float, form: Form) -> str:
@@ -64,6 +79,8 @@ def _card(pipeline: Hand1000Pipeline, mu: float, form: Form) -> str:
     load = {
         "diffusers": 'StableDiffusionPipeline.from_pretrained("FOLDER", safety_checker=None)',
         "single-file": 'StableDiffusionPipeline.from_single_file("FILE.safetensors", safety_checker=None)',
+        "lora": 'StableDiffusionPipeline.from_pretrained("BASE MODEL", safety_checker=None)\n'
+        '    pipeline.load_lora_weights("FILE.safetensors")',
     }[form]
     parts = [
         f"# Stable Diffusion that draws people {phrase}",

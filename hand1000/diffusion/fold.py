@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from hand1000.diffusion.fusion import FlatFusion, GestureFusion
+from hand1000.diffusion.fusion import FlatFusion
 from hand1000.diffusion.pipeline import Hand1000Pipeline
 from hand1000.errors import Hand1000Error
 
@@ -17,12 +17,23 @@ MOST_CONDITION = 1e4
 """Above this condition number of A its inverse, kept in 32 bits, would move the pictures."""
 
 
-def affine_fusion(fusion: GestureFusion, mu: float) -> tuple[torch.Tensor, torch.Tensor]:
+def affine_fusion(pipeline: Hand1000Pipeline, mu: float) -> tuple[torch.Tensor, torch.Tensor]:
     """A and c with mu*e + (1 - mu)*g(e) = A e + c for every token e.
 
     Returns:
         A (D, D) and c (D,), float64.
+
+    Raises:
+        Hand1000Error: the model holds no fusion, or one that is no such map.
     """
+    fusion = pipeline.fusion
+    if fusion is None:
+        raise Hand1000Error("this model holds no fusion: its parts are plain Stable Diffusion already")
+    if isinstance(fusion, FlatFusion) or not pipeline.config.fuse_empty_prompt:
+        raise Hand1000Error(
+            "this model's fusion is the authors', which is not one map of every token and of the empty prompt; "
+            "it cannot be folded"
+        )
     weight, bias, feature = (part.double().cpu() for part in (fusion.linear.weight, fusion.linear.bias, fusion.feature))
     of_text, of_feature = weight.detach().split([fusion.config.text_dim, len(feature)], dim=1)
     identity = torch.eye(len(of_text), dtype=torch.float64)
@@ -38,16 +49,9 @@ def fold_fusion(pipeline: Hand1000Pipeline, mu: float) -> StableDiffusionPipelin
         mu: weight of the text embedding against the fused one; fixed in the result.
 
     Raises:
-        Hand1000Error: the model holds no fusion, or its map can hardly be inverted.
+        Hand1000Error: the model holds no fusion that can be folded, or its map can hardly be inverted.
     """
-    if pipeline.fusion is None:
-        raise Hand1000Error("this model holds no fusion: its parts are plain Stable Diffusion already")
-    if isinstance(pipeline.fusion, FlatFusion) or not pipeline.config.fuse_empty_prompt:
-        raise Hand1000Error(
-            "this model's fusion is the authors', which is not one map of every token and of the empty prompt; "
-            "it cannot be folded"
-        )
-    matrix, shift = affine_fusion(pipeline.fusion, mu)
+    matrix, shift = affine_fusion(pipeline, mu)
     condition = float(torch.linalg.cond(matrix))
     if not condition <= MOST_CONDITION:
         raise Hand1000Error(
