@@ -6,11 +6,8 @@ The four runs share everything else, so what they have in common is computed onc
 """
 
 import argparse
-import json
-from pathlib import Path
-from typing import Any
 
-import yaml
+from benchmarks.runs import demo_inputs, measured, print_table
 
 VARIANTS: dict[str, dict[str, int]] = {
     "both": {},
@@ -20,35 +17,14 @@ VARIANTS: dict[str, dict[str, int]] = {
 }
 
 
-def measured(inputs: dict[str, Any], stage2: dict[str, int]) -> dict[str, dict[str, float | None]]:
-    """The measures of a run whose Stage II differs by `stage2`."""
-    from hand1000.settings import Settings
-    from hand1000.storage.store import open_store
-    from tasks.common import address
-    from workflows.train_gesture import train_gesture
-
-    settings: dict[str, Any] = inputs["settings"]
-    changed = Settings.model_validate(settings | {"stage2": settings["stage2"] | stage2})
-    done = train_gesture(**(inputs | {"settings": changed}))
-    folder = open_store(inputs["root"]).fetch(address(done.report))
-    return json.loads((folder / "registered.json").read_text())["measures"]
-
-
 def main() -> None:
     """Run the variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gesture", default="four")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--root", default="artifacts")
-    inputs = yaml.safe_load(Path("workflows/configs/demo.yaml").read_text()) | vars(parser.parse_args())
-    found = {name: measured(inputs, stage2) for name, stage2 in VARIANTS.items()}
-    names = list(found["both"])
-    rows = {"base model": {name: found["both"][name]["base"] for name in names}}
-    rows |= {variant: {name: values[name]["tuned"] for name in names} for variant, values in found.items()}
-    print(f"| Stage II | {' | '.join(names)} |\n|{' --- |' * (len(names) + 1)}")
-    for variant, values in rows.items():
-        cells = ("–" if value is None else f"{value:.3g}" for value in values.values())
-        print(f"| {variant} | {' | '.join(cells)} |")
+    inputs = demo_inputs(**vars(parser.parse_args()))
+    print_table("Stage II", {name: measured(inputs, stage2=changes) for name, changes in VARIANTS.items()})
 
 
 if __name__ == "__main__":

@@ -24,14 +24,14 @@ class Rendered:
     right: bool
 
 
-def draw(gesture: str, number: int) -> Rendered:
+def draw(gesture: str, number: int, size: int = 96) -> Rendered:
     """One person's hand making `gesture`."""
     from hand1000.data.render.people import make_person
     from hand1000.data.render.picture import make_picture
 
     seed = [number, *gesture.encode()]
     person = make_person(f"{gesture}-{number}", np.random.default_rng([1, *seed]))
-    picture = make_picture(gesture, person, np.random.default_rng([2, *seed]), size=96, samples=16)
+    picture = make_picture(gesture, person, np.random.default_rng([2, *seed]), size=size, samples=16)
     return Rendered(gesture, picture.pixels, picture.landmarks, picture.box, picture.words.hand == "right")
 
 

@@ -1,0 +1,105 @@
+"""Peak memory of a step of Stages II and III at Stable Diffusion 1.5's size, by mode; the weights are random.
+
+    .venv/bin/python -m benchmarks.memory [--resolution 512] [--mode NAME ...]
+
+Each mode runs in a process of its own. On a CPU the peak is the process's resident memory, libraries (0.6 GB) and
+activations included; on a GPU what PyTorch allocated there. Prints a Markdown table; 1 GB is 10^9 bytes.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKPOINTED = {"gradient_checkpointing": True}
+MODES: dict[str, dict] = {
+    "Stage II, fp32": {"compute": CHECKPOINTED},
+    "Stage II, bf16": {"compute": CHECKPOINTED | {"precision": "bf16"}},
+    "Stage III, all weights, fp32": {"stage3": {"ema_decay": 0.0}, "compute": CHECKPOINTED},
+    "Stage III, all weights, averaged": {"stage3": {"ema_decay": 0.999}, "compute": CHECKPOINTED},
+    "Stage III, adapters, fp32": {"stage3": {"tune": "lora"}, "compute": CHECKPOINTED},
+    "Stage III, adapters, bf16": {"stage3": {"tune": "lora"}, "compute": CHECKPOINTED | {"precision": "bf16"}},
+}
+
+
+def measure(mode: str, resolution: int) -> dict[str, float]:
+    """Run one step of `mode`, in this process; its peak memory in bytes and its seconds."""
+    import torch
+
+    from hand1000.devices import best_device
+    from hand1000.diffusion.base_model import BaseModel
+    from hand1000.diffusion.compute import frozen_dtype
+    from hand1000.diffusion.examples import Examples
+    from hand1000.diffusion.small_base import build_scheduler
+    from hand1000.diffusion.stage2 import refine_embeddings
+    from hand1000.diffusion.stage3 import train_unet
+    from hand1000.settings import Settings, load_settings
+
+    values = load_settings("default").model_dump()
+    values["stage2"] |= {"refine_steps": 1, "refine_batch_size": 1}
+    values["stage3"] |= {"steps": 1, "batch_size": 1, "micro_batch_size": 1} | MODES[mode].get("stage3", {})
+    values["compute"] |= MODES[mode]["compute"]
+    settings = Settings.model_validate(values)
+    device = best_device()
+    frozen = mode.startswith("Stage II,") or settings.stage3.tune == "lora"
+    unet = random_unet(frozen_dtype(settings.compute) if frozen else torch.float32)
+    base = BaseModel(None, None, None, unet.to(device), build_scheduler(), "random")
+    latents, text = torch.randn(1, 4, resolution // 8, resolution // 8), torch.randn(1, 77, 768)
+    options = {"seed": 0, "checkpoint": Nowhere(), "report": lambda *_: None}
+    started = time.monotonic()
+    if mode.startswith("Stage II,"):
+        refine_embeddings(base, latents, text, ["image"], settings.stage2, settings.compute, **options)
+    else:
+        train_unet(base, Examples(latents, text), text[0], settings.stage3, settings.compute, **options)
+    seconds = time.monotonic() - started
+    if device.type == "cuda":
+        return {"bytes": torch.cuda.max_memory_allocated(), "seconds": seconds}
+    return {"bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "seconds": seconds}
+
+
+class Nowhere:
+    """A checkpoint that keeps nothing."""
+
+    def restore(self, into: Path) -> bool:
+        """See `hand1000.diffusion.progress.Checkpoint`."""
+        return False
+
+    def save(self, directory: Path) -> None:
+        """See `hand1000.diffusion.progress.Checkpoint`."""
+
+
+def random_unet(dtype, sample_size: int = 64):
+    """Stable Diffusion 1.5's UNet, 859.5 million random weights of `dtype`."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    torch.set_default_dtype(dtype)
+    try:
+        return UNet2DConditionModel(sample_size=sample_size, cross_attention_dim=768).requires_grad_(False).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def main() -> None:
+    """Measure each mode in its process and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resolution", type=int, default=512)
+    parser.add_argument("--mode", action="append", choices=list(MODES))
+    options = parser.parse_args()
+    print(f"| mode, batch 1, {options.resolution} px | peak GB | seconds |\n| --- | --- | --- |")
+    for mode in options.mode or MODES:
+        call = [sys.executable, "-c", f"import benchmarks.memory as m; m.report({mode!r}, {options.resolution})"]
+        found = json.loads(subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        print(f"| {mode} | {found['bytes'] / 1e9:.2f} | {found['seconds']:.0f} |", flush=True)
+
+
+def report(mode: str, resolution: int) -> None:
+    """Print what `measure` finds, as one line of JSON."""
+    print(json.dumps(measure(mode, resolution)))
+
+
+if __name__ == "__main__":
+    main()
