@@ -178,7 +178,7 @@ def test_the_command_starts_without_the_heavy_libraries():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("config", "preset"), [("sd15", "default"), ("paper", "paper")])
+@pytest.mark.parametrize(("config", "preset"), [("sd15", "default"), ("fast", "fast"), ("paper", "paper")])
 def test_a_configuration_for_stable_diffusion_is_its_preset(config, preset):
     inputs = yaml.safe_load((Path(__file__).parents[1] / "workflows" / "configs" / f"{config}.yaml").read_text())
     assert Settings.model_validate(inputs["settings"]) == load_settings(preset)

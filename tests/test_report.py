@@ -83,6 +83,7 @@ def content(tmp_path) -> ReportContent:
         settings_yaml="seed: 0\nstage2:\n  lambda_: 0.7\n",
         seconds={"stage2": 12.34, "stage3": 3700.0},
         unusable={"broken.jpg": "truncated"},
+        looks=[Sample(base, "after 100 steps")],
     )
 
 
@@ -94,13 +95,14 @@ def test_the_report_holds_everything_and_asks_for_nothing(tmp_path, content):
     for expected in (
         "call", "“making phone call hand gesture”", "run-1", "models:/hand1000-call-candidates/3",
         "2026-01-02 03:04 UTC", "KID ↓", "HAND-CONF ↑", "95 %: 0.09 to 0.11", "150 / 180", "small", "bicubic",
-        "seed 17", "seed 23", "no hand found", "a child making phone call hand gesture", "broken.jpg", "truncated",
+        "seed 17", "seed 23", "no hand found", "after 100 steps",
+        "a child making phone call hand gesture", "broken.jpg", "truncated",
         "lambda_: 0.7", "12.3 s", "1 h 01 min", "Stage III", "hand1000 generate --model",
     ):  # fmt: skip
         assert expected in seen.text, expected
     assert {tag for tag, _ in seen.tags} & {"script", "link", "iframe", "object", "form", "base"} == set()
     sources = [value for _, attrs in seen.tags for name, value in attrs.items() if name in ("src", "href", "srcset")]
-    assert len(sources) == 5 and all(source.startswith("data:image/") for source in sources)
+    assert len(sources) == 6 and all(source.startswith("data:image/") for source in sources)
     assert "url(" not in page and "@import" not in page
     policy = next(attrs["content"] for tag, attrs in seen.tags if attrs.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hand1000.diffusion.fold import fold_fusion
 from hand1000.diffusion.kohya import kohya_weights
-from hand1000.diffusion.lora import ADAPTER
+from hand1000.diffusion.model_folder import ADAPTER
 from hand1000.diffusion.original_names import original_weights
 from hand1000.diffusion.pipeline import LIMITS, Hand1000Pipeline, load_pipeline
 from hand1000.diffusion.training_state import Tensors

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from hand1000.diffusion.fold import affine_fusion
-from hand1000.diffusion.lora import ADAPTER_FILE
+from hand1000.diffusion.model_folder import ADAPTER_FILE
 from hand1000.diffusion.pipeline import Hand1000Pipeline
 from hand1000.diffusion.training_state import Tensors
 from hand1000.errors import Hand1000Error

@@ -5,15 +5,11 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
+from hand1000.diffusion.model_folder import ADAPTER_FILE
 from hand1000.diffusion.training_state import trained_parameters
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import derived_seed
 from hand1000.settings import LoraSettings
-
-ADAPTER = "lora"
-"""The folder of a model that keeps the adapter by itself, in diffusers' own form."""
-
-ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
 
 def add_adapter(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> None:

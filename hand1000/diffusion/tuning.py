@@ -12,7 +12,8 @@ from hand1000.diffusion.examples import Examples
 from hand1000.diffusion.fusion import Fusion, double_fusion
 from hand1000.diffusion.generate import draw_seeded
 from hand1000.diffusion.interleaved import train_interleaved
-from hand1000.diffusion.lora import ADAPTER, merge_adapter, save_adapter
+from hand1000.diffusion.lora import merge_adapter, save_adapter
+from hand1000.diffusion.model_folder import ADAPTER, VALIDATION
 from hand1000.diffusion.pipeline import build_pipeline
 from hand1000.diffusion.prepared import Prepared
 from hand1000.diffusion.prior import Prior
@@ -22,9 +23,6 @@ from hand1000.diffusion.stage3 import apply_weights, train_unet
 from hand1000.diffusion.training_state import Tensors
 from hand1000.diffusion.validation import Validation, held_back
 from hand1000.settings import Settings
-
-VALIDATION = "validation"
-"""The folder of a model that keeps the pictures drawn while it was trained."""
 
 
 def load_for_tuning(source: str, device: torch.device, settings: Settings) -> BaseModel:

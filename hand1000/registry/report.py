@@ -44,7 +44,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Sample:
-    """A training image and the caption it was trained with."""
+    """A picture and what is said of it: a training image with its caption, or what was drawn while training."""
 
     image: Path
     caption: str
@@ -64,6 +64,7 @@ class ReportContent:
         extractor, resizer: what the image features come from.
         random_pairs: drawn blindly; worst_pairs: those where the tuned model shows the gesture least.
         curves, samples: of training.
+        looks: pictures of the same prompts and noise, drawn on the way.
         landmarks: 21 of (x, y, z), the mean hand of Stage I, or None where it is not one hand's shape.
         counts: of images by what happened to them; unusable: file names with the reason.
         settings_yaml: the complete configuration.
@@ -88,6 +89,7 @@ class ReportContent:
     settings_yaml: str
     seconds: Mapping[str, float]
     unusable: Mapping[str, str] = field(default_factory=dict)
+    looks: Sequence[Sample] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -107,7 +109,7 @@ def report_html(content: ReportContent) -> str:
         _section("Measured", _measures(content)),
         _section("Base and tuned: pictures drawn at random", _pairs(content.random_pairs)),
         _section("Base and tuned: the worst of the tuned model", _pairs(content.worst_pairs)),
-        _section("Training", _curves(content.curves)),
+        _section("Training", _curves(content.curves) + _looks(content.looks)),
         _section("What it was trained on", _training_data(content)),
         _section("How the data was prepared", _preparation(content)),
         _section("Time", _times(content.seconds)),
@@ -177,6 +179,14 @@ def _curves(curves: Sequence[Curve]) -> str:
     return (
         f'<div class="curves">{"".join(figures)}</div>' if figures else '<p class="none">nothing recorded</p>'
     ) + '<p class="faint">Faint: as logged; bold: smoothed.</p>'
+
+
+def _looks(looks: Sequence[Sample]) -> str:
+    figures = [
+        f"<figure>{_image(look.image, look.caption)}<figcaption>{escape(look.caption)}</figcaption></figure>"
+        for look in looks
+    ]
+    return f"<h3>Drawn while it was trained</h3>{''.join(figures)}" if figures else ""
 
 
 def _training_data(content: ReportContent) -> str:

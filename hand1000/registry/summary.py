@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
+from hand1000.diffusion.model_folder import VALIDATION
 from hand1000.evaluation.comparison import comparison
 from hand1000.evaluation.measure import Metrics
 from hand1000.evaluation.measures import Measure
@@ -82,7 +83,8 @@ def card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
         settings={
             "lambda": stage2.lambda_,
             "Stage II": f"{stage2.fusion_steps} steps of the fusion, {stage2.refine_steps} of each embedding",
-            "Stage III": f"{stage3.steps} steps of {stage3.batch_size}, learning rate {stage3.learning_rate:g}",
+            "Stage III": f"{'all weights' if stage3.tune == 'full' else f'adapters of rank {stage3.lora.rank}'}, "
+            f"{stage3.steps} steps of {stage3.batch_size}, learning rate {stage3.learning_rate:g}",
             "seed": facts.settings.seed,
         },
         measures=measures_of(folders.evaluation),
@@ -114,6 +116,7 @@ def report_content(
         _curve("Stage II: fusion", [folders.fusion]),
         _curve("Stage II: embeddings, loss at the last step", folders.embeddings),
         _curve("Stage III: UNet", [folders.model]),
+        _curve("Stage III: images that are held back", [folders.model], "validation_loss"),
     ]
     return ReportContent(
         gesture=facts.gesture,
@@ -141,9 +144,12 @@ def report_content(
         settings_yaml=settings_yaml,
         seconds=seconds,
         unusable={entry.file: entry.reason for entry in preparation.unusable},
+        looks=[
+            Sample(path, f"after {int(path.stem)} steps") for path in sorted((folders.model / VALIDATION).glob("*.png"))
+        ],
     )
 
 
-def _curve(title: str, folders: Sequence[Path]) -> Curve:
+def _curve(title: str, folders: Sequence[Path], value: str = "loss") -> Curve:
     rows = [row for folder in folders for _, row in read_jsonl(folder / "history.jsonl")]
-    return Curve(title, sorted((int(row["step"]), float(row["loss"])) for row in rows))
+    return Curve(title, sorted((int(row["step"]), float(row[value])) for row in rows if value in row))
