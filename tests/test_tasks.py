@@ -1,5 +1,8 @@
 """What all tasks share: shards, the key of a result, and the specs that a cluster would be given."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +10,7 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.errors import Hand1000Error
 from tasks.common import VERSION, Work, address, digest, produce, shard_range
+from tests.short_demo import ROOT
 
 
 @pytest.mark.parametrize(("count", "unit", "shards"), [(10, 1, 3), (10, 4, 3), (3, 2, 5), (1, 25, 1), (100, 25, 7)])
@@ -77,3 +81,17 @@ def test_every_task_names_image_resources_and_cache() -> None:
         assert task.metadata.retries == 2, name
         assert bool(task.resources.requests.gpu) == (".image.gpu." in task.container_image), name
         assert task.metadata.cache_version == VERSION or name in ("open_run", "number_shards"), name
+
+
+@pytest.mark.parametrize(("nodes", "kind"), [(1, "python-task"), (2, "pytorch")])
+def test_stage3_by_several_processes_is_what_a_cluster_can_run(nodes: int, kind: str) -> None:
+    """A plain task on one machine, Kubeflow's PyTorchJob on several; no cluster is asked here."""
+    code = (
+        "from tasks.stage3 import train_unet as task; config = task.task_config;"
+        "print(task.task_type, config.nnodes, config.nproc_per_node, task.resources.limits.gpu, task.environment)"
+    )
+    told = {"HAND1000_PROCESSES": "4", "HAND1000_NODES": str(nodes)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | told, cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout.split(maxsplit=4) == [kind, str(nodes), "4", "4", f"{told}\n"], done.stderr
