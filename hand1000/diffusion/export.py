@@ -82,10 +82,11 @@ def _card(pipeline: Hand1000Pipeline, mu: float, form: Form) -> str:
         "lora": 'StableDiffusionPipeline.from_pretrained("BASE MODEL", safety_checker=None)\n'
         '    pipeline.load_lora_weights("FILE.safetensors")',
     }[form]
+    folded = "the cross-attention" if form == "lora" else "the text encoder and the cross-attention"
     parts = [
         f"# Stable Diffusion that draws people {phrase}",
-        "A model of Hand1000 as plain Stable Diffusion: the fusion with the gesture is folded into the text encoder "
-        f"and the cross-attention, at mu = {mu:g}. Every prompt must hold the phrase **{phrase}**.",
+        f"A model of Hand1000 as plain Stable Diffusion: the fusion with the gesture is folded into {folded}, at mu = "
+        f"{mu:g}. Every prompt must hold the phrase **{phrase}**.",
         "## Load",
         "    from diffusers import StableDiffusionPipeline\n\n"
         f"    pipeline = {load}\n"
