@@ -133,49 +133,6 @@ def test_a_setting_out_of_range_names_the_field(tmp_path: Path) -> None:
     assert done.returncode != 0 and "lambda_" in done.stdout + done.stderr
 
 
-def test_the_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
-    path = inputs_file(tmp_path)
-    inputs = yaml.safe_load(path.read_text())
-    settings = yaml.safe_load((ROOT / "hand1000/presets/paper.yaml").read_text())
-    short = {"data": {"test_images": 4}, "stage2": {"refine_steps": 2}, "stage3": {"steps": 2}}
-    short["generation"] = {"num_inference_steps": 2, "num_images": 4}
-    for part, changes in short.items():
-        settings[part] |= changes
-    path.write_text(yaml.safe_dump(inputs | {"images": 4, "settings": settings}))
-    call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(path)]
-    done = subprocess.run(
-        [*call, "--root", str(tmp_path / "root")], cwd=ROOT, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "train_unet: 4/4" in done.stderr and "gesture accuracy" in done.stdout
-    (index,) = (tmp_path / "root" / "artifacts" / "train_unet").glob("*/model_index.json")
-    assert yaml.safe_load(index.read_text())["fusion"][1] == "FlatFusion"
-
-
-def test_an_adapter_is_trained_by_two_processes_with_a_prior_and_looks(tmp_path: Path, monkeypatch) -> None:
-    """Flyte's Elastic as on a machine of two GPUs; here gloo stands for nccl."""
-    monkeypatch.setenv("HAND1000_PROCESSES", "2")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    path = inputs_file(tmp_path)
-    inputs = yaml.safe_load(path.read_text())
-    inputs["settings"]["stage3"] |= {
-        "tune": "lora",
-        "prior": {"images": 2, "batch_size": 2, "weight": 1.0},
-        "validation": {"images": 2, "every": 4, "pictures": 2, "patience": 0},
-    }
-    inputs["settings"]["compute"]["precision"] = "bf16"
-    path.write_text(yaml.safe_dump(inputs))
-    call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(path)]
-    done = subprocess.run(
-        [*call, "--root", str(tmp_path / "root")], cwd=ROOT, capture_output=True, text=True, timeout=280
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stderr.count("train_unet: done") == 1 and "gesture accuracy" in done.stdout
-    (model,) = (path.parent for path in (tmp_path / "root/artifacts/train_unet").glob("*/model_index.json"))
-    assert sorted(path.name for path in (model / "validation").iterdir()) == ["000004.png", "000008.png"]
-    assert (model / "lora" / "pytorch_lora_weights.safetensors").is_file()
-
-
 def test_nothing_heavy_is_imported_with_the_workflows() -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'mediapipe', 'mlflow', 'boto3', 'mitsuba', 'cv2', 'skimage'}"
     code = f"import sys, workflows.train_gesture, workflows.pretrain_base; print({heavy} & set(sys.modules))"
