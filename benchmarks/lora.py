@@ -5,8 +5,6 @@
 The two runs share everything before Stage III. Prints a Markdown table.
 """
 
-import argparse
-
 from benchmarks.runs import demo_inputs, measured, print_table
 
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"]
@@ -22,11 +20,7 @@ VARIANTS: dict[str, dict] = {
 
 def main() -> None:
     """Run both and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gesture", default="four")
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--root", default="artifacts")
-    inputs = demo_inputs(**vars(parser.parse_args()))
+    inputs = demo_inputs(__doc__)
     print_table("Stage III", {name: measured(inputs, stage3=changes) for name, changes in VARIANTS.items()})
 
 

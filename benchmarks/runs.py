@@ -1,5 +1,6 @@
 """Whole runs of the demo with changed settings, and a table of what they measured."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ Measures = dict[str, dict[str, float | None]]
 """By the measure's name, of `base` and of `tuned`."""
 
 
-def demo_inputs(**changes: Any) -> dict[str, Any]:
-    """The demo's inputs with `changes` of theirs."""
-    return yaml.safe_load(Path("workflows/configs/demo.yaml").read_text()) | changes
+def demo_inputs(description: str | None) -> dict[str, Any]:
+    """The demo's inputs, with what the command line says of them: --gesture, --images, --root."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gesture", default="four")
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--root", default="artifacts")
+    return yaml.safe_load(Path("workflows/configs/demo.yaml").read_text()) | vars(parser.parse_args())
 
 
 def measured(inputs: dict[str, Any], **changes: dict[str, Any]) -> Measures:

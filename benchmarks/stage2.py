@@ -5,8 +5,6 @@
 The four runs share everything else, so what they have in common is computed once. Prints a Markdown table.
 """
 
-import argparse
-
 from benchmarks.runs import demo_inputs, measured, print_table
 
 VARIANTS: dict[str, dict[str, int]] = {
@@ -19,11 +17,7 @@ VARIANTS: dict[str, dict[str, int]] = {
 
 def main() -> None:
     """Run the variants and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gesture", default="four")
-    parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--root", default="artifacts")
-    inputs = demo_inputs(**vars(parser.parse_args()))
+    inputs = demo_inputs(__doc__)
     print_table("Stage II", {name: measured(inputs, stage2=changes) for name, changes in VARIANTS.items()})
 
 
