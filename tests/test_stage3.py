@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.compute import build_optimizer
-from hand1000.diffusion.examples import Examples
-from hand1000.diffusion.losses import min_snr_weights
+from hand1000.diffusion.examples import Examples, items_of_step
+from hand1000.diffusion.losses import denoising_errors, min_snr_weights
 from hand1000.diffusion.prior import Prior, draw_prior
 from hand1000.diffusion.stage3 import apply_weights, train_unet
 from hand1000.diffusion.training_state import Tensors
@@ -162,6 +162,17 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
     idle = {"images": 3, "batch_size": 2, "weight": 0}
     weightless, _ = train(DyingCheckpoint(tmp_path / "c"), more=pulled, prior=idle)
     assert furthest(without, beside) > 1e-4 > furthest(without, weightless)
+
+
+def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_priors(tmp_path) -> None:
+    settings = settings_with({"prior": {"images": 5, "batch_size": 2, "weight": 0.5}}, {}).stage3
+    base, empty = fresh_base(), examples().embeddings[0]
+    items = items_of_step(0, examples(), examples(), empty, settings, base.scheduler, seed=0)
+    parts = (items.latents, items.conditions, items.noise, items.timesteps)
+    errors = denoising_errors(base.unet, base.scheduler, *parts)
+    _, history = train(DyingCheckpoint(tmp_path / "a"), more={"prior": examples()}, prior=settings.prior.model_dump())
+    assert len(errors) == 6
+    assert history[0]["loss"] == pytest.approx(float(errors[:4].mean() + 0.5 * errors[4:].mean()), abs=1e-5)
 
 
 def test_nobody_is_both_trained_on_and_validated_with() -> None:
