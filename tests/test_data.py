@@ -251,7 +251,7 @@ def keys(items) -> list[str]:
 
 
 def select(root: Path, train: int, test: int, seed: int = 1, gesture: str = "four"):
-    return select_images(open_source(root), gesture, num_train=train, num_test=test, seed=seed, filters=EVERYTHING)
+    return select_images(open_source(root), (gesture,), num_train=train, num_test=test, seed=seed, filters=EVERYTHING)
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_fewer_than_asked_for_are_all_used_and_it_is_said(divided, caplog):
     with caplog.at_level(logging.WARNING):
         chosen = select(divided, 1000, 6)
     assert len(chosen.train) == 24
-    assert chosen.warnings == ("all 24 training pictures are used; 1000 were asked for",)
+    assert chosen.warnings == ("four: all 24 training pictures are used; 1000 were asked for",)
     assert "all 24 training pictures" in caplog.text
 
 
@@ -355,7 +355,7 @@ def test_filters_take_out_and_count(divided):
     entries["train-u1-2"] |= {"bboxes": [[0.4, 0.4, 0.5, 0.5]] * 3, "labels": ["four"] * 3}
     file.write_text(json.dumps(entries))
     strict = FilterSettings(min_hand=0.1, at_border=False, max_hands=2, min_overlap=0)
-    chosen = select_images(open_source(divided), "four", num_train=21, num_test=6, seed=1, filters=strict)
+    chosen = select_images(open_source(divided), ("four",), num_train=21, num_test=6, seed=1, filters=strict)
     assert "u1" not in people(chosen.train) and len(chosen.train) == 21
     assert chosen.filtered == (("hand too small", 1), ("hand at the border", 1), ("too many hands", 1))
     assert "u1" in people(select(divided, 24, 6).train)
