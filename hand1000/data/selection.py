@@ -196,8 +196,8 @@ def choose(
     Args:
         train: by gesture, the pictures that may be trained on; read once, before `test`.
         test: those that may be measured against; None if the source has no such division. Then people are drawn from
-            `train` for the test until there are `num_test` pictures of each gesture, so it depends on `num_test` and on
-            the gestures who is left.
+            `train` for the test until there are `num_test` pictures of each gesture, the same as for it alone; so it
+            depends on `num_test` and on the gestures who is left.
         num_train: of each gesture at most so many; with fewer at hand all are taken, which is told as a warning.
         num_test: of each gesture so many.
         spares: how many more of each, as a share, where there are as many.
@@ -257,9 +257,9 @@ def _in_turn(parts: Iterable[Iterable[SourceItem]]) -> Iterator[SourceItem]:
 
 
 class _PeopleHeldOut:
-    """The first people in the order of their draws who together have `count` pictures of each gesture.
+    """Of each gesture the first people who show it, in the order of their draws, who together have `count` pictures.
 
-    Of the others, whose draws come later, nothing is kept.
+    They are held out with all that they show. Of others, whose draws come later than all of theirs, nothing is kept.
     """
 
     def __init__(self, gestures: Iterable[str], count: int, seed: int) -> None:
@@ -288,10 +288,23 @@ class _PeopleHeldOut:
                 for gesture, released in self._pictures.pop(self._order.pop()[1]).items():
                     self._held[gesture] -= len(released)
                     yield from released
+        yield from self._not_needed()
 
     def _can_do_without(self, user_id: str) -> bool:
         theirs = self._pictures[user_id].items()
         return all(self._held[gesture] - len(items) >= self._count for gesture, items in theirs)
+
+    def _not_needed(self) -> Iterator[SourceItem]:
+        """The pictures of people who show only what those before them have enough of."""
+        people, self._order = self._order, []
+        held: Counter[str] = Counter()
+        for person in people:
+            theirs = self._pictures[person[1]]
+            if all(held[gesture] >= self._count for gesture in theirs):
+                yield from itertools.chain.from_iterable(self._pictures.pop(person[1]).values())
+            else:
+                self._order.append(person)
+                held.update({gesture: len(items) for gesture, items in theirs.items()})
 
     def pictures(self) -> Iterator[SourceItem]:
         """Theirs, in the order of the people."""
