@@ -5,7 +5,7 @@
 The two runs share everything before Stage III. Prints a Markdown table.
 """
 
-from benchmarks.runs import demo_inputs, measured, print_table
+from benchmarks.runs import demo_inputs, demo_parser, measured, print_table
 
 LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"]
 VARIANTS: dict[str, dict] = {
@@ -20,7 +20,7 @@ VARIANTS: dict[str, dict] = {
 
 def main() -> None:
     """Run both and print the table."""
-    inputs = demo_inputs(__doc__)
+    inputs = demo_inputs(demo_parser(__doc__).parse_args())
     print_table("Stage III", {name: measured(inputs, stage3=changes) for name, changes in VARIANTS.items()})
 
 

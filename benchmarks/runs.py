@@ -11,17 +11,26 @@ Measures = dict[str, dict[str, float | None]]
 """By the measure's name, of `base` and of `tuned`."""
 
 
-def demo_inputs(description: str | None) -> dict[str, Any]:
-    """The demo's inputs, with what the command line says of them: --gesture, --images, --root."""
+def demo_parser(description: str | None, gesture: str = "four") -> argparse.ArgumentParser:
+    """A command line for what the demo's inputs may be told: --gesture, --images, --root."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gesture", default="four")
+    parser.add_argument("--gesture", default=gesture)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--root", default="artifacts")
-    return yaml.safe_load(Path("workflows/configs/demo.yaml").read_text()) | vars(parser.parse_args())
+    return parser
 
 
-def measured(inputs: dict[str, Any], **changes: dict[str, Any]) -> Measures:
-    """The measures of a run whose settings differ by `changes`, by section; what runs have in common is made once."""
+def demo_inputs(options: argparse.Namespace) -> dict[str, Any]:
+    """The demo's inputs, with what `options` say of them."""
+    inputs = yaml.safe_load(Path("workflows/configs/demo.yaml").read_text())
+    return {name: vars(options).get(name, value) for name, value in inputs.items()}
+
+
+def registered(inputs: dict[str, Any], **changes: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a run (docs/architecture.md, "Report") whose settings differ by `changes`, by section.
+
+    What runs have in common is made once.
+    """
     from hand1000.settings import Settings
     from hand1000.storage.store import open_store
     from tasks.common import address
@@ -33,7 +42,12 @@ def measured(inputs: dict[str, Any], **changes: dict[str, Any]) -> Measures:
     }
     done = train_gesture(**(inputs | {"settings": Settings.model_validate(settings)}))
     folder = open_store(inputs["root"]).fetch(address(done.report))
-    return json.loads((folder / "registered.json").read_text())["measures"]
+    return json.loads((folder / "registered.json").read_text())
+
+
+def measured(inputs: dict[str, Any], **changes: dict[str, Any]) -> Measures:
+    """The measures of such a run."""
+    return registered(inputs, **changes)["measures"]
 
 
 def print_table(title: str, found: dict[str, Measures]) -> None:

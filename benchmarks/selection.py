@@ -75,7 +75,7 @@ def main() -> None:
         megabytes = (Path(folder) / "four.json").stat().st_size / 1e6
         start = time.monotonic()
         filters = FilterSettings(min_hand=0.05, at_border=True, max_hands=2, min_overlap=0)
-        chosen = select_images(source, "four", num_train=1000, num_test=1000, seed=1, filters=filters)
+        chosen = select_images(source, ("four",), num_train=1000, num_test=1000, seed=1, filters=filters)
         seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

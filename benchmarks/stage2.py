@@ -5,7 +5,7 @@
 The four runs share everything else, so what they have in common is computed once. Prints a Markdown table.
 """
 
-from benchmarks.runs import demo_inputs, measured, print_table
+from benchmarks.runs import demo_inputs, demo_parser, measured, print_table
 
 VARIANTS: dict[str, dict[str, int]] = {
     "both": {},
@@ -17,7 +17,7 @@ VARIANTS: dict[str, dict[str, int]] = {
 
 def main() -> None:
     """Run the variants and print the table."""
-    inputs = demo_inputs(__doc__)
+    inputs = demo_inputs(demo_parser(__doc__).parse_args())
     print_table("Stage II", {name: measured(inputs, stage2=changes) for name, changes in VARIANTS.items()})
 
 

@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", required=True, help="models:/NAME/VERSION, models:/NAME@ALIAS, a folder, or s3://..."
     )
     generate.add_argument("--prompt", required=True, help="should hold the gesture's phrase, see `hand1000 gestures`")
+    generate.add_argument("--gesture", help="of a model that knows several (default: whose phrase the prompt holds)")
     generate.add_argument("--num", type=_whole(1, MAX_PICTURES), default=8, help="how many pictures (default: 8)")
     generate.add_argument("--out", type=Path, default=Path("grid.png"), help="all in one PNG (default: grid.png)")
     generate.add_argument("--separate", type=Path, metavar="DIR", help="also each picture as DIR/SEED.png")
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "--to", required=True, choices=("diffusers", "single-file", "lora"), help="a folder, or one .safetensors"
     )
     export.add_argument("--out", required=True, type=Path, help="the folder or file; must not exist yet")
+    export.add_argument("--gesture", help="which one is folded in, of a model that knows several")
     export.add_argument("--mu", type=float, help="fixed in the result, 0 to 1 (default: the model's)")
     export.set_defaults(run=_export)
 
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("evaluate", help="measure generated pictures against real ones")
     evaluate.add_argument("real", type=Path, metavar="REAL_DIR", help="a folder of images with metadata.jsonl")
     evaluate.add_argument("fake", type=Path, metavar="FAKE_DIR", help="the same, generated")
-    evaluate.add_argument("--gesture", required=True)
+    evaluate.add_argument("--gesture", help="that all were to show (default: of each picture what its record says)")
     evaluate.add_argument("--config", default="default", help="whose `evaluation` and `seed` to use (default: default)")
     evaluate.add_argument("--out", type=Path, help="also write all measures, picture by picture, to this JSON file")
     evaluate.set_defaults(run=_evaluate)
@@ -126,6 +128,7 @@ def _generate(options: argparse.Namespace) -> None:
         load_pipeline(folder),
         [options.prompt] * options.num,
         range(options.seed, options.seed + options.num),
+        gestures=[options.gesture] * options.num if options.gesture else None,
         batch_size=options.batch_size,
         mu=options.mu,
         guidance_scale=options.guidance_scale,
@@ -159,7 +162,7 @@ def _export(options: argparse.Namespace) -> None:
     folder = load_model_folder(options.model)
     from hand1000.diffusion.export import export_model
 
-    export_model(folder, options.to, options.out, mu=options.mu)
+    export_model(folder, options.to, options.out, mu=options.mu, gesture=options.gesture)
     print(options.out)
 
 
@@ -190,7 +193,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from hand1000.gestures import phrase_of
     from hand1000.settings import load_settings
 
-    phrase_of(options.gesture)
+    if options.gesture:
+        phrase_of(options.gesture)
     settings = load_settings(options.config)
     from hand1000.evaluation.extractors import load_extractor
     from hand1000.evaluation.measure import measure
@@ -207,7 +211,10 @@ def _evaluate(options: argparse.Namespace) -> None:
         seed=settings.seed,
         progress=_progress("measured"),
     )
-    shown = metrics.model_dump(mode="json", exclude={"pictures", "notes"})
+    shown = metrics.model_dump(mode="json", exclude={"pictures", "notes", "by_gesture"})
+    if len(metrics.by_gesture) > 1:
+        for gesture, own in metrics.by_gesture.items():
+            shown |= {f"{name}.{gesture}": value for name, value in own.model_dump().items()}
     width = max(map(len, shown))
     for name, value in shown.items():
         print(f"{name:{width}}  {_measured(value)}")

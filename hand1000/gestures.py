@@ -4,6 +4,10 @@ A phrase is part of the method: every training caption and every prompt holds it
 "Dataset construction"). HaGRID v1 has 18 gestures, v2 has 33.
 """
 
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol, TypeVar
+
 from hand1000.errors import Hand1000Error
 
 PHRASES: dict[str, str] = {
@@ -50,6 +54,17 @@ HAGRID_V1: tuple[str, ...] = tuple(list(PHRASES)[:18])
 NO_GESTURE = "no_gesture"
 """HaGRID's label for a hand that makes none of the gestures."""
 
+_LONGEST_NAME = 100
+_LONGEST_PROMPT = 80
+
+
+class _OfGesture(Protocol):
+    @property
+    def gesture(self) -> str: ...
+
+
+T = TypeVar("T", bound=_OfGesture)
+
 
 def phrase_of(gesture: str) -> str:
     """The phrase that names `gesture` in a caption.
@@ -62,3 +77,52 @@ def phrase_of(gesture: str) -> str:
     except KeyError:
         known = ", ".join(sorted(PHRASES))
         raise Hand1000Error(f"unknown gesture {gesture!r}; choose one of: {known}") from None
+
+
+def gestures_of(text: str) -> tuple[str, ...]:
+    """The gestures that `text` names, in its order: `four` is one, `call,four,like` are three.
+
+    Raises:
+        Hand1000Error: a gesture that HaGRID has not, or that stands twice.
+    """
+    gestures = tuple(text.split(","))
+    for gesture in gestures:
+        phrase_of(gesture)
+        if gestures.count(gesture) > 1:
+            raise Hand1000Error(f"gesture: {gesture} stands twice in {text!r}; name each once")
+    return gestures
+
+
+def name_of(gestures: Sequence[str]) -> str:
+    """What they are called within a longer name: `call-four-like`; of very many, their number and a digest."""
+    name = "-".join(gestures)
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{len(gestures)}-gestures-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def gesture_of_prompt(prompt: str, gestures: Sequence[str]) -> str:
+    """Which of a model's `gestures` a prompt asks for: the only one, or the one whose phrase it holds.
+
+    Raises:
+        Hand1000Error: of several, it holds the phrases of none or of more than one.
+    """
+    if len(gestures) == 1:
+        return gestures[0]
+    text = " ".join(prompt.split())
+    named = [gesture for gesture in gestures if phrase_of(gesture) in text.lower()]
+    if len(named) != 1:
+        shown = text if len(text) <= _LONGEST_PROMPT else f"{text[:_LONGEST_PROMPT]}..."
+        raise Hand1000Error(
+            f"prompt {shown!r}: holds the phrase of {' and of '.join(named) or 'none'} of this model's gestures, "
+            f"{', '.join(gestures)}; put in that of one (`hand1000 gestures` lists them), or say which by `gesture`"
+        )
+    return named[0]
+
+
+def by_gesture(items: Iterable[T]) -> dict[str, list[T]]:
+    """The items of each gesture in their order; the gestures in the order in which they come first."""
+    found: dict[str, list[T]] = {}
+    for item in items:
+        found.setdefault(item.gesture, []).append(item)
+    return found

@@ -4,6 +4,7 @@ A preset is a YAML file that states every field (`hand1000/presets/`); nothing h
 file says is all there is. `extra="forbid"` and the bounds turn a slip into an error that names the field.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -39,7 +40,9 @@ class FilterSettings(_Settings):
 class DataSettings(_Settings):
     """Which images are trained on and measured against."""
 
-    test_images: int = Field(ge=2, le=100_000, description="Held-out images, of people who are not in training.")
+    test_images: int = Field(
+        ge=2, le=100_000, description="Held-out images of each gesture, of people who are not in training."
+    )
     max_unusable: Fraction = Field(description="Share of unusable images above which the run stops.")
     crop: Literal["hand", "centre"] = Field(
         description="hand: a square that holds the labelled hand; centre: the authors', which may cut it off."
@@ -81,6 +84,17 @@ class Stage2Settings(_Settings):
         if self.fusion == "flat" and self.fusion_steps:
             raise ValueError("fusion_steps: the flat fusion is never trained; choose 0")
         return self
+
+    def check_gestures(self, gestures: Collection[str]) -> None:
+        """Ask whether a fusion of this kind can hold them.
+
+        Raises:
+            Hand1000Error: several for the flat one.
+        """
+        if self.fusion == "flat" and len(gestures) > 1:
+            raise Hand1000Error(
+                f"stage2.fusion: flat holds one gesture, not {', '.join(gestures)}; choose per_token, or name one"
+            )
 
 
 class ComputeSettings(_Settings):
@@ -184,7 +198,7 @@ class GenerationSettings(_Settings):
     eta: Fraction = Field(description="Fresh noise in each of the sampler's steps: 0 none (DDIM), 1 as in DDPM.")
     num_inference_steps: int = Field(ge=1, le=1000)
     batch_size: BatchSize
-    num_images: int = Field(ge=2, le=100_000, description="Pictures a model draws for the measurement.")
+    num_images: int = Field(ge=2, le=100_000, description="Pictures a model draws of each gesture for the measurement.")
 
     def defaults(self) -> dict[str, Any]:
         """What a model draws with when a call does not say."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CPU_IMAGE = "{{.image.cpu.fqn}}:{{.image.cpu.version}}"
 EXPERIMENT = "hand1000"
-VERSION = "8"
+VERSION = "9"
 """Of what the tasks compute, in Flyte's cache and in ours: raised when the same inputs give another result."""
 GPU_IMAGE = "{{.image.gpu.fqn}}:{{.image.gpu.version}}"
 

@@ -1,4 +1,4 @@
-"""The images of one gesture, selected, cropped and split by person."""
+"""The images of the gestures, selected, cropped and split by person."""
 
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ SAMPLE = "sample"
 def prepare_data(
     gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int, run: str, root: str
 ) -> Artifact:
-    """Select `images` training pictures and the held-out ones of a gesture, at the base model's resolution.
+    """Select `images` training pictures and the held-out ones of each gesture, at the base model's resolution.
 
     Args:
-        gesture: HaGRID's name of it.
-        images: training pictures at most.
+        gesture: HaGRID's name of it, or several with commas.
+        images: training pictures of each at most.
         data: `sample`, a folder or `s3://` prefix in HaGRID's layout, or one of plain pictures.
         base_model: decides the resolution.
         settings: how many held-out pictures, and how many unreadable ones are borne.
@@ -30,20 +30,22 @@ def prepare_data(
     from hand1000.data.render.dataset import RENDERER_VERSION, render_dataset
     from hand1000.data.selection import Selection, select_images, selection_facts
     from hand1000.diffusion.base_model import base_resolution
+    from hand1000.gestures import gestures_of
     from hand1000.hands.agreement import overlap_check
     from hand1000.storage.files import write_json
     from hand1000.storage.sources import open_source
 
+    gestures = gestures_of(gesture)
     resolution = base_resolution(base_model)
     counts: dict[str, Any] = {"num_train": images, "num_test": settings.test_images, "seed": seed}
 
     def select(address: str | Path) -> Selection:
-        return select_images(open_source(address), gesture, filters=settings.filters, **counts)
+        return select_images(open_source(address), gestures, filters=settings.filters, **counts)
 
     def sample(work: Work) -> Path:
         folder = work.out.with_name("sample")
         parts = {"train": images, "test": settings.test_images}
-        render_dataset(folder, {gesture: parts}, seed=seed, size=resolution, progress=work.report)
+        render_dataset(folder, dict.fromkeys(gestures, parts), seed=seed, size=resolution, progress=work.report)
         return folder
 
     source: Any = f"rendered by version {RENDERER_VERSION}"

@@ -14,8 +14,11 @@ SHOWN = 24
 
 
 @small_task(cache=False)
-def number_jobs(settings: DatasetSettings, shards: int) -> list[int]:
-    """A job a captioner and shard."""
+def number_jobs(gesture: str, settings: DatasetSettings, shards: int) -> list[int]:
+    """A job a captioner and shard; says at once if `gesture` is not one of HaGRID's."""
+    from hand1000.gestures import phrase_of
+
+    phrase_of(gesture)
     return list(range(len(settings.captioners) * shards))
 
 

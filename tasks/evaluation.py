@@ -13,7 +13,6 @@ def evaluate(
     dataset: FlyteDirectory,
     base_images: list[FlyteDirectory],
     tuned_images: list[FlyteDirectory],
-    gesture: str,
     settings: EvaluationSettings,
     seed: int,
     run: str,
@@ -44,7 +43,6 @@ def evaluate(
             metrics[name] = measure(
                 real,
                 look(pictures),
-                gesture=gesture,
                 classifier=classifier,
                 extractor=extractor,
                 seed=seed,
@@ -62,7 +60,6 @@ def evaluate(
             "dataset": dataset,
             "base_images": base_images,
             "tuned_images": tuned_images,
-            "gesture": gesture,
             "classifier": classifier.sha256,
             "extractor": extractor.sha256,
             "settings": settings,

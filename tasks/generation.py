@@ -22,6 +22,7 @@ def _draw(
     from hand1000.captions.source import DatasetCaptioner
     from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set, write_metadata
+    from hand1000.gestures import by_gesture
     from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
@@ -36,16 +37,18 @@ def _draw(
             pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
         else:
             pipeline = load_pipeline(work.read(model))
-        part = shard_range(settings.num_images, settings.batch_size, shard, shards)
-        # The held-out prompts in turn, again from the first where more pictures than prompts are asked for.
-        records = [
-            prompts[index % len(prompts)].model_copy(
-                update={"file_name": f"{index:06d}.png", "seed": seed + index, "bbox": None}
-            )
-            for index in part
-        ]
+        gestures = list(by_gesture(prompts).values())
+        part = shard_range(len(gestures) * settings.num_images, settings.batch_size, shard, shards)
+        # The gestures in turn, and of each the held-out prompts, again from the first where there are not enough.
+        records = []
+        for index in part:
+            turn, place = divmod(index, len(gestures))
+            record = gestures[place][turn % len(gestures[place])]
+            drawn = {"file_name": f"{index:06d}.png", "seed": seed + index, "bbox": None}
+            records.append(record.model_copy(update=drawn))
         orders = [
-            Order(record.file_name, record.text, seed + index) for index, record in zip(part, records, strict=True)
+            Order(record.file_name, record.text, seed + index, record.gesture)
+            for index, record in zip(part, records, strict=True)
         ]
         draw(
             pipeline,

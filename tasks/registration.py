@@ -39,6 +39,7 @@ def register(
     import yaml
 
     from hand1000.data.join import joined_image_set
+    from hand1000.gestures import gestures_of
     from hand1000.registry.card import model_card
     from hand1000.registry.register import register_candidate
     from hand1000.registry.report import write_report
@@ -48,13 +49,15 @@ def register(
         card_content,
         example_prompt,
         measures_of,
+        read_metrics,
         report_content,
     )
     from hand1000.storage.files import read_json, write_json
     from hand1000.storage.models import model_identity
     from hand1000.storage.store import open_store
 
-    facts = RunFacts(gesture, base_model, model_identity(base_model), digest(dataset), run, settings)
+    gestures = gestures_of(gesture)
+    facts = RunFacts(gestures, base_model, model_identity(base_model), digest(dataset), run, settings)
     store = open_store(root)
     tracker = open_tracker(run, root)
     stage = tracker.stage("register")
@@ -74,11 +77,18 @@ def register(
     def build(work: Work) -> None:
         here = folders(work)
         rows = measures_of(here.evaluation)
+        base, tuned = (side.by_gesture for side in read_metrics(here.evaluation))
+        accuracies = {
+            one: {"base": base[one].gesture_accuracy, "tuned": tuned[one].gesture_accuracy} for one in gestures
+        }
+        metrics = {row.name: row.tuned for row in rows}
+        if len(gestures) > 1:
+            metrics |= {f"gesture_accuracy.{one}": values["tuned"] for one, values in accuracies.items()}
         version = register_candidate(
             stage,
             here.model,
-            gesture=gesture,
-            metrics={row.name: row.tuned for row in rows},
+            gestures=gestures,
+            metrics=metrics,
             card=model_card(card_content(facts, here)),
         )
         content = report_content(
@@ -91,7 +101,12 @@ def register(
         )
         write_report(work.out / "report.html", content)
         measures = {row.name: {"base": row.base, "tuned": row.tuned} for row in rows}
-        facts_of_version = {"model_uri": version.uri, "prompt": example_prompt(here), "measures": measures}
+        facts_of_version = {
+            "model_uri": version.uri,
+            "prompt": example_prompt(here),
+            "measures": measures,
+            "gesture_accuracy": accuracies,
+        }
         write_json(work.out / "registered.json", facts_of_version)
 
     report = produce(
@@ -116,6 +131,9 @@ def register(
     measured = store.fetch(address(evaluation))
     for side in ("base", "tuned"):
         tracker.log_metrics({f"{side}.{name}": values[side] for name, values in registered["measures"].items()})
+        if len(gestures) > 1:
+            accuracies = registered["gesture_accuracy"]
+            tracker.log_metrics({f"{side}.gesture_accuracy.{one}": accuracies[one][side] for one in gestures})
     tracker.finish()
     page = f"{address(report)}/report.html"
     _announce(registered["model_uri"], registered["prompt"], report=page, table=measured / "table.txt")

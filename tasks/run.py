@@ -7,11 +7,12 @@ from tasks.common import open_tracker, small_task
 @small_task(cache=False)
 def open_run(gesture: str, images: int, data: str, base_model: str, settings: Settings, root: str) -> str:
     """Get or create the parent run of these inputs, and its key: the same inputs are the same run."""
-    from hand1000.gestures import phrase_of
+    from hand1000.gestures import gestures_of, name_of
     from hand1000.storage.digests import digest_json
     from hand1000.storage.models import model_identity
 
-    phrase_of(gesture)
+    gestures = gestures_of(gesture)
+    settings.stage2.check_gestures(gestures)
     inputs = {
         "gesture": gesture,
         "images": images,
@@ -19,7 +20,7 @@ def open_run(gesture: str, images: int, data: str, base_model: str, settings: Se
         "base_model": base_model,
         "settings": settings.model_dump(mode="json"),
     }
-    key = f"{gesture}-{digest_json([inputs, model_identity(base_model)])[:12]}"
+    key = f"{name_of(gestures)}-{digest_json([inputs, model_identity(base_model)])[:12]}"
     open_tracker(key, root).log_params(inputs)
     return key
 

@@ -39,20 +39,37 @@ def find_hands(
 
 @small_task()
 def average_hands(
-    landmarks: list[FlyteDirectory], gesture: str, settings: Stage1Settings, run: str, root: str
+    landmarks: list[FlyteDirectory],
+    dataset: FlyteDirectory,
+    gesture: str,
+    settings: Stage1Settings,
+    run: str,
+    root: str,
 ) -> Artifact:
-    """The gesture feature f: the mean over all images, its spread, and which images had no hand."""
+    """The feature f of each gesture: the mean over its images, its spread, and which of them had no hand."""
+    from hand1000.data.imageset import read_image_set
+    from hand1000.gestures import by_gesture, gestures_of
     from hand1000.hands.detector import Landmarks
-    from hand1000.hands.feature import mean_feature
+    from hand1000.hands.feature import mean_feature, save_features
 
     def build(work: Work) -> None:
         found = Landmarks.concatenate([Landmarks.load(work.read(part)) for part in landmarks])
-        mean_feature(found, gesture=gesture, kind=settings.feature, max_missed=settings.max_missed).save(work.out)
+        images = by_gesture(read_image_set(work.read(dataset) / "train"))
+        features = [
+            mean_feature(
+                found.of([record.file_name for record in images[one]]),
+                gesture=one,
+                kind=settings.feature,
+                max_missed=settings.max_missed,
+            )
+            for one in gestures_of(gesture)
+        ]
+        save_features(work.out, features)
 
     return produce(
         "average_hands",
         root=root,
         run=run,
         build=build,
-        inputs={"landmarks": landmarks, "gesture": gesture, "settings": settings},
+        inputs={"landmarks": landmarks, "dataset": dataset, "gesture": gesture, "settings": settings},
     )

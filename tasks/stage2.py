@@ -40,7 +40,6 @@ def train_fusion(
     prepared: FlyteDirectory,
     feature: FlyteDirectory,
     base_model: str,
-    gesture: str,
     settings: Stage2Settings,
     compute: ComputeSettings,
     seed: int,
@@ -53,7 +52,7 @@ def train_fusion(
     from hand1000.diffusion.compute import frozen_dtype
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import train_fusion as train
-    from hand1000.hands.feature import GestureFeature
+    from hand1000.hands.feature import load_features
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.models import model_identity
 
@@ -63,8 +62,8 @@ def train_fusion(
             load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
             data.latents,
             data.text_embeddings,
-            GestureFeature.load(work.read(feature)).mean_tensor(),
-            gesture,
+            {one.gesture: one.mean_tensor() for one in load_features(work.read(feature))},
+            data.gestures,
             settings,
             compute,
             seed=seed,
@@ -83,7 +82,6 @@ def train_fusion(
             "prepared": prepared,
             "feature": feature,
             "base_model": model_identity(base_model),
-            "gesture": gesture,
             "seed": seed,
             "precision": compute.precision,
             "settings": settings.model_dump(
@@ -113,7 +111,7 @@ def refine_embeddings(
     from hand1000.devices import best_device
     from hand1000.diffusion.base_model import load_base_model
     from hand1000.diffusion.compute import frozen_dtype
-    from hand1000.diffusion.fusion import double_fusion, load_fusion
+    from hand1000.diffusion.fusion import double_fusion, indices_of, load_fusion
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import refine_embeddings as refine
     from hand1000.diffusion.stage2 import save_embeddings
@@ -125,7 +123,9 @@ def refine_embeddings(
         layer = load_fusion(work.read(fusion))
         part = shard_range(len(data.latents), settings.refine_batch_size, shard, shards)
         span = slice(part.start, part.stop)
-        start = double_fusion(data.text_embeddings[span], layer, settings.lambda_).detach()
+        start = double_fusion(
+            data.text_embeddings[span], layer, settings.lambda_, indices_of(layer, data.gestures[span])
+        ).detach()
         embeddings, history = refine(
             load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
             data.latents[span],

@@ -4,7 +4,7 @@ import resource
 import sys
 from pathlib import Path
 
-from hand1000.diffusion.fusion import double_fusion
+from hand1000.diffusion.fusion import double_fusion, indices_of
 from hand1000.diffusion.pipeline import build_pipeline
 from hand1000.diffusion.prepared import prepare
 from hand1000.diffusion.processes import ALONE
@@ -34,10 +34,11 @@ def main(folder: Path) -> None:
     assert data.latents.shape == (1, 4, 32, 32) and data.text_embeddings.shape == (1, 77, 768)
     options = {"checkpoint": DyingCheckpoint(folder / "none"), "report": lambda *_: None}
     stage2 = (settings.stage2, settings.compute)
+    features = {"call": feature.mean_tensor()}
     fusion, _ = train_fusion(
-        base, data.latents, data.text_embeddings, feature.mean_tensor(), "call", *stage2, seed=0, **options
+        base, data.latents, data.text_embeddings, features, data.gestures, *stage2, seed=0, **options
     )
-    start = double_fusion(data.text_embeddings, fusion, 0.7)
+    start = double_fusion(data.text_embeddings, fusion, 0.7, indices_of(fusion, data.gestures))
     refined, _ = refine_embeddings(base, data.latents, start, data.file_names, *stage2, seed=0, **options)
     weights, history = tune_unet(base, data, fusion, refined, None, settings, out=folder, processes=ALONE, **options)
     assert len(weights) == 686 and history[0]["loss"] > 0

@@ -38,6 +38,7 @@ def examples() -> Examples:
     return Examples(
         torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
         torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
+        torch.zeros(IMAGES, dtype=torch.long),
     )
 
 
@@ -49,7 +50,7 @@ def main(folder: Path) -> None:
         weights, history = train_unet(
             fresh_base(),
             examples(),
-            examples().embeddings[0],
+            examples().embeddings[:1],
             settings.stage3,
             settings.compute,
             seed=0,

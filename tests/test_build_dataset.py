@@ -65,7 +65,7 @@ def test_three_captioners_are_compared_and_the_first_ones_captions_published(
     assert build(inputs, tmp_path / "one", shards=3).name == published.name
     assert looked_at == []  # Other shards are other tasks, but every caption was kept.
     filters = FilterSettings(min_hand=0, at_border=True, max_hands=2, min_overlap=0)
-    chosen = select_images(open_source(published), "four", num_train=6, num_test=3, seed=0, filters=filters)
+    chosen = select_images(open_source(published), ("four",), num_train=6, num_test=3, seed=0, filters=filters)
     assert len(chosen.train) == 6 and chosen.train[0].caption
 
 

@@ -14,6 +14,7 @@ from hand1000.data.imageset import ImageRecord, ImageSet, read_image_set, write_
 from hand1000.data.prepare import prepare_image_sets
 from hand1000.data.selection import select_images
 from hand1000.errors import Hand1000Error
+from hand1000.gestures import PHRASES
 from hand1000.randomness import numpy_generator
 from hand1000.settings import FilterSettings
 from hand1000.storage.digests import digest_file, tree_manifest
@@ -251,7 +252,11 @@ def keys(items) -> list[str]:
 
 
 def select(root: Path, train: int, test: int, seed: int = 1, gesture: str = "four"):
-    return select_images(open_source(root), gesture, num_train=train, num_test=test, seed=seed, filters=EVERYTHING)
+    return select_several(root, train, test, (gesture,), seed)
+
+
+def select_several(root: Path, train: int, test: int, gestures: tuple[str, ...], seed: int = 1):
+    return select_images(open_source(root), gestures, num_train=train, num_test=test, seed=seed, filters=EVERYTHING)
 
 
 @pytest.fixture
@@ -296,7 +301,7 @@ def test_fewer_than_asked_for_are_all_used_and_it_is_said(divided, caplog):
     with caplog.at_level(logging.WARNING):
         chosen = select(divided, 1000, 6)
     assert len(chosen.train) == 24
-    assert chosen.warnings == ("all 24 training pictures are used; 1000 were asked for",)
+    assert chosen.warnings == ("four: all 24 training pictures are used; 1000 were asked for",)
     assert "all 24 training pictures" in caplog.text
 
 
@@ -355,7 +360,7 @@ def test_filters_take_out_and_count(divided):
     entries["train-u1-2"] |= {"bboxes": [[0.4, 0.4, 0.5, 0.5]] * 3, "labels": ["four"] * 3}
     file.write_text(json.dumps(entries))
     strict = FilterSettings(min_hand=0.1, at_border=False, max_hands=2, min_overlap=0)
-    chosen = select_images(open_source(divided), "four", num_train=21, num_test=6, seed=1, filters=strict)
+    chosen = select_images(open_source(divided), ("four",), num_train=21, num_test=6, seed=1, filters=strict)
     assert "u1" not in people(chosen.train) and len(chosen.train) == 21
     assert chosen.filtered == (("hand too small", 1), ("hand at the border", 1), ("too many hands", 1))
     assert "u1" in people(select(divided, 24, 6).train)
@@ -454,6 +459,92 @@ def test_a_published_data_set_keeps_its_division(tmp_path):
     assert people(chosen.train) == set("abc") and people(chosen.test) == set("wxy")
     with pytest.raises(Hand1000Error, match="no pictures of 'fist'; there are: four, ok"):
         select(tmp_path, 1, 1, gesture="fist")
+
+
+# Several gestures
+
+
+def of(items, gesture: str) -> list:
+    return [item for item in items if item.gesture == gesture]
+
+
+def test_each_of_several_gestures_is_chosen_as_if_alone_where_the_source_is_divided(divided):
+    hagrid(hagrid(divided, {f"x{i}": 3 for i in range(6)}, gesture="ok"), {"y0": 3, "y1": 3}, "test", "ok")
+    both = select_several(divided, 12, 4, ("four", "ok"))
+    for gesture in ("four", "ok"):
+        alone = select(divided, 12, 4, gesture=gesture)
+        assert (of(both.train, gesture), of(both.test, gesture)) == (list(alone.train), list(alone.test))
+    assert both.num_train == 12 and len(both.train) == 24 and len(both.test) == 8
+    assert select_several(divided, 99, 4, ("ok", "four")).warnings == (
+        "ok: all 18 training pictures are used; 99 were asked for",
+        "four: all 24 training pictures are used; 99 were asked for",
+    )
+    with pytest.raises(Hand1000Error, match="ok: too few pictures: 18 to train on and 6 of other people"):
+        select_several(divided, 12, 7, ("ok",))
+
+
+def test_a_person_is_not_trained_on_with_one_gesture_and_measured_against_with_another(divided):
+    # w1 is measured against with four, and here trained on with ok.
+    hagrid(hagrid(divided, {"x": 3, "w1": 1}, gesture="ok"), {"y0": 3}, "test", "ok")
+    assert "w1" in people(select(divided, 12, 6).test)
+    both = select_several(divided, 12, 2, ("four", "ok"))
+    assert len(people(both.train)) > 3 and not people(both.train) & people(both.test)
+    with pytest.raises(Hand1000Error, match="four: too few pictures: 24 to train on and 4 of other people"):
+        select_several(divided, 12, 6, ("four", "ok"))
+
+
+@pytest.mark.parametrize("gestures", [("four", "ok"), ("ok", "four")])
+def test_people_are_held_out_for_all_gestures_at_once(tmp_path, gestures):
+    """Of ok each has one picture, so that more people must be held out for it than for four."""
+    everyone = [f"u{i}" for i in range(40)]
+    hagrid(hagrid(tmp_path, dict.fromkeys(everyone, 6)), dict.fromkeys(everyone, 1), gesture="ok")
+    alone = {gesture: select(tmp_path, 300, 12, gesture=gesture) for gesture in gestures}
+    assert people(alone["four"].train) & people(alone["ok"].test)  # Chosen each for itself, they would be.
+    both = select_several(tmp_path, 300, 12, gestures)
+    assert not people(both.train) & people(both.test)
+    for gesture in gestures:
+        assert of(both.test, gesture) == list(alone[gesture].test)
+    assert len(of(both.train, "four")) == 6 * 28 and len(of(both.train, "ok")) == 28
+    assert select_several(tmp_path, 20, 12, gestures).train == tuple(
+        item for gesture in gestures for item in of(both.train, gesture)[:20]
+    )
+
+
+def test_where_one_gesture_has_no_division_people_are_drawn_for_all(divided):
+    hagrid(divided, {f"u{i}": 2 for i in range(6)} | {f"x{i}": 2 for i in range(6)}, gesture="ok")
+    both = select_several(divided, 12, 4, ("four", "ok"))
+    assert not people(both.train) & people(both.test)
+    assert len(of(both.test, "four")) == len(of(both.test, "ok")) == 4
+
+
+def test_pictures_of_several_gestures_must_say_what_they_show(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    with pytest.raises(Hand1000Error, match="a.png: nothing says which gesture it shows; put .* into folders of their"):
+        select_several(tmp_path, 1, 1, ("four", "ok"))
+    for gesture in ("four", "ok"):
+        (tmp_path / "below" / gesture).mkdir(parents=True)
+        for index in range(4):
+            shade = (index, len(gesture), 0)
+            Image.new("RGB", (8, 8), shade).save(tmp_path / "below" / gesture / f"{index}.png")
+    # Each counts as a person, and nobody is held out in vain.
+    assert len(select_several(tmp_path / "below", 2, 2, ("four", "ok")).train) == 4
+
+
+def test_pictures_of_one_name_are_kept_apart_and_mixed_by_name(tmp_path):
+    for gesture in ("four", "ok"):
+        (tmp_path / gesture).mkdir()
+        for index in range(6):
+            Image.new("RGB", (8, 8), (index, len(gesture), 0)).save(tmp_path / gesture / f"{index}.png")
+    chosen = select_several(tmp_path, 4, 2, ("four", "ok"))
+    report = prepare_image_sets(chosen, tmp_path / "out", resolution=16, max_unusable=0.0, seed=1)
+    assert (report.train, report.test) == (8, 4)
+    for side, count in (("train", 4), ("test", 2)):
+        records = read_image_set(tmp_path / "out" / side)
+        assert [record.gesture for record in records].count("ok") == count == len(records) / 2
+        for record in records:
+            assert record.file_name.endswith(f"-{record.gesture}.png") and record.text.endswith(PHRASES[record.gesture])
+            pixel = np.asarray(Image.open(tmp_path / "out" / side / record.file_name))[8, 8]
+            assert (pixel[0], pixel[1]) == (int(record.file_name[0]), len(record.gesture))
 
 
 # The preparation

@@ -14,7 +14,7 @@ from rendered_hands import Rendered, image_set, rendered_hands
 from scipy.linalg import sqrtm
 
 from hand1000.errors import Hand1000Error
-from hand1000.evaluation.comparison import compare_table, comparison
+from hand1000.evaluation.comparison import compare_table, comparison, rates_by_gesture
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import InceptionExtractor, SmallExtractor, load_extractor
 from hand1000.evaluation.hand_crops import hand_crops, resize
@@ -273,7 +273,9 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Observatio
     return root / "real", observe(root / "real", **look), root / "fake", observe(root / "fake", **look)
 
 
-def _measure(real: Path | Observations, fake: Path | Observations, gesture: str = "call", **others: object) -> Metrics:
+def _measure(
+    real: Path | Observations, fake: Path | Observations, gesture: str | None = "call", **others: object
+) -> Metrics:
     return measure(
         real,
         fake,
@@ -304,6 +306,42 @@ def test_each_picture_is_judged_and_those_without_a_hand_count(
     assert metrics.fid_h == pytest.approx(frechet_distance(real.crop_features, fake.crop_features))
     assert metrics.kid_h is not None and metrics.kid.low <= metrics.kid.value <= metrics.kid.high
     assert Metrics.model_validate_json(metrics.model_dump_json()) == metrics
+
+
+def test_each_picture_is_judged_by_its_own_gesture(observed: tuple[Path, Observations, Path, Observations]) -> None:
+    _, real, _, fake = observed
+    metrics = _measure(real, fake, None)
+    assert metrics.gesture == "call,palm"
+    assert [one.asked for one in metrics.pictures] == ["palm", "call", "call", "palm"]
+    assert (metrics.detection_rate, metrics.gesture_accuracy, metrics.real_gesture_accuracy) == (0.75, 0.75, 1.0)
+    call, palm = (metrics.by_gesture[gesture] for gesture in ("call", "palm"))
+    assert (call.n_fake, call.gesture_accuracy, call.detection_rate, call.n_real) == (2, 1.0, 1.0, 1)
+    assert (palm.n_fake, palm.gesture_accuracy, palm.detection_rate, palm.real_gesture_accuracy) == (2, 0.5, 0.5, 1.0)
+    # One gesture for all is what its measures are without a division.
+    alone = _measure(real, fake)
+    assert list(alone.by_gesture) == ["call"] and alone.by_gesture["call"].gesture_accuracy == alone.gesture_accuracy
+    # Of the real pictures none shows this one, and the classifier does not know it.
+    unknown = _measure(real, replace(fake, gestures=("palm", "grip", "call", "palm")), None)
+    assert unknown.gesture_accuracy is None and unknown.notes == (
+        "gesture_accuracy: the classifier does not know grip",
+    )
+    assert unknown.by_gesture["grip"].n_real == 0 and unknown.by_gesture["grip"].real_detection_rate is None
+    assert unknown.by_gesture["palm"].gesture_accuracy == 0.5
+
+
+def test_several_gestures_have_a_table_of_their_own(observed: tuple[Path, Observations, Path, Observations]) -> None:
+    _, real, _, fake = observed
+    base, tuned = (
+        _measure(real, replace(fake, gestures=("call", "palm", "call", "palm")), None),
+        _measure(real, fake, None),
+    )
+    call, palm = rates_by_gesture(base, tuned)
+    assert (call.gesture, call.accuracy, call.detection, call.n) == ("call", (0.5, 1.0, 1.0), (1.0, 1.0, 1.0), 2)
+    assert (palm.accuracy, palm.detection) == ((0.0, 0.5, 1.0), (0.5, 0.5, 1.0))
+    assert rates_by_gesture(_measure(real, fake), _measure(real, fake)) == []
+    plain = compare_table(base, tuned).splitlines()
+    assert plain[-3].split()[0] == "gesture" and plain[-2].split() == ["call", "0.5", "1", "1", "1", "1", "1", "2"]
+    assert "| palm | 0 | 0.5 | 1 | 0.5 | 0.5 | 1 | 2 |" in compare_table(base, tuned, markdown=True)
 
 
 def test_crops_are_features_of_the_hands_in_their_pictures(

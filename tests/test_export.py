@@ -28,7 +28,7 @@ from tests.tiny_models import TEXTS, WIDTH, save_tiny_model, tiny_base
 def tuned() -> Hand1000Pipeline:
     base = tiny_base()
     generator = torch.Generator().manual_seed(1)
-    fusion = GestureFusion(WIDTH, "four").initialise(torch.randn(63, generator=generator), generator)
+    fusion = GestureFusion(WIDTH, ("four",)).initialise(torch.randn(1, 63, generator=generator), generator)
     with torch.no_grad():
         fusion.linear.weight.add_(0.3 * torch.randn(fusion.linear.weight.shape, generator=generator))
         fusion.linear.bias.add_(torch.randn(WIDTH, generator=generator))
@@ -59,9 +59,9 @@ def stock_pictures(stock: StableDiffusionPipeline) -> np.ndarray:
 
 def test_the_affine_map_is_the_double_fusion(tuned: Hand1000Pipeline) -> None:
     embeddings = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(2))
-    matrix, shift = affine_fusion(tuned, 0.4)
+    matrix, shift = affine_fusion(tuned, 0.4, "four")
     with torch.no_grad():
-        expected = double_fusion(embeddings, tuned.fusion, 0.4)
+        expected = double_fusion(embeddings, tuned.fusion, 0.4, torch.zeros(2, dtype=torch.long))
     assert torch.allclose((embeddings.double() @ matrix.T + shift).float(), expected, atol=1e-5)
 
 

@@ -112,7 +112,7 @@ def test_what_is_fetched_is_what_the_reader_reads(server, tmp_path, size):
     assert there(tmp_path) == expected("four", "grip")
     assert_only_a_folder_of_notes(tmp_path)
     everything = FilterSettings(min_hand=0, at_border=True, max_hands=100, min_overlap=0)
-    chosen = select_images(open_source(tmp_path), "four", num_train=16, num_test=6, seed=1, filters=everything)
+    chosen = select_images(open_source(tmp_path), ("four",), num_train=16, num_test=6, seed=1, filters=everything)
     assert len(chosen.train) == 16 and len(chosen.test) == 6 and chosen.warnings == () and chosen.unusable == ()
     assert {item.user_id for item in chosen.test} == set(USERS["test"])
 

@@ -21,7 +21,7 @@ from hand1000.hands.detector import (
     labelled_hand,
     read_square,
 )
-from hand1000.hands.feature import GestureFeature, gesture_feature, mean_feature, normalise
+from hand1000.hands.feature import gesture_feature, load_features, mean_feature, normalise, save_features
 
 
 @pytest.fixture
@@ -167,11 +167,13 @@ def test_the_feature_is_the_mean_over_the_hands_that_were_found(tmp_path: Path) 
     normal = mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.5)
     assert np.allclose(normal.mean, gesture_feature(landmarks, kind="normalised").mean(0), atol=1e-6)
     assert not np.allclose(normal.mean, raw.mean)
-    normal.save(tmp_path)
-    loaded = GestureFeature.load(tmp_path)
-    assert np.array_equal(loaded.mean, normal.mean) and np.array_equal(loaded.std, normal.std)
-    assert replace(loaded, mean=0, std=0) == replace(normal, mean=0, std=0)
-    assert loaded.mean_tensor().shape == (63,)
+    other = mean_feature(landmarks.of(["0.png", "2.png"]), gesture="ok", kind="normalised", max_missed=0.5)
+    assert np.allclose(other.mean, gesture_feature(landmarks, kind="normalised")[:2].mean(0), atol=1e-6)
+    save_features(tmp_path, [normal, other])
+    for one, loaded in zip((normal, other), load_features(tmp_path), strict=True):
+        assert np.array_equal(loaded.mean, one.mean) and np.array_equal(loaded.std, one.std)
+        assert replace(loaded, mean=0, std=0) == replace(one, mean=0, std=0)
+        assert loaded.mean_tensor().shape == (63,)
 
 
 def test_too_many_images_without_a_hand_stop_stage_one() -> None:
@@ -184,10 +186,10 @@ def test_too_many_images_without_a_hand_stop_stage_one() -> None:
 
 
 def test_a_damaged_feature_is_named(tmp_path: Path) -> None:
-    mean_feature(_landmarks(), gesture="call", kind="raw", max_missed=0.5).save(tmp_path)
+    save_features(tmp_path, [mean_feature(_landmarks(), gesture="call", kind="raw", max_missed=0.5)])
     (tmp_path / "gesture.safetensors").write_bytes(b"broken")
     with pytest.raises(Hand1000Error, match=r"gesture\.safetensors.*Stage I"):
-        GestureFeature.load(tmp_path)
+        load_features(tmp_path)
 
 
 def test_the_shipped_classifier_knows_rendered_gestures(rendered: tuple[Rendered, ...]) -> None:

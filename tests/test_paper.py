@@ -23,6 +23,8 @@ from tests.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, fr
 
 PAPER = load_settings("paper")
 IMAGES = 3
+ONLY = torch.zeros(IMAGES, dtype=torch.long)
+"""Which gesture the images show: there is one."""
 
 
 @pytest.fixture
@@ -47,7 +49,9 @@ def flat_fusion(base: BaseModel, data, tmp_path: Path) -> FlatFusion:
     latents, texts, feature = data
     nothing = {"checkpoint": DyingCheckpoint(tmp_path / "none"), "report": lambda *_: None}
     settings = (PAPER.stage2, PAPER.compute)
-    fusion, history = train_fusion(base, latents, texts, feature, "four", *settings, seed=0, **nothing)
+    fusion, history = train_fusion(
+        base, latents, texts, {"four": feature}, ["four"] * IMAGES, *settings, seed=0, **nothing
+    )
     assert isinstance(fusion, FlatFusion) and history == []
     return fusion
 
@@ -71,11 +75,11 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
     size = TOKENS * WIDTH
     with torch.no_grad():
         fusion.feature.zero_()
-        bias = fusion(torch.zeros(1, TOKENS, WIDTH)).flatten()
-        columns = [fusion(one.view(1, TOKENS, WIDTH)).flatten() - bias for one in torch.eye(size)]
+        bias = fusion(torch.zeros(1, TOKENS, WIDTH), ONLY[:1]).flatten()
+        columns = [fusion(one.view(1, TOKENS, WIDTH), ONLY[:1]).flatten() - bias for one in torch.eye(size)]
         for place in range(63):
             fusion.feature.copy_(torch.eye(63)[place])
-            columns.append(fusion(torch.zeros(1, TOKENS, WIDTH)).flatten() - bias)
+            columns.append(fusion(torch.zeros(1, TOKENS, WIDTH), ONLY[:1]).flatten() - bias)
         fusion.feature.copy_(feature)
     matrix = torch.stack(columns, dim=1)
     bound = (size + 63) ** -0.5
@@ -110,7 +114,7 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
             optimizer.step()
             losses.append(loss.item())
 
-    start = double_fusion(texts, fusion, 0.7)
+    start = double_fusion(texts, fusion, 0.7, ONLY)
     quiet = {"seed": 0, "checkpoint": DyingCheckpoint(tmp_path / "ck"), "report": lambda *_: None}
     unrefined, _ = refine_embeddings(base, latents, start, list("abc"), PAPER.stage2, PAPER.compute, **quiet)
     assert torch.equal(unrefined, start)  # Stage II waits for Stage III.
@@ -166,7 +170,7 @@ def test_the_flat_fusion_is_saved_without_its_weights(base, data, tmp_path) -> N
     fusion.save_pretrained(tmp_path / "fusion")
     assert sum(path.stat().st_size for path in (tmp_path / "fusion").iterdir()) < 2000
     loaded = load_fusion(tmp_path / "fusion")
-    assert torch.equal(loaded(data[1]), fusion(data[1])) and loaded.config.gesture == "four"
+    assert torch.equal(loaded(data[1], ONLY), fusion(data[1], ONLY)) and loaded.gestures == ("four",)
 
 
 def test_a_model_of_the_paper_is_saved_and_draws_away_from_the_plain_empty_prompt(base, data, tmp_path) -> None:
@@ -185,7 +189,7 @@ def test_a_model_of_the_paper_is_saved_and_draws_away_from_the_plain_empty_promp
     fused = build_pipeline(base, unet=base.unet, fusion=fusion, **options | {"fuse_empty_prompt": True})
     assert (draw(model) != draw(fused)).any()
     with pytest.raises(Hand1000Error, match="cannot be folded"):
-        fold_fusion(loaded, 0.7)
+        fold_fusion(loaded, 0.7, "four")
 
 
 def test_the_centre_crop_takes_no_heed_of_the_hand(tmp_path) -> None:

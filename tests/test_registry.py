@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from hand1000.errors import Hand1000Error
+from hand1000.gestures import PHRASES
 from hand1000.registry.connection import connect, without_userinfo
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import RegisteredVersion, register_candidate
 from hand1000.registry.tracking import RunTracker
 from tests.mlflow_server import free_port, mlflow_server, serving
-from tests.tiny_models import save_tiny_model
+from tests.tiny_models import WIDTH, save_tiny_model
 
 HISTORY = [{"step": step, "loss": 1 / (step + 1), "grad_norm": float(step)} for step in range(600)]
 CARD = "# hand1000-call\n\n| measure | base | tuned |\n| --- | --- | --- |\n| KID | 0.2 | 0.1 |\n"
@@ -74,7 +75,7 @@ def record_and_register(tracking, model_dir: Path, key: str, gesture: str = "cal
     stage.log_dataset("sample", "ab" * 32, "artifacts/data", counts={"train": 8, "test": 2})
     stage.log_seconds("train", 12.5)
     version = register_candidate(
-        tracker, model_dir, gesture=gesture, metrics={"kid": 0.1, "hand_conf": None}, card=CARD
+        tracker, model_dir, gestures=(gesture,), metrics={"kid": 0.1, "hand_conf": None}, card=CARD
     )
     stage.finish()
     tracker.finish()
@@ -110,6 +111,18 @@ def test_a_retry_adds_nothing(tracking, model_dir):
     assert versions[0].run_id == parents[0].info.run_id
 
 
+def test_a_model_of_several_gestures_is_registered_by_all_their_names(runs, model_dir):
+    tracking = connect(runs)
+    tracker = RunTracker("e", "call-four", tracking)
+    metrics = {"gesture_accuracy.four": 0.5}
+    version = register_candidate(tracker, model_dir, gestures=("call", "four"), metrics=metrics, card=CARD)
+    assert version.uri == "models:/hand1000-call-four-candidates/1"
+    tags = tracking.client.get_model_version(version.name, "1").tags
+    assert (tags["hand1000.gesture"], tags["metric.gesture_accuracy.four"]) == ("call,four", "0.5")
+    everything = register_candidate(tracker, model_dir, gestures=tuple(PHRASES), metrics={}, card=CARD)
+    assert everything.name.startswith("hand1000-33-gestures-") and everything.version == 1
+
+
 def test_other_weights_are_another_version(tmp_path, runs, model_dir):
     tracking = connect(runs)
     assert record_and_register(tracking, model_dir, "run-1").version == 1
@@ -128,8 +141,8 @@ def test_registration_goes_on_where_it_was_cut(call, runs, model_dir, monkeypatc
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(type(tracking.client), call, cut)
-        register_candidate(tracker, model_dir, gesture="call", metrics={}, card=CARD)
-    version = register_candidate(tracker, model_dir, gesture="call", metrics={}, card=CARD)
+        register_candidate(tracker, model_dir, gestures=("call",), metrics={}, card=CARD)
+    version = register_candidate(tracker, model_dir, gestures=("call",), metrics={}, card=CARD)
     assert version.version == 1
     assert len(tracking.client.search_logged_models([tracker.experiment_id])) == 1
     assert len(tracking.client.get_run(tracker.run_id).outputs.model_outputs) == 1
@@ -163,6 +176,7 @@ def test_the_registered_model_draws(runs, model_dir, monkeypatch):
     assert model.predict(prompts, params={"seed": 5, "guidance_scale": 9.0})["image"][7] != first["image"][7]
     defaults = {param.name: param.default for param in model.metadata.get_params_schema().params}
     assert defaults == {
+        "gesture": "",
         "seed": 0,
         "mu": 0.6,
         "guidance_scale": 2.0,
@@ -198,6 +212,8 @@ def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypat
     ("prompts", "params", "fault"),
     [
         (["a"], {"mu": 1.5}, "mu: 1.5 is out of range"),
+        (["a"], {"gesture": "like"}, "gesture 'like': this model knows four, ok only"),
+        (["a"], {"gesture": ""}, "holds the phrase of none of this model's gestures, four, ok"),
         (["a"], {"guidance_scale": math.nan}, "guidance_scale"),
         (["a"], {"num_inference_steps": 0}, "num_inference_steps: 0"),
         (["a"], {"seed": -1}, "seed: -1"),
@@ -216,11 +232,13 @@ def test_the_registered_model_refuses(model_dir, tiny_python_model, prompts, par
 
 @pytest.fixture(scope="session")
 def tiny_python_model(model_dir):
+    from hand1000.diffusion.fusion import GestureFusion
     from hand1000.diffusion.pipeline import Hand1000Pipeline
     from hand1000.registry.model_code import RegisteredHand1000
 
     model = RegisteredHand1000()
     model.pipeline = Hand1000Pipeline.from_pretrained(model_dir)
+    model.pipeline.register_modules(fusion=GestureFusion(WIDTH, ("four", "ok")))
     return model
 
 
@@ -362,4 +380,4 @@ def test_addresses_that_lead_nowhere(tmp_path, runs, model_dir, monkeypatch):
         load_model_folder(str(tmp_path))
     assert load_model_folder(str(model_dir)) == model_dir
     with pytest.raises(Hand1000Error, match="not a model folder"):
-        register_candidate(RunTracker("e", "k", tracking), tmp_path, gesture="call", metrics={}, card=CARD)
+        register_candidate(RunTracker("e", "k", tracking), tmp_path, gestures=("call",), metrics={}, card=CARD)

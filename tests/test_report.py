@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hand1000.errors import Hand1000Error
-from hand1000.evaluation.measures import Measure, figure
+from hand1000.evaluation.measures import GestureRates, Measure, figure
 from hand1000.registry.card import CardContent, model_card
 from hand1000.registry.figures import curve_svg, hand_svg
 from hand1000.registry.report import Curve, Pair, ReportContent, Sample, report_html, write_report
@@ -65,8 +65,7 @@ def picture(path: Path, color: str, size: int = 64) -> Path:
 def content(tmp_path) -> ReportContent:
     base, tuned = picture(tmp_path / "base.png", "red"), picture(tmp_path / "tuned.png", "blue", size=900)
     return ReportContent(
-        gesture="call",
-        phrase="making phone call hand gesture",
+        phrases={"call": "making phone call hand gesture"},
         run_key="run-1",
         model_uri="models:/hand1000-call-candidates/3",
         date="2026-01-02 03:04 UTC",
@@ -78,7 +77,7 @@ def content(tmp_path) -> ReportContent:
         worst_pairs=[Pair("a woman making phone call hand gesture", 23, base, tuned, "no hand found")],
         curves=[Curve("Stage III", [(step, 1 / (step + 1)) for step in range(300)])],
         samples=[Sample(base, "a child making phone call hand gesture")],
-        landmarks=HAND,
+        hands={"call": HAND},
         counts={"train": 8, "test": 2},
         settings_yaml="seed: 0\nstage2:\n  lambda_: 0.7\n",
         seconds={"stage2": 12.34, "stage3": 3700.0},
@@ -130,12 +129,34 @@ def test_the_better_value_is_marked(content):
     assert figure(-0.0123456) == "-0.01235"
 
 
+def test_several_gestures_are_told_apart(content):
+    rates = [
+        GestureRates("call", (0.0, 0.5, 0.9), (0.6, 0.7, None), 40),
+        GestureRates("ok", (0.1, 0.2, 0.3), (1, 1, 1), 40),
+    ]
+    phrases = {"call": "making phone call hand gesture", "ok": "making ok sign hand gesture"}
+    seen = Seen(
+        report_html(dataclasses.replace(content, rates=rates, phrases=phrases, hands={"call": HAND, "ok": HAND}))
+    )
+    assert seen.open == [] and len([tag for tag, attrs in seen.tags if attrs.get("class") == "hand"]) == 2
+    for expected in ("call, ok", "“making ok sign hand gesture”", "By gesture", "accuracy, tuned", "ok: 21 landmarks"):
+        assert expected in seen.text
+    assert "".join(f'<td class="number">{cell}</td>' for cell in ("0", "0.5", "0.9", "0.6", "0.7", "–", "40")) in (
+        report_html(dataclasses.replace(content, rates=rates))
+    )
+    facts = CardContent(("call", "ok"), "b", "r", "d", {}, {}, [KID], "e", "r", "p", rates=rates)
+    card = model_card(facts)
+    assert card.startswith("# Hand1000: call, ok\n") and "| ok | **making ok sign hand gesture** |" in card
+    assert "| call | 0 | 0.5 | 0.9 | 0.6 | 0.7 | – | 40 |" in card and "one of these gestures" in card
+    assert "By gesture" not in report_html(content)
+
+
 def test_text_from_outside_stays_text(content):
     pair = dataclasses.replace(content.random_pairs[0], prompt=EVIL, note=EVIL)
     evil = dataclasses.replace(
         content,
-        gesture=EVIL, phrase=EVIL, run_key=EVIL, model_uri=EVIL, date=EVIL, base_model=EVIL, extractor=EVIL,
-        resizer=EVIL, settings_yaml=EVIL, random_pairs=[pair], worst_pairs=[pair],
+        phrases={EVIL: EVIL}, hands={EVIL: HAND}, run_key=EVIL, model_uri=EVIL, date=EVIL, base_model=EVIL,
+        extractor=EVIL, resizer=EVIL, settings_yaml=EVIL, random_pairs=[pair], worst_pairs=[pair],
         measures=[Measure(EVIL, 1.0, 2.0, "lower", 1, 1, EVIL)],
         curves=[Curve(EVIL, [(0, 1.0), (1, 2.0)], y_label=EVIL)],
         samples=[Sample(content.samples[0].image, EVIL)],
@@ -153,7 +174,7 @@ def test_text_from_outside_stays_text(content):
 def test_an_empty_run_still_has_a_report(content):
     bare = dataclasses.replace(
         content, measures=[], random_pairs=[], worst_pairs=[], curves=[Curve("c", [(0, math.nan)])], samples=[],
-        landmarks=None, counts={}, unusable={}, seconds={},
+        hands={}, counts={}, unusable={}, seconds={},
     )  # fmt: skip
     seen = Seen(report_html(bare))
     assert "nothing recorded" in seen.text and "No image was unusable." in seen.text
@@ -205,7 +226,7 @@ def test_a_hand_fits_its_frame_and_keeps_its_shape():
 def test_the_card_says_what_a_user_must_know():
     card = model_card(
         CardContent(
-            gesture="call", base_model="small|base", base_revision="abc", data_digest="ab" * 32,
+            gestures=("call",), base_model="small|base", base_revision="abc", data_digest="ab" * 32,
             counts={"train": 8}, settings={"mu": 0.7}, measures=[KID, CONF], extractor="small", resizer="bicubic",
             prompt="it's \"so\", making phone call hand gesture",
             licences={"HaGRID": "<b>CC BY-SA 4.0"}, model_uri="models:/hand1000-call-candidates@champion",
@@ -219,4 +240,4 @@ def test_the_card_says_what_a_user_must_know():
     assert """--prompt 'it'"'"'s "so", making phone call hand gesture' --num 8""" in card
     assert len(card) < 5000
     with pytest.raises(Hand1000Error, match="unknown gesture"):
-        model_card(CardContent("wave", "b", "r", "d", {}, {}, [], "e", "r", "p"))
+        model_card(CardContent(("wave",), "b", "r", "d", {}, {}, [], "e", "r", "p"))

@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts["scheduler"] = base.scheduler
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     StableDiffusionPipeline(**parts, **none).save_pretrained(folder / "base")
-    fusion = GestureFusion(768, "four").initialise(torch.randn(63, generator=generator), generator)
+    fusion = GestureFusion(768, ("four",)).initialise(torch.randn(1, 63, generator=generator), generator)
     with torch.no_grad():
         fusion.linear.weight.add_(0.01 * torch.randn(fusion.linear.weight.shape, generator=generator))
         fusion.linear.bias.add_(0.3 * torch.randn(768, generator=generator))

@@ -31,7 +31,12 @@ def upload(folder: Path, address: str) -> None:
 
 def prepared(address: Path | str, out: Path, train: int, test: int, **options) -> str:
     chosen = select_images(
-        open_source(address), "four", num_train=train, num_test=test, seed=1, filters=options.pop("filters", EVERYTHING)
+        open_source(address),
+        ("four",),
+        num_train=train,
+        num_test=test,
+        seed=1,
+        filters=options.pop("filters", EVERYTHING),
     )
     options = {"resolution": 16, "max_unusable": 0.0, "seed": 1} | options
     prepare_image_sets(chosen, out, **options)
@@ -51,11 +56,11 @@ def test_a_prefix_gives_what_its_folder_gives_and_fetches_only_what_is_chosen(s3
     assert len(pictures) == 7 and not any("ok" in key for key in fetched)
 
     arguments = {"num_train": 5, "num_test": 2, "seed": 1, "filters": EVERYTHING}
-    before = selection_facts(select_images(open_source(s3_root), "four", **arguments))
-    assert selection_facts(select_images(open_source(s3_root), "four", **arguments)) == before
+    before = selection_facts(select_images(open_source(s3_root), ("four",), **arguments))
+    assert selection_facts(select_images(open_source(s3_root), ("four",), **arguments)) == before
     Image.new("RGB", (30, 30), "red").save(source / "four" / Path(pictures[0]).name)
     upload(source, s3_root)
-    assert selection_facts(select_images(open_source(s3_root), "four", **arguments)) != before
+    assert selection_facts(select_images(open_source(s3_root), ("four",), **arguments)) != before
 
 
 def test_ones_own_pictures_on_s3(s3_root, tmp_path):
@@ -87,7 +92,7 @@ def test_where_mediapipe_finds_no_hand_another_picture_stands_in(tmp_path):
         (source / "annotations" / split).mkdir(parents=True)
         (source / "annotations" / split / "four.json").write_text(json.dumps(entries))
     filters = EVERYTHING.model_copy(update={"min_overlap": 0.1})
-    chosen = select_images(open_source(source), "four", num_train=5, num_test=4, seed=1, filters=filters)
+    chosen = select_images(open_source(source), ("four",), num_train=5, num_test=4, seed=1, filters=filters)
     assert blank & {f"{item.key}.png" for item in (*chosen.train[:5], *chosen.test[:4])}, "else it would show nothing"
     with overlap_check(filters.min_overlap) as check:
         report = prepare_image_sets(chosen, tmp_path / "out", resolution=96, max_unusable=0, seed=1, check=check)
@@ -121,7 +126,7 @@ def test_every_kind_of_broken_input_is_counted_and_named_and_the_rest_goes_on(tm
     file.write_text(json.dumps(entries))
     (source / "annotations" / "val").mkdir()
     (source / "annotations" / "val" / "four.json").write_text('{"a": {"bboxes": ')
-    chosen = select_images(open_source(source), "four", num_train=40, num_test=4, seed=1, filters=EVERYTHING)
+    chosen = select_images(open_source(source), ("four",), num_train=40, num_test=4, seed=1, filters=EVERYTHING)
     report = prepare_image_sets(chosen, tmp_path / "out", resolution=16, max_unusable=0.2, seed=1)
     said = {one.file.removeprefix("four/"): one.reason for one in report.unusable}
     assert set(said) == {"train-u0-1.jpg", "train-u0-2.jpg", "train-u2-0.jpg", "train-u3-0.jpg"}
@@ -144,7 +149,7 @@ def test_annotations_before_a_fault_in_their_file_are_used(tmp_path):
     source = hagrid(tmp_path / "source", {f"u{i}": 1 for i in range(6)}, "train")
     file = source / "annotations" / "train" / "four.json"
     file.write_text(file.read_text()[:-200])
-    chosen = select_images(open_source(source), "four", num_train=9, num_test=2, seed=1, filters=EVERYTHING)
+    chosen = select_images(open_source(source), ("four",), num_train=9, num_test=2, seed=1, filters=EVERYTHING)
     assert len(chosen.train) == 2 and "four.json: passed over after 4 pictures: not JSON" in " ".join(chosen.warnings)
 
 
@@ -152,7 +157,7 @@ def test_filters_count_what_they_take_out_of_a_source_without_division(tmp_path)
     source = hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(6)}, "train")
     strict = FilterSettings(min_hand=0.5, at_border=True, max_hands=2, min_overlap=0)
     with pytest.raises(Hand1000Error, match=r"0 to train on and 0 of other.*12 pictures filtered: hand too small"):
-        select_images(open_source(source), "four", num_train=4, num_test=2, seed=1, filters=strict)
+        select_images(open_source(source), ("four",), num_train=4, num_test=2, seed=1, filters=strict)
 
 
 def test_the_check_of_a_source_names_what_is_wrong_before_anything_is_trained(tmp_path):

@@ -28,6 +28,7 @@ def build_dataset(
         shards: how many parts each captioner's work is cut into; it does not change the result.
         settings: the captioners, the completion and what measures them.
     """
+    job = number_jobs(gesture=gesture, settings=settings, shards=shards)
     dataset = prepare_data(
         gesture=gesture,
         images=images,
@@ -38,7 +39,6 @@ def build_dataset(
         run="",
         root=root,
     )
-    job = number_jobs(settings=settings, shards=shards)
     captions = map_task(partial(caption_job, dataset=dataset, settings=settings, shards=shards, root=root))(job=job)
     completed = map_task(partial(complete_job, gesture=gesture, settings=settings, base_model=base_model, root=root))(
         captions=captions

@@ -1,4 +1,4 @@
-"""One gesture, from images to a registered model.
+"""One gesture or several in one model, from images to a registered model.
 
 pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml
 """
@@ -23,11 +23,12 @@ from tasks.stage3 import draw_prior, train_unet
 def train_gesture(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: Settings
 ) -> Registered:
-    """Teach the base model one gesture, measure it against the base model, register it as a candidate.
+    """Teach the base model a gesture, measure it against the base model, register it as a candidate.
 
     Args:
-        gesture: HaGRID's name of the gesture, such as `four`.
-        images: training images; the paper uses 1,000.
+        gesture: HaGRID's name of the gesture, such as `four`; or several with commas, `call,four,like`, for one model
+            of all of them.
+        images: training images of each gesture; the paper uses 1,000.
         data: `sample` for rendered hands, or a folder or `s3://` prefix of images.
         base_model: a diffusers folder, an `s3://` address, or a hub id with its revision.
         root: the artifact root, a folder or `s3://bucket/prefix`.
@@ -48,11 +49,13 @@ def train_gesture(
     )
     captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
 
-    # Stage I: the gesture feature.
+    # Stage I: the feature of each gesture.
     landmarks = map_task(
         partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run, root=root)
     )(shard=shard)
-    feature = average_hands(landmarks=landmarks, gesture=gesture, settings=settings.stage1, run=run, root=root)
+    feature = average_hands(
+        landmarks=landmarks, dataset=dataset, gesture=gesture, settings=settings.stage1, run=run, root=root
+    )
 
     # Stage II: the fusion, then each image's embedding.
     prepared = encode_data(dataset=dataset, captions=captions, base_model=base_model, run=run, root=root)
@@ -60,7 +63,6 @@ def train_gesture(
         prepared=prepared,
         feature=feature,
         base_model=base_model,
-        gesture=gesture,
         settings=settings.stage2,
         compute=settings.compute,
         seed=settings.seed,
@@ -126,7 +128,6 @@ def train_gesture(
         dataset=dataset,
         base_images=base_images,
         tuned_images=tuned_images,
-        gesture=gesture,
         settings=settings.evaluation,
         seed=settings.seed,
         run=run,

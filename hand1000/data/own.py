@@ -48,13 +48,21 @@ def folder_of_own(source: Source, gesture: str) -> str:
     )
 
 
-def read_own(source: Source, folder: str, gesture: str) -> list[SourceItem]:
+def read_own(source: Source, folder: str, gesture: str, *, alone: bool = True) -> list[SourceItem]:
     """The pictures in `folder` of which the metadata does not say that they show another gesture.
 
     A picture without `user_id` counts as a person, named by its content, so that copies are one person.
 
+    Args:
+        source: that holds them.
+        folder: within it.
+        gesture: HaGRID's name.
+        alone: False where pictures of other gestures are read too: then each picture must say what it shows, by its
+            metadata or by the name of `folder`.
+
     Raises:
-        Hand1000Error: metadata that is malformed or names a picture that is not there, or no picture of `gesture`.
+        Hand1000Error: metadata that is malformed or names a picture that is not there, no picture of `gesture`, or one
+            of which nothing says what it shows.
     """
     files = {PurePosixPath(file).name: file for file in sorted(source.files(folder))}
     pictures = {name: file for name, file in files.items() if _is_picture(file)}
@@ -65,6 +73,11 @@ def read_own(source: Source, folder: str, gesture: str) -> list[SourceItem]:
         line = lines.get(name, _MetadataLine(file_name=name))
         if line.gesture not in (None, gesture):
             continue
+        if line.gesture is None and folder != gesture and not alone:
+            raise Hand1000Error(
+                f"{source.address}/{file}: nothing says which gesture it shows; put the pictures of several gestures "
+                f"into folders of their names, or give each its `gesture` in {METADATA}"
+            )
         stem = PurePosixPath(name).stem
         items.append(
             SourceItem(

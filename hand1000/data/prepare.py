@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from hand1000.data.imageset import BBox, ImageRecord, write_metadata
 from hand1000.data.items import SourceItem, Unusable
 from hand1000.data.selection import Selection
 from hand1000.errors import Hand1000Error, writing
+from hand1000.gestures import by_gesture
 from hand1000.randomness import numpy_generator
 from hand1000.storage.digests import digest_file
 
@@ -73,32 +75,41 @@ def prepare_image_sets(
     Raises:
         Hand1000Error: too many unreadable pictures, none left of one set, or `out` may not be written or is full.
     """
-    wanted = {"train": min(selection.num_train, len(selection.train)), "test": selection.num_test}
+    sides = {
+        "train": (selection.num_train, by_gesture(selection.train)),
+        "test": (selection.num_test, by_gesture(selection.test)),
+    }
+    wanted = sum(min(count, len(items)) for count, groups in sides.values() for items in groups.values())
     unusable = list(selection.unusable)
-    total = sum(wanted.values()) + len(unusable)
+    total = wanted + len(unusable)
     _stop_above(max_unusable, unusable, total)
     work = _Preparation(selection, resolution, seed, crop, check)
     warnings, counts = [*selection.warnings], {}
     done = 0
-    for name, items in {"train": selection.train, "test": selection.test}.items():
+    for name, (count, groups) in sides.items():
         with writing(out / name):
             (out / name).mkdir(parents=True, exist_ok=True)
         records: list[ImageRecord] = []
-        for result in work.results(items, wanted[name], out / name):
-            if isinstance(result, Unusable):
-                unusable.append(result)
-                _stop_above(max_unusable, unusable, total)
-            else:
-                records.append(result)
-            done += 1
-            if progress:
-                progress(done, sum(wanted.values()))
-        if not records:
-            refused = f"; MediaPipe refused {work.refused}" if work.refused else ""
-            raise Hand1000Error(f"{name}: none of {len(items)} pictures can be used{refused}; {_first(unusable)}")
-        if work.short:
-            warnings.append(f"{name}: {work.short} fewer pictures than asked for: MediaPipe refused too many")
-            logger.warning("%s", warnings[-1])
+        for gesture, items in groups.items():
+            before = len(records)
+            for result in work.results(items, min(count, len(items)), out / name):
+                if isinstance(result, Unusable):
+                    unusable.append(result)
+                    _stop_above(max_unusable, unusable, total)
+                else:
+                    records.append(result)
+                done += 1
+                if progress:
+                    progress(done, wanted)
+            if len(records) == before:
+                refused = f"; MediaPipe refused {work.refused}" if work.refused else ""
+                raise Hand1000Error(
+                    f"{name}: none of {len(items)} pictures of {gesture} can be used{refused}; {_first(unusable)}"
+                )
+            if work.short:
+                short = f"{work.short} fewer pictures of {gesture} than asked for"
+                warnings.append(f"{name}: {short}: MediaPipe refused too many")
+                logger.warning("%s", warnings[-1])
         write_metadata(out / name, records)
         counts[name] = len(records)
     filtered = dict(selection.filtered) | ({"hand not found by MediaPipe": work.refused} if check else {})
@@ -152,7 +163,7 @@ class _Preparation:
         except UnreadableImage as error:
             logger.warning("%s/%s: passed over: %s", self.selection.source.address, item.file, error.reason)
             return Unusable(file=f"{item.gesture}/{item.file.rpartition('/')[2]}", reason=error.reason)
-        name = f"{item.key}.png"
+        name = self._name(item)
         with writing(folder / name):
             Image.fromarray(square).save(folder / name)
         (caption,) = DatasetCaptioner().caption([Path(item.file)], [item.caption])
@@ -168,6 +179,17 @@ class _Preparation:
             attributes=item.attributes,
         )
         return record, square
+
+    def _name(self, item: SourceItem) -> str:
+        """Beside other gestures' pictures with the gesture, since a key names a picture within its own gesture only.
+
+        It stands last, so that the order of the names mixes the gestures.
+        """
+        return f"{item.key}.png" if self._alone else f"{item.key}-{item.gesture}.png"
+
+    @cached_property
+    def _alone(self) -> bool:
+        return len({item.gesture for item in self.selection.train}) == 1
 
 
 def _stop_above(max_unusable: float, unusable: Sequence[Unusable], total: int) -> None:

@@ -3,13 +3,15 @@
 A source is read once, from front to back; of its pictures only those that may still be chosen are kept in memory.
 """
 
-import heapq
+import itertools
 import logging
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 
 from pydantic import JsonValue
 
@@ -17,7 +19,7 @@ from hand1000.data.hagrid import ANNOTATIONS, read_hagrid
 from hand1000.data.items import Problems, SourceItem, Unusable
 from hand1000.data.own import folder_of_own, read_own
 from hand1000.errors import Hand1000Error
-from hand1000.gestures import phrase_of
+from hand1000.gestures import by_gesture, phrase_of
 from hand1000.randomness import derived_seeds
 from hand1000.settings import FilterSettings
 from hand1000.storage.sources import Source
@@ -32,7 +34,8 @@ SPARES = 1.0
 class Selection:
     """The pictures that may become the two image sets, in their order, and what the user should know of the choice.
 
-    The first `num_train` and `num_test` of them become the sets; the others stand in for those that MediaPipe refuses.
+    Of each gesture the first `num_train` and `num_test` become the sets; the others stand in for those that MediaPipe
+    refuses.
     `unusable` are pictures of the source that could not be chosen, since what is said of them is malformed; `filtered`
     tells how many each filter took out.
     """
@@ -48,19 +51,19 @@ class Selection:
 
 
 def select_images(
-    source: Source, gesture: str, *, num_train: int, num_test: int, seed: int, filters: FilterSettings
+    source: Source, gestures: Sequence[str], *, num_train: int, num_test: int, seed: int, filters: FilterSettings
 ) -> Selection:
-    """Choose the pictures of `gesture` to train on and those to measure against.
+    """Choose the pictures of `gestures` to train on and those to measure against.
 
     HaGRID's division is kept: training draws from `train` and `val`, the test from `test`; that of a published data
-    set is kept too. Other sources have none, so people are drawn; in a folder of one's own pictures each picture counts
-    as a person unless `user_id` says otherwise. How pictures are drawn: `choose`.
+    set is kept too, if every gesture has one. Other sources have none, so people are drawn; in a folder of one's own
+    pictures each picture counts as a person unless `user_id` says otherwise. How pictures are drawn: `choose`.
 
     Args:
         source: a folder or an `s3://` prefix, `hand1000.storage.sources.open_source`.
-        gesture: HaGRID's name of the gesture.
-        num_train: training pictures; with fewer at hand all are taken, which is told as a warning.
-        num_test: test pictures.
+        gestures: HaGRID's names of them.
+        num_train: training pictures of each; with fewer at hand all are taken, which is told as a warning.
+        num_test: test pictures of each.
         seed: of the draw.
         filters: which labelled pictures are passed over; the selection's `filtered` tells how many.
 
@@ -69,18 +72,22 @@ def select_images(
             and told in the selection's `unusable`, files of them in its `warnings`.
     """
     problems = Problems(source.address)
-    train, test = read_source(source, gesture, problems)
+    sides = {gesture: read_source(source, gesture, problems, alone=len(gestures) == 1) for gesture in gestures}
     fit = Filter(filters)
-    spares = SPARES if filters.min_overlap else 0.0
+    train = {gesture: fit(items) for gesture, (items, _) in sides.items()}
+    test = {gesture: fit(items) for gesture, (_, items) in sides.items() if items is not None}
+    divided = len(test) == len(train)
+    if not divided:
+        train = {gesture: itertools.chain(items, test.get(gesture, ())) for gesture, items in train.items()}
     try:
         chosen = choose(
-            fit(train),
-            None if test is None else fit(test),
+            train,
+            test if divided else None,
             num_train=num_train,
             num_test=num_test,
-            spares=spares,
+            spares=SPARES if filters.min_overlap else 0.0,
             seed=seed,
-            name=f"{source.address}: {gesture}",
+            name=source.address,
         )
     except Hand1000Error as error:
         said = [*fit.told(), *problems.warnings, *(f"{one.file}: {one.reason}" for one in problems.unusable)]
@@ -98,19 +105,20 @@ def select_images(
 
 
 def read_source(
-    source: Source, gesture: str, problems: Problems
+    source: Source, gesture: str, problems: Problems, *, alone: bool = True
 ) -> tuple[Iterable[SourceItem], Iterable[SourceItem] | None]:
     """The pictures of `gesture` to train on and, where the source is divided, those to measure against.
 
-    Each is read once, the first one first; what is wrong goes to `problems`. Raises as `select_images` does.
+    Each is read once, the first one first; what is wrong goes to `problems`. `alone` tells whether pictures of which
+    nothing says what they show are taken for this gesture's. Raises as `select_images` does.
     """
     phrase_of(gesture)
     folders = source.folders()
     if ANNOTATIONS in folders:
         return read_hagrid(source, gesture, problems)
     if "train" in folders and "test" in folders:
-        return read_own(source, "train", gesture), read_own(source, "test", gesture)
-    return read_own(source, folder_of_own(source, gesture), gesture), None
+        return read_own(source, "train", gesture, alone=alone), read_own(source, "test", gesture, alone=alone)
+    return read_own(source, folder_of_own(source, gesture), gesture, alone=alone), None
 
 
 class Filter:
@@ -171,8 +179,8 @@ class Choice:
 
 
 def choose(
-    train: Iterable[SourceItem],
-    test: Iterable[SourceItem] | None,
+    train: Mapping[str, Iterable[SourceItem]],
+    test: Mapping[str, Iterable[SourceItem]] | None,
     *,
     num_train: int,
     num_test: int,
@@ -182,15 +190,16 @@ def choose(
 ) -> Choice:
     """Draw the pictures, each side in an order that its keys and `seed` decide, not the order of a listing.
 
-    The first 200 of 1,000 drawn for training are the 200 that would be drawn alone. No person is on both sides: a
-    person whom the source has on both is left out of the test.
+    The first 200 of 1,000 drawn for training are the 200 that would be drawn alone. No person is on both sides, be it
+    with different gestures: a person whom the source has on both is left out of the test.
 
     Args:
-        train: the pictures that may be trained on; read once, before `test`.
+        train: by gesture, the pictures that may be trained on; read once, before `test`.
         test: those that may be measured against; None if the source has no such division. Then people are drawn from
-            `train` for the test until there are `num_test` pictures of them, so it depends on `num_test` who is left.
-        num_train: at most so many; with fewer at hand all are taken, which is told as a warning.
-        num_test: at least so many.
+            `train` for the test until there are `num_test` pictures of each gesture, the same as for it alone; so it
+            depends on `num_test` and on the gestures who is left.
+        num_train: of each gesture at most so many; with fewer at hand all are taken, which is told as a warning.
+        num_test: of each gesture so many.
         spares: how many more of each, as a share, where there are as many.
         seed: of the draw.
         name: the source's name for messages.
@@ -200,11 +209,11 @@ def choose(
     """
     most_train, most_test = (round(count * (1 + spares)) for count in (num_train, num_test))
     people: set[str] = set()
-    counts = {"train": 0, "test": 0}
+    counts: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
 
     def counted(items: Iterable[SourceItem], side: str) -> Iterator[SourceItem]:
         for item in items:
-            counts[side] += 1
+            counts[side][item.gesture] += 1
             yield item
 
     def noted(items: Iterable[SourceItem]) -> Iterator[SourceItem]:
@@ -213,37 +222,52 @@ def choose(
             yield item
 
     if test is None:
-        people_held = _PeopleHeldOut(most_test, seed)
-        pool = _first(most_train, counted(people_held.pass_on(train), "train"), seed)
-        held_out = list(counted(people_held.pictures(), "test"))[:most_test]
+        people_held = _PeopleHeldOut(train, most_test, seed)
+        pools = _first(most_train, counted(people_held.pass_on(_in_turn(train.values())), "train"), seed)
+        pictures = by_gesture(counted(people_held.pictures(), "test"))
+        held_out = {gesture: items[:most_test] for gesture, items in pictures.items()}
     else:
-        pool = _first(most_train, counted(noted(train), "train"), seed)
-        others = (item for item in test if item.user_id not in people)
+        pools = _first(most_train, counted(noted(itertools.chain.from_iterable(train.values())), "train"), seed)
+        others = (item for item in itertools.chain.from_iterable(test.values()) if item.user_id not in people)
         held_out = _first(most_test, counted(others, "test"), seed)
-    if len(held_out) < num_test or not pool:
-        raise Hand1000Error(
-            f"{name}: too few pictures: {counts['train']} to train on and {counts['test']} of other people to measure "
-            f"against, where {num_train} and {num_test} are asked for; add pictures or lower data.test_images"
-        )
     warnings = []
-    if len(pool) < num_train:
-        # Without the source: the warning is kept in the data set, which is named by its content.
-        warnings.append(f"all {len(pool)} training pictures are used; {num_train} were asked for")
-        logger.warning("%s: %s", name, warnings[0])
-    return Choice(tuple(pool), tuple(held_out), tuple(warnings))
+    for gesture in train:
+        found, there = len(pools.get(gesture, ())), counts["test"][gesture]
+        if there < num_test or not found:
+            raise Hand1000Error(
+                f"{name}: {gesture}: too few pictures: {counts['train'][gesture]} to train on and {there} of other "
+                f"people to measure against, where {num_train} and {num_test} are asked for; add pictures or lower "
+                "data.test_images"
+            )
+        if found < num_train:
+            # Without the source: the warning is kept in the data set, which is named by its content.
+            warnings.append(f"{gesture}: all {found} training pictures are used; {num_train} were asked for")
+            logger.warning("%s: %s", name, warnings[-1])
+    return Choice(
+        tuple(itertools.chain.from_iterable(pools[gesture] for gesture in train)),
+        tuple(itertools.chain.from_iterable(held_out[gesture] for gesture in train)),
+        tuple(warnings),
+    )
+
+
+def _in_turn(parts: Iterable[Iterable[SourceItem]]) -> Iterator[SourceItem]:
+    """One picture of each part after the other, so that none has to wait in memory for those of another gesture."""
+    for row in itertools.zip_longest(*parts):
+        yield from (item for item in row if item is not None)
 
 
 class _PeopleHeldOut:
-    """The first people in the order of their draws who together have `count` pictures.
+    """Of each gesture the first people who show it, in the order of their draws, who together have `count` pictures.
 
-    Of the others, whose draws come later, nothing is kept.
+    They are held out with all that they show. Of others, whose draws come later than all of theirs, nothing is kept.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
+    def __init__(self, gestures: Iterable[str], count: int, seed: int) -> None:
         self._count, self._seed = count, seed
         self._order: list[tuple[int, str]] = []
-        self._pictures: dict[str, list[SourceItem]] = {}
-        self._held = 0
+        self._pictures: dict[str, dict[str, list[SourceItem]]] = {}
+        self._held: Counter[str] = Counter()
+        self._lacking = set(gestures)
         self._draw = lru_cache(maxsize=100_000)(derived_seeds(seed, "select", "person"))
 
     def pass_on(self, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
@@ -251,26 +275,64 @@ class _PeopleHeldOut:
         for item in items:
             person = (self._draw(item.user_id), item.user_id)
             if item.user_id not in self._pictures:
-                if self._held >= self._count and self._order and person > self._order[-1]:
+                if not self._lacking and self._order and person > self._order[-1]:
                     yield item
                     continue
                 insort(self._order, person)
-                self._pictures[item.user_id] = []
-            self._pictures[item.user_id].append(item)
-            self._held += 1
-            while self._order and self._held - len(self._pictures[self._order[-1][1]]) >= self._count:
-                released = self._pictures.pop(self._order.pop()[1])
-                self._held -= len(released)
-                yield from released
+                self._pictures[item.user_id] = {}
+            self._pictures[item.user_id].setdefault(item.gesture, []).append(item)
+            self._held[item.gesture] += 1
+            if self._held[item.gesture] >= self._count:
+                self._lacking.discard(item.gesture)
+            while not self._lacking and self._order and self._can_do_without(self._order[-1][1]):
+                for gesture, released in self._pictures.pop(self._order.pop()[1]).items():
+                    self._held[gesture] -= len(released)
+                    yield from released
+        yield from self._not_needed()
+
+    def _can_do_without(self, user_id: str) -> bool:
+        theirs = self._pictures[user_id].items()
+        return all(self._held[gesture] - len(items) >= self._count for gesture, items in theirs)
+
+    def _not_needed(self) -> Iterator[SourceItem]:
+        """The pictures of people who show only what those before them have enough of."""
+        people, self._order = self._order, []
+        held: Counter[str] = Counter()
+        for person in people:
+            theirs = self._pictures[person[1]]
+            if all(held[gesture] >= self._count for gesture in theirs):
+                yield from itertools.chain.from_iterable(self._pictures.pop(person[1]).values())
+            else:
+                self._order.append(person)
+                held.update({gesture: len(items) for gesture, items in theirs.items()})
 
     def pictures(self) -> Iterator[SourceItem]:
         """Theirs, in the order of the people."""
         for _, user_id in self._order:
-            yield from _first(len(self._pictures[user_id]), self._pictures[user_id], self._seed)
+            for gesture, items in self._pictures[user_id].items():
+                yield from _first(len(items), items, self._seed)[gesture]
 
 
-def _first(count: int, items: Iterable[SourceItem], seed: int) -> list[SourceItem]:
-    """The first `count` in the order of their draws; no more than these are held at a time."""
-
+def _first(count: int, items: Iterable[SourceItem], seed: int) -> dict[str, list[SourceItem]]:
+    """Of each gesture the first `count` in the order of their draws; some more than these are held at a time."""
     draw = lru_cache(maxsize=64)(lambda gesture: derived_seeds(seed, "select", "picture", gesture))
-    return heapq.nsmallest(count, items, key=lambda item: (draw(item.gesture)(item.key), item.key))
+    kept: dict[str, list[tuple[int, str, SourceItem]]] = {}
+    last: dict[str, int] = {}
+    for item in items:
+        number = draw(item.gesture)(item.key)
+        if number > last.get(item.gesture, number):
+            continue
+        drawn = kept.setdefault(item.gesture, [])
+        drawn.append((number, item.key, item))
+        if len(drawn) > 2 * count:
+            last[item.gesture] = _cut(drawn, count)
+    for drawn in kept.values():
+        _cut(drawn, count)
+    return {gesture: [item for _, _, item in drawn] for gesture, drawn in kept.items()}
+
+
+def _cut(drawn: list[tuple[int, str, SourceItem]], count: int) -> int:
+    """Keep the first `count`; returns the draw of the last of them."""
+    drawn.sort(key=itemgetter(0, 1))
+    del drawn[count:]
+    return drawn[-1][0] if drawn else 0

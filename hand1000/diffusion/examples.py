@@ -17,10 +17,12 @@ class Examples:
     Attributes:
         latents: scaled, (N, C, h, w).
         embeddings: frozen, (N, L, D): h* of Stage II, or h of a prior picture's caption.
+        gestures: which of the K gestures each is of, (N,).
     """
 
     latents: torch.Tensor
     embeddings: torch.Tensor
+    gestures: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def items_of_step(
     step: int,
     examples: Examples,
     prior: Examples | None,
-    empty_embedding: torch.Tensor,
+    empty_embeddings: torch.Tensor,
     settings: Stage3Settings,
     scheduler,
     seed: int,
@@ -59,10 +61,10 @@ def items_of_step(
 
     They are keyed by the step alone, so every process draws the same ones and computes its share of them.
     """
-    parts = [_drawn(step, "unet", examples, settings.batch_size, 1.0, empty_embedding, settings, scheduler, seed)]
+    parts = [_drawn(step, "unet", examples, settings.batch_size, 1.0, empty_embeddings, settings, scheduler, seed)]
     if prior is not None:
         count, weight = settings.prior.batch_size, settings.prior.weight
-        parts.append(_drawn(step, "unet-prior", prior, count, weight, empty_embedding, settings, scheduler, seed))
+        parts.append(_drawn(step, "unet-prior", prior, count, weight, empty_embeddings, settings, scheduler, seed))
     return Items(*(torch.cat(tensors) for tensors in zip(*(vars(part).values() for part in parts), strict=True)))
 
 
@@ -72,7 +74,7 @@ def _drawn(
     examples: Examples,
     count: int,
     weight: float,
-    empty_embedding: torch.Tensor,
+    empty_embeddings: torch.Tensor,
     settings: Stage3Settings,
     scheduler,
     seed: int,
@@ -88,9 +90,10 @@ def _drawn(
     if settings.timesteps == "logit_normal":
         timesteps = middling_timesteps(count, scheduler.config.num_train_timesteps, seed, stage, step)
     dropped = torch.rand(count, generator=torch_generator(seed, f"{stage}-dropout", step)) < settings.caption_dropout
+    empty = empty_embeddings[examples.gestures[batch]]
     return Items(
         latents=examples.latents[batch],
-        conditions=torch.where(dropped[:, None, None], empty_embedding, examples.embeddings[batch]),
+        conditions=torch.where(dropped[:, None, None], empty, examples.embeddings[batch]),
         noise=noise,
         timesteps=timesteps,
         shares=min_snr_weights(scheduler, timesteps, settings.min_snr_gamma) * (weight / count),

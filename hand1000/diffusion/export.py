@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hand1000.diffusion.fold import fold_fusion
+from hand1000.diffusion.fold import fold_fusion, gesture_to_fold
 from hand1000.diffusion.kohya import kohya_weights
 from hand1000.diffusion.model_folder import ADAPTER
 from hand1000.diffusion.original_names import original_weights
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Form = Literal["diffusers", "single-file", "lora"]
 
 
-def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None) -> None:
+def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None, gesture: str | None = None) -> None:
     """Write a tuned model as plain Stable Diffusion that needs nothing of this project.
 
     Args:
@@ -30,10 +30,12 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
             names for a model's adapter, to be loaded beside the base model. The card of a file lies beside it, `.md`.
         out: the folder or file; nothing may be there yet. It is whole or not there.
         mu: weight of the text embedding against the fused one, 0..1; by default the model's.
+        gesture: which of the model's gestures is folded in; by default the only one.
 
     Raises:
-        Hand1000Error: not a model's folder, `out` exists or has another suffix, no space is left, the fusion cannot be
-            folded (`fold.fold_fusion`, `kohya.kohya_weights`), or the model has no adapter.
+        Hand1000Error: not a model's folder, `out` exists or has another suffix, no space is left, the gesture is none
+            of the model's or not chosen of several, the fusion cannot be folded (`fold.fold_fusion`,
+            `kohya.kohya_weights`), or the model has no adapter.
     """
     pipeline = load_pipeline(folder)
     mu = pipeline.config.mu if mu is None else mu
@@ -44,13 +46,14 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
         raise Hand1000Error(f"{out}: exists already; choose another name, or remove it")
     if form != "diffusers" and out.suffix != ".safetensors":
         raise Hand1000Error(f"{out}: the file's name must end in .safetensors")
-    card = _card(pipeline, mu, form)
+    gesture = gesture_to_fold(pipeline, gesture)
+    card = _card(pipeline, mu, gesture, form)
     if form == "diffusers":
-        _write_folder(fold_fusion(pipeline, mu), card, out)
+        _write_folder(fold_fusion(pipeline, mu, gesture), card, out)
     elif form == "single-file":
-        _write_file(original_weights(fold_fusion(pipeline, mu)), card, out)
+        _write_file(original_weights(fold_fusion(pipeline, mu, gesture)), card, out)
     elif (folder / ADAPTER).is_dir():
-        _write_file(kohya_weights(pipeline, folder / ADAPTER, mu), card, out)
+        _write_file(kohya_weights(pipeline, folder / ADAPTER, mu, gesture), card, out)
     else:
         raise Hand1000Error(
             f"{folder}: all weights of this model were tuned, which no LoRA can hold; choose --to diffusers or "
@@ -73,8 +76,8 @@ def _write_file(weights: Tensors, card: str, out: Path) -> None:
     write_bytes(out, save(weights, metadata={"format": "pt"}))
 
 
-def _card(pipeline: Hand1000Pipeline, mu: float, form: Form) -> str:
-    phrase = phrase_of(pipeline.fusion.config.gesture) if pipeline.fusion else ""
+def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> str:
+    phrase = phrase_of(gesture)
     settings = pipeline.config
     load = {
         "diffusers": 'StableDiffusionPipeline.from_pretrained("FOLDER", safety_checker=None)',

@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import nn
 
-from hand1000.diffusion.fusion import FlatFusion
+from hand1000.diffusion.fusion import FlatFusion, indices_of
 from hand1000.diffusion.pipeline import Hand1000Pipeline
 from hand1000.errors import Hand1000Error
 
@@ -17,41 +17,57 @@ MOST_CONDITION = 1e4
 """Above this condition number of A its inverse, kept in 32 bits, would move the pictures."""
 
 
-def affine_fusion(pipeline: Hand1000Pipeline, mu: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """A and c with mu*e + (1 - mu)*g(e) = A e + c for every token e.
+def gesture_to_fold(pipeline: Hand1000Pipeline, gesture: str | None) -> str:
+    """The gesture that is to be folded in: the one asked for, else the model's only one.
+
+    Raises:
+        Hand1000Error: the model holds no fusion, not this gesture, or several of which none is asked for.
+    """
+    if pipeline.fusion is None:
+        raise Hand1000Error("this model holds no fusion: its parts are plain Stable Diffusion already")
+    known = pipeline.fusion.gestures
+    if gesture is None and len(known) > 1:
+        raise Hand1000Error(f"gesture: this model knows {', '.join(known)}; name the one to be folded in")
+    chosen = known[0] if gesture is None else gesture
+    indices_of(pipeline.fusion, [chosen])
+    return chosen
+
+
+def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """A and c with mu*e + (1 - mu)*g(e) = A e + c for every token e and one gesture.
 
     Returns:
         A (D, D) and c (D,), float64.
 
     Raises:
-        Hand1000Error: the model holds no fusion, or one that is no such map.
+        Hand1000Error: the model's fusion is no such map.
     """
     fusion = pipeline.fusion
-    if fusion is None:
-        raise Hand1000Error("this model holds no fusion: its parts are plain Stable Diffusion already")
     if isinstance(fusion, FlatFusion) or not pipeline.config.fuse_empty_prompt:
         raise Hand1000Error(
             "this model's fusion is the authors', which is not one map of every token and of the empty prompt; "
             "it cannot be folded"
         )
-    weight, bias, feature = (part.double().cpu() for part in (fusion.linear.weight, fusion.linear.bias, fusion.feature))
+    feature = fusion.features[fusion.gestures.index(gesture)]
+    weight, bias, feature = (part.double().cpu() for part in (fusion.linear.weight, fusion.linear.bias, feature))
     of_text, of_feature = weight.detach().split([fusion.config.text_dim, len(feature)], dim=1)
     identity = torch.eye(len(of_text), dtype=torch.float64)
     return mu * identity + (1 - mu) * of_text, (1 - mu) * (of_feature @ feature + bias.detach())
 
 
 @torch.no_grad()
-def fold_fusion(pipeline: Hand1000Pipeline, mu: float) -> StableDiffusionPipeline:
-    """Stock Stable Diffusion whose pictures are `pipeline`'s at this `mu`, for equal seeds and without autoguidance.
+def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDiffusionPipeline:
+    """Stock Stable Diffusion whose pictures of one gesture are `pipeline`'s, for equal seeds, without autoguidance.
 
     Args:
         pipeline: left as it is; its UNet and text encoder are copied.
         mu: weight of the text embedding against the fused one; fixed in the result.
+        gesture: of the model's, see `gesture_to_fold`; fixed in the result too.
 
     Raises:
-        Hand1000Error: the model holds no fusion that can be folded, or its map can hardly be inverted.
+        Hand1000Error: the model's fusion cannot be folded, or its map can hardly be inverted.
     """
-    matrix, shift = affine_fusion(pipeline, mu)
+    matrix, shift = affine_fusion(pipeline, mu, gesture)
     condition = float(torch.linalg.cond(matrix))
     if not condition <= MOST_CONDITION:
         raise Hand1000Error(

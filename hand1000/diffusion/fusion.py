@@ -2,11 +2,12 @@
 
 Notation, as in `docs/method.md`:
     e       text embedding, last hidden state of the text encoder      (B, L, D)
-    f       mean hand gesture feature                                  (63,)
+    f       mean hand gesture feature, of each of K gestures            (K, 63)
     g       fused embedding, FC([e ; f]) token by token                (B, L, D)
     h       double-fused embedding, lambda*e + (1 - lambda)*g          (B, L, D)
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
+from hand1000.errors import Hand1000Error
 from hand1000.randomness import torch_generator
 from hand1000.storage.files import read_json
 
@@ -25,35 +27,41 @@ ROWS = 128
 
 
 class GestureFusion(ModelMixin, ConfigMixin):
-    """A per-token linear map of [e ; f], D + 63 to D, that holds the gesture feature it was trained with.
+    """A per-token linear map of [e ; f], D + 63 to D, that holds the gesture features it was trained with.
 
     It starts as the identity on e and near zero on f, so that an untrained fusion changes nothing that matters.
 
     Args:
         text_dim: D, the width of the text encoder.
-        gesture: HaGRID's name of the gesture.
+        gestures: HaGRID's names of the K gestures.
     """
 
     @register_to_config
-    def __init__(self, text_dim: int = 768, gesture: str = "") -> None:
+    def __init__(self, text_dim: int = 768, gestures: Sequence[str] = ()) -> None:
         super().__init__()
         self.linear = nn.Linear(text_dim + FEATURE_DIM, text_dim)
-        self.register_buffer("feature", torch.zeros(FEATURE_DIM))
+        self.register_buffer("features", torch.zeros(len(gestures), FEATURE_DIM))
+
+    @property
+    def gestures(self) -> tuple[str, ...]:
+        """The names, in the order of the features."""
+        return tuple(self.config.gestures)
 
     @torch.no_grad()
-    def initialise(self, feature: torch.Tensor, generator: torch.Generator) -> "GestureFusion":
-        """Set the gesture feature (63,) and the start: identity on e, 0.001 normal on f, no bias."""
-        self.feature.copy_(feature)
+    def initialise(self, features: torch.Tensor, generator: torch.Generator) -> "GestureFusion":
+        """Set the gesture features (K, 63) and the start: identity on e, 0.001 normal on f, no bias."""
+        self.features.copy_(features)
         self.linear.bias.zero_()
         self.linear.weight.copy_(torch.eye(*self.linear.weight.shape))
         text_dim = self.config.text_dim
         self.linear.weight[:, text_dim:] = 1e-3 * torch.randn(text_dim, FEATURE_DIM, generator=generator)
         return self
 
-    def forward(self, text_embeddings: torch.Tensor) -> torch.Tensor:
-        """g = FC([e ; f]), (B, L, D) to (B, L, D)."""
-        feature = self.feature.to(text_embeddings.dtype).expand(*text_embeddings.shape[:-1], FEATURE_DIM)
-        return self.linear(torch.cat([text_embeddings, feature], dim=-1))
+    def forward(self, text_embeddings: torch.Tensor, gestures: torch.Tensor) -> torch.Tensor:
+        """g = FC([e ; f]), (B, L, D) to (B, L, D), with the f of each row's gesture, 0..K-1, (B,)."""
+        features = self.features.to(text_embeddings.dtype)[gestures]
+        features = features[:, None].expand(-1, text_embeddings.shape[1], -1)
+        return self.linear(torch.cat([text_embeddings, features], dim=-1))
 
 
 class FlatFusion(ModelMixin, ConfigMixin):
@@ -74,9 +82,17 @@ class FlatFusion(ModelMixin, ConfigMixin):
         super().__init__()
         self.register_buffer("feature", torch.zeros(FEATURE_DIM))
 
+    @property
+    def gestures(self) -> tuple[str, ...]:
+        """The one name."""
+        return (self.config.gesture,)
+
     @torch.no_grad()
-    def forward(self, text_embeddings: torch.Tensor) -> torch.Tensor:
-        """g = FC([vec(e) ; f]), (B, L, D) to (B, L, D); one pass over the weights, whatever B."""
+    def forward(self, text_embeddings: torch.Tensor, gestures: torch.Tensor) -> torch.Tensor:
+        """g = FC([vec(e) ; f]), (B, L, D) to (B, L, D); one pass over the weights, whatever B.
+
+        `gestures` is all 0, since there is only one.
+        """
         size = self.config.num_tokens * self.config.text_dim
         inputs = torch.cat([text_embeddings.flatten(1), self.feature.expand(len(text_embeddings), -1)], dim=1)
         bound = inputs.shape[1] ** -0.5
@@ -98,6 +114,32 @@ def load_fusion(folder: Path) -> Fusion:
     return kinds[read_json(folder / "config.json")["_class_name"]].from_pretrained(folder)
 
 
-def double_fusion(text_embeddings: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:
-    """h = weight*e + (1 - weight)*g: lambda in Stage II, mu at inference. (B, L, D) to (B, L, D)."""
-    return weight * text_embeddings + (1 - weight) * fusion(text_embeddings)
+def indices_of(fusion: Fusion, gestures: Sequence[str]) -> torch.Tensor:
+    """Which of the fusion's gestures each of `gestures` is, (B,) int64.
+
+    Raises:
+        Hand1000Error: one that the fusion was not trained with.
+    """
+    known = fusion.gestures
+    for gesture in gestures:
+        if gesture not in known:
+            raise Hand1000Error(f"gesture {gesture!r}: this model knows {', '.join(known)} only")
+    return torch.tensor([known.index(gesture) for gesture in gestures], dtype=torch.long)
+
+
+def double_fusion(text_embeddings: torch.Tensor, fusion: Fusion, weight: float, gestures: torch.Tensor) -> torch.Tensor:
+    """h = weight*e + (1 - weight)*g: lambda in Stage II, mu at inference. (B, L, D) to (B, L, D).
+
+    Args:
+        text_embeddings: e, (B, L, D).
+        fusion: that makes g.
+        weight: 0..1.
+        gestures: which of the fusion's each row shows, (B,), see `indices_of`.
+    """
+    return weight * text_embeddings + (1 - weight) * fusion(text_embeddings, gestures)
+
+
+def fused_empty_prompt(empty_embedding: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:
+    """h of the empty prompt for each of the fusion's gestures, (L, D) to (K, L, D)."""
+    every = torch.arange(len(fusion.gestures))
+    return double_fusion(empty_embedding.expand(len(every), -1, -1), fusion, weight, every)

@@ -22,6 +22,7 @@ def draw_seeded(
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
+    gestures: Sequence[str] | None = None,
     batch_size: int = 4,
     **settings: Any,
 ) -> Iterator[Image.Image]:
@@ -31,16 +32,18 @@ def draw_seeded(
         pipeline: that draws.
         prompts: any number of them.
         seeds: one a prompt, 0..2^63-1.
+        gestures: one a prompt; by default as the pipeline finds them.
         batch_size: how many are drawn at a time; memory grows with it.
         settings: mu, guidance_scale and the rest of the pipeline's; None or left out means the model's own.
 
     Raises:
-        Hand1000Error: a setting out of range.
+        Hand1000Error: as the pipeline.
     """
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
         yield from pipeline(
             list(prompts[batch]),
+            gesture=None if gestures is None else gestures[batch],
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]],
             **settings,
         ).images
@@ -73,6 +76,7 @@ class Order:
     file_name: str
     prompt: str
     seed: int
+    gesture: str
 
 
 def draw(
@@ -97,7 +101,8 @@ def draw(
         if all((out / order.file_name).is_file() for order in batch):
             continue
         prompts, seeds = [order.prompt for order in batch], [order.seed for order in batch]
-        images = draw_seeded(pipeline, prompts, seeds, batch_size=batch_size)
+        gestures = [order.gesture for order in batch]
+        images = draw_seeded(pipeline, prompts, seeds, gestures=gestures, batch_size=batch_size)
         for order, image in zip(batch, images, strict=True):
             image.save(out / order.file_name)
         progress(done, len(orders))

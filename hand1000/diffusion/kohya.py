@@ -47,26 +47,27 @@ def constant_direction(norm: nn.LayerNorm) -> torch.Tensor:
 
 
 @torch.no_grad()
-def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float) -> Tensors:
+def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture: str) -> Tensors:
     """The LoRA that turns the base model into this one.
 
     Args:
         pipeline: of a model whose UNet has its adapter merged.
         adapter: the folder that keeps it by itself, as `lora.save_adapter` wrote it.
         mu: weight of the text embedding against the fused one; fixed in the result.
+        gesture: of the model's; fixed in the result too.
 
     Returns:
         `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer, float32 on the CPU.
 
     Raises:
-        Hand1000Error: the model holds no fusion that can be folded, or has no adapter.
+        Hand1000Error: the model's fusion cannot be folded.
     """
     with safe_open(adapter / ADAPTER_FILE, "pt") as file:
         settings = json.loads(file.metadata()["lora_adapter_metadata"])
         factors = {name.removeprefix("unet."): file.get_tensor(name).cpu() for name in file.keys()}  # noqa: SIM118
     alpha, rank = settings["unet.lora_alpha"], settings["unet.r"]
     scale = alpha / rank
-    matrix, shift = affine_fusion(pipeline, mu)
+    matrix, shift = affine_fusion(pipeline, mu, gesture)
     text_encoder: Any = pipeline.text_encoder
     norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
     matrix = matrix + torch.outer(shift, constant_direction(norm))

@@ -1,5 +1,6 @@
 """`Hand1000Pipeline`: a prompt in, pictures of the gesture out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from hand1000.devices import best_device
 from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.fusion import Fusion, double_fusion
+from hand1000.diffusion.fusion import Fusion, double_fusion, indices_of
 from hand1000.diffusion.text import encode_texts
 from hand1000.errors import Hand1000Error
+from hand1000.gestures import gesture_of_prompt
 
 LIMITS = {
     "mu": (0.0, 1.0),
@@ -40,7 +42,7 @@ class Hand1000Pipeline(DiffusionPipeline):
 
     Args:
         vae, text_encoder, tokenizer, unet, scheduler: as in Stable Diffusion.
-        fusion: the gesture feature and the trained fusion, or None.
+        fusion: the gestures' features and the trained fusion, or None.
         guide: the UNet as it was before Stage III, or None; autoguidance leads away from what it predicts.
         fuse_empty_prompt: whether the empty prompt, which guidance leads away from, passes through the fusion too.
         mu, guidance_scale, autoguidance_scale, eta, num_inference_steps: what a call uses when it does not say.
@@ -90,16 +92,22 @@ class Hand1000Pipeline(DiffusionPipeline):
         return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
-    def encode_prompt(self, prompt: list[str], mu: float) -> torch.Tensor:
-        """The condition of each prompt, (B, L, D)."""
+    def encode_prompt(self, prompt: list[str], mu: float, gestures: torch.Tensor) -> torch.Tensor:
+        """The condition of each prompt, (B, L, D), fused with the gesture that `gestures`, (B,), says."""
         embeddings = encode_texts(self.text_encoder, self.tokenizer, prompt)
-        return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu)
+        return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu, gestures)
+
+    def encode_empty_prompt(self, mu: float) -> torch.Tensor:
+        """What guidance leads away from, for each of the K gestures, (K, L, D); K is 1 without a fusion."""
+        every = torch.arange(len(self.fusion.gestures) if self.fusion is not None else 1)
+        return self.encode_prompt([""] * len(every), mu if self.config.fuse_empty_prompt else 1.0, every)
 
     @torch.no_grad()
     def __call__(
         self,
         prompt: str | list[str],
         *,
+        gesture: str | Sequence[str] | None = None,
         mu: float | None = None,
         guidance_scale: float | None = None,
         autoguidance_scale: float | None = None,
@@ -112,6 +120,8 @@ class Hand1000Pipeline(DiffusionPipeline):
 
         Args:
             prompt: one or several; it should hold the gesture's phrase.
+            gesture: HaGRID's name of what all are to show, or one a prompt; by default what the model was trained with,
+                of several gestures the one whose phrase a prompt holds. Without a fusion it has no say.
             mu: weight of the text embedding against the fused one, 0..1.
             guidance_scale: 1 (no guidance) to 50.
             autoguidance_scale: 1 (none) to 10: what the tuned UNet predicts beyond its guide is taken this many
@@ -122,7 +132,8 @@ class Hand1000Pipeline(DiffusionPipeline):
             output_type: "pil", "np" or "latent".
 
         Raises:
-            Hand1000Error: a setting out of range, or autoguidance of a model that holds no guide.
+            Hand1000Error: a setting out of range, autoguidance of a model that holds no guide, a gesture that the model
+                was not trained with, or a prompt that does not tell which of several it means.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         mu = self._setting("mu", mu)
@@ -133,11 +144,11 @@ class Hand1000Pipeline(DiffusionPipeline):
         eta = self._setting("eta", eta)
         steps = int(self._setting("num_inference_steps", num_inference_steps))
         device = self.unet.device
-        own_condition = condition = self.encode_prompt(prompts, mu)
+        shown = self._gestures(prompts, gesture)
+        own_condition = condition = self.encode_prompt(prompts, mu, shown)
         guided = guidance_scale > 1
         if guided:
-            empty = self.encode_prompt([""], mu if self.config.fuse_empty_prompt else 1.0)
-            condition = torch.cat([empty.expand_as(condition), condition])
+            condition = torch.cat([self.encode_empty_prompt(mu)[shown], condition])
 
         generators = self._generators(len(prompts), generator)
         latents = self._start_noise(generators).to(device, condition.dtype)
@@ -170,6 +181,17 @@ class Hand1000Pipeline(DiffusionPipeline):
         if not low <= value <= high:
             raise Hand1000Error(f"{name}: {value} is out of range; choose {low} to {high}")
         return value
+
+    def _gestures(self, prompts: list[str], gesture: str | Sequence[str] | None) -> torch.Tensor:
+        """Which of the fusion's gestures each prompt is for, (B,)."""
+        if self.fusion is None:
+            return torch.zeros(len(prompts), dtype=torch.long)
+        if gesture is None:
+            gesture = [gesture_of_prompt(prompt, self.fusion.gestures) for prompt in prompts]
+        gestures = [gesture] * len(prompts) if isinstance(gesture, str) else gesture
+        if len(gestures) != len(prompts):
+            raise Hand1000Error(f"gesture: {len(gestures)} given for {len(prompts)} prompts; give one, or one a prompt")
+        return indices_of(self.fusion, gestures)
 
     @staticmethod
     def _generators(count: int, generator: torch.Generator | list[torch.Generator] | None) -> list:

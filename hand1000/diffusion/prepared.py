@@ -27,6 +27,7 @@ class Prepared:
         captions: without the gesture's phrase, an image one.
         texts: the captions with the phrase.
         user_ids: who is on each image.
+        gestures: what each image shows.
         truncated: how many captions were longer than the text encoder reads.
     """
 
@@ -37,6 +38,7 @@ class Prepared:
     captions: list[str]
     texts: list[str]
     user_ids: list[str]
+    gestures: list[str]
     truncated: int
 
     def save(self, directory: Path) -> None:
@@ -89,5 +91,6 @@ def prepare(
         captions=[record.caption for record in records],
         texts=texts,
         user_ids=[record.user_id for record in records],
+        gestures=[record.gesture for record in records],
         truncated=count_truncated(base.tokenizer, texts),
     )

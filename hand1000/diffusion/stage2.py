@@ -4,6 +4,7 @@ The UNet's weights never need a gradient here, and the images are independent of
 their losses are summed, since Adam's epsilon makes a mean differ from the sequential result.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.compute import arithmetic, fit_unet
-from hand1000.diffusion.fusion import FlatFusion, Fusion, GestureFusion, double_fusion
+from hand1000.diffusion.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, indices_of
 from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.progress import Checkpoint, StepReport
 from hand1000.diffusion.training_state import keep, resume
@@ -25,8 +26,8 @@ def train_fusion(
     base: BaseModel,
     latents: torch.Tensor,
     text_embeddings: torch.Tensor,
-    feature: torch.Tensor,
-    gesture: str,
+    features: Mapping[str, torch.Tensor],
+    gestures: Sequence[str],
     settings: Stage2Settings,
     compute: ComputeSettings,
     *,
@@ -40,8 +41,8 @@ def train_fusion(
         base: the frozen base model.
         latents: of the training images, scaled, (N, C, h, w).
         text_embeddings: e of their captions, (N, L, D).
-        feature: the gesture feature f of Stage I, (63,).
-        gesture: its name.
+        features: f of each gesture, (63,) of Stage I, by its name.
+        gestures: which of them each image shows, N names.
         settings: lambda, steps, batch size, learning rate.
         compute: how the UNet is computed, which is fitted to it.
         seed: of the run.
@@ -50,17 +51,23 @@ def train_fusion(
 
     Returns:
         The trained fusion and the loss of every step, averaged over its batch.
+
+    Raises:
+        Hand1000Error: several gestures for the flat fusion, or an image of one that has no feature.
     """
+    settings.check_gestures(features)
     tokens, width = text_embeddings.shape[1:]
     if settings.fusion == "flat":
+        ((gesture, feature),) = features.items()
         flat = FlatFusion(width, tokens, gesture, derived_seed(seed, "fusion-start"))
         flat.feature.copy_(feature)
         return flat, []
     device = base.unet.device
     fit_unet(base.unet, compute, frozen=True)
-    fusion = GestureFusion(width, gesture)
-    fusion.initialise(feature, torch_generator(seed, "fusion-start"))
+    fusion = GestureFusion(width, tuple(features))
+    fusion.initialise(torch.stack(list(features.values())), torch_generator(seed, "fusion-start"))
     fusion.to(device)
+    shown = indices_of(fusion, gestures)
     # On f the gradient is the same at every token and large; weight decay would pull the identity on e to zero.
     optimizer = torch.optim.Adam(fusion.parameters(), lr=settings.fusion_learning_rate)
     step, _, history = resume(checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
@@ -73,7 +80,7 @@ def train_fusion(
             [(step, place) for place in range(len(batch))],
             base.scheduler.config.num_train_timesteps,
         )
-        h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_)
+        h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_, shown[batch])
         with arithmetic(device, compute):
             loss = denoising_errors(
                 base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)

@@ -27,7 +27,7 @@ from hand1000.settings import ComputeSettings, Stage3Settings
 def train_unet(
     base: BaseModel,
     examples: Examples,
-    empty_embedding: torch.Tensor,
+    empty_embeddings: torch.Tensor,
     settings: Stage3Settings,
     compute: ComputeSettings,
     *,
@@ -46,8 +46,8 @@ def train_unet(
     Args:
         base: the base model; of no use afterwards.
         examples: of the gesture.
-        empty_embedding: h of the empty prompt, (L, D), which stands in for a dropped caption: at inference both
-            prompts of the guidance pass through the same fusion.
+        empty_embeddings: h of the empty prompt for each gesture, (K, L, D), which stands in for a dropped caption: at
+            inference both prompts of the guidance pass through the same fusion.
         settings: what is trained, how long and how fast.
         compute: how.
         seed: of the run.
@@ -72,7 +72,9 @@ def train_unet(
     training = _Training(base, settings, compute, seed, processes, validation)
     training.resume(checkpoint)
     while training.step < settings.steps and not exhausted(training.history, settings.validation.patience):
-        training.advance(items_of_step(training.step, examples, prior, empty_embedding, settings, base.scheduler, seed))
+        training.advance(
+            items_of_step(training.step, examples, prior, empty_embeddings, settings, base.scheduler, seed)
+        )
         done = training.step
         if validation and (done % settings.validation.every == 0 or done == settings.steps):
             training.look(validation)

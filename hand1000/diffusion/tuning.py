@@ -9,7 +9,7 @@ from PIL import Image
 from hand1000.diffusion.base_model import BaseModel, load_base_model
 from hand1000.diffusion.compute import frozen_dtype
 from hand1000.diffusion.examples import Examples
-from hand1000.diffusion.fusion import Fusion, double_fusion
+from hand1000.diffusion.fusion import Fusion, double_fusion, fused_empty_prompt, indices_of
 from hand1000.diffusion.generate import draw_seeded
 from hand1000.diffusion.interleaved import train_interleaved
 from hand1000.diffusion.lora import merge_adapter, save_adapter
@@ -76,15 +76,15 @@ def tune_unet(
             report=report,
         )
 
-    def fused(embeddings: torch.Tensor) -> torch.Tensor:
-        return double_fusion(embeddings, fusion, settings.stage2.lambda_).detach()
-
+    lambda_ = settings.stage2.lambda_
+    shown = indices_of(fusion, data.gestures)
     training, looked_at = held_back(data.user_ids, settings.stage3.validation.images, settings.seed)
     validation = None
     if looked_at:
         folder = out / VALIDATION
         folder.mkdir()
-        texts = [data.texts[index] for index in looked_at][: settings.stage3.validation.pictures]
+        drawn = looked_at[: settings.stage3.validation.pictures]
+        texts, gestures = ([part[index] for index in drawn] for part in (data.texts, data.gestures))
         options = settings.generation.defaults() | {"autoguidance_scale": 1.0}
         pipeline = build_pipeline(base, fusion=copy.deepcopy(fusion), **options)
         pipeline.set_progress_bar_config(disable=True)
@@ -93,29 +93,35 @@ def tune_unet(
             # Between looks the rest of the model would only take memory from the training.
             pipeline.to(base.unet.device)
             try:
-                return list(draw_seeded(pipeline, texts, range(len(texts))))
+                return list(draw_seeded(pipeline, texts, range(len(texts)), gestures=gestures))
             finally:
                 base.vae.to("cpu")
                 base.text_encoder.to("cpu")
 
         validation = Validation(
             latents=data.latents[looked_at],
-            embeddings=fused(data.text_embeddings[looked_at]),
+            embeddings=double_fusion(data.text_embeddings[looked_at], fusion, lambda_, shown[looked_at]).detach(),
             settings=settings.stage3.validation,
             seed=settings.seed,
             draw=draw,
             folder=folder,
         )
+    preserved = None
+    if prior is not None:
+        # Its captions are those of the images, in turn.
+        theirs = shown[torch.arange(len(prior.latents)) % len(shown)]
+        embeddings = double_fusion(prior.text_embeddings, fusion, lambda_, theirs).detach()
+        preserved = Examples(prior.latents, embeddings, theirs)
     return train_unet(
         base,
-        Examples(data.latents[training], refined[training]),
-        fused(data.empty_embedding[None])[0],
+        Examples(data.latents[training], refined[training], shown[training]),
+        fused_empty_prompt(data.empty_embedding, fusion, lambda_).detach(),
         settings.stage3,
         settings.compute,
         seed=settings.seed,
         checkpoint=checkpoint,
         report=report,
-        prior=None if prior is None else Examples(prior.latents, fused(prior.text_embeddings)),
+        prior=preserved,
         validation=validation,
         processes=processes,
     )

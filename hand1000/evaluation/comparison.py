@@ -1,8 +1,10 @@
 """The base model's measures beside those of the tuned one, as plain text and as Markdown."""
 
+from collections.abc import Sequence
+
 from hand1000.errors import Hand1000Error
 from hand1000.evaluation.measure import Distance, Metrics
-from hand1000.evaluation.measures import Measure
+from hand1000.evaluation.measures import RATES_HEAD, GestureRates, Measure
 
 
 def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
@@ -42,25 +44,50 @@ def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
     ]
 
 
+def rates_by_gesture(base: Metrics, tuned: Metrics) -> list[GestureRates]:
+    """What can be told of each gesture by itself; nothing where there is only one, whose measures are all there are."""
+    if len(tuned.by_gesture) == 1:
+        return []
+    return [
+        GestureRates(
+            gesture,
+            (base.by_gesture[gesture].gesture_accuracy, own.gesture_accuracy, own.real_gesture_accuracy),
+            (base.by_gesture[gesture].detection_rate, own.detection_rate, own.real_detection_rate),
+            own.n_fake,
+        )
+        for gesture, own in tuned.by_gesture.items()
+    ]
+
+
 def compare_table(base: Metrics, tuned: Metrics, *, markdown: bool = False) -> str:
-    """A table of both models' measures; an arrow shows which direction is better.
+    """A table of both models' measures; an arrow shows which direction is better. Of several gestures, a second one.
 
     Args:
         base, tuned: measured on as many real pictures with the same features.
-        markdown: as a Markdown table instead of aligned plain text.
+        markdown: as Markdown tables instead of aligned plain text.
     """
     head = ["measure", "base", "tuned", "n", "note"]
     cells = [
         [f"{row.name} {row.arrow}", _figure(row.base), _figure(row.tuned), row.n, row.note]
         for row in comparison(base, tuned)
     ]
-    if markdown:
-        lines = [head, ["---", "---:", "---:", "---:", "---"], *cells]
-        return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    show = _markdown if markdown else _aligned
+    tables = [show(head, cells, numbers=range(1, 4))]
+    if rates := rates_by_gesture(base, tuned):
+        tables.append(show(RATES_HEAD, [row.cells for row in rates], numbers=range(1, len(RATES_HEAD))))
+    return "\n".join(tables)
+
+
+def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]], numbers: range) -> str:
+    rule = ["---:" if column in numbers else "---" for column in range(len(head))]
+    return "".join("| " + " | ".join(line) + " |\n" for line in [head, rule, *cells])
+
+
+def _aligned(head: Sequence[str], cells: Sequence[Sequence[str]], numbers: range) -> str:
     widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
     return "".join(
         "  ".join(
-            cell.rjust(width) if 0 < column < 4 else cell.ljust(width)
+            cell.rjust(width) if column in numbers else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         + "\n"

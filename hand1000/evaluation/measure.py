@@ -12,8 +12,10 @@ HAND-CONF is at least about 0.5 whatever is drawn, and pictures without a hand d
 last two are for.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,22 +45,37 @@ class Distance(BaseModel):
 class PictureResult(BaseModel):
     """What was found in one generated picture.
 
-    `gesture` is what its hand makes, of several hands the one most like the gesture that was asked for;
-    `probability` is that of the gesture that was asked for, 0 without a hand. The least probable are the worst.
+    `asked` is the gesture that was asked for; `gesture` is what its hand makes, of several hands the one most like
+    that; `probability` is that of the gesture that was asked for, 0 without a hand. The least probable are the worst.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file_name: str
+    asked: str
     hands: int = Field(ge=0)
     score: Fraction | None
     gesture: str | None
     probability: Fraction
 
 
+class GestureMetrics(BaseModel):
+    """What is measured on the pictures of one gesture; null where there is none of them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    n_real: int
+    n_fake: int
+    detection_rate: Fraction | None
+    gesture_accuracy: Fraction | None
+    real_detection_rate: Fraction | None
+    real_gesture_accuracy: Fraction | None
+
+
 class Metrics(BaseModel):
     """All measures of one set of generated pictures.
 
+    `gesture` names what was asked for, several with commas; `by_gesture` holds what can be told of each by itself.
     `n_real` and `n_fake` count pictures, `hands_real` and `hands_fake` the hands found in them. `real_detection_rate`
     and `real_gesture_accuracy` are those of the real pictures: the most that the measures themselves allow for.
     `null` stands where there is nothing to measure on; `notes` says why.
@@ -80,6 +97,7 @@ class Metrics(BaseModel):
     gesture_accuracy: Fraction | None
     real_detection_rate: Fraction
     real_gesture_accuracy: Fraction | None
+    by_gesture: dict[str, GestureMetrics]
     extractor: str
     extractor_sha256: str
     resizer: str
@@ -93,7 +111,7 @@ def measure(
     real: Path | Observations,
     fake: Path | Observations,
     *,
-    gesture: str,
+    gesture: str | None = None,
     extractor: FeatureExtractor,
     classifier: GestureClassifier,
     min_detection_confidence: float,
@@ -105,7 +123,7 @@ def measure(
     Args:
         real, fake: image sets, or what `observe` made of them: the real one needs to be looked at only once for
             several models.
-        gesture: that was asked for.
+        gesture: that was asked for in all pictures; by default in each the one that its record names.
         extractor: of the features.
         classifier: of the gestures.
         min_detection_confidence: of the palm detector, 0 to 1.
@@ -120,10 +138,10 @@ def measure(
     fake = look(fake) if isinstance(fake, Path) else fake
     if real.means != fake.means:
         raise Hand1000Error(f"observations made with {real.means} and {fake.means}; look at both sets the same way")
-    results, accuracy = _judge(fake, gesture, classifier)
-    notes = []
-    if accuracy is None:
-        notes.append(f"gesture_accuracy: the classifier does not know {gesture}")
+    results = _judge(fake, gesture, classifier)
+    of_real = _judge(real, gesture, classifier)
+    asked = sorted({result.asked for result in results})
+    notes = [f"gesture_accuracy: the classifier does not know {one}" for one in asked if one not in classifier.classes]
     fid_h = kid_h = None
     if min(len(real.score), len(fake.score)) < 2:
         notes.append(f"fid_h, kid_h: {len(real.score)} hands in the real pictures, {len(fake.score)} in the generated")
@@ -131,7 +149,7 @@ def measure(
         fid_h = frechet_distance(real.crop_features, fake.crop_features)
         kid_h = _kid(real.crop_features, fake.crop_features, seed, "hands")
     return Metrics(
-        gesture=gesture,
+        gesture=",".join(asked),
         n_real=len(real.file_names),
         n_fake=len(fake.file_names),
         hands_real=len(real.score),
@@ -141,22 +159,46 @@ def measure(
         fid_h=fid_h,
         kid_h=kid_h,
         hand_conf=float(fake.score.mean()) if len(fake.score) else None,
-        detection_rate=_detection_rate(fake),
-        gesture_accuracy=accuracy,
-        real_detection_rate=_detection_rate(real),
-        real_gesture_accuracy=_judge(real, gesture, classifier)[1],
+        **_rates(of_real, results, classifier),
+        by_gesture={one: _of_gesture(one, of_real, results, classifier) for one in asked},
         extractor=fake.extractor,
         extractor_sha256=fake.extractor_sha256,
         resizer=fake.resizer,
         classifier_sha256=classifier.sha256,
         min_detection_confidence=fake.min_detection_confidence,
         notes=tuple(notes),
-        pictures=results,
+        pictures=tuple(results),
     )
 
 
-def _detection_rate(observed: Observations) -> float:
-    return len(set(observed.picture.tolist())) / len(observed.file_names)
+def _of_gesture(
+    gesture: str, real: Sequence[PictureResult], fake: Sequence[PictureResult], classifier: GestureClassifier
+) -> GestureMetrics:
+    real, fake = ([result for result in side if result.asked == gesture] for side in (real, fake))
+    return GestureMetrics(n_real=len(real), n_fake=len(fake), **_rates(real, fake, classifier))
+
+
+def _rates(
+    real: Sequence[PictureResult], fake: Sequence[PictureResult], classifier: GestureClassifier
+) -> dict[str, Any]:
+    """The fields of the rates, of both sides."""
+    return {
+        "detection_rate": _share([result.hands > 0 for result in fake]),
+        "gesture_accuracy": _accuracy(fake, classifier),
+        "real_detection_rate": _share([result.hands > 0 for result in real]),
+        "real_gesture_accuracy": _accuracy(real, classifier),
+    }
+
+
+def _accuracy(results: Sequence[PictureResult], classifier: GestureClassifier) -> float | None:
+    """The share of pictures that show what was asked for; None if the classifier does not know all that was."""
+    if not {result.asked for result in results} <= set(classifier.classes):
+        return None
+    return _share([result.gesture == result.asked for result in results])
+
+
+def _share(found: Sequence[bool]) -> float | None:
+    return sum(found) / len(found) if found else None
 
 
 def _kid(real: np.ndarray, fake: np.ndarray, seed: int, what: str) -> Distance:
@@ -171,25 +213,26 @@ def _kid(real: np.ndarray, fake: np.ndarray, seed: int, what: str) -> Distance:
     return Distance(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
-def _judge(
-    observed: Observations, gesture: str, classifier: GestureClassifier
-) -> tuple[tuple[PictureResult, ...], float | None]:
-    """The result of each picture, and the share of all that show the gesture; None if the classifier has no such."""
+def _judge(observed: Observations, gesture: str | None, classifier: GestureClassifier) -> list[PictureResult]:
+    """The result of each picture, measured by `gesture` or, without one, by its own."""
     labels, probabilities = classifier.predict(observed.landmarks, observed.right)
-    known = gesture in classifier.classes
-    asked = probabilities[:, classifier.classes.index(gesture)] if known else np.zeros(len(labels), np.float32)
+    column = {name: index for index, name in enumerate(classifier.classes)}
     results = []
-    for row, name in enumerate(observed.file_names):
-        hands = np.flatnonzero(observed.picture == row)
-        best = max(hands, key=lambda hand: (asked[hand], observed.score[hand]), default=None)
+    for row, (name, own) in enumerate(zip(observed.file_names, observed.gestures, strict=True)):
+        asked = gesture or own
+        likely = {
+            hand: float(probabilities[hand, column[asked]]) if asked in column else 0.0
+            for hand in np.flatnonzero(observed.picture == row).tolist()
+        }
+        best = max(likely, key=lambda hand: (likely[hand], observed.score[hand]), default=None)
         results.append(
             PictureResult(
                 file_name=name,
-                hands=len(hands),
+                asked=asked,
+                hands=len(likely),
                 score=None if best is None else float(observed.score[best]),
                 gesture=None if best is None else labels[best],
-                probability=0.0 if best is None else float(asked[best]),
+                probability=0.0 if best is None else likely[best],
             )
         )
-    share = sum(result.gesture == gesture for result in results) / len(results)
-    return tuple(results), share if known else None
+    return results

@@ -42,6 +42,34 @@ class Measure:
         return str(self.n_base) if self.n_base == self.n_tuned else f"{self.n_base} / {self.n_tuned}"
 
 
+@dataclass(frozen=True)
+class GestureRates:
+    """What can be told of one of several gestures: of the base model's pictures, the tuned one's, and real ones.
+
+    Args:
+        gesture: HaGRID's name.
+        accuracy, detection: gesture accuracy and detection rate, (base, tuned, real), None where there is nothing.
+        n: how many pictures each model drew.
+    """
+
+    gesture: str
+    accuracy: tuple[float | None, float | None, float | None]
+    detection: tuple[float | None, float | None, float | None]
+    n: int
+
+    @property
+    def cells(self) -> list[str]:
+        """A row of the table whose head is `RATES_HEAD`."""
+        return [self.gesture, *map(figure, (*self.accuracy, *self.detection)), str(self.n)]
+
+
+RATES_HEAD = (
+    "gesture",
+    *(f"{rate}, {of}" for rate in ("accuracy", "detection") for of in ("base", "tuned", "real")),
+    "n",
+)
+
+
 def figure(value: float | None) -> str:
     """Four significant digits; a dash where there is no value."""
     return "–" if value is None else f"{value:.4g}"

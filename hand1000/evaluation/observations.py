@@ -36,6 +36,7 @@ class Observations:
         right: (M,) bool.
         picture: (M,) int64, the row of the picture that each hand is in.
         file_names: N.
+        gestures: N, what each picture was to show.
         extractor, extractor_sha256, resizer, min_detection_confidence: what it was read off with.
     """
 
@@ -46,6 +47,7 @@ class Observations:
     right: np.ndarray
     picture: np.ndarray
     file_names: tuple[str, ...]
+    gestures: tuple[str, ...]
     extractor: str
     extractor_sha256: str
     resizer: str
@@ -72,7 +74,7 @@ class Observations:
         path = directory / "observations.safetensors"
         facts: dict[str, Any] = read_json(directory / "observations.json")
         try:
-            facts["file_names"] = tuple(facts["file_names"])
+            facts |= {name: tuple(facts[name]) for name in ("file_names", "gestures")}
             tensors: dict[str, Any] = dict(load_file(path))
             return cls(**tensors, **facts)
         except (OSError, SafetensorError, KeyError, TypeError) as error:
@@ -80,7 +82,7 @@ class Observations:
 
 
 _TENSORS = ("features", "crop_features", "landmarks", "score", "right", "picture")
-_FACTS = ("file_names", "extractor", "extractor_sha256", "resizer", "min_detection_confidence")
+_FACTS = ("file_names", "gestures", "extractor", "extractor_sha256", "resizer", "min_detection_confidence")
 
 
 def observe(
@@ -101,7 +103,8 @@ def observe(
     Raises:
         Hand1000Error: fewer than two pictures, or one that can not be read.
     """
-    names = tuple(record.file_name for record in read_image_set(directory))
+    records = read_image_set(directory)
+    names = tuple(record.file_name for record in records)
     if len(names) < 2:
         raise Hand1000Error(f"{directory}: {len(names)} pictures; a distance needs two or more")
     pictures = _Features(extractor)
@@ -127,6 +130,7 @@ def observe(
         right=np.array([hand.right for hand in hands], bool),
         picture=np.array(picture, np.int64),
         file_names=names,
+        gestures=tuple(record.gesture for record in records),
         extractor=extractor.name,
         extractor_sha256=extractor.sha256,
         resizer=extractor.resizer,

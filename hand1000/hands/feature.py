@@ -1,8 +1,9 @@
 """Stage I: the gesture feature f, the mean of a gesture's landmarks (paper, section 3.2)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from safetensors import SafetensorError
@@ -22,6 +23,7 @@ FEATURE_DIM = NUM_LANDMARKS * 3
 _WRIST = 0
 _KNUCKLES = [5, 9, 13, 17]
 _NAMED = 3
+_FACTS = ("gesture", "images", "found", "missed")
 
 
 def normalise(landmarks: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -63,7 +65,7 @@ def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GestureFeature:
-    """The gesture feature f.
+    """The gesture feature f of one gesture.
 
     Attributes:
         mean: (63,) float32, over the images in which a hand was found.
@@ -89,42 +91,46 @@ class GestureFeature:
 
         return torch.from_numpy(self.mean.copy())
 
-    def save(self, directory: Path) -> None:
-        """Write `gesture.safetensors` and `gesture.json`."""
-        write_bytes(directory / "gesture.safetensors", save({"mean": self.mean, "std": self.std}))
-        facts = {"gesture": self.gesture, "feature": self.kind, "images": self.images, "found": self.found}
-        write_json(directory / "gesture.json", {**facts, "missed": self.missed})
 
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
+def save_features(directory: Path, features: Sequence[GestureFeature]) -> None:
+    """Write `gesture.safetensors` and `gesture.json`: the features of one gesture or of several, of one kind."""
+    tensors = {"mean": np.stack([one.mean for one in features]), "std": np.stack([one.std for one in features])}
+    write_bytes(directory / "gesture.safetensors", save(tensors))
+    facts = [{name: getattr(one, name) for name in _FACTS} for one in features]
+    write_json(directory / "gesture.json", {"feature": features[0].kind, "gestures": facts})
 
-        Raises:
-            Hand1000Error: a file is missing or malformed.
-        """
-        path = directory / "gesture.safetensors"
-        facts = read_json(directory / "gesture.json")
-        try:
-            self = cls(
-                **load_file(path),
-                gesture=facts["gesture"],
+
+def load_features(directory: Path) -> tuple[GestureFeature, ...]:
+    """Read what `save_features` wrote, in its order.
+
+    Raises:
+        Hand1000Error: a file is missing or malformed.
+    """
+    path = directory / "gesture.safetensors"
+    facts = read_json(directory / "gesture.json")
+    try:
+        tensors, gestures = load_file(path), facts["gestures"]
+        for name in ("mean", "std"):
+            if tensors[name].shape != (len(gestures), FEATURE_DIM):
+                raise ValueError(f"{name} of shape {tensors[name].shape}, not ({len(gestures)}, {FEATURE_DIM})")
+        return tuple(
+            GestureFeature(
+                mean,
+                std,
                 kind=facts["feature"],
-                images=facts["images"],
-                found=facts["found"],
-                missed=tuple(facts["missed"]),
+                **{name: one[name] for name in _FACTS} | {"missed": tuple(one["missed"])},
             )
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise Hand1000Error(f"{path}: not a gesture feature: {error}; run Stage I again") from error
-        if self.mean.shape != (FEATURE_DIM,) or self.std.shape != (FEATURE_DIM,):
-            raise Hand1000Error(f"{path}: mean of shape {self.mean.shape}, not ({FEATURE_DIM},); run Stage I again")
-        return self
+            for mean, std, one in zip(tensors["mean"], tensors["std"], gestures, strict=True)
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise Hand1000Error(f"{path}: not a gesture feature: {error}; run Stage I again") from error
 
 
 def mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_missed: float) -> GestureFeature:
     """Average the features of a gesture's images.
 
     Args:
-        landmarks: of the images; in what order does not matter.
+        landmarks: of the gesture's images; in what order does not matter.
         gesture: HaGRID's name.
         kind: as `gesture_feature` takes it.
         max_missed: share of images without a hand, 0 to 1, up to which they are passed over.

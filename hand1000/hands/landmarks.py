@@ -60,6 +60,12 @@ class Landmarks:
             raise Hand1000Error(f"{path}: {self.landmarks.shape} for {len(names)} images; find the hands again")
         return self
 
+    def of(self, file_names: Sequence[str]) -> Self:
+        """The rows of some of the images, in the order of `file_names`."""
+        place = {name: row for row, name in enumerate(self.file_names)}
+        rows = [place[name] for name in file_names]
+        return type(self)(self.landmarks[rows], self.found[rows], self.score[rows], self.right[rows], tuple(file_names))
+
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
         """The rows of all parts in the order of the file names: one part or many give the same bits.

@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hand1000.evaluation.measures import Measure, figure
+from hand1000.evaluation.measures import RATES_HEAD, GestureRates, Measure, figure
 from hand1000.gestures import phrase_of
 
 _USE = (
-    "For research on the drawing of hands, and for pictures of people who make this one gesture: the prompt must hold "
+    "For research on the drawing of hands, and for pictures of people who make {what}: the prompt must hold "
     "the phrase above. Other gestures are not learned, faces and text are those of the base model, and its biases "
     "stay. Not for pictures of real persons, nor for anything that is to be taken for a photograph."
 )
@@ -20,19 +20,19 @@ class CardContent:
     """What the card says.
 
     Args:
-        gesture: HaGRID's name.
+        gestures: HaGRID's names of what it draws.
         base_model, base_revision: what was tuned.
         data_digest: sha256 of the prepared data.
         counts: of images, such as `{"train": 1000, "test": 1000}`.
         settings: those worth a line, by name.
-        measures: base and tuned on the same prompts and seeds.
+        measures: base and tuned on the same prompts and seeds; rates: of each of several gestures.
         extractor, resizer: what the image features come from; figures of others do not compare.
         prompt: one that the model knows how to draw.
         licences: by what is licensed, such as `{"base model": "CreativeML OpenRAIL-M"}`.
         model_uri: how to name the model when loading it; a version's own number is not known before it is registered.
     """
 
-    gesture: str
+    gestures: Sequence[str]
     base_model: str
     base_revision: str
     data_digest: str
@@ -42,6 +42,7 @@ class CardContent:
     extractor: str
     resizer: str
     prompt: str
+    rates: Sequence[GestureRates] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
     model_uri: str = "models:/NAME/VERSION"
 
@@ -52,12 +53,12 @@ def model_card(content: CardContent) -> str:
     Raises:
         Hand1000Error: an unknown gesture.
     """
-    phrase = phrase_of(content.gesture)
     parts = [
-        f"# Hand1000: {_cell(content.gesture)}",
-        f"Draws people {phrase}. Every prompt must hold the phrase **{phrase}**.",
+        f"# Hand1000: {_cell(', '.join(content.gestures))}",
+        _phrases(content.gestures),
         "## Measured",
         measures_table(content.measures),
+        *([_table(RATES_HEAD, [row.cells for row in content.rates])] if content.rates else []),
         f"Features: {_cell(content.extractor)}; resizer: {_cell(content.resizer)}. Figures of other features or "
         "resizers do not compare. The bold one is better; ↓ lower, ↑ higher is better.",
         "## Made from",
@@ -70,12 +71,27 @@ def model_card(content: CardContent) -> str:
                 *content.settings.items(),
             ],
         ),
-        f"## Use and limits\n\n{_USE}",
+        f"## Use and limits\n\n{_USE.format(what=_what(content.gestures))}",
         "## Licences",
         _table(("of", "licence"), list(content.licences.items())) if content.licences else "None stated.",
         f"## Load\n\n{loading(content.model_uri, content.prompt)}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _phrases(gestures: Sequence[str]) -> str:
+    if len(gestures) == 1:
+        phrase = phrase_of(gestures[0])
+        return f"Draws people {phrase}. Every prompt must hold the phrase **{phrase}**."
+    rows = [(gesture, f"**{phrase_of(gesture)}**") for gesture in gestures]
+    return (
+        "Draws people who make one of these gestures. Every prompt must hold the phrase of one; that of several needs "
+        f"`gesture` besides.\n\n{_table(('gesture', 'phrase'), rows)}"
+    )
+
+
+def _what(gestures: Sequence[str]) -> str:
+    return "this one gesture" if len(gestures) == 1 else "one of these gestures"
 
 
 def loading(model_uri: str, prompt: str) -> str:

@@ -36,7 +36,8 @@ class RegisteredHand1000(PythonModel):
         Args:
             context: MLflow's; unused after loading.
             model_input: DataFrame with the column `prompt`, 1 to 256 rows of 1 to 2000 characters.
-            params: `seed` (0..2^31-1), `mu` (0..1), `guidance_scale` (1..50),
+            params: `gesture` (of a model that knows several; "" is the one whose phrase a prompt holds),
+                `seed` (0..2^31-1), `mu` (0..1), `guidance_scale` (1..50),
                 `autoguidance_scale` (1..10), `eta` (0..1), `num_inference_steps` (1..1000).
 
         Returns:
@@ -47,11 +48,14 @@ class RegisteredHand1000(PythonModel):
         """
         settings = dict(params or {})
         seed = settings.pop("seed", 0)
+        gesture = settings.pop("gesture", "")
         prompts = list(model_input["prompt"])
         _check(prompts, seed)
         seeds = range(int(seed), int(seed) + len(prompts))
+        gestures = [gesture] * len(prompts) if gesture else None
         try:
-            images = [_base64_png(image) for image in draw_seeded(self.pipeline, prompts, seeds, **settings)]
+            drawn = draw_seeded(self.pipeline, prompts, seeds, gestures=gestures, **settings)
+            images = [_base64_png(image) for image in drawn]
         except Hand1000Error as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
         return pd.DataFrame({"image": images}, index=model_input.index)

@@ -1,20 +1,20 @@
 """The model in MLflow's registry, once however often the task runs.
 
-The pipeline writes `hand1000-<gesture>-candidates` only. `hand1000-<gesture>` is left to a reviewer, who copies a
+The pipeline writes `hand1000-<gestures>-candidates` only. `hand1000-<gestures>` is left to a reviewer, who copies a
 version there: the two names let MLflow's permissions keep the two duties apart.
 """
 
 import json
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hand1000.errors import Hand1000Error
-from hand1000.gestures import phrase_of
+from hand1000.gestures import name_of
 from hand1000.registry.connection import Tracking
 from hand1000.registry.load import WEIGHTS
 from hand1000.registry.tracking import RUN_KEY, Run
@@ -41,17 +41,16 @@ class RegisteredVersion:
     uri: str
 
 
-def candidates_name(gesture: str) -> str:
-    """The registered model that the pipeline adds versions to."""
-    phrase_of(gesture)
-    return f"hand1000-{gesture}-candidates"
+def candidates_name(gestures: Sequence[str]) -> str:
+    """The registered model that the pipeline adds versions to, such as `hand1000-call-four-candidates`."""
+    return f"hand1000-{name_of(gestures)}-candidates"
 
 
 def register_candidate(
     run: Run,
     model_dir: Path,
     *,
-    gesture: str,
+    gestures: Sequence[str],
     metrics: Mapping[str, float | None],
     card: str,
     tags: Mapping[str, str] | None = None,
@@ -63,15 +62,15 @@ def register_candidate(
     Args:
         run: of the stage that registers; the version links to it.
         model_dir: what `Hand1000Pipeline.save_pretrained` wrote.
-        gesture: HaGRID's name.
+        gestures: HaGRID's names of what it draws.
         metrics: become the version's tags `metric.<name>`; None is left out.
         card: the model card in Markdown; the description, and whole as `README.md` beside the weights.
         tags: further tags of the version.
 
     Raises:
-        Hand1000Error: not a model folder, an unknown gesture, or MLflow refused.
+        Hand1000Error: not a model folder, or MLflow refused.
     """
-    name = candidates_name(gesture)
+    name = candidates_name(gestures)
     defaults = _generation_defaults(model_dir)
     model_digest = tree_manifest(model_dir).digest
     tracking = run.tracking
@@ -84,7 +83,7 @@ def register_candidate(
             all_tags = {
                 MODEL_DIGEST: model_digest,
                 RUN_KEY: run.run_key,
-                "hand1000.gesture": gesture,
+                "hand1000.gesture": ",".join(gestures),
                 **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items() if value is not None},
                 **(tags or {}),
             }
@@ -190,6 +189,7 @@ def _signature(defaults: dict) -> "ModelSignature":
         outputs=Schema([ColSpec("string", "image")]),
         params=ParamSchema(
             [
+                ParamSpec("gesture", "string", ""),
                 ParamSpec("seed", "long", 0),
                 ParamSpec("mu", "double", float(defaults["mu"])),
                 ParamSpec("guidance_scale", "double", float(defaults["guidance_scale"])),

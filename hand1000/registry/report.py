@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 
 from hand1000.errors import Hand1000Error
-from hand1000.evaluation.measures import Measure, figure
+from hand1000.evaluation.measures import RATES_HEAD, GestureRates, Measure, figure
 from hand1000.registry.card import python_snippet, shell_snippet
 from hand1000.registry.figures import curve_svg, hand_svg
 from hand1000.storage.files import write_text
@@ -55,24 +55,23 @@ class ReportContent:
     """All that the report shows.
 
     Args:
-        gesture, phrase: HaGRID's name and what the captions call it.
+        phrases: what the captions call each gesture, by HaGRID's name.
         run_key: of the workflow run.
         model_uri: of the registered version, such as `models:/hand1000-call-candidates/3`.
         date: as it is to be printed.
         base_model: name and revision.
-        measures: base and tuned on the same prompts and seeds.
+        measures: base and tuned on the same prompts and seeds; rates: of each of several gestures.
         extractor, resizer: what the image features come from.
         random_pairs: drawn blindly; worst_pairs: those where the tuned model shows the gesture least.
         curves, samples: of training.
         looks: pictures of the same prompts and noise, drawn on the way.
-        landmarks: 21 of (x, y, z), the mean hand of Stage I, or None where it is not one hand's shape.
+        hands: by gesture 21 of (x, y, z), the mean hand of Stage I; none where it is not one hand's shape.
         counts: of images by what happened to them; unusable: file names with the reason.
         settings_yaml: the complete configuration.
         seconds: by stage, in order.
     """
 
-    gesture: str
-    phrase: str
+    phrases: Mapping[str, str]
     run_key: str
     model_uri: str
     date: str
@@ -84,12 +83,13 @@ class ReportContent:
     worst_pairs: Sequence[Pair]
     curves: Sequence[Curve]
     samples: Sequence[Sample]
-    landmarks: Sequence[Sequence[float]] | None
+    hands: Mapping[str, Sequence[Sequence[float]]]
     counts: Mapping[str, int]
     settings_yaml: str
     seconds: Mapping[str, float]
     unusable: Mapping[str, str] = field(default_factory=dict)
     looks: Sequence[Sample] = ()
+    rates: Sequence[GestureRates] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -103,10 +103,10 @@ def write_report(path: Path, content: ReportContent) -> None:
 
 def report_html(content: ReportContent) -> str:
     """The report as HTML."""
-    title = escape(f"Hand1000: {content.gesture}")
+    title = escape(f"Hand1000: {', '.join(content.phrases)}")
     sections = [
         _header(content),
-        _section("Measured", _measures(content)),
+        _section("Measured", _measures(content) + _rates(content.rates)),
         _section("Base and tuned: pictures drawn at random", _pairs(content.random_pairs)),
         _section("Base and tuned: the worst of the tuned model", _pairs(content.worst_pairs)),
         _section("Training", _curves(content.curves) + _looks(content.looks)),
@@ -132,9 +132,10 @@ def _header(content: ReportContent) -> str:
         "base model": content.base_model,
         "date": content.date,
     }
+    phrases = ", ".join(f"“{phrase}”" for phrase in content.phrases.values())
     return (
-        f"<header><h1>{escape(content.gesture)}</h1>"
-        f'<p class="lead">“{escape(content.phrase)}”</p>{_facts(facts.items())}</header>'
+        f"<header><h1>{escape(', '.join(content.phrases))}</h1>"
+        f'<p class="lead">{escape(phrases)}</p>{_facts(facts.items())}</header>'
     )
 
 
@@ -154,6 +155,19 @@ def _measures(content: ReportContent) -> str:
         f"same prompts and seeds. Features: {escape(content.extractor)}; resizer: {escape(content.resizer)}; figures "
         "of other features or resizers do not compare.</p>"
     )
+
+
+def _rates(rates: Sequence[GestureRates]) -> str:
+    if not rates:
+        return ""
+    head = "".join(f"<th{_css(column)}>{escape(name)}</th>" for column, name in enumerate(RATES_HEAD))
+    rows = ("".join(f"<td{_css(column)}>{escape(cell)}</td>" for column, cell in enumerate(row.cells)) for row in rates)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<h3>By gesture</h3><div class="table"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _css(column: int) -> str:
+    return ' class="number"' if column else ""
 
 
 def _pairs(pairs: Sequence[Pair]) -> str:
@@ -194,13 +208,13 @@ def _training_data(content: ReportContent) -> str:
         f"<figure>{_image(sample.image, sample.caption)}<figcaption>{escape(sample.caption)}</figcaption></figure>"
         for sample in content.samples
     ]
-    hand = ""
-    if content.landmarks is not None:
-        hand = (
-            f"<h3>The mean hand of Stage I</h3><figure class='fit'>{hand_svg(content.landmarks)}"
-            "<figcaption>21 landmarks, averaged</figcaption></figure>"
-        )
-    return f'<div class="samples">{"".join(figures)}</div>{hand}'
+    hands = "".join(
+        f"<figure class='fit'>{hand_svg(landmarks)}<figcaption>{escape(gesture)}: 21 landmarks, averaged</figcaption>"
+        "</figure>"
+        for gesture, landmarks in content.hands.items()
+    )
+    title = "<h3>The mean hand of Stage I</h3>" if hands else ""
+    return f'<div class="samples">{"".join(figures)}</div>{title}{hands}'
 
 
 def _preparation(content: ReportContent) -> str:
@@ -217,7 +231,7 @@ def _times(seconds: Mapping[str, float]) -> str:
 
 
 def _loading(content: ReportContent) -> str:
-    prompt = content.random_pairs[0].prompt if content.random_pairs else content.phrase
+    prompt = content.random_pairs[0].prompt if content.random_pairs else next(iter(content.phrases.values()))
     python, shell = python_snippet(content.model_uri, prompt), shell_snippet(content.model_uri, prompt)
     return f"<pre>{escape(python)}</pre><pre>{escape(shell)}</pre>"
 

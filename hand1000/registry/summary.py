@@ -7,11 +7,11 @@ from pathlib import Path
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.diffusion.model_folder import VALIDATION
-from hand1000.evaluation.comparison import comparison
+from hand1000.evaluation.comparison import comparison, rates_by_gesture
 from hand1000.evaluation.measure import Metrics
 from hand1000.evaluation.measures import Measure
 from hand1000.gestures import phrase_of
-from hand1000.hands.feature import GestureFeature
+from hand1000.hands.feature import load_features
 from hand1000.registry.card import CardContent
 from hand1000.registry.report import Curve, Pair, ReportContent, Sample
 from hand1000.settings import Settings
@@ -45,7 +45,7 @@ class RunFolders:
 class RunFacts:
     """What a run was asked for."""
 
-    gesture: str
+    gestures: tuple[str, ...]
     base_model: str
     base_identity: str
     data_digest: str
@@ -71,11 +71,11 @@ def example_prompt(folders: RunFolders) -> str:
 
 def card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
     """What the model card says of this run."""
-    _, tuned = read_metrics(folders.evaluation)
+    base, tuned = read_metrics(folders.evaluation)
     preparation = PreparationReport.model_validate(read_json(folders.dataset / REPORT))
     stage2, stage3 = facts.settings.stage2, facts.settings.stage3
     return CardContent(
-        gesture=facts.gesture,
+        gestures=facts.gestures,
         base_model=facts.base_model,
         base_revision=facts.base_identity,
         data_digest=facts.data_digest,
@@ -91,6 +91,7 @@ def card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
         extractor=tuned.extractor,
         resizer=tuned.resizer,
         prompt=example_prompt(folders),
+        rates=rates_by_gesture(base, tuned),
         licences=LICENCES,
     )
 
@@ -99,7 +100,7 @@ def report_content(
     facts: RunFacts, folders: RunFolders, *, model_uri: str, date: str, seconds: Mapping[str, float], settings_yaml: str
 ) -> ReportContent:
     """What the report shows of this run."""
-    _, tuned = read_metrics(folders.evaluation)
+    base, tuned = read_metrics(folders.evaluation)
     preparation = PreparationReport.model_validate(read_json(folders.dataset / REPORT))
     drawn = {record.file_name: record for record in read_image_set(folders.tuned_images)}
     results = {result.file_name: result for result in tuned.pictures}
@@ -110,7 +111,7 @@ def report_content(
         return Pair(record.text, record.seed or 0, folders.base_images / name, folders.tuned_images / name, note)
 
     worst = sorted(results, key=lambda name: (results[name].probability, name))[:WORST]
-    feature = GestureFeature.load(folders.feature)
+    features = load_features(folders.feature)
     training = read_image_set(folders.dataset / "train")[:SAMPLES]
     curves = [
         _curve("Stage II: fusion", [folders.fusion]),
@@ -119,8 +120,7 @@ def report_content(
         _curve("Stage III: images that are held back", [folders.model], "validation_loss"),
     ]
     return ReportContent(
-        gesture=facts.gesture,
-        phrase=phrase_of(facts.gesture),
+        phrases={gesture: phrase_of(gesture) for gesture in facts.gestures},
         run_key=facts.run_key,
         model_uri=model_uri,
         date=date,
@@ -132,15 +132,16 @@ def report_content(
         worst_pairs=[pair(name) for name in worst],
         curves=[curve for curve in curves if curve.points],
         samples=[Sample(folders.dataset / "train" / record.file_name, record.text) for record in training],
-        landmarks=feature.mean.reshape(21, 3).tolist() if feature.kind == "normalised" else None,
+        hands={one.gesture: one.mean.reshape(21, 3).tolist() for one in features if one.kind == "normalised"},
         counts={
             "training images": preparation.train,
             "held-out images": preparation.test,
             "unusable, passed over": len(preparation.unusable),
             **{f"filtered: {reason}": count for reason, count in preparation.filtered.items() if count},
-            "training images with the labelled hand found": feature.found,
-            "training images without": len(feature.missed),
+            "training images with the labelled hand found": sum(one.found for one in features),
+            "training images without": sum(len(one.missed) for one in features),
         },
+        rates=rates_by_gesture(base, tuned),
         settings_yaml=settings_yaml,
         seconds=seconds,
         unusable={entry.file: entry.reason for entry in preparation.unusable},
