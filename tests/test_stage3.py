@@ -166,7 +166,7 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
 
 def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_priors(tmp_path) -> None:
     settings = settings_with({"prior": {"images": 5, "batch_size": 2, "weight": 0.5}}, {}).stage3
-    base, empty = fresh_base(), examples().embeddings[0]
+    base, empty = fresh_base(), examples().embeddings[:1]
     items = items_of_step(0, examples(), examples(), empty, settings, base.scheduler, seed=0)
     parts = (items.latents, items.conditions, items.noise, items.timesteps)
     errors = denoising_errors(base.unet, base.scheduler, *parts)
