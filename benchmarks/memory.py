@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 CHECKPOINTED = {"gradient_checkpointing": True}
 MODES: dict[str, dict] = {
@@ -48,12 +49,13 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     unet = random_unet(frozen_dtype(settings.compute) if frozen else torch.float32)
     base = BaseModel(None, None, None, unet.to(device), build_scheduler(), "random")
     latents, text = torch.randn(1, 4, resolution // 8, resolution // 8), torch.randn(1, 77, 768)
-    options = {"seed": 0, "checkpoint": Nowhere(), "report": lambda *_: None}
+    options: dict[str, Any] = {"seed": 0, "checkpoint": Nowhere(), "report": lambda *_: None}
     started = time.monotonic()
     if mode.startswith("Stage II,"):
         refine_embeddings(base, latents, text, ["image"], settings.stage2, settings.compute, **options)
     else:
-        train_unet(base, Examples(latents, text), text[0], settings.stage3, settings.compute, **options)
+        examples = Examples(latents, text, torch.zeros(1, dtype=torch.long))
+        train_unet(base, examples, text, settings.stage3, settings.compute, **options)
     seconds = time.monotonic() - started
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(), "seconds": seconds}
