@@ -14,9 +14,7 @@ from tasks.evaluation import evaluate
 from tasks.generation import draw_base, draw_tuned
 from tasks.registration import Registered, register
 from tasks.run import number_shards, open_run
-from tasks.stage1 import average_hands, find_hands
-from tasks.stage2 import encode_data, refine_embeddings, train_fusion
-from tasks.stage3 import draw_prior, train_unet
+from workflows.train_model import train_model
 
 
 @workflow
@@ -49,49 +47,13 @@ def train_gesture(
     )
     captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
 
-    # Stage I: the feature of each gesture.
-    landmarks = map_task(
-        partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run, root=root)
-    )(shard=shard)
-    feature = average_hands(
-        landmarks=landmarks, dataset=dataset, gesture=gesture, settings=settings.stage1, run=run, root=root
-    )
-
-    # Stage II: the fusion, then each image's embedding.
-    prepared = encode_data(dataset=dataset, captions=captions, base_model=base_model, run=run, root=root)
-    fusion = train_fusion(
-        prepared=prepared,
-        feature=feature,
+    tuned = train_model(
+        dataset=dataset,
+        captions=captions,
+        gesture=gesture,
         base_model=base_model,
-        settings=settings.stage2,
-        compute=settings.compute,
-        seed=settings.seed,
-        run=run,
-        root=root,
-    )
-    embeddings = map_task(
-        partial(
-            refine_embeddings,
-            prepared=prepared,
-            fusion=fusion,
-            base_model=base_model,
-            shards=shards,
-            settings=settings.stage2,
-            compute=settings.compute,
-            seed=settings.seed,
-            run=run,
-            root=root,
-        )
-    )(shard=shard)
-
-    # Stage III: the UNet.
-    prior = draw_prior(prepared=prepared, base_model=base_model, settings=settings, run=run, root=root)
-    model = train_unet(
-        prepared=prepared,
-        fusion=fusion,
-        embeddings=embeddings,
-        prior=prior,
-        base_model=base_model,
+        shard=shard,
+        shards=shards,
         settings=settings,
         run=run,
         root=root,
@@ -114,7 +76,7 @@ def train_gesture(
     tuned_images = map_task(
         partial(
             draw_tuned,
-            model=model,
+            model=tuned.model,
             dataset=dataset,
             captions=captions,
             shards=shards,
@@ -135,10 +97,10 @@ def train_gesture(
     )
     return register(
         dataset=dataset,
-        feature=feature,
-        fusion=fusion,
-        embeddings=embeddings,
-        model=model,
+        feature=tuned.feature,
+        fusion=tuned.fusion,
+        embeddings=tuned.embeddings,
+        model=tuned.model,
         base_images=base_images,
         tuned_images=tuned_images,
         evaluation=evaluation,
