@@ -17,7 +17,7 @@ from PIL import Image
 from hand1000.comparison_settings import ImagicSettings
 from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.compute import fit_unet
-from hand1000.diffusion.generate import Order, System
+from hand1000.diffusion.generate import Order, System, draw_seeded
 from hand1000.diffusion.latents import encode_latents
 from hand1000.diffusion.one_image import refine_batch, tune_on_image
 from hand1000.diffusion.pipeline import Hand1000Pipeline
@@ -57,14 +57,16 @@ def edited_by_imagic(
                 seed=seed,
             )
             eta = settings.target_weight
-            return pipeline(
-                order.prompt,
+            drawn = draw_seeded(
+                pipeline,
+                [order.prompt],
+                [order.seed],
                 prompt_embeds=eta * target + (1 - eta) * optimised.to(target),
                 guidance_scale=settings.guidance_scale,
                 eta=settings.eta,
                 num_inference_steps=settings.num_inference_steps,
-                generator=torch.Generator("cpu").manual_seed(order.seed),
-            ).images[0]
+            )
+            return next(drawn)
         finally:
             unet.requires_grad_(False)
             unet.load_state_dict(start)
