@@ -55,8 +55,9 @@ class DataSettings(BoundedSettings):
 class Stage1Settings(BoundedSettings):
     """Stage I: the mean gesture feature (paper, section 3.2)."""
 
-    feature: Literal["normalised", "raw"] = Field(
-        description="normalised: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z."
+    feature: Literal["normalised", "raw", "zero"] = Field(
+        description="normalised: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z; "
+        "zero: nothing of the hands, to see what they are worth."
     )
     min_detection_confidence: Fraction
     max_missed: Fraction = Field(description="Share of images without a hand above which the run stops.")

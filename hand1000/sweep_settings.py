@@ -1,9 +1,9 @@
 """What a sweep may be told: which settings it changes to what. Complete and bounded, as `settings` is."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from hand1000.errors import Hand1000Error
 from hand1000.settings import BoundedSettings, Settings, validation_message
@@ -28,12 +28,31 @@ class Sweep(BoundedSettings):
     axis: str = Field(max_length=80, description="What the labels, numbers then, count; '' if they are names.")
     points: list[Point] = Field(min_length=1, max_length=50)
 
+    @model_validator(mode="after")
+    def _counts_in_numbers(self) -> Self:
+        for point in self.points if self.axis else ():
+            try:
+                float(point.label)
+            except ValueError:
+                raise ValueError(f"axis: label {point.label!r} is no number; choose '' for names") from None
+        return self
+
 
 class SweepSettings(BoundedSettings):
     """The sweeps of one report, by their names, and the settings that all their runs have in common."""
 
     common: Settings
     sweeps: dict[Name, Sweep] = Field(min_length=1, max_length=50)
+
+    @model_validator(mode="after")
+    def _every_point_is_possible(self) -> Self:
+        for name, sweep in self.sweeps.items():
+            for point in sweep.points:
+                try:
+                    changed(self.common, point.changes)
+                except Hand1000Error as error:
+                    raise ValueError(f"sweeps.{name}: {error}") from error
+        return self
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
