@@ -5,13 +5,15 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
+from hand1000.data.imageset import ImageRecord
 from hand1000.diffusion.pipeline import Hand1000Pipeline
 from hand1000.diffusion.progress import Checkpoint
+from hand1000.errors import Hand1000Error
 
 SAVES = 10
 """How often at most an unfinished generation is saved: more would copy its pictures over and over."""
@@ -78,6 +80,13 @@ class Order:
     seed: int
     gesture: str
 
+    @classmethod
+    def of(cls, record: ImageRecord) -> Self:
+        """What a drawn picture was the answer to."""
+        if record.seed is None:
+            raise Hand1000Error(f"{record.file_name}: its record names no seed; give generated pictures")
+        return cls(record.file_name, record.text, record.seed, record.gesture)
+
 
 System = Callable[[Sequence[Order]], Iterable[Image.Image]]
 """Whatever draws: a picture an order, in their order. What it draws depends on prompt, seed and gesture alone."""
@@ -90,6 +99,17 @@ def drawn_by(pipeline: Hand1000Pipeline) -> System:
     def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
         prompts, seeds, gestures = zip(*((one.prompt, one.seed, one.gesture) for one in orders), strict=True)
         return draw_seeded(pipeline, prompts, seeds, gestures=gestures, batch_size=len(orders))
+
+    return system
+
+
+def drawn_before(folder: Path) -> System:
+    """The pictures of an image set, as the system that drew them would draw them again."""
+
+    def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
+        for order in orders:
+            with Image.open(folder / order.file_name) as picture:
+                yield picture.convert("RGB")
 
     return system
 
