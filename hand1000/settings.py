@@ -21,11 +21,13 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 PRESETS = Path(__file__).parent / "presets"
 
 
-class _Settings(BaseModel):
+class BoundedSettings(BaseModel):
+    """A section: unknown fields are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FilterSettings(_Settings):
+class FilterSettings(BoundedSettings):
     """Which labelled pictures are fit to train on and to measure against; a picture without a label passes."""
 
     min_hand: Fraction = Field(description="Least longer side of the labelled box, of the picture's side; 0 takes all.")
@@ -37,7 +39,7 @@ class FilterSettings(_Settings):
     )
 
 
-class DataSettings(_Settings):
+class DataSettings(BoundedSettings):
     """Which images are trained on and measured against."""
 
     test_images: int = Field(
@@ -50,17 +52,18 @@ class DataSettings(_Settings):
     filters: FilterSettings
 
 
-class Stage1Settings(_Settings):
+class Stage1Settings(BoundedSettings):
     """Stage I: the mean gesture feature (paper, section 3.2)."""
 
-    feature: Literal["normalised", "raw"] = Field(
-        description="normalised: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z."
+    feature: Literal["normalised", "raw", "zero"] = Field(
+        description="normalised: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z; "
+        "zero: nothing of the hands, to see what they are worth."
     )
     min_detection_confidence: Fraction
     max_missed: Fraction = Field(description="Share of images without a hand above which the run stops.")
 
 
-class Stage2Settings(_Settings):
+class Stage2Settings(BoundedSettings):
     """Stage II: the fusion and the optimised embeddings (paper, section 3.3)."""
 
     lambda_: Fraction = Field(description="Weight of the text embedding in h = lambda*e + (1-lambda)*g.")
@@ -97,7 +100,7 @@ class Stage2Settings(_Settings):
             )
 
 
-class ComputeSettings(_Settings):
+class ComputeSettings(BoundedSettings):
     """How the UNet is computed while it is trained, or trained through; only `precision` is more than rounding."""
 
     precision: Literal["fp32", "bf16", "fp16"] = Field(
@@ -109,7 +112,7 @@ class ComputeSettings(_Settings):
     compile: bool = Field(description="torch.compile: minutes at the start for faster steps after it.")
 
 
-class LoraSettings(_Settings):
+class LoraSettings(BoundedSettings):
     """The adapters of `stage3.tune: lora` (Hu et al., 2021)."""
 
     rank: int = Field(ge=1, le=1024)
@@ -119,7 +122,7 @@ class LoraSettings(_Settings):
     )
 
 
-class PriorSettings(_Settings):
+class PriorSettings(BoundedSettings):
     """Prior preservation: the base model's own pictures, trained on beside the gesture's (Ruiz et al., 2022)."""
 
     images: int = Field(ge=0, le=100_000, description="Pictures of captions without the gesture's phrase; 0 is none.")
@@ -127,7 +130,7 @@ class PriorSettings(_Settings):
     weight: float = Field(ge=0, le=100, description="Of their loss against the gesture's.")
 
 
-class ValidationSettings(_Settings):
+class ValidationSettings(BoundedSettings):
     """What is looked at while Stage III trains."""
 
     images: int = Field(
@@ -146,7 +149,7 @@ class ValidationSettings(_Settings):
         return self
 
 
-class Stage3Settings(_Settings):
+class Stage3Settings(BoundedSettings):
     """Stage III: fine-tuning of the UNet on the frozen embeddings (paper, section 3.4)."""
 
     tune: Literal["full", "lora"] = Field(description="All weights, as in the paper, or low-rank adapters beside them.")
@@ -186,7 +189,7 @@ class Stage3Settings(_Settings):
         return found
 
 
-class GenerationSettings(_Settings):
+class GenerationSettings(BoundedSettings):
     """How pictures are drawn, for the measurement and as the model's defaults."""
 
     mu: Fraction = Field(description="Weight of the text embedding at inference; need not equal lambda.")
@@ -205,7 +208,7 @@ class GenerationSettings(_Settings):
         return self.model_dump(exclude={"batch_size", "num_images"})
 
 
-class EvaluationSettings(_Settings):
+class EvaluationSettings(BoundedSettings):
     """How the pictures are measured."""
 
     feature_extractor: str = Field(
@@ -216,7 +219,7 @@ class EvaluationSettings(_Settings):
     min_detection_confidence: Fraction
 
 
-class Settings(_Settings):
+class Settings(BoundedSettings):
     """Everything that decides a run's result besides its data and its base model."""
 
     seed: int = Field(ge=0, le=2**31 - 1)
@@ -256,7 +259,7 @@ _AUTHORS_LOOP = {
 }
 
 
-class CaptionerSettings(_Settings):
+class CaptionerSettings(BoundedSettings):
     """Who captions the images of a data set."""
 
     kind: Literal["dataset", "blip2", "paligemma", "vit-gpt2"] = Field(
@@ -274,7 +277,7 @@ class CaptionerSettings(_Settings):
         return self
 
 
-class CompletionSettings(_Settings):
+class CompletionSettings(BoundedSettings):
     """Who puts the gesture's phrase into the captions (LLaMA 3 in the paper)."""
 
     writer: Literal["rule", "endpoint", "local"] = Field(
@@ -294,7 +297,7 @@ class CompletionSettings(_Settings):
         return self
 
 
-class DatasetSettings(_Settings):
+class DatasetSettings(BoundedSettings):
     """What decides a built data set besides its source and gesture."""
 
     seed: int = Field(ge=0, le=2**31 - 1)

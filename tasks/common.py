@@ -133,6 +133,7 @@ def produce(
     Raises:
         Hand1000Error: what `build` or the storage raises; nothing incomplete is ever published.
     """
+    from hand1000.devices import peak_memory, reset_peak_memory
     from hand1000.storage.digests import digest_json
     from hand1000.storage.store import open_store
 
@@ -150,10 +151,13 @@ def produce(
         with store.workspace() as workspace:
             work = Work(store, workspace / "out", checkpoint, _reporter(title, stage))
             work.out.mkdir()
+            reset_peak_memory()
             build(work)
+            peak = peak_memory()
             record = {
                 "address": store.publish(task_name, work.out),
                 "seconds": round(time.monotonic() - started, 3),
+                "peak_bytes": peak,
             }
         store.remember(task_name, key, record)
         checkpoint.clear()

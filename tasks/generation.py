@@ -28,7 +28,7 @@ def _draw(
     def build(work: Work) -> None:
         from hand1000.devices import best_device
         from hand1000.diffusion.base_model import load_base_model
-        from hand1000.diffusion.generate import Order, draw
+        from hand1000.diffusion.generate import Order, draw, drawn_by
         from hand1000.diffusion.pipeline import build_pipeline, load_pipeline
 
         files = [work.read(part) / "test.jsonl" for part in captions]
@@ -51,7 +51,7 @@ def _draw(
             for index, record in zip(part, records, strict=True)
         ]
         draw(
-            pipeline,
+            drawn_by(pipeline),
             orders,
             work.out,
             batch_size=settings.batch_size,

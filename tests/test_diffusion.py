@@ -12,7 +12,7 @@ from PIL import Image
 from hand1000.data.imageset import ImageRecord
 from hand1000.diffusion.base_model import base_resolution, load_base_model
 from hand1000.diffusion.fusion import GestureFusion, double_fusion
-from hand1000.diffusion.generate import Order, draw
+from hand1000.diffusion.generate import Order, draw, drawn_by
 from hand1000.diffusion.losses import denoising_errors
 from hand1000.diffusion.pipeline import Hand1000Pipeline, build_pipeline
 from hand1000.diffusion.prepared import Prepared, prepare
@@ -353,13 +353,13 @@ def test_a_setting_out_of_range_is_named(data, setting: str, value: float) -> No
 
 
 def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
-    pipeline = pipeline_of(data[2])
+    system = drawn_by(pipeline_of(data[2]))
     orders = [Order(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(6)]
 
     def run(out: Path, checkpoint: DyingCheckpoint) -> list[int]:
         out.mkdir()
         done: list[int] = []
-        draw(pipeline, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count))
+        draw(system, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count))
         return done
 
     assert run(tmp_path / "whole", DyingCheckpoint(tmp_path / "a")) == [2, 4, 6]

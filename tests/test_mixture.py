@@ -20,7 +20,7 @@ from hand1000.diffusion.fusion import (
     indices_of,
     load_fusion,
 )
-from hand1000.diffusion.generate import Order, draw
+from hand1000.diffusion.generate import Order, draw, drawn_by
 from hand1000.diffusion.pipeline import Hand1000Pipeline, build_pipeline
 from hand1000.diffusion.prepared import Prepared
 from hand1000.diffusion.prior import Prior
@@ -271,9 +271,9 @@ def test_a_gesture_that_cannot_be_told_is_refused() -> None:
 
 
 def test_orders_are_drawn_with_their_gestures(tmp_path: Path) -> None:
-    pipeline = pipeline_of(features("four", "ok"))
+    system = drawn_by(pipeline_of(features("four", "ok")))
     orders = [Order(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
-    draw(pipeline, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=quiet)
+    draw(system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=quiet)
     pictures = [np.asarray(Image.open(tmp_path / order.file_name)).astype(int) for order in orders]
     apart = [[np.abs(one - other).max() > 1 for other in pictures] for one in pictures]
     assert apart == [[one != other for other in SHOWN] for one in SHOWN]

@@ -121,20 +121,20 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
 
     refined: list[torch.Tensor] = []
     told: list[float] = []
-    refine, tune = interleaved.refine_batch, interleaved._tune
+    refine, tune = interleaved.refine_batch, interleaved.tune_on_image
 
-    def refine_and_tell(*arguments):
-        embeddings, each = refine(*arguments)
+    def refine_and_tell(*arguments, **settings):
+        embeddings, each = refine(*arguments, **settings)
         refined.append(embeddings)
         told.extend(each)
         return embeddings, each
 
-    def tune_and_tell(*arguments):
-        told.extend(each := tune(*arguments))
+    def tune_and_tell(*arguments, **settings):
+        told.extend(each := tune(*arguments, **settings))
         return each
 
     monkeypatch.setattr(interleaved, "refine_batch", refine_and_tell)
-    monkeypatch.setattr(interleaved, "_tune", tune_and_tell)
+    monkeypatch.setattr(interleaved, "tune_on_image", tune_and_tell)
     loop = (latents, start, PAPER.stage2, PAPER.stage3, PAPER.compute)
     tuned, history = interleaved.train_interleaved(base, *loop, **quiet)
 

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from flytekit.core.array_node_map_task import ArrayNodeMapTask
+from flytekit.core.workflow import WorkflowBase
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.errors import Hand1000Error
@@ -63,16 +65,21 @@ def test_a_failed_build_publishes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "artifacts").exists() and not (tmp_path / "results").exists()
 
 
+def tasks_of(workflow: WorkflowBase) -> list:
+    """Those of a workflow and of the workflows in it."""
+    found = []
+    for entity in (node.flyte_entity for node in workflow.nodes):
+        if isinstance(entity, WorkflowBase):
+            found += tasks_of(entity)
+        else:
+            found.append(entity.python_function_task if isinstance(entity, ArrayNodeMapTask) else entity)
+    return found
+
+
 def test_every_task_names_image_resources_and_cache() -> None:
-    from flytekit.core.array_node_map_task import ArrayNodeMapTask
+    from workflows.train_gesture import train_gesture
 
-    import workflows.pretrain_base  # noqa: F401  # registers its tasks
-    import workflows.train_gesture as story
-
-    tasks = [
-        node.flyte_entity.python_function_task if isinstance(node.flyte_entity, ArrayNodeMapTask) else node.flyte_entity
-        for node in story.train_gesture.nodes
-    ]
+    tasks = tasks_of(train_gesture)
     assert len(tasks) == 15
     for task in tasks:
         name = task.name.rpartition(".")[2]

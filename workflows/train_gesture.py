@@ -3,20 +3,12 @@
 pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml
 """
 
-from functools import partial
-
-from flytekit import map_task, workflow
+from flytekit import workflow
 
 from hand1000.settings import Settings
-from tasks.captioning import caption_images
-from tasks.data import prepare_data
-from tasks.evaluation import evaluate
-from tasks.generation import draw_base, draw_tuned
 from tasks.registration import Registered, register
-from tasks.run import number_shards, open_run
-from tasks.stage1 import average_hands, find_hands
-from tasks.stage2 import encode_data, refine_embeddings, train_fusion
-from tasks.stage3 import draw_prior, train_unet
+from tasks.run import open_run
+from workflows.measured_model import measured_model
 
 
 @workflow
@@ -36,112 +28,25 @@ def train_gesture(
         settings: everything else, see `hand1000 config show default`.
     """
     run = open_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
-    shard = number_shards(shards=shards)
-    dataset = prepare_data(
+    measured = measured_model(
         gesture=gesture,
         images=images,
         data=data,
         base_model=base_model,
-        settings=settings.data,
-        seed=settings.seed,
-        run=run,
         root=root,
-    )
-    captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
-
-    # Stage I: the feature of each gesture.
-    landmarks = map_task(
-        partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run, root=root)
-    )(shard=shard)
-    feature = average_hands(
-        landmarks=landmarks, dataset=dataset, gesture=gesture, settings=settings.stage1, run=run, root=root
-    )
-
-    # Stage II: the fusion, then each image's embedding.
-    prepared = encode_data(dataset=dataset, captions=captions, base_model=base_model, run=run, root=root)
-    fusion = train_fusion(
-        prepared=prepared,
-        feature=feature,
-        base_model=base_model,
-        settings=settings.stage2,
-        compute=settings.compute,
-        seed=settings.seed,
-        run=run,
-        root=root,
-    )
-    embeddings = map_task(
-        partial(
-            refine_embeddings,
-            prepared=prepared,
-            fusion=fusion,
-            base_model=base_model,
-            shards=shards,
-            settings=settings.stage2,
-            compute=settings.compute,
-            seed=settings.seed,
-            run=run,
-            root=root,
-        )
-    )(shard=shard)
-
-    # Stage III: the UNet.
-    prior = draw_prior(prepared=prepared, base_model=base_model, settings=settings, run=run, root=root)
-    model = train_unet(
-        prepared=prepared,
-        fusion=fusion,
-        embeddings=embeddings,
-        prior=prior,
-        base_model=base_model,
+        shards=shards,
         settings=settings,
         run=run,
-        root=root,
-    )
-
-    # The same prompts and seeds for both, measured against the held-out images.
-    base_images = map_task(
-        partial(
-            draw_base,
-            base_model=base_model,
-            dataset=dataset,
-            captions=captions,
-            shards=shards,
-            settings=settings.generation,
-            seed=settings.seed,
-            run=run,
-            root=root,
-        )
-    )(shard=shard)
-    tuned_images = map_task(
-        partial(
-            draw_tuned,
-            model=model,
-            dataset=dataset,
-            captions=captions,
-            shards=shards,
-            settings=settings.generation,
-            seed=settings.seed,
-            run=run,
-            root=root,
-        )
-    )(shard=shard)
-    evaluation = evaluate(
-        dataset=dataset,
-        base_images=base_images,
-        tuned_images=tuned_images,
-        settings=settings.evaluation,
-        seed=settings.seed,
-        run=run,
-        root=root,
     )
     return register(
-        dataset=dataset,
-        feature=feature,
-        fusion=fusion,
-        embeddings=embeddings,
-        model=model,
-        base_images=base_images,
-        tuned_images=tuned_images,
-        evaluation=evaluation,
+        dataset=measured.dataset,
+        feature=measured.feature,
+        fusion=measured.fusion,
+        embeddings=measured.embeddings,
+        model=measured.model,
+        base_images=measured.base_images,
+        tuned_images=measured.tuned_images,
+        evaluation=measured.evaluation,
         gesture=gesture,
         base_model=base_model,
         settings=settings,

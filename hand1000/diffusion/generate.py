@@ -2,16 +2,18 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
+from hand1000.data.imageset import ImageRecord
 from hand1000.diffusion.pipeline import Hand1000Pipeline
 from hand1000.diffusion.progress import Checkpoint
+from hand1000.errors import Hand1000Error
 
 SAVES = 10
 """How often at most an unfinished generation is saved: more would copy its pictures over and over."""
@@ -78,9 +80,42 @@ class Order:
     seed: int
     gesture: str
 
+    @classmethod
+    def of(cls, record: ImageRecord) -> Self:
+        """What a drawn picture was the answer to."""
+        if record.seed is None:
+            raise Hand1000Error(f"{record.file_name}: its record names no seed; give generated pictures")
+        return cls(record.file_name, record.text, record.seed, record.gesture)
+
+
+System = Callable[[Sequence[Order]], Iterable[Image.Image]]
+"""Whatever draws: a picture an order, in their order. What it draws depends on prompt, seed and gesture alone."""
+
+
+def drawn_by(pipeline: Hand1000Pipeline) -> System:
+    """The pipeline, with its own settings, as a system."""
+    pipeline.set_progress_bar_config(disable=True)
+
+    def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
+        prompts, seeds, gestures = zip(*((one.prompt, one.seed, one.gesture) for one in orders), strict=True)
+        return draw_seeded(pipeline, prompts, seeds, gestures=gestures, batch_size=len(orders))
+
+    return system
+
+
+def drawn_before(folder: Path) -> System:
+    """The pictures of an image set, as the system that drew them would draw them again."""
+
+    def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
+        for order in orders:
+            with Image.open(folder / order.file_name) as picture:
+                yield picture.convert("RGB")
+
+    return system
+
 
 def draw(
-    pipeline: Hand1000Pipeline,
+    system: System,
     orders: list[Order],
     out: Path,
     *,
@@ -89,7 +124,6 @@ def draw(
     progress: Callable[[int, int], None],
 ) -> None:
     """Draw `orders` in batches as PNG files in `out`; what an interrupted call drew is taken from `checkpoint`."""
-    pipeline.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as folder:
         if checkpoint.restore(Path(folder)):
             shutil.copytree(folder, out, dirs_exist_ok=True)
@@ -100,10 +134,7 @@ def draw(
         done += len(batch)
         if all((out / order.file_name).is_file() for order in batch):
             continue
-        prompts, seeds = [order.prompt for order in batch], [order.seed for order in batch]
-        gestures = [order.gesture for order in batch]
-        images = draw_seeded(pipeline, prompts, seeds, gestures=gestures, batch_size=batch_size)
-        for order, image in zip(batch, images, strict=True):
+        for order, image in zip(batch, system(batch), strict=True):
             image.save(out / order.file_name)
         progress(done, len(orders))
         if number % every == 0 and number < len(batches):

@@ -4,11 +4,9 @@ import torch
 
 from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.compute import fit_unet
-from hand1000.diffusion.losses import denoising_errors
+from hand1000.diffusion.one_image import refine_batch, tune_on_image
 from hand1000.diffusion.progress import Checkpoint, StepReport
-from hand1000.diffusion.stage2 import refine_batch
 from hand1000.diffusion.training_state import Tensors, keep, resume
-from hand1000.randomness import noise_and_timesteps
 from hand1000.settings import ComputeSettings, Stage2Settings, Stage3Settings
 
 _ANY = "every image"
@@ -46,7 +44,6 @@ def train_interleaved(
     Returns:
         The UNet's weights by name, on the CPU, and a row an image: its first and last loss of either stage.
     """
-    device = base.unet.device
     unet = base.unet
     fit_unet(unet, compute, frozen=False)
     unet.train()
@@ -54,36 +51,35 @@ def train_interleaved(
     while done < len(latents):
         image = slice(done, done + 1)
         unet.requires_grad_(False)
-        refined, embedding_losses = refine_batch(base, latents[image], start[image], [_ANY], stage2, compute, seed)
+        refined, embedding_losses = refine_batch(
+            base,
+            latents[image],
+            start[image],
+            [_ANY],
+            compute,
+            steps=stage2.refine_steps,
+            learning_rate=stage2.refine_learning_rate,
+            seed=seed,
+        )
         unet.requires_grad_(True)
-        unet_losses = _tune(base, latents[image].to(device), refined.to(device), stage3, seed)
+        unet_losses = tune_on_image(
+            base,
+            latents[image],
+            refined,
+            _ANY,
+            compute,
+            steps=stage3.steps,
+            learning_rate=stage3.learning_rate,
+            weight_decay=stage3.weight_decay,
+            max_grad_norm=stage3.max_grad_norm,
+            seed=seed,
+        )
         done += 1
         history.append({"step": done, **_ends("embedding_loss", embedding_losses), **_ends("loss", unet_losses)})
         report(done, len(latents), {name: value for name, value in history[-1].items() if name.endswith("loss")})
         if done % stage3.checkpoint_every == 0 and done < len(latents):
             keep(checkpoint, step=done, modules={"unet": unet}, history=history)
     return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, history
-
-
-def _tune(
-    base: BaseModel, latents: torch.Tensor, embeddings: torch.Tensor, settings: Stage3Settings, seed: int
-) -> list[float]:
-    """Tune the UNet in place on one image."""
-    optimizer = torch.optim.AdamW(base.unet.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    losses = []
-    for step in range(settings.steps):
-        noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]), seed, "unet", [(_ANY, step)], base.scheduler.config.num_train_timesteps
-        )
-        loss = denoising_errors(
-            base.unet, base.scheduler, latents, embeddings, noise.to(latents), timesteps.to(latents.device)
-        ).mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(base.unet.parameters(), settings.max_grad_norm)
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 def _ends(name: str, losses: list[float]) -> dict[str, float]:

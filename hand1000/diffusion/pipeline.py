@@ -108,6 +108,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         prompt: str | list[str],
         *,
         gesture: str | Sequence[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
         mu: float | None = None,
         guidance_scale: float | None = None,
         autoguidance_scale: float | None = None,
@@ -122,6 +123,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             prompt: one or several; it should hold the gesture's phrase.
             gesture: HaGRID's name of what all are to show, or one a prompt; by default what the model was trained with,
                 of several gestures the one whose phrase a prompt holds. Without a fusion it has no say.
+            prompt_embeds: conditions that stand in for those of the prompts, (B, L, D).
             mu: weight of the text embedding against the fused one, 0..1.
             guidance_scale: 1 (no guidance) to 50.
             autoguidance_scale: 1 (none) to 10: what the tuned UNet predicts beyond its guide is taken this many
@@ -145,7 +147,8 @@ class Hand1000Pipeline(DiffusionPipeline):
         steps = int(self._setting("num_inference_steps", num_inference_steps))
         device = self.unet.device
         shown = self._gestures(prompts, gesture)
-        own_condition = condition = self.encode_prompt(prompts, mu, shown)
+        condition = self.encode_prompt(prompts, mu, shown) if prompt_embeds is None else prompt_embeds.to(device)
+        own_condition = condition
         guided = guidance_scale > 1
         if guided:
             condition = torch.cat([self.encode_empty_prompt(mu)[shown], condition])

@@ -14,6 +14,7 @@ from hand1000.diffusion.base_model import BaseModel
 from hand1000.diffusion.compute import arithmetic, fit_unet
 from hand1000.diffusion.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, indices_of
 from hand1000.diffusion.losses import denoising_errors
+from hand1000.diffusion.one_image import refine_batch
 from hand1000.diffusion.progress import Checkpoint, StepReport
 from hand1000.diffusion.training_state import keep, resume
 from hand1000.errors import Hand1000Error
@@ -135,7 +136,14 @@ def refine_embeddings(
     while done < len(latents) and settings.refine_steps and not settings.interleaved:
         batch = slice(done, min(done + settings.refine_batch_size, len(latents)))
         finished[batch], losses = refine_batch(
-            base, latents[batch], finished[batch], image_keys[batch], settings, compute, seed
+            base,
+            latents[batch],
+            finished[batch],
+            image_keys[batch],
+            compute,
+            steps=settings.refine_steps,
+            learning_rate=settings.refine_learning_rate,
+            seed=seed,
         )
         done = batch.stop
         history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})
@@ -143,52 +151,6 @@ def refine_embeddings(
         if done < len(latents):
             keep(checkpoint, step=done, tensors={"refined": {"embeddings": finished[:done]}}, history=history)
     return finished, history
-
-
-def refine_batch(
-    base: BaseModel,
-    latents: torch.Tensor,
-    start: torch.Tensor,
-    keys: list[str],
-    settings: Stage2Settings,
-    compute: ComputeSettings,
-    seed: int,
-) -> tuple[torch.Tensor, list[float]]:
-    """Optimise the embeddings of some images at once.
-
-    Args:
-        base: its UNet's weights must need no gradient.
-        latents: scaled, (B, C, h, w).
-        start: h, (B, L, D).
-        keys: an image's draws are keyed by its key and the step.
-        settings: steps and learning rate.
-        compute: how the UNet, fitted to it already, is computed.
-        seed: of the run.
-
-    Returns:
-        h* on the CPU, and the mean loss of every step.
-    """
-    device = base.unet.device
-    embeddings = start.to(device, copy=True).requires_grad_(True)
-    optimizer = torch.optim.Adam([embeddings], lr=settings.refine_learning_rate)
-    latents, losses = latents.to(device), []
-    for step in range(settings.refine_steps):
-        noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]),
-            seed,
-            "refine",
-            [(key, step) for key in keys],
-            base.scheduler.config.num_train_timesteps,
-        )
-        with arithmetic(device, compute):
-            errors = denoising_errors(
-                base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
-            )
-        optimizer.zero_grad(set_to_none=True)
-        errors.sum().backward()
-        optimizer.step()
-        losses.append(errors.mean().item())
-    return embeddings.detach().cpu(), losses
 
 
 def save_embeddings(directory: Path, embeddings: torch.Tensor, file_names: list[str]) -> None:

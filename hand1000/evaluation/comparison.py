@@ -1,10 +1,9 @@
 """The base model's measures beside those of the tuned one, as plain text and as Markdown."""
 
-from collections.abc import Sequence
-
 from hand1000.errors import Hand1000Error
 from hand1000.evaluation.measure import Distance, Metrics
 from hand1000.evaluation.measures import RATES_HEAD, GestureRates, Measure
+from hand1000.evaluation.tables import aligned_table, markdown_table
 
 
 def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
@@ -71,28 +70,11 @@ def compare_table(base: Metrics, tuned: Metrics, *, markdown: bool = False) -> s
         [f"{row.name} {row.arrow}", _figure(row.base), _figure(row.tuned), row.n, row.note]
         for row in comparison(base, tuned)
     ]
-    show = _markdown if markdown else _aligned
+    show = markdown_table if markdown else aligned_table
     tables = [show(head, cells, numbers=range(1, 4))]
     if rates := rates_by_gesture(base, tuned):
         tables.append(show(RATES_HEAD, [row.cells for row in rates], numbers=range(1, len(RATES_HEAD))))
     return "\n".join(tables)
-
-
-def _markdown(head: Sequence[str], cells: Sequence[Sequence[str]], numbers: range) -> str:
-    rule = ["---:" if column in numbers else "---" for column in range(len(head))]
-    return "".join("| " + " | ".join(line) + " |\n" for line in [head, rule, *cells])
-
-
-def _aligned(head: Sequence[str], cells: Sequence[Sequence[str]], numbers: range) -> str:
-    widths = [max(len(line[column]) for line in [head, *cells]) for column in range(len(head))]
-    return "".join(
-        "  ".join(
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        + "\n"
-        for line in [head, *cells]
-    )
 
 
 def _value(distance: Distance | None) -> float | None:

@@ -16,7 +16,7 @@ from hand1000.storage.files import read_json, write_bytes, write_json
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["normalised", "raw"]
+Kind = Literal["normalised", "raw", "zero"]
 
 FEATURE_DIM = NUM_LANDMARKS * 3
 
@@ -52,7 +52,8 @@ def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
 
     Args:
         landmarks: of the images.
-        kind: `normalised` as `normalise` does; `raw` is x, y, z as MediaPipe tells them, what the paper averages.
+        kind: `normalised` as `normalise` does; `raw` is x, y, z as MediaPipe tells them, what the paper averages;
+            `zero` is 0 for every hand.
 
     Returns:
         (found, 63) float32: x, y, z of the first landmark, then of the next.
@@ -60,6 +61,8 @@ def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
     hands = landmarks.landmarks[landmarks.found]
     if kind == "normalised":
         hands = normalise(hands, landmarks.right[landmarks.found])
+    elif kind == "zero":
+        hands = np.zeros_like(hands)
     return hands.reshape(len(hands), FEATURE_DIM)
 
 
@@ -71,7 +74,7 @@ class GestureFeature:
         mean: (63,) float32, over the images in which a hand was found.
         std: (63,) float32, their spread.
         gesture: HaGRID's name.
-        kind: `normalised` or `raw`.
+        kind: of the features it is the mean of.
         images: how many were looked at.
         found: in how many the hand was found.
         missed: the names of the others.

@@ -1,25 +1,18 @@
-"""The report of a run: one HTML file that holds all it shows, asks nothing of any server and runs no script.
+"""The report of a run: one HTML file.
 
-Captions, file names and prompts come from outside: all text passes through `escape`, and the page's own policy
-forbids scripts and requests besides.
+Captions, file names and prompts come from outside: all text passes through `escape`.
 """
 
-import base64
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from hand1000.errors import Hand1000Error
 from hand1000.evaluation.measures import RATES_HEAD, GestureRates, Measure, figure
 from hand1000.registry.card import python_snippet, shell_snippet
 from hand1000.registry.figures import curve_svg, hand_svg
+from hand1000.registry.page import facts, image, page, section
 from hand1000.storage.files import write_text
-
-_STYLE = Path(__file__).with_name("report.css")
-_LARGEST_PNG, _LARGEST_SIDE, _JPEG_QUALITY = 128, 512, 88
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
@@ -103,30 +96,23 @@ def write_report(path: Path, content: ReportContent) -> None:
 
 def report_html(content: ReportContent) -> str:
     """The report as HTML."""
-    title = escape(f"Hand1000: {', '.join(content.phrases)}")
     sections = [
         _header(content),
-        _section("Measured", _measures(content) + _rates(content.rates)),
-        _section("Base and tuned: pictures drawn at random", _pairs(content.random_pairs)),
-        _section("Base and tuned: the worst of the tuned model", _pairs(content.worst_pairs)),
-        _section("Training", _curves(content.curves) + _looks(content.looks)),
-        _section("What it was trained on", _training_data(content)),
-        _section("How the data was prepared", _preparation(content)),
-        _section("Time", _times(content.seconds)),
-        _section("Settings", f"<details><summary>all</summary><pre>{escape(content.settings_yaml)}</pre></details>"),
-        _section("Load the model", _loading(content)),
+        section("Measured", _measures(content) + _rates(content.rates)),
+        section("Base and tuned: pictures drawn at random", _pairs(content.random_pairs)),
+        section("Base and tuned: the worst of the tuned model", _pairs(content.worst_pairs)),
+        section("Training", _curves(content.curves) + _looks(content.looks)),
+        section("What it was trained on", _training_data(content)),
+        section("How the data was prepared", _preparation(content)),
+        section("Time", _times(content.seconds)),
+        section("Settings", f"<details><summary>all</summary><pre>{escape(content.settings_yaml)}</pre></details>"),
+        section("Load the model", _loading(content)),
     ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>\n{_STYLE.read_text()}</style></head>\n"
-        f"<body>\n{chr(10).join(sections)}\n</body></html>\n"
-    )
+    return page(f"Hand1000: {', '.join(content.phrases)}", sections)
 
 
 def _header(content: ReportContent) -> str:
-    facts = {
+    shown = {
         "registered as": content.model_uri,
         "run": content.run_key,
         "base model": content.base_model,
@@ -135,7 +121,7 @@ def _header(content: ReportContent) -> str:
     phrases = ", ".join(f"“{phrase}”" for phrase in content.phrases.values())
     return (
         f"<header><h1>{escape(', '.join(content.phrases))}</h1>"
-        f'<p class="lead">{escape(phrases)}</p>{_facts(facts.items())}</header>'
+        f'<p class="lead">{escape(phrases)}</p>{facts(shown.items())}</header>'
     )
 
 
@@ -177,8 +163,8 @@ def _pairs(pairs: Sequence[Pair]) -> str:
     for pair in pairs:
         note = f"<br><small>{escape(pair.note)}</small>" if pair.note else ""
         figures.append(
-            f'<figure><div class="two"><div><span>base</span>{_image(pair.base, "base: " + pair.prompt)}</div>'
-            f"<div><span>tuned</span>{_image(pair.tuned, 'tuned: ' + pair.prompt)}</div></div>"
+            f'<figure><div class="two"><div><span>base</span>{image(pair.base, "base: " + pair.prompt)}</div>'
+            f"<div><span>tuned</span>{image(pair.tuned, 'tuned: ' + pair.prompt)}</div></div>"
             f"<figcaption>{escape(pair.prompt)}<br><small>seed {pair.seed}</small>{note}</figcaption></figure>"
         )
     return f'<div class="pairs">{"".join(figures)}</div>'
@@ -197,7 +183,7 @@ def _curves(curves: Sequence[Curve]) -> str:
 
 def _looks(looks: Sequence[Sample]) -> str:
     figures = [
-        f"<figure>{_image(look.image, look.caption)}<figcaption>{escape(look.caption)}</figcaption></figure>"
+        f"<figure>{image(look.image, look.caption)}<figcaption>{escape(look.caption)}</figcaption></figure>"
         for look in looks
     ]
     return f"<h3>Drawn while it was trained</h3>{''.join(figures)}" if figures else ""
@@ -205,7 +191,7 @@ def _looks(looks: Sequence[Sample]) -> str:
 
 def _training_data(content: ReportContent) -> str:
     figures = [
-        f"<figure>{_image(sample.image, sample.caption)}<figcaption>{escape(sample.caption)}</figcaption></figure>"
+        f"<figure>{image(sample.image, sample.caption)}<figcaption>{escape(sample.caption)}</figcaption></figure>"
         for sample in content.samples
     ]
     hands = "".join(
@@ -223,11 +209,11 @@ def _preparation(content: ReportContent) -> str:
         for name, reason in content.unusable.items()
     )
     listing = f"<details><summary>{len(content.unusable)} unusable images</summary><ul>{names}</ul></details>"
-    return _facts(content.counts.items()) + (listing if names else '<p class="none">No image was unusable.</p>')
+    return facts(content.counts.items()) + (listing if names else '<p class="none">No image was unusable.</p>')
 
 
 def _times(seconds: Mapping[str, float]) -> str:
-    return _facts((name, _duration(value)) for name, value in [*seconds.items(), ("together", sum(seconds.values()))])
+    return facts((name, _duration(value)) for name, value in [*seconds.items(), ("together", sum(seconds.values()))])
 
 
 def _loading(content: ReportContent) -> str:
@@ -236,39 +222,9 @@ def _loading(content: ReportContent) -> str:
     return f"<pre>{escape(python)}</pre><pre>{escape(shell)}</pre>"
 
 
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _facts(rows: Iterable[tuple[str, object]]) -> str:
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
-    return f'<table class="facts">{cells}</table>'
-
-
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-
-
-def _image(path: Path, alt: str) -> str:
-    """The picture within the page: small ones as they are, large ones as JPEG, or a page of SD pictures is huge."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise Hand1000Error(f"{path}: no readable picture: {error}") from error
-    if max(image.size) <= _LARGEST_PNG:
-        kind = "png"
-        image.save(buffer, "PNG", optimize=True)
-    else:
-        kind = "jpeg"
-        image.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-        image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'

@@ -118,6 +118,12 @@ class ArtifactStore:
         # The address is kept relative to the root, which may be moved or mounted elsewhere.
         relative = {**record, "address": self._key(record["address"])}
         self._place.write(_result_key(task, key), canonical_json(relative).encode())
+        self._place.write(_making_key(relative["address"]), canonical_json(relative).encode())
+
+    def making(self, address: str) -> dict[str, Any]:
+        """The record of the task that made the artifact last; nothing but its address if that is not known."""
+        data = self._place.read(_making_key(self._key(address)))
+        return {**(json.loads(data) if data else {}), "address": address}
 
     def recall(self, task: str, key: str) -> dict[str, Any] | None:
         """The record of `remember`, or None where there is none or its artifact is not complete any more."""
@@ -219,6 +225,10 @@ class Checkpoint:
 
 def _result_key(task: str, key: str) -> str:
     return f"results/{_valid(task, _IDENTIFIER, 'task')}/{_valid(key, _KEY, 'key')}.json"
+
+
+def _making_key(artifact: str) -> str:
+    return f"makings/{artifact.removeprefix('artifacts/')}.json"
 
 
 def _valid(text: str, pattern: re.Pattern[str], what: str) -> str:

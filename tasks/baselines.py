@@ -1,0 +1,93 @@
+"""Redraw another system's pictures: Imagic, over the base model or a tuned one."""
+
+from typing import Any
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.comparison_settings import ImagicSettings
+from hand1000.settings import ComputeSettings, GenerationSettings
+from tasks.common import Artifact, Work, gpu_task, produce
+
+
+def _imagic(
+    task_name: str,
+    pictures: FlyteDirectory,
+    model: FlyteDirectory | None,
+    base_model: str,
+    shard: int,
+    imagic: ImagicSettings,
+    settings: GenerationSettings,
+    compute: ComputeSettings,
+    seed: int,
+    run: str,
+    root: str,
+) -> FlyteDirectory:
+    from hand1000.data.imageset import read_image_set, write_metadata
+    from hand1000.storage.models import model_identity
+
+    def build(work: Work) -> None:
+        from hand1000.baselines.imagic import edited_by_imagic
+        from hand1000.devices import best_device
+        from hand1000.diffusion.base_model import load_base_model
+        from hand1000.diffusion.generate import Order, draw, drawn_before
+        from hand1000.diffusion.pipeline import build_pipeline, load_pipeline
+
+        folder = work.read(pictures)
+        records = read_image_set(folder)
+        if model is None:
+            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
+            pipeline.set_progress_bar_config(disable=True)
+        else:
+            pipeline = load_pipeline(work.read(model))
+        draw(
+            edited_by_imagic(drawn_before(folder), pipeline, imagic, compute, seed=seed),
+            [Order.of(record) for record in records],
+            work.out,
+            batch_size=settings.batch_size,
+            checkpoint=work.checkpoint,
+            progress=work.report,
+        )
+        write_metadata(work.out, records)
+
+    inputs: dict[str, Any] = {
+        "pictures": pictures,
+        "model": model_identity(base_model) if model is None else model,
+        "imagic": imagic,
+        "seed": seed,
+        "precision": compute.precision,
+    }
+    if model is None:
+        inputs["settings"] = settings.defaults()
+    return produce(task_name, root=root, run=run, build=build, label=f"shard {shard + 1}", inputs=inputs)
+
+
+@gpu_task()
+def imagic_base(
+    pictures: FlyteDirectory,
+    shard: int,
+    base_model: str,
+    imagic: ImagicSettings,
+    settings: GenerationSettings,
+    compute: ComputeSettings,
+    seed: int,
+    run: str,
+    root: str,
+) -> Artifact:
+    """One shard of the base model's pictures, edited by Imagic with the base model."""
+    return _imagic("imagic_base", pictures, None, base_model, shard, imagic, settings, compute, seed, run, root)
+
+
+@gpu_task()
+def imagic_tuned(
+    pictures: FlyteDirectory,
+    shard: int,
+    model: FlyteDirectory,
+    imagic: ImagicSettings,
+    settings: GenerationSettings,
+    compute: ComputeSettings,
+    seed: int,
+    run: str,
+    root: str,
+) -> Artifact:
+    """One shard of a tuned model's pictures, edited by Imagic with that model."""
+    return _imagic("imagic_tuned", pictures, model, "", shard, imagic, settings, compute, seed, run, root)

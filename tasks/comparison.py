@@ -1,0 +1,138 @@
+"""Measure several systems on one gesture, and put all gestures side by side."""
+
+from typing import Any
+
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.settings import EvaluationSettings
+from tasks.common import Artifact, Work, address, cpu_task, produce, small_task
+
+SAMPLES = 3
+"""Pictures of each system that are kept to be looked at: the first ones."""
+
+
+@cpu_task()
+def measure_systems(
+    dataset: FlyteDirectory,
+    pictures: dict[str, list[FlyteDirectory]],
+    trained: dict[str, list[FlyteDirectory]],
+    embeddings: list[FlyteDirectory],
+    settings: EvaluationSettings,
+    seed: int,
+    run: str,
+    root: str,
+) -> Artifact:
+    """Of each system `<name>.json`, its measures and cost, and `<name>/`, some of its pictures.
+
+    Args:
+        dataset: of `prepare_data`; its held-out images are looked at once for all systems.
+        pictures: of each system, by shards.
+        trained: what had to be trained for a system, if anything had to.
+        embeddings: what Hand1000 needed besides, by shards.
+        settings: how the pictures are measured.
+        seed: of the intervals.
+        run: key of the MLflow run.
+        root: the artifact root.
+    """
+    import shutil
+    from functools import partial
+
+    from hand1000.data.imageset import read_image_set
+    from hand1000.data.join import joined_image_set
+    from hand1000.evaluation.extractors import load_extractor
+    from hand1000.evaluation.measure import measure, observe
+    from hand1000.evaluation.systems import DRAWN_OVER, Cell, cost_of
+    from hand1000.hands.classifier import GestureClassifier
+    from hand1000.storage.files import write_json
+
+    classifier = GestureClassifier.from_pretrained()
+    extractor = load_extractor(settings)
+
+    def build(work: Work) -> None:
+        def makings(parts: list[FlyteDirectory]) -> list[dict[str, Any]]:
+            return [work.store.making(address(part)) for part in parts]
+
+        look = partial(
+            observe,
+            extractor=extractor,
+            min_detection_confidence=settings.min_detection_confidence,
+            progress=work.report,
+        )
+        real = look(work.read(dataset) / "test")
+        for name, parts in pictures.items():
+            folder = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
+            metrics = measure(
+                real,
+                look(folder),
+                classifier=classifier,
+                extractor=extractor,
+                seed=seed,
+                min_detection_confidence=settings.min_detection_confidence,
+            )
+            under = pictures[DRAWN_OVER[name]] if name in DRAWN_OVER else []
+            needed = [*trained.get(name, []), *(embeddings if name == "hand1000" else [])]
+            cost = cost_of(makings(needed), makings(parts), makings(under), metrics.n_fake)
+            write_json(work.out / f"{name}.json", Cell(metrics=metrics, cost=cost))
+            (work.out / name).mkdir()
+            for place, record in enumerate(read_image_set(folder)[:SAMPLES]):
+                shutil.copy(folder / record.file_name, work.out / name / f"{place}.png")
+
+    return produce(
+        "measure_systems",
+        root=root,
+        run=run,
+        build=build,
+        inputs={
+            "dataset": dataset,
+            "pictures": [[name, parts] for name, parts in pictures.items()],
+            "trained": [[name, parts] for name, parts in trained.items()],
+            "embeddings": embeddings,
+            "classifier": classifier.sha256,
+            "extractor": extractor.sha256,
+            "settings": settings,
+            "seed": seed,
+        },
+    )
+
+
+@small_task(enable_deck=True)
+def write_comparison(gestures: dict[str, FlyteDirectory], root: str) -> Artifact:
+    """`comparison.html` with the tables and the pictures, beside them each by itself; the page also as Deck.
+
+    Args:
+        gestures: what `measure_systems` found, by gesture.
+        root: the artifact root.
+    """
+    from flytekit import Deck
+
+    from hand1000.evaluation.systems import SYSTEMS, Cell
+    from hand1000.registry.comparison_page import write_comparison as write
+    from hand1000.storage.files import read_json
+    from hand1000.storage.store import open_store
+
+    def build(work: Work) -> None:
+        folders = {gesture: work.read(folder) for gesture, folder in gestures.items()}
+        names = [name for name in SYSTEMS if all((folder / f"{name}.json").is_file() for folder in folders.values())]
+        write(
+            work.out,
+            {
+                gesture: {name: Cell.model_validate(read_json(folder / f"{name}.json")) for name in names}
+                for gesture, folder in folders.items()
+            },
+            {
+                gesture: {name: sorted((folder / name).iterdir()) for name in names}
+                for gesture, folder in folders.items()
+            },
+        )
+
+    found = produce(
+        "write_comparison",
+        root=root,
+        run="",
+        build=build,
+        inputs={"gestures": [[gesture, folder] for gesture, folder in gestures.items()]},
+    )
+    folder = open_store(root).fetch(address(found))
+    print(f"\n{(folder / 'tables.md').read_text()}\npage  {address(found)}/comparison.html")
+    Deck("comparison", (folder / "comparison.html").read_text())
+    return found

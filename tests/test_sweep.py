@@ -1,0 +1,102 @@
+"""Sweeps: what they change, what they ask before hours of work, and a whole one through `pyflyte run`."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from hand1000.errors import Hand1000Error
+from hand1000.evaluation.measure import Metrics
+from hand1000.evaluation.sweep import interval
+from hand1000.settings import load_settings
+from hand1000.sweep_settings import SweepSettings, changed
+from tests.short_demo import PYFLYTE, ROOT, inputs_file
+
+CONFIG = ROOT / "workflows/configs/sweep.yaml"
+
+
+def test_the_shipped_sweeps_change_the_demo() -> None:
+    shipped = yaml.safe_load(CONFIG.read_text())
+    demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
+    assert shipped["settings"]["common"] == demo["settings"]
+    assert {name: value for name, value in shipped.items() if name != "settings"} == {
+        name: value for name, value in demo.items() if name != "settings"
+    }
+    SweepSettings.model_validate(shipped["settings"])
+
+
+def test_a_change_reaches_its_setting_and_no_other() -> None:
+    settings = load_settings("default")
+    after = changed(settings, {"stage3.lora.rank": 7, "seed": 3})
+    assert (after.stage3.lora.rank, after.seed) == (7, 3)
+    assert changed(after, {"stage3.lora.rank": settings.stage3.lora.rank, "seed": settings.seed}) == settings
+    for name, value, fault in (
+        ("stage2.lambda", 0.5, "no such setting"),
+        ("seed.more", 1, "no such setting"),
+        ("stage2.lambda_", 2, "stage2.lambda_: Input should be less than"),
+    ):
+        with pytest.raises(Hand1000Error, match=fault):
+            changed(settings, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("point", "axis", "fault"),
+    [
+        ({"label": "1", "images": None, "changes": {"stage4.steps": 1}}, "", "sweeps.one: stage4.steps: no such"),
+        ({"label": "all", "images": None, "changes": {}}, "images", "label 'all' is no number"),
+        ({"label": "1", "images": 0, "changes": {}}, "images", "greater than or equal to 1"),
+    ],
+)
+def test_a_point_that_can_not_be_run_is_refused_at_the_door(point: dict[str, Any], axis: str, fault: str) -> None:
+    common = load_settings("default").model_dump()
+    with pytest.raises(ValidationError, match=fault):
+        SweepSettings.model_validate(
+            {"common": common, "sweeps": {"one": {"title": "One", "axis": axis, "points": [point]}}}
+        )
+
+
+def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> None:
+    inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
+    points = [
+        {"label": "0", "images": None, "changes": {"generation.mu": 0.0}},
+        {"label": "1", "images": None, "changes": {"generation.mu": 1.0}},
+    ]
+    zero = [{"label": "no hands", "images": None, "changes": {"stage1.feature": "zero", "stage3.steps": 2}}]
+    inputs["settings"] = {
+        "common": inputs["settings"],
+        "sweeps": {
+            "mu": {"title": "The text's weight", "axis": "mu", "points": points},
+            "stage-1": {"title": "Without <hands>", "axis": "", "points": zero},
+        },
+    }
+    (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(inputs))
+    call = [str(PYFLYTE), "run", "workflows/sweep.py", "sweep", "--inputs-file", str(tmp_path / "inputs.yaml")]
+    done = subprocess.run(
+        [*call, "--root", str(tmp_path / "root")], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    artifacts = tmp_path / "root" / "artifacts"
+    # Both points of the first sweep draw with one training; neither is registered.
+    assert done.stderr.count("refine_embeddings shard 1 of 1: started") == 2
+    assert len(list((artifacts / "evaluate").glob("*/tuned.json"))) == 3 and not (artifacts / "register").exists()
+    (page,) = (artifacts / "write_sweeps").glob("*/sweeps.html")
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        "mu.md",
+        "mu.png",
+        "stage-1.md",
+        "stage-1.png",
+        "sweeps.html",
+    ]
+    rows = (page.parent / "mu.md").read_text().splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == ["mu", "---", "base model", "0", "1"]
+    assert "Without &lt;hands&gt;" in page.read_text()
+    measured = [
+        Metrics.model_validate(json.loads(path.read_text())) for path in (artifacts / "evaluate").glob("*/tuned.json")
+    ]
+    for metrics in measured:
+        value, low, high = interval(metrics, "detection rate") or (0, 0, 0)
+        assert value == metrics.detection_rate and low <= value <= high and high - low > 0.1
