@@ -2,10 +2,13 @@
 
 Settings come from the environment, as everywhere: the AWS_* variables and files that boto3 reads, or Flyte's
 FLYTE_AWS_ENDPOINT, FLYTE_AWS_ACCESS_KEY_ID and FLYTE_AWS_SECRET_ACCESS_KEY, which come first where they are set.
+`HAND1000_S3_ENCRYPTION` (AES256, aws:kms or aws:kms,KEY_ID) has the server encrypt what is written.
 """
 
 import contextlib
 import os
+import random
+import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +19,10 @@ from hand1000.storage.digests import FileEntry, Manifest, digest_bytes
 from hand1000.storage.place import DamagedError
 from hand1000.storage.scratch import process_scratch
 
+READS = 8
+"""How often a body that breaks off is asked for."""
+
+_ENCRYPTIONS = ("AES256", "aws:kms")
 _MISSING_KEY = {"NoSuchKey", "404", "NotFound"}
 _REMEDIES = {
     "NoSuchBucket": "there is no such bucket; create it or correct the name",
@@ -80,6 +87,24 @@ def s3_client() -> Any:
         raise Hand1000Error(f"the S3 endpoint {endpoint!r} is not a URL; write it as http://host:port") from error
 
 
+def _written_with(sha256: str) -> dict[str, Any]:
+    """What every upload says besides its bytes: their digest, and how the server is to encrypt them.
+
+    Raises:
+        Hand1000Error: `HAND1000_S3_ENCRYPTION` names no way of encryption.
+    """
+    extra: dict[str, Any] = {"Metadata": {"sha256": sha256}}
+    asked = os.environ.get("HAND1000_S3_ENCRYPTION", "")
+    kind, _, key = asked.partition(",")
+    if asked and (kind not in _ENCRYPTIONS or (key and kind != "aws:kms")):
+        raise Hand1000Error(f"HAND1000_S3_ENCRYPTION: {asked!r}; choose AES256, aws:kms or aws:kms,KEY_ID")
+    if asked:
+        extra["ServerSideEncryption"] = kind
+    if key:
+        extra["SSEKMSKeyId"] = key
+    return extra
+
+
 @contextlib.contextmanager
 def explained(address: str) -> Iterator[None]:
     """Turn botocore's errors about `address` into a `Hand1000Error` that names it and the remedy."""
@@ -141,6 +166,7 @@ class S3Place:
             multipart_threshold=16 * megabyte,
             multipart_chunksize=16 * megabyte,
             max_concurrency=8,
+            num_download_attempts=READS,
             preferred_transfer_client="classic",
         )
         with create_transfer_manager(self._client, config) as manager:
@@ -164,21 +190,34 @@ class S3Place:
 
         with explained(self._address(key)):
             try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=self._object(key))
+                answer, data = self._got(key)
             except ClientError as error:
                 if error.response.get("Error", {}).get("Code") in _MISSING_KEY:
                     return None
                 raise
-            data = answer["Body"].read()
         if answer["Metadata"].get("sha256", digest_bytes(data)) != digest_bytes(data):
             raise DamagedError(f"{self._address(key)}: its bytes are not those that were written")
         return data
+
+    def _got(self, key: str) -> tuple[dict[str, Any], bytes]:
+        """The answer to a GET and its body; where that breaks off, asked for again, which boto3 does not do."""
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        for attempt in range(READS):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._object(key))
+            try:
+                return answer, answer["Body"].read()
+            except (HTTPClientError, IncompleteReadError):
+                if attempt == READS - 1:
+                    raise
+                time.sleep(random.uniform(0, min(2.0**attempt / 4, 4.0)))
+        raise AssertionError
 
     def write(self, key: str, data: bytes) -> None:
         """Put an object."""
         with explained(self._address(key)):
             self._client.put_object(
-                Bucket=self._bucket, Key=self._object(key), Body=data, Metadata={"sha256": digest_bytes(data)}
+                Bucket=self._bucket, Key=self._object(key), Body=data, **_written_with(digest_bytes(data))
             )
 
     def remove(self, key: str) -> None:
@@ -209,8 +248,8 @@ class S3Place:
         """Upload the files in parallel."""
 
         def start(manager: Any, entry: FileEntry) -> Any:
-            extra = {"Metadata": {"sha256": entry.sha256}}
             name = self._object(f"{key}/{entry.name}")
+            extra = _written_with(entry.sha256)
             return manager.upload(str(directory / entry.name), self._bucket, name, extra_args=extra)
 
         with explained(self._address(key)), self._transfers() as manager:
