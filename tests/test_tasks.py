@@ -11,7 +11,7 @@ from flytekit.core.workflow import WorkflowBase
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.errors import Hand1000Error
-from tasks.common import VERSION, Work, address, digest, produce, shard_range
+from tasks.common import Work, address, digest, produce, shard_range, version_of
 from tests.short_demo import ROOT
 
 
@@ -87,7 +87,7 @@ def test_every_task_names_image_resources_and_cache() -> None:
         assert task.resources.requests.cpu and task.resources.limits.mem, name
         assert task.metadata.retries == 2, name
         assert bool(task.resources.requests.gpu) == (".image.gpu." in task.container_image), name
-        assert task.metadata.cache_version == VERSION or name in ("open_run", "number_shards"), name
+        assert task.metadata.cache_version == version_of(name) or name in ("open_run", "number_shards"), name
 
 
 @pytest.mark.parametrize(("nodes", "kind"), [(1, "python-task"), (2, "pytorch")])

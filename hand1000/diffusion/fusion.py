@@ -22,6 +22,9 @@ from hand1000.storage.files import read_json
 FEATURE_DIM = 63
 """21 landmarks by x, y, z."""
 
+GESTURE_SCALE = 1.0
+"""Of several gestures, the root mean square of what tells them apart in g as the fusion starts; e's own is about 1."""
+
 ROWS = 128
 """Of the flat fusion's weights, drawn at a time: 30 MB at Stable Diffusion 1.x size."""
 
@@ -29,7 +32,9 @@ ROWS = 128
 class GestureFusion(ModelMixin, ConfigMixin):
     """A per-token linear map of [e ; f], D + 63 to D, that holds the gesture features it was trained with.
 
-    It starts as the identity on e and near zero on f, so that an untrained fusion changes nothing that matters.
+    It starts as the identity on e. For one gesture, where f is a constant, it starts near zero on f, so that an
+    untrained fusion changes nothing that matters. For several, f must tell them apart from the start: nothing in Stage
+    II makes it grow, since the base model knows no gestures, and the UNet would learn to draw any of them for each.
 
     Args:
         text_dim: D, the width of the text encoder.
@@ -49,12 +54,24 @@ class GestureFusion(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def initialise(self, features: torch.Tensor, generator: torch.Generator) -> "GestureFusion":
-        """Set the gesture features (K, 63) and the start: identity on e, 0.001 normal on f, no bias."""
+        """Set the gesture features f, (K, 63), and the start.
+
+        With W_f normal, for one gesture g = e + 0.001 W_f f; for several g = e + s W_f (f - mean f), with s such that
+        the second part is of the size `GESTURE_SCALE`.
+        """
         self.features.copy_(features)
-        self.linear.bias.zero_()
-        self.linear.weight.copy_(torch.eye(*self.linear.weight.shape))
         text_dim = self.config.text_dim
-        self.linear.weight[:, text_dim:] = 1e-3 * torch.randn(text_dim, FEATURE_DIM, generator=generator)
+        of_feature = torch.randn(text_dim, FEATURE_DIM, generator=generator)
+        mean = features.mean(dim=0)
+        if len(features) == 1:
+            of_feature *= 1e-3
+            self.linear.bias.zero_()
+        else:
+            apart = (features - mean) @ of_feature.T
+            of_feature *= GESTURE_SCALE / apart.square().mean().sqrt()
+            self.linear.bias.copy_(-of_feature @ mean)
+        self.linear.weight.copy_(torch.eye(*self.linear.weight.shape))
+        self.linear.weight[:, text_dim:] = of_feature
         return self
 
     def forward(self, text_embeddings: torch.Tensor, gestures: torch.Tensor) -> torch.Tensor:
