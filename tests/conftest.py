@@ -1,4 +1,4 @@
-"""What several test files need: a real S3 server on this machine."""
+"""What several test files need: a real S3 server on this machine, and one short run of the whole job."""
 
 import contextlib
 import json
@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from tests.short_demo import run
 
 ACCESS_KEY, SECRET_KEY = "tester", "tester-secret"
 BUCKET = "hand1000"
@@ -111,3 +114,17 @@ def _wait_until_ready(endpoint: str, server: subprocess.Popen, log: Path) -> Non
 def s3_root(s3_server: str) -> str:
     """A fresh prefix of the server's bucket. Not a bucket of its own: SeaweedFS gives each seven of its 20 volumes."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}/root"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a finished short run, to hold others against; one for all of the test processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "undisturbed"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "stdout").exists():
+            folder.mkdir(exist_ok=True)
+            done = run(folder)
+            assert done.returncode == 0, done.stderr[-3000:]
+            (folder / "stdout").write_text(done.stdout)
+    return folder

@@ -1,5 +1,6 @@
 """The demo as a user starts it, with as little work as still passes through every stage."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,3 +31,8 @@ def command(folder: Path, *overrides: str, test_images: int = 4) -> list[str]:
     workflow = ["workflows/train_gesture.py", "train_gesture"]
     inputs = ["--inputs-file", str(inputs_file(folder, test_images)), "--root", str(folder / "root")]
     return [str(PYFLYTE), "run", *workflow, *inputs, *overrides]
+
+
+def run(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    """Run it to its end, whatever that is."""
+    return subprocess.run(command(folder, *overrides), cwd=ROOT, capture_output=True, text=True, timeout=280)
