@@ -14,6 +14,10 @@ class Hand1000Error(Exception):
     """
 
 
+class TransientError(Hand1000Error):
+    """A fault that may be gone at another attempt: a service that fails or does not answer. A cluster tries again."""
+
+
 @contextmanager
 def writing(place: Path | str) -> Iterator[None]:
     """Turn the system's refusals to write below `place` into a `Hand1000Error`.

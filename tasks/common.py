@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from flytekit import Cache, FlyteContextManager, HashMethod, Resources, task
+from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.directory import FlyteDirectory
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ Artifact = Annotated[FlyteDirectory, HashMethod(lambda directory: directory.path
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Ends a local run with one line instead of Flyte's traceback when the input is at fault."""
-    from hand1000.errors import Hand1000Error
+    """Ends a local run with one line instead of Flyte's traceback when the input is at fault.
+
+    On a cluster Flyte tries again only what is said to be worth it.
+    """
+    from hand1000.errors import Hand1000Error, TransientError
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -38,6 +42,8 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except Hand1000Error as error:
             if not FlyteContextManager.current_context().execution_state.is_local_execution():
+                if isinstance(error, TransientError):
+                    raise FlyteRecoverableException(str(error)) from error
                 raise
             _say(f"hand1000: error: {error}")
             raise SystemExit(2) from error

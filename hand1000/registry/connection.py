@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hand1000.errors import Hand1000Error, writing
+from hand1000.errors import Hand1000Error, TransientError, writing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -131,7 +131,7 @@ def _probe(uri: str) -> None:
         except (OSError, ValueError) as error:
             if attempt == _PROBES:
                 reason = getattr(error, "reason", error)
-                raise Hand1000Error(
+                raise TransientError(
                     f"{uri}: no MLflow server answers ({reason}); start it, or correct or unset {SERVER_VARIABLE}"
                 ) from error
             time.sleep(1)

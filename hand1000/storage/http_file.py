@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hand1000 import __version__
-from hand1000.errors import Hand1000Error, writing
+from hand1000.errors import Hand1000Error, TransientError, writing
 from hand1000.storage.files import read_json, write_json
 
 Progress = Callable[[int, int], None]
@@ -193,7 +193,7 @@ class HttpFile:
             self.close()
             if pause is not None:
                 time.sleep(pause)
-        raise Hand1000Error(f"{self.url}: {reason}, which goes on where this one was; or {self._remedy}") from cause
+        raise TransientError(f"{self.url}: {reason}, which goes on where this one was; or {self._remedy}") from cause
 
 
 def download(url: str, target: Path, *, remedy: str, before: Callable[[int, int], None], progress: Progress) -> None:

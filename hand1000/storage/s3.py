@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hand1000.errors import Hand1000Error, writing
+from hand1000.errors import Hand1000Error, TransientError, writing
 from hand1000.storage.digests import FileEntry, Manifest, digest_bytes
 from hand1000.storage.place import DamagedError
 from hand1000.storage.scratch import process_scratch
@@ -118,7 +118,8 @@ def explained(address: str) -> Iterator[None]:
         remedy = _REMEDIES.get(_ALIASES.get(code, code))
         if remedy is None:
             message = error.response.get("Error", {}).get("Message", "")
-            remedy = f"the server refused with {code} {message}".rstrip() + "; try again later"
+            refused = f"the server refused with {code} {message}".rstrip()
+            raise TransientError(f"{address}: {refused}; try again later") from error
         raise Hand1000Error(f"{address}: {remedy}") from error
     except (
         botocore_errors.NoCredentialsError,
@@ -137,7 +138,7 @@ def explained(address: str) -> Iterator[None]:
         RetriesExceededError,
     ) as error:
         # Connections refused, dropped or timed out, unknown hosts, proxies and certificates.
-        raise Hand1000Error(
+        raise TransientError(
             f"{address}: the S3 endpoint cannot be reached ({error}); check AWS_ENDPOINT_URL_S3 and the network"
         ) from error
     except botocore_errors.BotoCoreError as error:
