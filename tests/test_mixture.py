@@ -76,9 +76,12 @@ def fusion_of(own: dict[str, torch.Tensor]) -> GestureFusion:
 def test_several_gestures_start_apart_and_one_at_the_text() -> None:
     generator = torch.Generator().manual_seed(3)
     text, several = torch.randn(1, TOKENS, WIDTH, generator=generator), torch.randn(3, 63, generator=generator)
+    several[1] = several[0] + 0.01 * several[1]
     fusion = GestureFusion(WIDTH, ("four", "ok", "call")).initialise(several, generator)
     codes = (fusion(text.expand(3, -1, -1), torch.arange(3)) - text).detach()
     assert codes.square().mean().sqrt() == pytest.approx(GESTURE_SCALE, rel=1e-3)
+    apart = torch.cdist(codes[:, 0], codes[:, 0])[~torch.eye(3, dtype=torch.bool)]
+    assert apart.max() < 1.01 * apart.min()  # However alike two hands are.
     assert codes.mean(dim=0).abs().max() < 1e-4  # On average nothing is added to the text.
     one = GestureFusion(WIDTH, ("four",)).initialise(several[:1], generator)
     assert (one(text, torch.zeros(1, dtype=torch.long)) - text).abs().max() < 0.05

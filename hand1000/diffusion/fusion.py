@@ -56,19 +56,23 @@ class GestureFusion(ModelMixin, ConfigMixin):
     def initialise(self, features: torch.Tensor, generator: torch.Generator) -> "GestureFusion":
         """Set the gesture features f, (K, 63), and the start.
 
-        With W_f normal, for one gesture g = e + 0.001 W_f f; for several g = e + s W_f (f - mean f), with s such that
-        the second part is of the size `GESTURE_SCALE`.
+        For one gesture g = e + 0.001 W_f f with W_f normal. For several g = e + W_f (f - mean f), whose second part is
+        of the size `GESTURE_SCALE` and as far from one gesture to any other: hands that differ by a finger, as those of
+        `four` and `palm`, must not lie closer than others, or the UNet takes one for the other.
         """
         self.features.copy_(features)
         text_dim = self.config.text_dim
-        of_feature = torch.randn(text_dim, FEATURE_DIM, generator=generator)
-        mean = features.mean(dim=0)
         if len(features) == 1:
-            of_feature *= 1e-3
+            of_feature = 1e-3 * torch.randn(text_dim, FEATURE_DIM, generator=generator)
             self.linear.bias.zero_()
         else:
-            apart = (features - mean) @ of_feature.T
-            of_feature *= GESTURE_SCALE / apart.square().mean().sqrt()
+            codes = torch.linalg.qr(torch.randn(text_dim, len(features), generator=generator)).Q.T
+            codes = codes - codes.mean(dim=0)
+            codes *= GESTURE_SCALE / codes.square().mean().sqrt()
+            mean = features.mean(dim=0)
+            # W_f that maps each f - mean f to its code; beyond rounding there are K - 1 directions.
+            solved = torch.linalg.pinv((features - mean).double(), rtol=1e-6) @ codes.double()
+            of_feature = solved.T.float()
             self.linear.bias.copy_(-of_feature @ mean)
         self.linear.weight.copy_(torch.eye(*self.linear.weight.shape))
         self.linear.weight[:, text_dim:] = of_feature
