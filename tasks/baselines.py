@@ -6,7 +6,7 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.comparison_settings import ImagicSettings
 from hand1000.settings import ComputeSettings, GenerationSettings
-from tasks.common import Artifact, Work, gpu_task, produce
+from tasks.common import Artifact, Work, cluster_task, produce
 
 
 def _imagic(
@@ -61,7 +61,7 @@ def _imagic(
     return produce(task_name, root=root, run=run, build=build, label=f"shard {shard + 1}", inputs=inputs)
 
 
-@gpu_task()
+@cluster_task()
 def imagic_base(
     pictures: FlyteDirectory,
     shard: int,
@@ -77,7 +77,7 @@ def imagic_base(
     return _imagic("imagic_base", pictures, None, base_model, shard, imagic, settings, compute, seed, run, root)
 
 
-@gpu_task()
+@cluster_task()
 def imagic_tuned(
     pictures: FlyteDirectory,
     shard: int,

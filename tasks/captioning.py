@@ -2,12 +2,12 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from tasks.common import Artifact, Work, cpu_task, produce, shard_range
+from tasks.common import Artifact, Work, cluster_task, produce, shard_range
 
 SPLITS = ("train", "test")
 
 
-@cpu_task()
+@cluster_task()
 def caption_images(dataset: FlyteDirectory, shard: int, shards: int, run: str, root: str) -> Artifact:
     """Caption one shard of both splits: `train.jsonl` and `test.jsonl`."""
     from hand1000.captions.source import DatasetCaptioner, write_captions

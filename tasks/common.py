@@ -1,4 +1,4 @@
-"""What all tasks share: the two images, resources, and the way from inputs to an artifact under the root."""
+"""What all tasks share: what a cluster is told, and the way from inputs to an artifact under the root."""
 
 import functools
 import os
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from flytekit import Cache, FlyteContextManager, HashMethod, Resources, task
+from flytekit import Cache, FlyteContextManager, HashMethod, task
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.directory import FlyteDirectory
+
+from tasks.resources import resources_table
 
 if TYPE_CHECKING:
     from hand1000.registry.tracking import Run, RunTracker
     from hand1000.storage.store import ArtifactStore
 
-CPU_IMAGE = "{{.image.cpu.fqn}}:{{.image.cpu.version}}"
 EXPERIMENT = "hand1000"
 VERSION = "9"
 """Of what the tasks compute, in Flyte's cache and in ours: raised when all of them come to give another result."""
-REVISED = {"train_fusion": 1}
+REVISED = {"train_fusion": 2}
 """How often single ones did since then; those that follow go by what they are given."""
-GPU_IMAGE = "{{.image.gpu.fqn}}:{{.image.gpu.version}}"
 
 Artifact = Annotated[FlyteDirectory, HashMethod(lambda directory: directory.path.rsplit("/", 1)[-1])]
 """A directory under the artifact root, whose name is the digest of its content: that is its hash for Flyte's cache."""
@@ -51,54 +51,34 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _kind(image: str, requests: Resources, limits: Resources) -> Callable[..., Any]:
-    """A decorator for tasks of one kind; its options override what the kind says."""
-    common = {
-        "container_image": image,
-        "requests": requests,
-        "limits": limits,
-        "retries": 2,
-    }
+def cluster_task(
+    *, ignored_inputs: tuple[str, ...] = ("run", "root"), processes: int = 1, nodes: int = 1, **options: Any
+) -> Callable[..., Any]:
+    """A decorator for a task with the pod that `resources.yaml` gives it, cached by its inputs but `ignored_inputs`.
 
-    def decorator(**options: Any) -> Callable[..., Any]:
-        ignored = options.pop("ignored_inputs", ("run", "root"))
+    `processes`, a GPU each, run it on each of `nodes` machines. On one machine it stays a plain task; several need
+    Kubeflow's training operator. torch's launcher starts the processes, also where there is no GPU and no cluster.
+    """
 
-        def make(function: Callable[..., Any]) -> Any:
-            cache = Cache(version=version_of(function.__name__), ignored_inputs=ignored)
-            return task(_told(function), **(common | {"cache": cache} | options))
+    def make(function: Callable[..., Any]) -> Any:
+        name = function.__name__
+        given = resources_table().pod_of(name).options(processes)
+        given["cache"] = Cache(version=version_of(name), ignored_inputs=ignored_inputs)
+        if processes * nodes > 1:
+            from flytekitplugins.kfpytorch import Elastic
 
-        return make
+            # Its own way to more shared memory would be a second one.
+            given["task_config"] = Elastic(nnodes=nodes, nproc_per_node=processes, increase_shared_mem=False)
+            # The container loads the task's module anew and must come to the same configuration.
+            given["environment"] = {"HAND1000_PROCESSES": str(processes), "HAND1000_NODES": str(nodes)}
+        return task(_told(function), **(given | options))
 
-    return decorator
+    return make
 
 
 def version_of(task_name: str) -> str:
     """Of what one task computes."""
     return f"{VERSION}.{REVISED[task_name]}" if task_name in REVISED else VERSION
-
-
-small_task = _kind(CPU_IMAGE, Resources(cpu="1", mem="1Gi"), Resources(cpu="2", mem="2Gi"))
-cpu_task = _kind(CPU_IMAGE, Resources(cpu="2", mem="4Gi"), Resources(cpu="4", mem="8Gi"))
-gpu_task = _kind(GPU_IMAGE, Resources(cpu="4", mem="16Gi", gpu="1"), Resources(cpu="8", mem="32Gi", gpu="1"))
-
-
-def several_processes(processes: int, nodes: int) -> dict[str, Any]:
-    """Options of a GPU task that is run by `processes` processes, a GPU each, on each of `nodes` machines.
-
-    On one machine it is a plain task; several need Kubeflow's training operator. torch's launcher starts the
-    processes, also where there is no GPU and no cluster.
-    """
-    if processes * nodes == 1:
-        return {}
-    from flytekitplugins.kfpytorch import Elastic
-
-    return {
-        "task_config": Elastic(nnodes=nodes, nproc_per_node=processes),
-        # The container loads this module anew and must come to the same configuration.
-        "environment": {"HAND1000_PROCESSES": str(processes), "HAND1000_NODES": str(nodes)},
-        "requests": Resources(cpu=str(4 * processes), mem=f"{16 * processes}Gi", gpu=str(processes)),
-        "limits": Resources(cpu=str(8 * processes), mem=f"{32 * processes}Gi", gpu=str(processes)),
-    }
 
 
 @dataclass

@@ -5,13 +5,13 @@ from typing import Any
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import EvaluationSettings
-from tasks.common import Artifact, Work, address, cpu_task, produce, small_task
+from tasks.common import Artifact, Work, address, cluster_task, produce
 
 SAMPLES = 3
 """Pictures of each system that are kept to be looked at: the first ones."""
 
 
-@cpu_task()
+@cluster_task()
 def measure_systems(
     dataset: FlyteDirectory,
     pictures: dict[str, list[FlyteDirectory]],
@@ -95,7 +95,7 @@ def measure_systems(
     )
 
 
-@small_task(enable_deck=True)
+@cluster_task(enable_deck=True)
 def write_comparison(gestures: dict[str, FlyteDirectory], root: str) -> Artifact:
     """`comparison.html` with the tables and the pictures, beside them each by itself; the page also as Deck.
 

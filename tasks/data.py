@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from hand1000.settings import DataSettings
-from tasks.common import Artifact, Work, cpu_task, produce
+from tasks.common import Artifact, Work, cluster_task, produce
 
 SAMPLE = "sample"
 """The value of `data` that stands for rendered hands instead of a folder."""
 
 
-@cpu_task()
+@cluster_task()
 def prepare_data(
     gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int, run: str, root: str
 ) -> Artifact:

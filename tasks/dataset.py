@@ -6,14 +6,14 @@ from pathlib import Path
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import DatasetSettings
-from tasks.common import Artifact, Work, cpu_task, gpu_task, produce, shard_range, small_task
+from tasks.common import Artifact, Work, cluster_task, produce, shard_range
 
 SPLITS = ("train", "test")
 ENDPOINT_KEY = "HAND1000_ENDPOINT_KEY"
 SHOWN = 24
 
 
-@small_task(cache=False)
+@cluster_task(cache=False)
 def number_jobs(gesture: str, settings: DatasetSettings, shards: int) -> list[int]:
     """A job a captioner and shard; says at once if `gesture` is not one of HaGRID's."""
     from hand1000.gestures import phrase_of
@@ -22,7 +22,7 @@ def number_jobs(gesture: str, settings: DatasetSettings, shards: int) -> list[in
     return list(range(len(settings.captioners) * shards))
 
 
-@gpu_task(ignored_inputs=("root",))
+@cluster_task(ignored_inputs=("root",))
 def caption_job(dataset: FlyteDirectory, settings: DatasetSettings, job: int, shards: int, root: str) -> Artifact:
     """One captioner's captions of one shard of both splits: `train.jsonl` and `test.jsonl`."""
     from hand1000.captions.choose import captioner_of
@@ -71,7 +71,7 @@ def caption_job(dataset: FlyteDirectory, settings: DatasetSettings, job: int, sh
     )
 
 
-@cpu_task(ignored_inputs=("root",))
+@cluster_task(ignored_inputs=("root",))
 def complete_job(
     captions: FlyteDirectory, gesture: str, settings: DatasetSettings, base_model: str, root: str
 ) -> Artifact:
@@ -129,7 +129,7 @@ def complete_job(
     )
 
 
-@gpu_task(ignored_inputs=("root",))
+@cluster_task(ignored_inputs=("root",))
 def publish(
     dataset: FlyteDirectory,
     completed: list[FlyteDirectory],

@@ -5,10 +5,10 @@ from functools import partial
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import EvaluationSettings
-from tasks.common import Artifact, Work, cpu_task, produce
+from tasks.common import Artifact, Work, cluster_task, produce
 
 
-@cpu_task()
+@cluster_task()
 def evaluate(
     dataset: FlyteDirectory,
     base_images: list[FlyteDirectory],

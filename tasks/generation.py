@@ -3,7 +3,7 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import GenerationSettings
-from tasks.common import Artifact, Work, gpu_task, produce, shard_range
+from tasks.common import Artifact, Work, cluster_task, produce, shard_range
 
 
 def _draw(
@@ -78,7 +78,7 @@ def _draw(
     )
 
 
-@gpu_task()
+@cluster_task()
 def draw_base(
     base_model: str,
     dataset: FlyteDirectory,
@@ -94,7 +94,7 @@ def draw_base(
     return _draw("draw_base", None, base_model, dataset, captions, shard, shards, settings, seed, run, root)
 
 
-@gpu_task()
+@cluster_task()
 def draw_tuned(
     model: FlyteDirectory,
     dataset: FlyteDirectory,

@@ -3,10 +3,10 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.diffusion.pretrain_settings import PretrainSettings
-from tasks.common import Artifact, Work, cpu_task, gpu_task, produce
+from tasks.common import Artifact, Work, cluster_task, produce
 
 
-@cpu_task(ignored_inputs=("root",))
+@cluster_task(ignored_inputs=("root",))
 def render_pretraining_images(settings: PretrainSettings, root: str) -> Artifact:
     """Hands in arbitrary poses, in HaGRID's layout."""
     from hand1000.data.pretraining import render_pretraining_set
@@ -21,7 +21,7 @@ def render_pretraining_images(settings: PretrainSettings, root: str) -> Artifact
     return produce("render_pretraining", root=root, run="", build=build, inputs=inputs | {"renderer": RENDERER_VERSION})
 
 
-@gpu_task(ignored_inputs=("root",))
+@cluster_task(ignored_inputs=("root",))
 def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root: str) -> Artifact:
     """`vae/` and its history."""
     from hand1000.data.pretraining import load_pretraining_set
@@ -43,7 +43,7 @@ def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root
     )
 
 
-@gpu_task(ignored_inputs=("root",))
+@cluster_task(ignored_inputs=("root",))
 def train_text_encoder(
     pictures: FlyteDirectory, autoencoder: FlyteDirectory, settings: PretrainSettings, root: str
 ) -> Artifact:
@@ -79,7 +79,7 @@ def train_text_encoder(
     )
 
 
-@gpu_task(ignored_inputs=("root",))
+@cluster_task(ignored_inputs=("root",))
 def train_base(
     pictures: FlyteDirectory,
     autoencoder: FlyteDirectory,

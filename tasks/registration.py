@@ -7,7 +7,7 @@ from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import Settings
-from tasks.common import Artifact, Work, address, digest, open_tracker, produce, small_task
+from tasks.common import Artifact, Work, address, cluster_task, digest, open_tracker, produce
 
 
 class Registered(NamedTuple):
@@ -17,7 +17,7 @@ class Registered(NamedTuple):
     report: Artifact
 
 
-@small_task(enable_deck=True)
+@cluster_task(enable_deck=True)
 def register(
     dataset: FlyteDirectory,
     feature: FlyteDirectory,

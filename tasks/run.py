@@ -1,10 +1,10 @@
 """The MLflow run that a workflow run is recorded in."""
 
 from hand1000.settings import Settings
-from tasks.common import open_tracker, small_task
+from tasks.common import cluster_task, open_tracker
 
 
-@small_task(cache=False)
+@cluster_task(cache=False)
 def open_run(gesture: str, images: int, data: str, base_model: str, settings: Settings, root: str) -> str:
     """Get or create the parent run of these inputs, and its key: the same inputs are the same run."""
     from hand1000.gestures import gestures_of, name_of
@@ -25,7 +25,7 @@ def open_run(gesture: str, images: int, data: str, base_model: str, settings: Se
     return key
 
 
-@small_task(cache=False)
+@cluster_task(cache=False)
 def number_shards(shards: int) -> list[int]:
     """0 to shards - 1, what the map tasks run over."""
     return list(range(shards))

@@ -3,10 +3,10 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import Stage1Settings
-from tasks.common import Artifact, Work, cpu_task, produce, shard_range, small_task
+from tasks.common import Artifact, Work, cluster_task, produce, shard_range
 
 
-@cpu_task()
+@cluster_task()
 def find_hands(
     dataset: FlyteDirectory, shard: int, shards: int, settings: Stage1Settings, run: str, root: str
 ) -> Artifact:
@@ -37,7 +37,7 @@ def find_hands(
     )
 
 
-@small_task()
+@cluster_task()
 def average_hands(
     landmarks: list[FlyteDirectory],
     dataset: FlyteDirectory,

@@ -3,10 +3,10 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import ComputeSettings, Stage2Settings
-from tasks.common import Artifact, Work, gpu_task, produce, shard_range
+from tasks.common import Artifact, Work, cluster_task, produce, shard_range
 
 
-@gpu_task()
+@cluster_task()
 def encode_data(
     dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: str, run: str, root: str
 ) -> Artifact:
@@ -35,7 +35,7 @@ def encode_data(
     )
 
 
-@gpu_task()
+@cluster_task()
 def train_fusion(
     prepared: FlyteDirectory,
     feature: FlyteDirectory,
@@ -91,7 +91,7 @@ def train_fusion(
     )
 
 
-@gpu_task()
+@cluster_task()
 def refine_embeddings(
     prepared: FlyteDirectory,
     fusion: FlyteDirectory,

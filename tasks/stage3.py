@@ -5,14 +5,14 @@ import os
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import Settings
-from tasks.common import Artifact, Work, gpu_task, produce, several_processes
+from tasks.common import Artifact, Work, cluster_task, produce
 
 PROCESSES = int(os.environ.get("HAND1000_PROCESSES", "1"))
 NODES = int(os.environ.get("HAND1000_NODES", "1"))
 """Stage III's processes on a machine, a GPU each, and its machines: what a cluster has, hence not in the settings."""
 
 
-@gpu_task()
+@cluster_task()
 def draw_prior(prepared: FlyteDirectory, base_model: str, settings: Settings, run: str, root: str) -> Artifact:
     """The base model's own pictures, to be trained on beside the gesture's; none unless the settings ask for them."""
     from hand1000.devices import best_device
@@ -45,7 +45,7 @@ def draw_prior(prepared: FlyteDirectory, base_model: str, settings: Settings, ru
     )
 
 
-@gpu_task(**several_processes(PROCESSES, NODES))
+@cluster_task(processes=PROCESSES, nodes=NODES)
 def train_unet(
     prepared: FlyteDirectory,
     fusion: FlyteDirectory,

@@ -3,10 +3,10 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.sweep_settings import SweepSettings
-from tasks.common import Artifact, Work, produce, small_task
+from tasks.common import Artifact, Work, cluster_task, produce
 
 
-@small_task()
+@cluster_task()
 def write_sweeps(
     evaluations: dict[str, list[FlyteDirectory]], gesture: str, settings: SweepSettings, root: str
 ) -> Artifact:

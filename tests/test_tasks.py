@@ -1,18 +1,12 @@
 """What all tasks share: shards, the key of a result, and the specs that a cluster would be given."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from flytekit.core.array_node_map_task import ArrayNodeMapTask
-from flytekit.core.workflow import WorkflowBase
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.errors import Hand1000Error
-from tasks.common import Work, address, digest, produce, shard_range, version_of
-from tests.short_demo import ROOT
+from tasks.common import Work, address, digest, produce, shard_range
 
 
 @pytest.mark.parametrize(("count", "unit", "shards"), [(10, 1, 3), (10, 4, 3), (3, 2, 5), (1, 25, 1), (100, 25, 7)])
@@ -63,42 +57,3 @@ def test_a_failed_build_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Hand1000Error):
         produce("try_task", root=str(tmp_path), run="", inputs={}, build=build)
     assert not (tmp_path / "artifacts").exists() and not (tmp_path / "results").exists()
-
-
-def tasks_of(workflow: WorkflowBase) -> list:
-    """Those of a workflow and of the workflows in it."""
-    found = []
-    for entity in (node.flyte_entity for node in workflow.nodes):
-        if isinstance(entity, WorkflowBase):
-            found += tasks_of(entity)
-        else:
-            found.append(entity.python_function_task if isinstance(entity, ArrayNodeMapTask) else entity)
-    return found
-
-
-def test_every_task_names_image_resources_and_cache() -> None:
-    from workflows.train_gesture import train_gesture
-
-    tasks = tasks_of(train_gesture)
-    assert len(tasks) == 15
-    for task in tasks:
-        name = task.name.rpartition(".")[2]
-        assert task.container_image.split(".image.")[1].split(".")[0] in ("cpu", "gpu"), name
-        assert task.resources.requests.cpu and task.resources.limits.mem, name
-        assert task.metadata.retries == 2, name
-        assert bool(task.resources.requests.gpu) == (".image.gpu." in task.container_image), name
-        assert task.metadata.cache_version == version_of(name) or name in ("open_run", "number_shards"), name
-
-
-@pytest.mark.parametrize(("nodes", "kind"), [(1, "python-task"), (2, "pytorch")])
-def test_stage3_by_several_processes_is_what_a_cluster_can_run(nodes: int, kind: str) -> None:
-    """A plain task on one machine, Kubeflow's PyTorchJob on several; no cluster is asked here."""
-    code = (
-        "from tasks.stage3 import train_unet as task; config = task.task_config;"
-        "print(task.task_type, config.nnodes, config.nproc_per_node, task.resources.limits.gpu, task.environment)"
-    )
-    told = {"HAND1000_PROCESSES": "4", "HAND1000_NODES": str(nodes)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | told, cwd=ROOT, capture_output=True, text=True, timeout=100
-    )
-    assert done.stdout.split(maxsplit=4) == [kind, str(nodes), "4", "4", f"{told}\n"], done.stderr

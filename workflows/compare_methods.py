@@ -13,15 +13,15 @@ from hand1000.comparison_settings import ComparisonSettings, without_fusion
 from hand1000.gestures import gestures_of
 from tasks.baselines import imagic_base, imagic_tuned
 from tasks.captioning import caption_images
-from tasks.common import CPU_IMAGE
 from tasks.comparison import measure_systems, write_comparison
 from tasks.data import prepare_data
 from tasks.generation import draw_base, draw_tuned
+from tasks.resources import resources_table
 from tasks.run import open_run
 from workflows.train_model import train_model
 
 
-@dynamic(container_image=CPU_IMAGE)
+@dynamic(**resources_table().pod_of("compare_on_each").options())
 def compare_on_each(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> dict[str, FlyteDirectory]:

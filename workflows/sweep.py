@@ -7,13 +7,13 @@ from flytekit import dynamic, workflow
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.sweep_settings import SweepSettings, changed
-from tasks.common import CPU_IMAGE
+from tasks.resources import resources_table
 from tasks.run import open_run
 from tasks.sweep import write_sweeps
 from workflows.measured_model import measured_model
 
 
-@dynamic(container_image=CPU_IMAGE)
+@dynamic(**resources_table().pod_of("run_points").options())
 def run_points(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: SweepSettings
 ) -> dict[str, list[FlyteDirectory]]:
