@@ -13,6 +13,7 @@ from flytekit import Cache, FlyteContextManager, HashMethod, task
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.directory import FlyteDirectory
 
+from hand1000.settings import Settings
 from tasks.resources import resources_table
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "hand1000"
 VERSION = "9"
 """Of what the tasks compute, in Flyte's cache and in ours: raised when all of them come to give another result."""
-REVISED = {"train_fusion": 2}
+REVISED = {"register": 1, "train_fusion": 2}
 """How often single ones did since then; those that follow go by what they are given."""
 
 Artifact = Annotated[FlyteDirectory, HashMethod(lambda directory: directory.path.rsplit("/", 1)[-1])]
@@ -79,6 +80,14 @@ def cluster_task(
 def version_of(task_name: str) -> str:
     """Of what one task computes."""
     return f"{VERSION}.{REVISED[task_name]}" if task_name in REVISED else VERSION
+
+
+def recipe_digest(settings: Settings, base_model: str) -> str:
+    """What a model depends on besides its data."""
+    from hand1000.storage.digests import digest_json
+    from hand1000.storage.models import model_identity
+
+    return digest_json([VERSION, REVISED, settings.model_dump(mode="json"), model_identity(base_model)])
 
 
 @dataclass

@@ -7,7 +7,7 @@ from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.settings import Settings
-from tasks.common import Artifact, Work, address, cluster_task, digest, open_tracker, produce
+from tasks.common import Artifact, Work, address, cluster_task, digest, open_tracker, produce, recipe_digest
 
 
 class Registered(NamedTuple):
@@ -41,6 +41,7 @@ def register(
     from hand1000.data.join import joined_image_set
     from hand1000.gestures import gestures_of
     from hand1000.registry.card import model_card
+    from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate
     from hand1000.registry.report import write_report
     from hand1000.registry.summary import (
@@ -90,6 +91,11 @@ def register(
             gestures=gestures,
             metrics=metrics,
             card=model_card(card_content(facts, here)),
+            tags={
+                DATASET: digest(dataset),
+                FEATURE: digest(feature),
+                RECIPE: recipe_digest(settings, base_model),
+            },
         )
         content = report_content(
             facts,

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 MODEL_DIGEST = "hand1000.model_digest"
+METRIC = "metric."
+"""What the tags of measures begin with."""
+
 _MODEL_CODE = Path(__file__).with_name("model_code.py")
 # A database with typed columns, such as Postgres, refuses more.
 _DESCRIPTION_LENGTH = 5000
@@ -63,9 +66,9 @@ def register_candidate(
         run: of the stage that registers; the version links to it.
         model_dir: what `Hand1000Pipeline.save_pretrained` wrote.
         gestures: HaGRID's names of what it draws.
-        metrics: become the version's tags `metric.<name>`; None is left out.
+        metrics: become the version's tags, `METRIC` before the name; None is left out.
         card: the model card in Markdown; the description, and whole as `README.md` beside the weights.
-        tags: further tags of the version.
+        tags: further tags of the version, also of one that is there already.
 
     Raises:
         Hand1000Error: not a model folder, or MLflow refused.
@@ -84,10 +87,13 @@ def register_candidate(
                 MODEL_DIGEST: model_digest,
                 RUN_KEY: run.run_key,
                 "hand1000.gesture": ",".join(gestures),
-                **{f"metric.{key}": f"{value:.6g}" for key, value in metrics.items() if value is not None},
+                **{f"{METRIC}{key}": f"{value:.6g}" for key, value in metrics.items() if value is not None},
                 **(tags or {}),
             }
             known = _create_version(run, name, logged, all_tags, card)
+        else:
+            for key, value in (tags or {}).items():
+                tracking.client.set_model_version_tag(name, known.version, key, value)
     return RegisteredVersion(name, int(known.version), f"models:/{name}/{known.version}")
 
 
