@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hand1000.data_cli import add_data_commands
 from hand1000.errors import Hand1000Error
+from hand1000.remote_cli import add_remote_commands
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     add_data_commands(commands)
+    add_remote_commands(commands)
     return parser
 
 
