@@ -1,6 +1,6 @@
 """What one model of several gestures costs each of them: its accuracy in a model of its own and in the mixture.
 
-    .venv/bin/python -m benchmarks.mixture [--gesture call,four,...] [--images 200] [--steps 6000] [--root artifacts]
+    .venv/bin/python -m benchmarks.mixture [--gesture call,four,...] [--images 200] [--steps 9000] [--root artifacts]
 
 The demo, once for each gesture and once for all; parts that are finished under the root are not computed again. Each
 accuracy is over as many held-out prompts, `generation.num_images` of a gesture. Prints a Markdown table.
@@ -15,7 +15,7 @@ SIX = "call,four,like,mute,ok,palm"
 def main() -> None:
     """Run the models and print the table."""
     parser = demo_parser(__doc__, gesture=SIX)
-    parser.add_argument("--steps", type=int, default=6000, help="of the mixture's Stage III")
+    parser.add_argument("--steps", type=int, default=9000, help="of the mixture's Stage III")
     options = parser.parse_args()
     inputs = demo_inputs(options)
     rows = {}
