@@ -40,10 +40,11 @@ register: setup
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements.lock pyproject.toml
+$(VENV)/.ready: requirements.lock infra/tools.lock pyproject.toml
 	sh containers/system-packages.sh
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement infra/tools.lock
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --editable .
 	touch $@
 

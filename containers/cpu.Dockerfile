@@ -1,13 +1,19 @@
 # The image `cpu`: every task that needs no accelerator.
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
+# Without this index Linux gets the torch that brings gigabytes of CUDA.
+ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN python -m venv /opt/venv
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY hand1000 hand1000
-RUN /opt/venv/bin/pip install --no-cache-dir --requirement requirements.lock \
-    && /opt/venv/bin/pip install --no-cache-dir --no-deps .
+RUN /opt/venv/bin/pip install --no-cache-dir --constraint requirements.lock ".[cluster]"
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+ARG VERSION=development
+LABEL org.opencontainers.image.title="hand1000-cpu" \
+      org.opencontainers.image.description="Tasks of hand1000 that need no GPU" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
 COPY containers/system-packages.sh /tmp/
 RUN sh /tmp/system-packages.sh && rm -rf /var/lib/apt/lists/* /tmp/system-packages.sh \
     && useradd --create-home --uid 1000 hand1000

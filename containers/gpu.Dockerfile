@@ -1,13 +1,17 @@
-# The image `gpu`: the training and drawing tasks. On Linux the pinned torch of the registry brings CUDA.
-FROM python:3.11-slim-bookworm AS build
+# The image `gpu`: the tasks that train and draw. On Linux the torch of PyPI, pinned by the lock, brings CUDA.
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
 RUN python -m venv /opt/venv
 COPY requirements.lock pyproject.toml README.md LICENSE ./
 COPY hand1000 hand1000
-RUN /opt/venv/bin/pip install --no-cache-dir --requirement requirements.lock \
-    && /opt/venv/bin/pip install --no-cache-dir --no-deps .
+RUN /opt/venv/bin/pip install --no-cache-dir --constraint requirements.lock ".[cluster,gpu]"
 
-FROM python:3.11-slim-bookworm
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+ARG VERSION=development
+LABEL org.opencontainers.image.title="hand1000-gpu" \
+      org.opencontainers.image.description="Tasks of hand1000 that train and draw on a GPU" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
 COPY containers/system-packages.sh /tmp/
 RUN sh /tmp/system-packages.sh && rm -rf /var/lib/apt/lists/* /tmp/system-packages.sh \
     && useradd --create-home --uid 1000 hand1000

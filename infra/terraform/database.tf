@@ -1,0 +1,94 @@
+# One PostgreSQL for Flyte and MLflow, each with a database and a user of its own (infra/README.md creates them).
+resource "aws_db_subnet_group" "this" {
+  name       = var.name
+  subnet_ids = [for subnet in aws_subnet.private : subnet.id]
+}
+
+resource "aws_security_group" "database" {
+  name        = "${var.name}-database"
+  description = "PostgreSQL from the cluster's pods"
+  vpc_id      = aws_vpc.this.id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "database" {
+  description                  = "the nodes"
+  security_group_id            = aws_security_group.database.id
+  referenced_security_group_id = aws_eks_cluster.this.vpc_config[0].cluster_security_group_id
+  ip_protocol                  = "tcp"
+  from_port                    = 5432
+  to_port                      = 5432
+}
+
+resource "aws_db_parameter_group" "this" {
+  name   = var.name
+  family = "postgres17"
+  parameter {
+    name  = "rds.force_ssl"
+    value = "1"
+  }
+  parameter {
+    name  = "log_min_duration_statement"
+    value = "1000"
+  }
+  parameter {
+    name  = "log_statement"
+    value = "ddl"
+  }
+}
+
+resource "aws_db_instance" "this" {
+  #checkov:skip=CKV_AWS_157:one zone; an hour without schedules costs less than a second machine
+  #checkov:skip=CKV_AWS_118:its standard measures show what these two load it with
+  #checkov:skip=CKV_AWS_353:its standard measures show what these two load it with
+  identifier                          = var.name
+  engine                              = "postgres"
+  engine_version                      = "17"
+  instance_class                      = "db.t4g.medium"
+  allocated_storage                   = 20
+  max_allocated_storage               = 200
+  storage_encrypted                   = true
+  kms_key_id                          = aws_kms_key.this.arn
+  username                            = "postgres"
+  manage_master_user_password         = true
+  master_user_secret_kms_key_id       = aws_kms_key.this.id
+  db_subnet_group_name                = aws_db_subnet_group.this.name
+  parameter_group_name                = aws_db_parameter_group.this.name
+  vpc_security_group_ids              = [aws_security_group.database.id]
+  iam_database_authentication_enabled = true
+  auto_minor_version_upgrade          = true
+  backup_retention_period             = 14
+  copy_tags_to_snapshot               = true
+  deletion_protection                 = true
+  enabled_cloudwatch_logs_exports     = ["postgresql"]
+  final_snapshot_identifier           = "${var.name}-last"
+}
+
+# What External Secrets hands on. Terraform makes the passwords up; nobody has to see them.
+locals {
+  secrets = {
+    flyte-database = ["password"]
+    mlflow         = ["password", "admin_password", "secret_key"]
+    mlflow-tasks   = ["username", "password"]
+  }
+}
+
+resource "random_password" "this" {
+  for_each = toset(flatten([for secret, keys in local.secrets : [for key in keys : "${secret}/${key}"]]))
+  length   = 32
+  special  = false
+}
+
+resource "aws_secretsmanager_secret" "this" {
+  #checkov:skip=CKV2_AWS_57:changed by hand, together with the database's users (infra/README.md)
+  for_each   = local.secrets
+  name       = "${var.name}/${each.key}"
+  kms_key_id = aws_kms_key.this.arn
+}
+
+resource "aws_secretsmanager_secret_version" "this" {
+  for_each  = local.secrets
+  secret_id = aws_secretsmanager_secret.this[each.key].id
+  secret_string = jsonencode({
+    for key in each.value : key => key == "username" ? "tasks" : random_password.this["${each.key}/${key}"].result
+  })
+}
