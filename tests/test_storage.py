@@ -465,7 +465,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_stays(tiny_disk, tmp_path):
 def test_a_full_disk_while_downloading_is_told(s3_root, tiny_disk, tmp_path, monkeypatch):
     store = open_store(s3_root)
     address = store.publish("model", folder_with(tmp_path / "a", {"weights": "x" * 2_000_000}))
-    store._place._scratch = tiny_disk
+    monkeypatch.setenv("HAND1000_NODE_CACHE", str(tiny_disk))
     with pytest.raises(Hand1000Error, match="no space left"):
         store.fetch(address)
 

@@ -2,17 +2,16 @@
 
 from functools import cache
 from pathlib import Path
-from uuid import uuid4
 
 from hand1000.errors import Hand1000Error, writing
 from hand1000.storage.digests import digest_json, tree_manifest
+from hand1000.storage.node_cache import node_copy
 from hand1000.storage.s3 import explained, s3_client
-from hand1000.storage.scratch import process_scratch
 
 
 @cache
 def local_folder(source: str) -> Path:
-    """The folder `source`, or a copy of the `s3://` prefix that this process downloads once.
+    """The folder `source`, or a copy of the `s3://` prefix that this process, or this node, downloads once.
 
     Raises:
         Hand1000Error: there is no such folder, or nothing below the prefix.
@@ -23,14 +22,18 @@ def local_folder(source: str) -> Path:
             raise Hand1000Error(f"{source}: no such folder")
         return folder
     bucket, prefix, objects = _listed(source)
-    into = process_scratch(None) / uuid4().hex
     client = s3_client()
-    for key, _, _ in objects:
-        path = into / key.removeprefix(prefix)
-        with writing(into), explained(f"s3://{bucket}/{key}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            client.download_file(bucket, key, str(path))
-    return into
+
+    def fill(into: Path) -> None:
+        for key, size, _ in objects:
+            path = into / key.removeprefix(prefix)
+            if path.is_file() and path.stat().st_size == size:
+                continue
+            with writing(into), explained(f"s3://{bucket}/{key}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(bucket, key, str(path))
+
+    return node_copy(folder_digest(source), fill)
 
 
 @cache

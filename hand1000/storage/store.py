@@ -20,9 +20,10 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from hand1000.errors import Hand1000Error, writing
-from hand1000.storage.digests import Manifest, canonical_json, digest_file, tree_manifest
+from hand1000.storage.digests import FileEntry, Manifest, canonical_json, digest_file, tree_manifest
 from hand1000.storage.files import replace_directory
 from hand1000.storage.ledger import Ledger
+from hand1000.storage.node_cache import node_copy
 from hand1000.storage.place import DamagedError, LocalPlace, Place
 from hand1000.storage.s3 import S3Place
 
@@ -83,8 +84,8 @@ class ArtifactStore:
     def fetch(self, address: str) -> Path:
         """The artifact as a folder to read from, not to change.
 
-        A bucket's is downloaded once a process and each file held against its sha256. A folder's is read in place,
-        after a look at the sizes of its files.
+        A bucket's is downloaded once a process, or once a node (`node_cache`), and each file held against its sha256. A
+        folder's is read in place, after a look at the sizes of its files.
 
         Raises:
             Hand1000Error: the artifact is not there, incomplete or damaged; the message names the file.
@@ -96,8 +97,7 @@ class ArtifactStore:
             key = self._key(address)
             folder = self._place.folder(key)
             if folder is None:
-                folder = self._place.scratch() / uuid4().hex / manifest.digest
-                _get_verified(self._place, key, manifest, folder)
+                folder = node_copy(manifest.digest, lambda into: _complete(self._place, key, manifest, into))
                 self._fetched[address] = folder
             return folder
 
@@ -259,13 +259,23 @@ def _get_verified(place: Place, key: str, manifest: Manifest, into: Path) -> Non
         into.parent.mkdir(parents=True, exist_ok=True)
     building = into.with_name(f".{into.name}.{uuid4().hex}.part")
     try:
-        place.get_tree(key, manifest, building)
-        for entry in manifest.files:
-            if digest_file(building / entry.name) != entry.sha256:
-                raise DamagedError(
-                    f"{place.root}/{key}/{entry.name}: its bytes are not those that were written; "
-                    f"remove this file and run again"
-                )
+        _complete(place, key, manifest, building)
         replace_directory(building, into)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _complete(place: Place, key: str, manifest: Manifest, folder: Path) -> None:
+    """Get the files of a tree that `folder` does not hold yet."""
+
+    def whole(entry: FileEntry) -> bool:
+        return (folder / entry.name).is_file() and digest_file(folder / entry.name) == entry.sha256
+
+    missing = [entry for entry in manifest.files if not whole(entry)]
+    place.get_tree(key, manifest.model_copy(update={"files": tuple(missing)}), folder)
+    for entry in missing:
+        if not whole(entry):
+            raise DamagedError(
+                f"{place.root}/{key}/{entry.name}: its bytes are not those that were written; "
+                f"remove this file and run again"
+            )
