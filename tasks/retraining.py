@@ -10,7 +10,17 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.gate_settings import GateSettings
 from hand1000.settings import Settings
-from tasks.common import Artifact, Work, address, cluster_task, digest, mlflow_folder, produce, recipe_digest
+from tasks.common import (
+    Artifact,
+    Work,
+    address,
+    cluster_task,
+    digest,
+    mlflow_folder,
+    open_tracker,
+    produce,
+    recipe_digest,
+)
 
 if TYPE_CHECKING:
     from hand1000.evaluation.gates import Gate
@@ -70,6 +80,8 @@ def judge(model_uri: str, champion: str, gates: GateSettings, root: str) -> Retr
     from hand1000.evaluation.gates import gates_of
     from hand1000.registry.champion import tag_version, version_at
     from hand1000.registry.connection import connect
+    from hand1000.registry.tracking import RUN_KEY
+    from hand1000.storage.store import open_store
 
     tracking = connect(mlflow_folder(root))
     new = version_at(tracking, model_uri)
@@ -79,6 +91,9 @@ def judge(model_uri: str, champion: str, gates: GateSettings, root: str) -> Retr
     report = _report(model_uri, champion, new.tags, old.tags if old else {}, judged, root)
     outcome = f"failed: {'; '.join(failed)}" if failed else f"passed: {'; '.join(map(str, judged))}"
     tag_version(tracking, new, {"hand1000.gates": outcome, "hand1000.champion": champion})
+    run = open_tracker(new.tags[RUN_KEY], root)
+    run.log_file(open_store(root).fetch(address(report)) / "retraining.html")
+    run.finish()
     page = f"{address(report)}/retraining.html"
     print(f"\nretraining  {outcome}\nregistered  {model_uri}\nreport      {page}\n", flush=True)
     return Retrained(outcome=outcome, model_uri=model_uri, report=report)

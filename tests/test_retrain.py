@@ -12,6 +12,7 @@ from hand1000.evaluation.gates import gates_of
 from hand1000.gate_settings import GateSettings
 from hand1000.registry.champion import CHAMPION, champion_of
 from hand1000.registry.connection import connect
+from hand1000.registry.tracking import RUN_KEY
 from hand1000.settings import Settings
 from tests.short_demo import ROOT, inputs_file
 
@@ -66,6 +67,9 @@ def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, c
     newest = champion_of(tracking, ["four"])
     assert newest is not None and newest.version == "2" and newest.tags["hand1000.gates"] == grown.outcome
     assert newest.tags["hand1000.champion"] == first.model_uri
+    (run,) = tracking.client.search_runs(["1"], f"tags.`{RUN_KEY}` = '{newest.tags[RUN_KEY]}'")
+    logged = {file.path for file in tracking.client.list_artifacts(run.info.run_id)}
+    assert {"report.html", "retraining.html"} <= logged and run.info.status == "FINISHED"
 
     # A reviewer's choice goes before what the pipeline made last.
     tracking.client.copy_model_version(first.model_uri, "hand1000-four")
