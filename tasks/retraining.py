@@ -78,7 +78,7 @@ def keep_champion(champion: str, dataset: FlyteDirectory, root: str) -> Retraine
 def judge(model_uri: str, champion: str, gates: GateSettings, root: str) -> Retrained:
     """The gates of a new version and the drift of its data since the champion, as tags and `retraining.html`."""
     from hand1000.evaluation.gates import gates_of
-    from hand1000.registry.champion import tag_version, version_at
+    from hand1000.registry.champion import GATES, tag_version, version_at
     from hand1000.registry.connection import connect
     from hand1000.registry.tracking import RUN_KEY
     from hand1000.storage.store import open_store
@@ -90,7 +90,7 @@ def judge(model_uri: str, champion: str, gates: GateSettings, root: str) -> Retr
     failed = [str(gate) for gate in judged if not gate.passed]
     report = _report(model_uri, champion, new.tags, old.tags if old else {}, judged, root)
     outcome = f"failed: {'; '.join(failed)}" if failed else f"passed: {'; '.join(map(str, judged))}"
-    tag_version(tracking, new, {"hand1000.gates": outcome, "hand1000.champion": champion})
+    tag_version(tracking, new, {GATES: outcome, "hand1000.champion": champion})
     run = open_tracker(new.tags[RUN_KEY], root)
     run.log_file(open_store(root).fetch(address(report)) / "retraining.html")
     run.finish()

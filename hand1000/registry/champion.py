@@ -13,6 +13,9 @@ CHAMPION = "champion"
 DATASET, FEATURE, RECIPE = "hand1000.dataset", "hand1000.feature", "hand1000.recipe"
 """Tags: the digests of the data set and feature that a version was trained on, and of its settings and base model."""
 
+GATES = "hand1000.gates"
+"""Tag: what came of a retraining's gates."""
+
 
 @dataclass(frozen=True)
 class Version:
@@ -34,14 +37,15 @@ class Version:
 
 
 def champion_of(tracking: Tracking, gestures: Sequence[str]) -> Version | None:
-    """The reviewed version in use; before there is one the newest candidate; None without any."""
+    """The reviewed version in use; before there is one the newest candidate of a retraining; None without any."""
     client = tracking.client
     with tracking.readable_errors():
         reviewed = client.search_registered_models(f"name = 'hand1000-{name_of(gestures)}'")
         if reviewed and CHAMPION in reviewed[0].aliases:
             number = reviewed[0].aliases[CHAMPION]
             return _version(client.get_model_version(reviewed[0].name, str(number)))
-        candidates = client.search_model_versions(f"name = '{candidates_name(gestures)}'")
+        found = client.search_model_versions(f"name = '{candidates_name(gestures)}'")
+        candidates = [one for one in found if GATES in one.tags]  # Others were made by hand, to try something.
     return _version(max(candidates, key=lambda one: int(one.version))) if candidates else None
 
 
