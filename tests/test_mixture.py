@@ -65,10 +65,10 @@ def data() -> Prepared:
 
 def fusion_of(own: dict[str, torch.Tensor]) -> GestureFusion:
     """A fusion to which f matters as much as e, also where it is only one."""
-    generator = torch.Generator().manual_seed(2)
-    fusion = GestureFusion(WIDTH, tuple(own)).initialise(torch.stack(list(own.values())), generator)
+    start, weights = (torch.Generator().manual_seed(seed) for seed in (2, 3))
+    fusion = GestureFusion(WIDTH, tuple(own)).initialise(torch.stack(list(own.values())), start)
     with torch.no_grad():
-        fusion.linear.weight[:, WIDTH:] = 0.3 * torch.randn(WIDTH, 63, generator=generator)
+        fusion.linear.weight[:, WIDTH:] = 0.3 * torch.randn(WIDTH, 63, generator=weights)
         fusion.linear.bias.zero_()
     return fusion.requires_grad_(False)
 
