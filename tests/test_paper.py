@@ -19,7 +19,7 @@ from hand1000.diffusion.stage2 import refine_embeddings, train_fusion
 from hand1000.errors import Hand1000Error
 from hand1000.randomness import noise_and_timesteps
 from hand1000.settings import PRESETS, Settings, load_settings
-from tests.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base, tiny_base
+from tests.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base
 
 PAPER = load_settings("paper")
 IMAGES = 3
@@ -29,9 +29,18 @@ ONLY = torch.zeros(IMAGES, dtype=torch.long)
 
 @pytest.fixture
 def base() -> BaseModel:
-    """Predicts the noise on Stable Diffusion's own levels, as the authors' base model does."""
+    """Predicts the noise on Stable Diffusion's own levels, as the authors' base model does.
+
+    Its text counts for a tenth. Where many terms of a gradient cancel out, only rounding is left of it, which Adam
+    magnifies to whole steps unless it is well below its epsilon; with less of the text it is.
+    """
     levels = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    return dataclasses.replace(fresh_base(), scheduler=DDIMScheduler(**levels, clip_sample=False, steps_offset=1))
+    base = dataclasses.replace(fresh_base(), scheduler=DDIMScheduler(**levels, clip_sample=False, steps_offset=1))
+    with torch.no_grad():
+        for name, weight in base.unet.named_parameters():
+            if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+                weight.mul_(0.1)
+    return base
 
 
 @pytest.fixture
@@ -86,6 +95,7 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
     assert matrix.abs().max() <= bound + 1e-6 and matrix.std() == pytest.approx(bound / 3**0.5, rel=0.01)
 
     kept = base.scheduler.alphas_cumprod
+    untuned = {name: value.clone() for name, value in base.unet.state_dict().items()}
     unet, expected, losses = copy.deepcopy(base.unet), [], []
 
     def loss_of(stage: str, step: int, clean: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
@@ -145,7 +155,7 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
     moved = 0.0
     for (name, value), reference in zip(tuned.items(), unet.state_dict().values(), strict=True):
         assert (value - reference).abs().max() < 1e-6, name
-        moved = max(moved, float((value - tiny_base().unet.state_dict()[name]).abs().max()))
+        moved = max(moved, float((value - untuned[name]).abs().max()))
     assert moved > 2e-5
     assert [row["step"] for row in history] == [1, 2, 3] and history[-1]["loss"] == told[-1]
 
