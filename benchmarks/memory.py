@@ -54,7 +54,7 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     if mode.startswith("Stage II,"):
         refine_embeddings(base, latents, text, ["image"], settings.stage2, settings.compute, **options)
     else:
-        examples = Examples(latents, text, torch.zeros(1, dtype=torch.long))
+        examples = Examples(latents, text, torch.zeros(1, dtype=torch.long), torch.rand(1, 4))
         train_unet(base, examples, text, settings.stage3, settings.compute, **options)
     seconds = time.monotonic() - started
     if device.type == "cuda":

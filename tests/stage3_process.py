@@ -39,6 +39,7 @@ def examples() -> Examples:
         torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
         torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
         torch.zeros(IMAGES, dtype=torch.long),
+        torch.rand(IMAGES, 4, generator=generator),
     )
 
 

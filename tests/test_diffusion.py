@@ -13,7 +13,7 @@ from hand1000.data.imageset import ImageRecord
 from hand1000.diffusion.base_model import base_resolution, load_base_model
 from hand1000.diffusion.fusion import GestureFusion, double_fusion
 from hand1000.diffusion.generate import Order, draw, drawn_by
-from hand1000.diffusion.losses import denoising_errors
+from hand1000.diffusion.losses import denoising_errors, hand_weights
 from hand1000.diffusion.pipeline import Hand1000Pipeline, build_pipeline
 from hand1000.diffusion.prepared import Prepared, prepare
 from hand1000.diffusion.stage2 import load_embeddings, refine_embeddings, save_embeddings, train_fusion
@@ -119,6 +119,23 @@ def test_denoising_error_is_zero_for_a_perfect_prediction(kind: str) -> None:
 
     errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps)
     assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
+    weights = torch.zeros(2, 1, 8, 8)
+    weights[:, :, :2, :2] = 16.0
+    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
+    assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
+    weights[1] = 0.0
+    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
+    assert torch.allclose(errors, torch.zeros(2), atol=1e-5)
+
+
+def test_the_hands_box_counts_for_as_much_more_as_is_asked() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.125, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    quarter, narrow, whole = hand_weights(boxes, 4, 4, 3.0)
+    assert torch.allclose(quarter[0, :2, :2], torch.tensor(2.0)) and torch.allclose(quarter[0, 2:], torch.tensor(2 / 3))
+    # Half of the second column lies inside: 1 + 2 * 0.5 against 1.
+    assert torch.allclose(narrow[0, :, 1] / narrow[0, :, 0], torch.tensor(2.0))
+    assert torch.allclose(whole, torch.ones(1, 4, 4))
+    assert torch.equal(hand_weights(boxes, 4, 4, 1.0), torch.ones(3, 1, 4, 4))
 
 
 def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_path: Path) -> None:

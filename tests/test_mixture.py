@@ -54,6 +54,7 @@ def data() -> Prepared:
         latents=torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
         text_embeddings=torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
         empty_embedding=torch.randn(TOKENS, WIDTH, generator=generator),
+        boxes=torch.rand(IMAGES, 4, generator=generator),
         file_names=[f"{index}.png" for index in range(IMAGES)],
         captions=["a hand"] * IMAGES,
         texts=[f"a hand, {PHRASES[gesture]}" for gesture in SHOWN],
@@ -196,7 +197,9 @@ def test_a_dropped_caption_is_the_empty_prompt_of_the_images_gesture() -> None:
         alone = fused_empty_prompt(data().empty_embedding, fusion_of(features(gesture)), 0.3)
         assert torch.allclose(empty[index], alone[0], atol=1e-5)
     shown = indices_of(fusion, SHOWN)
-    examples = Examples(torch.arange(IMAGES).reshape(-1, 1, 1, 1).float(), data().text_embeddings, shown)
+    examples = Examples(
+        torch.arange(IMAGES).reshape(-1, 1, 1, 1).float(), data().text_embeddings, shown, torch.rand(IMAGES, 4)
+    )
     for dropout in (1.0, 0.0):
         settings = settings_with({"caption_dropout": dropout}, {}).stage3
         items = items_of_step(0, examples, None, empty, settings, tiny_base().scheduler, seed=0)

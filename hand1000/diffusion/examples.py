@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hand1000.diffusion.losses import min_snr_weights
+from hand1000.diffusion.losses import hand_weights, min_snr_weights
 from hand1000.diffusion.schedules import middling_timesteps
 from hand1000.randomness import noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.settings import Stage3Settings
@@ -18,11 +18,13 @@ class Examples:
         latents: scaled, (N, C, h, w).
         embeddings: frozen, (N, L, D): h* of Stage II, or h of a prior picture's caption.
         gestures: which of the K gestures each is of, (N,).
+        boxes: of the hands, x, y, w, h relative to the picture, (N, 4).
     """
 
     latents: torch.Tensor
     embeddings: torch.Tensor
     gestures: torch.Tensor
+    boxes: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Items:
         noise: (B, C, h, w).
         timesteps: (B,).
         shares: what an item's squared error counts in the step's loss, (B,).
+        weights: what each place of it counts in that, (B, 1, h, w).
     """
 
     latents: torch.Tensor
@@ -42,6 +45,7 @@ class Items:
     noise: torch.Tensor
     timesteps: torch.Tensor
     shares: torch.Tensor
+    weights: torch.Tensor
 
     def take(self, indices: list[int], device: torch.device) -> "Items":
         """Some of the items, on `device`."""
@@ -97,4 +101,5 @@ def _drawn(
         noise=noise,
         timesteps=timesteps,
         shares=min_snr_weights(scheduler, timesteps, settings.min_snr_gamma) * (weight / count),
+        weights=hand_weights(examples.boxes[batch], *examples.latents.shape[2:], settings.hand_weight),
     )

@@ -5,7 +5,13 @@ import torch.nn.functional as F
 
 
 def denoising_errors(
-    unet, scheduler, latents: torch.Tensor, embeddings: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    unet,
+    scheduler,
+    latents: torch.Tensor,
+    embeddings: torch.Tensor,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
+    weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean squared error of the prediction, one value an item (B,) (paper, equation of Stages II and III).
 
@@ -16,13 +22,34 @@ def denoising_errors(
         embeddings: what the UNet is conditioned on, (B, L, D).
         noise: (B, C, h, w).
         timesteps: (B,).
+        weights: what each place counts, of mean 1, (B, 1, h, w), see `hand_weights`; None counts all alike.
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
     prediction = unet(noisy, timesteps, embeddings).sample
     target = noise
     if scheduler.config.prediction_type == "v_prediction":
         target = scheduler.get_velocity(latents, noise, timesteps)
-    return F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
+    errors = F.mse_loss(prediction.float(), target.float(), reduction="none")
+    return (errors if weights is None else errors * weights).mean(dim=(1, 2, 3))
+
+
+def hand_weights(boxes: torch.Tensor, height: int, width: int, weight: float) -> torch.Tensor:
+    """What each place of the latents counts, (B, 1, h, w): `weight` in the hand's box, 1 outside it, then of mean 1.
+
+    Args:
+        boxes: x, y, w, h relative to the picture, (B, 4); a place that is partly inside counts for that part.
+        height, width: h and w.
+        weight: 1 or more.
+    """
+    x, y, w, h = boxes[:, :, None].unbind(1)
+
+    def covered(first: torch.Tensor, last: torch.Tensor, size: int) -> torch.Tensor:
+        edges = torch.arange(size + 1) / size
+        return ((torch.minimum(last, edges[1:]) - torch.maximum(first, edges[:-1])) * size).clamp(0, 1)
+
+    inside = covered(y, y + h, height)[:, None, :, None] * covered(x, x + w, width)[:, None, None, :]
+    weights = 1 + (weight - 1) * inside
+    return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
 
 
 def min_snr_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:

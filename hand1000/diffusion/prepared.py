@@ -14,6 +14,9 @@ from hand1000.diffusion.latents import encode_latents, read_images
 from hand1000.diffusion.text import count_truncated, encode_texts
 from hand1000.storage.files import read_json, write_json
 
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""The box of a picture whose hand is not labelled."""
+
 
 @dataclass
 class Prepared:
@@ -23,6 +26,7 @@ class Prepared:
         latents: scaled, (N, C, h, w), float32.
         text_embeddings: e of the captions, (N, L, D), float32.
         empty_embedding: e of the empty prompt, (L, D).
+        boxes: of the labelled hands, x, y, w, h relative to the image, (N, 4); all of it where there is no label.
         file_names: of the images, in this order.
         captions: without the gesture's phrase, an image one.
         texts: the captions with the phrase.
@@ -34,6 +38,7 @@ class Prepared:
     latents: torch.Tensor
     text_embeddings: torch.Tensor
     empty_embedding: torch.Tensor
+    boxes: torch.Tensor
     file_names: list[str]
     captions: list[str]
     texts: list[str]
@@ -47,6 +52,7 @@ class Prepared:
             "latents": self.latents,
             "text_embeddings": self.text_embeddings,
             "empty_embedding": self.empty_embedding,
+            "boxes": self.boxes,
         }
         save_file(tensors, directory / "prepared.safetensors")
         facts = {name: value for name, value in vars(self).items() if name not in tensors}
@@ -87,6 +93,7 @@ def prepare(
         latents=torch.cat(latents),
         text_embeddings=embeddings[:-1].clone(),
         empty_embedding=embeddings[-1].clone(),
+        boxes=torch.tensor([record.bbox or WHOLE for record in records]),
         file_names=file_names,
         captions=[record.caption for record in records],
         texts=texts,

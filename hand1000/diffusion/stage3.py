@@ -177,7 +177,13 @@ class _Training:
             with self.processes.exchanging(self.model, last=part is parts[-1]):
                 with arithmetic(device, self.compute):
                     errors = denoising_errors(
-                        self.model, self.base.scheduler, part.latents, part.conditions, part.noise, part.timesteps
+                        self.model,
+                        self.base.scheduler,
+                        part.latents,
+                        part.conditions,
+                        part.noise,
+                        part.timesteps,
+                        part.weights,
                     )
                 loss = (errors * part.shares).sum()
                 # Between processes the gradients' mean is taken, but these are parts of one sum.

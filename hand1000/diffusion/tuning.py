@@ -15,7 +15,7 @@ from hand1000.diffusion.interleaved import train_interleaved
 from hand1000.diffusion.lora import merge_adapter, save_adapter
 from hand1000.diffusion.model_folder import ADAPTER, VALIDATION
 from hand1000.diffusion.pipeline import build_pipeline
-from hand1000.diffusion.prepared import Prepared
+from hand1000.diffusion.prepared import WHOLE, Prepared
 from hand1000.diffusion.prior import Prior
 from hand1000.diffusion.processes import Processes
 from hand1000.diffusion.progress import Checkpoint, StepReport
@@ -111,10 +111,10 @@ def tune_unet(
         # Its captions are those of the images, in turn.
         theirs = shown[torch.arange(len(prior.latents)) % len(shown)]
         embeddings = double_fusion(prior.text_embeddings, fusion, lambda_, theirs).detach()
-        preserved = Examples(prior.latents, embeddings, theirs)
+        preserved = Examples(prior.latents, embeddings, theirs, torch.tensor(WHOLE).expand(len(theirs), 4))
     return train_unet(
         base,
-        Examples(data.latents[training], refined[training], shown[training]),
+        Examples(data.latents[training], refined[training], shown[training], data.boxes[training]),
         fused_empty_prompt(data.empty_embedding, fusion, lambda_).detach(),
         settings.stage3,
         settings.compute,
