@@ -157,7 +157,9 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
     assert torch.equal(prior.latents, drawn.latents) and prior.text_embeddings.shape == (3, TOKENS, WIDTH)
 
     without, _ = train(DyingCheckpoint(tmp_path / "a"))
-    pulled = {"prior": Examples(prior.latents, prior.text_embeddings, torch.zeros(3, dtype=torch.long), torch.rand(3, 4))}
+    pulled = {
+        "prior": Examples(prior.latents, prior.text_embeddings, torch.zeros(3, dtype=torch.long), torch.rand(3, 4))
+    }
     beside, _ = train(DyingCheckpoint(tmp_path / "b"), more=pulled)
     idle = {"images": 3, "batch_size": 2, "weight": 0}
     weightless, _ = train(DyingCheckpoint(tmp_path / "c"), more=pulled, prior=idle)
