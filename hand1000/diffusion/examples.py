@@ -95,11 +95,12 @@ def _drawn(
         timesteps = middling_timesteps(count, scheduler.config.num_train_timesteps, seed, stage, step)
     dropped = torch.rand(count, generator=torch_generator(seed, f"{stage}-dropout", step)) < settings.caption_dropout
     empty = empty_embeddings[examples.gestures[batch]]
+    height, width = examples.latents.shape[2:]
     return Items(
         latents=examples.latents[batch],
         conditions=torch.where(dropped[:, None, None], empty, examples.embeddings[batch]),
         noise=noise,
         timesteps=timesteps,
         shares=min_snr_weights(scheduler, timesteps, settings.min_snr_gamma) * (weight / count),
-        weights=hand_weights(examples.boxes[batch], *examples.latents.shape[2:], settings.hand_weight),
+        weights=hand_weights(examples.boxes[batch], height, width, settings.hand_weight),
     )
