@@ -17,44 +17,36 @@ resource "aws_launch_template" "node" {
   }
 }
 
-resource "aws_eks_node_group" "cpu" {
-  cluster_name    = aws_eks_cluster.this.name
-  node_group_name = "cpu"
-  node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = [for subnet in aws_subnet.private : subnet.id]
-  ami_type        = "AL2023_x86_64_STANDARD"
-  instance_types  = ["m7i.2xlarge"]
-  scaling_config {
-    min_size     = 2
-    desired_size = 2
-    max_size     = 12
+locals {
+  # Flyte's control plane and MLflow need two machines that stay; tasks of the CPU come and go.
+  cpu_pools = {
+    cpu      = { machines = ["m7i.2xlarge"], least = 2, most = 12, spot = false }
+    cpu-spot = { machines = ["m7i.2xlarge", "m7a.2xlarge", "m6i.2xlarge"], least = 0, most = 24, spot = true }
   }
-  launch_template {
-    id      = aws_launch_template.node["cpu"].id
-    version = aws_launch_template.node["cpu"].latest_version
-  }
-  lifecycle { ignore_changes = [scaling_config[0].desired_size] }
-  depends_on = [aws_iam_role_policy_attachment.node]
 }
 
-resource "aws_eks_node_group" "cpu_spot" {
+resource "aws_eks_node_group" "cpu" {
+  for_each        = local.cpu_pools
   cluster_name    = aws_eks_cluster.this.name
-  node_group_name = "cpu-spot"
+  node_group_name = each.key
   node_role_arn   = aws_iam_role.node.arn
   subnet_ids      = [for subnet in aws_subnet.private : subnet.id]
   ami_type        = "AL2023_x86_64_STANDARD"
-  capacity_type   = "SPOT"
-  instance_types  = ["m7i.2xlarge", "m7a.2xlarge", "m6i.2xlarge"]
-  labels          = { "hand1000.dev/capacity" = "spot" }
+  capacity_type   = each.value.spot ? "SPOT" : "ON_DEMAND"
+  instance_types  = each.value.machines
+  labels          = { "hand1000.dev/capacity" = each.value.spot ? "spot" : "on-demand" }
   scaling_config {
-    min_size     = 0
-    desired_size = 0
-    max_size     = 24
+    min_size     = each.value.least
+    desired_size = each.value.least
+    max_size     = each.value.most
   }
-  taint {
-    key    = "hand1000.dev/spot"
-    value  = "true"
-    effect = "NO_SCHEDULE"
+  dynamic "taint" {
+    for_each = each.value.spot ? ["hand1000.dev/spot"] : []
+    content {
+      key    = taint.value
+      value  = "true"
+      effect = "NO_SCHEDULE"
+    }
   }
   launch_template {
     id      = aws_launch_template.node["cpu"].id
