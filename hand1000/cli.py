@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hand1000.data_cli import add_data_commands
 from hand1000.errors import Hand1000Error
+from hand1000.evaluate_cli import add_evaluate_command
 from hand1000.remote_cli import add_remote_commands
 
 if TYPE_CHECKING:
@@ -78,14 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("gestures", help="list the gestures and their phrases").set_defaults(run=_gestures)
 
-    evaluate = commands.add_parser("evaluate", help="measure generated pictures against real ones")
-    evaluate.add_argument("real", type=Path, metavar="REAL_DIR", help="a folder of images with metadata.jsonl")
-    evaluate.add_argument("fake", type=Path, metavar="FAKE_DIR", help="the same, generated")
-    evaluate.add_argument("--gesture", help="that all were to show (default: of each picture what its record says)")
-    evaluate.add_argument("--config", default="default", help="whose `evaluation` and `seed` to use (default: default)")
-    evaluate.add_argument("--out", type=Path, help="also write all measures, picture by picture, to this JSON file")
-    evaluate.set_defaults(run=_evaluate)
-
+    add_evaluate_command(commands, _progress)
     add_data_commands(commands)
     add_remote_commands(commands)
     return parser
@@ -189,47 +183,3 @@ def _gestures(_: argparse.Namespace) -> None:
     width = max(map(len, PHRASES))
     for gesture, phrase in PHRASES.items():
         print(f"{gesture:{width}}  {phrase}")
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from hand1000.gestures import phrase_of
-    from hand1000.settings import load_settings
-
-    if options.gesture:
-        phrase_of(options.gesture)
-    settings = load_settings(options.config)
-    from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.measure import measure
-    from hand1000.hands.classifier import GestureClassifier
-    from hand1000.storage.files import write_json
-
-    metrics = measure(
-        options.real,
-        options.fake,
-        gesture=options.gesture,
-        extractor=load_extractor(settings.evaluation),
-        classifier=GestureClassifier.from_pretrained(),
-        min_detection_confidence=settings.evaluation.min_detection_confidence,
-        seed=settings.seed,
-        progress=_progress("measured"),
-    )
-    shown = metrics.model_dump(mode="json", exclude={"pictures", "notes", "by_gesture"})
-    if len(metrics.by_gesture) > 1:
-        for gesture, own in metrics.by_gesture.items():
-            shown |= {f"{name}.{gesture}": value for name, value in own.model_dump().items()}
-    width = max(map(len, shown))
-    for name, value in shown.items():
-        print(f"{name:{width}}  {_measured(value)}")
-    for note in metrics.notes:
-        print(f"note: {note}")
-    if options.out:
-        write_json(options.out, metrics)
-
-
-def _measured(value: dict | float | int | str | None) -> str:
-    """A value of the measures, or a distance with its interval, as people read it."""
-    if isinstance(value, dict):
-        return f"{value['value']:.4g} (95 %: {value['low']:.4g} to {value['high']:.4g})"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "–" if value is None else str(value)

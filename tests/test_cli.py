@@ -1,6 +1,5 @@
 """The command line as a person meets it."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -92,7 +91,7 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
         (["generate", "--model", "models:/a/1", "--prompt", "x"], "no MLflow here"),
         (["config", "show", "nothing"], "nothing: neither a preset"),
         (["evaluate", ".", ".", "--gesture", "wave"], "unknown gesture 'wave'"),
-        (["evaluate", ".", ".", "--gesture", "call"], "metadata.jsonl"),
+        (["evaluate", ".", ".", "--gesture", "call"], "0 pictures"),
     ],
 )
 def test_a_fault_is_one_line_and_status_2(arguments, fault, tmp_path, monkeypatch, capsys):
@@ -147,38 +146,6 @@ def test_gestures_lists_each_with_its_phrase(capsys):
     assert cli.main(["gestures"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert dict(line.split(maxsplit=1) for line in lines) == PHRASES
-
-
-def test_evaluate_shows_every_measure(tmp_path, monkeypatch, capsys):
-    from hand1000.evaluation.measure import Distance, GestureMetrics, Metrics, PictureResult
-
-    rates = {"detection_rate": 0.4, "real_detection_rate": None, "real_gesture_accuracy": 1.0}
-    both = {
-        gesture: GestureMetrics(n_real=2, n_fake=3, gesture_accuracy=accuracy, **rates)
-        for gesture, accuracy in (("call", 0.25), ("ok", None))
-    }
-    metrics = Metrics(
-        gesture="call", n_real=4, n_fake=5, hands_real=0, hands_fake=1, fid=12.34567, kid_h=None, fid_h=None,
-        kid=Distance(value=-0.001, low=-0.01, high=0.02), hand_conf=0.9, detection_rate=0.2, gesture_accuracy=0.0,
-        real_detection_rate=0.0, real_gesture_accuracy=0.0, extractor="small", extractor_sha256="", resizer="r",
-        classifier_sha256="ab", min_detection_confidence=0.5, notes=("fid_h: no hands",), by_gesture=both,
-        pictures=(PictureResult(file_name="a.png", asked="call", hands=0, score=None, gesture=None, probability=0.0),),
-    )  # fmt: skip
-    asked = {}
-
-    def measure(real, fake, **settings):
-        asked.update(settings, real=real, fake=fake)
-        return metrics
-
-    monkeypatch.setattr("hand1000.evaluation.measure.measure", measure)
-    out = tmp_path / "metrics.json"
-    assert cli.main(["evaluate", "r", "f", "--gesture", "call", "--out", str(out)]) == 0
-    assert (asked["real"], asked["fake"], asked["gesture"]) == (Path("r"), Path("f"), "call")
-    shown = capsys.readouterr().out
-    for line in ("fid 12.35", "kid -0.001 (95 %: -0.01 to 0.02)", "fid_h –", "n_fake 5", "note: fid_h: no hands",
-                 "gesture_accuracy.call 0.25", "gesture_accuracy.ok –", "real_detection_rate.ok –"):  # fmt: skip
-        assert line in "\n".join(" ".join(each.split()) for each in shown.splitlines())
-    assert json.loads(out.read_text())["pictures"][0]["file_name"] == "a.png"
 
 
 def test_the_command_starts_without_the_heavy_libraries():
