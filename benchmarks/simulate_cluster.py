@@ -33,7 +33,7 @@ class Task:
         pool: `cpu` or `gpu`.
         seconds: of work.
         after: that must be done before.
-        megabytes: it moves from and to S3.
+        megabytes, objects: it moves from and to S3.
         checkpoint: seconds of work between two saved states; a preemption loses what came since the last.
     """
 
@@ -42,6 +42,7 @@ class Task:
     seconds: float
     after: list["Task"] = field(default_factory=list)
     megabytes: float = 0.0
+    objects: float = 10.0
     checkpoint: float = float("inf")
     waits: int = 0
     then: list["Task"] = field(default_factory=list)
@@ -56,14 +57,14 @@ def job(costs: dict[str, float], shards: int) -> list[Task]:
     """All tasks of the job, each gesture's Stage II and drawing cut into `shards`."""
     cpu, gpu = "cpu", "gpu"
     screens = [
-        Task("screen", cpu, part * costs["screen"], megabytes=part * costs["picture_mb"])
+        Task("screen", cpu, part * costs["screen"], megabytes=part * costs["picture_mb"], objects=part)
         for part in _parts(SCREENED, SHARD)
     ]
     tasks = list(screens)
     choice = Task("choose", cpu, SCREENED * costs["choose"], screens)
     tasks.append(choice)
     for _ in range(GESTURES):
-        data = Task("prepare", cpu, IMAGES * costs["prepare"], [choice], IMAGES * costs["picture_mb"])
+        data = Task("prepare", cpu, IMAGES * costs["prepare"], [choice], IMAGES * costs["picture_mb"], 2 * IMAGES)
         captions = [
             Task(f"caption, {one}", gpu, IMAGES * costs[one], [data]) for one in ("blip2", "paligemma", "vit_gpt2")
         ]
@@ -106,8 +107,8 @@ def simulate(tasks: list[Task], pods: dict[str, int], costs: dict[str, float], s
     """Run the tasks: an event is a task that may start, ends, or loses its machine.
 
     A task waits for Flyte's next look at it, for a pod of its pool, then for its pod's start and its bytes, which its
-    own network bounds. A spot machine is taken away after an exponential time; the task starts again from its last
-    saved state on another.
+    own network bounds, or its requests, of which all pods share what S3 takes. A spot machine is taken away after an
+    exponential time; the task starts again from its last saved state on another.
     """
     draw = random.Random(seed)
     ticket = itertools.count()
@@ -134,7 +135,9 @@ def simulate(tasks: list[Task], pods: dict[str, int], costs: dict[str, float], s
             task, since = queues[pool].pop(0)
             free[pool] -= 1
             waited[pool] += now - since
-            overhead = costs["pod_start"] + task.megabytes / costs["s3_mb_per_second"]
+            pods_at_s3 = sum(pods.values()) - sum(free.values())
+            requests = task.objects * pods_at_s3 / costs["s3_requests_per_second"]
+            overhead = costs["pod_start"] + max(task.megabytes / costs["s3_mb_per_second"], requests)
             whole = overhead + left[id(task)]
             lost = draw.expovariate(costs["preemptions_per_hour"] / 3600) if pool == "gpu" else float("inf")
             if lost < whole:

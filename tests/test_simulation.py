@@ -11,6 +11,7 @@ COSTS_OF_NOTHING = {
     "pod_start": 0.0,
     "node_start": 0.0,
     "s3_mb_per_second": 1.0,
+    "s3_requests_per_second": 1.0,
     "preemptions_per_hour": 1e-9,
 }
 
@@ -20,20 +21,23 @@ def run(tasks: list[Task], gpus: int, **costs: float) -> Outcome:
 
 
 def chain(count: int, **options: float) -> list[Task]:
-    return [Task("work", "gpu", 3600, **options) for _ in range(count)]
+    return [Task("work", "gpu", 3600, **({"objects": 0.0} | options)) for _ in range(count)]
 
 
 def test_pods_share_the_work() -> None:
     assert run(chain(4), gpus=1).hours == pytest.approx(4)
     assert run(chain(4), gpus=4).hours == pytest.approx(1)
-    first = Task("first", "gpu", 3600)
-    assert run([first, Task("second", "cpu", 3600, [first])], gpus=4).hours == pytest.approx(2)
+    first = Task("first", "gpu", 3600, objects=0)
+    assert run([first, Task("second", "cpu", 3600, [first], objects=0)], gpus=4).hours == pytest.approx(2)
     assert run(chain(2), gpus=1).waited["gpu"] == pytest.approx(1)
 
 
 def test_starts_and_bytes_take_time() -> None:
     assert run(chain(1), gpus=1, pod_start=1800).hours == pytest.approx(1.5)
     assert run(chain(1, megabytes=3600), gpus=1).hours == pytest.approx(2)
+    assert run(chain(1, objects=3600), gpus=1).hours == pytest.approx(2)
+    # Two at once share what S3 takes: the second one's requests take twice as long.
+    assert run(chain(2, objects=3600), gpus=2).hours == pytest.approx(3)
 
 
 def test_a_preempted_task_goes_on_from_its_last_saved_state() -> None:
