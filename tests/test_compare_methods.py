@@ -4,11 +4,14 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pytest
 import yaml
 from PIL import Image
 
 from hand1000.comparison_settings import ComparisonSettings, without_fusion
-from hand1000.evaluation.systems import SYSTEMS, Cell, Cost, cost_of, firsts, gesture_table, mean_table
+from hand1000.evaluation.paired import paired_difference
+from hand1000.evaluation.systems import SYSTEMS, Cell, Cost, cost_of, firsts, gesture_table, mean_table, paired_table
 from hand1000.settings import load_settings
 from tests.short_demo import PYFLYTE, ROOT, inputs_file
 
@@ -62,6 +65,10 @@ def test_five_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
     with Image.open(page.parent / "pictures.png") as sheet:
         assert sheet.size[0] > 3 * 64 and sheet.size[1] > 5 * 64
 
+    paired = paired_table(cells).splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in paired] == [SYSTEMS[name] for name in drawn if name != "hand1000"]
+    assert all("p = " in line for line in paired) and paired[0] in (page.parent / "tables.md").read_text()
+
     table = gesture_table(cells["four"])
     assert table.count("\n") == 2 + len(drawn)
     # Where two gestures are alike, their mean is each of them.
@@ -71,3 +78,20 @@ def test_five_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
     assert firsts(twice, best, "detection rate") == 2
     (row,) = (row for row in table.splitlines() if row.startswith(f"| {SYSTEMS[best]} |"))
     assert row.split("|")[3].strip().startswith("**")
+
+
+def test_a_difference_is_real_when_chance_gives_it_seldom() -> None:
+    draws = np.random.default_rng(0)
+    hard = draws.random(200)  # Some prompts are hard for both.
+    second = (hard + 0.1 * draws.normal(size=200) > 0.5).astype(float)
+    first = (hard + 0.1 * draws.normal(size=200) > 0.35).astype(float)
+    found = paired_difference(first, second, draws)
+    assert found.low < found.mean < found.high and found.low > 0 and found.p < 0.001
+    assert found.mean == pytest.approx(first.mean() - second.mean())
+    # By itself each rate is known to seven percent only: the pairs tell more.
+    assert found.high - found.low < 0.12
+    alike = [paired_difference(*draws.integers(0, 2, (2, 100)).astype(float), draws).p for _ in range(40)]
+    assert sum(p < 0.05 for p in alike) <= 6 and max(alike) <= 1
+    assert paired_difference(first, first, draws).p == 1
+    with pytest.raises(ValueError, match="3 and 2"):
+        paired_difference([1, 2, 3], [1, 2], draws)

@@ -6,10 +6,12 @@ from typing import Any
 
 from pydantic import Field
 
-from hand1000.evaluation.measure import Metrics
+from hand1000.evaluation.measure import Metrics, PictureResult
 from hand1000.evaluation.measures import figure
+from hand1000.evaluation.paired import paired_difference
 from hand1000.evaluation.sweep import COLUMNS, interval
 from hand1000.evaluation.tables import markdown_table
+from hand1000.randomness import numpy_generator
 from hand1000.settings import BoundedSettings
 
 SYSTEMS = {
@@ -120,6 +122,32 @@ def mean_table(cells: Cells) -> str:
         rows.append(row)
     head = ["system", *COLUMNS, "training, s", "a picture, s", "peak, GB"]
     return markdown_table(head, rows, numbers=range(1, len(head)))
+
+
+def paired_table(cells: Cells, name: str = "hand1000") -> str:
+    """Markdown: how far `name` is ahead of each other system, picture by picture over all gestures, in both rates."""
+    rows = []
+    for other in next(iter(cells.values())):
+        if other == name:
+            continue
+        row = [SYSTEMS[other]]
+        for rate in (_shows_it, _has_a_hand):
+            ours, theirs = (
+                [rate(picture) for of_gesture in cells.values() for picture in of_gesture[one].metrics.pictures]
+                for one in (name, other)
+            )
+            found = paired_difference(ours, theirs, numpy_generator(0, "paired", other))
+            row.append(f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), p = {found.p:.2g}")
+        rows.append(row)
+    return markdown_table([f"{SYSTEMS[name]} against", "gesture accuracy", "detection rate"], rows, numbers=range(0))
+
+
+def _shows_it(picture: PictureResult) -> float:
+    return float(picture.gesture == picture.asked)
+
+
+def _has_a_hand(picture: PictureResult) -> float:
+    return float(picture.hands > 0)
 
 
 def firsts(cells: Cells, name: str, column: str) -> int:
