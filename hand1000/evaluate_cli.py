@@ -17,6 +17,7 @@ def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.Argument
         "--prompts", type=Path, metavar="FILE", help="a line for each generated picture, in the order of their names"
     )
     evaluate.add_argument("--train", type=Path, metavar="DIR", help="what was trained on, to see what is memorised")
+    evaluate.add_argument("--paper", action="store_true", help="also FID and KID by the authors' arithmetic")
     evaluate.add_argument("--config", default="default", help="whose `evaluation` and `seed` to use (default: default)")
     evaluate.add_argument("--out", type=Path, help="also write all measures, picture by picture, to this JSON file")
     evaluate.set_defaults(run=lambda options: _evaluate(options, show))
@@ -31,32 +32,35 @@ def _evaluate(options: argparse.Namespace, show: Show) -> None:
     settings = load_settings(options.config)
     import tempfile
 
-    from hand1000.data.imageset import read_image_set
-    from hand1000.evaluation.anatomy import fit_anatomy
+    from hand1000.captions.quality import Clip
     from hand1000.evaluation.extractors import load_extractor
     from hand1000.evaluation.measure import measure
-    from hand1000.evaluation.neighbours import diversity, memorised
-    from hand1000.evaluation.observations import Observations, observe
+    from hand1000.evaluation.observations import Observations, features_of, observe
+    from hand1000.evaluation.paper import paper_fid, paper_kid
     from hand1000.evaluation.plain import UNKNOWN, image_set_of, read_prompts
     from hand1000.hands.classifier import GestureClassifier
+    from hand1000.randomness import numpy_generator
     from hand1000.storage.files import write_json
 
     extractor = load_extractor(settings.evaluation)
     confidence = settings.evaluation.min_detection_confidence
+    clip = Clip(settings.evaluation.clip) if settings.evaluation.clip else None
     prompts = read_prompts(options.prompts) if options.prompts else None
 
     with tempfile.TemporaryDirectory() as scratch:
 
-        def look(folder: Path, name: str, texts: list[str] | None = None) -> tuple[Path, Observations]:
-            # Where prompts say what was asked for, real pictures may show anything.
+        def made_of(folder: Path, name: str, texts: list[str] | None = None) -> Path:
+            # Where prompts say what was asked for, other pictures may show anything.
             gesture = options.gesture or (UNKNOWN if prompts and not texts else None)
-            made = image_set_of(folder, Path(scratch) / name, gesture, texts)
-            seen = observe(made, extractor=extractor, min_detection_confidence=confidence, progress=show(name))
-            return made, seen
+            return image_set_of(folder, Path(scratch) / name, gesture, texts)
 
-        drawn, fake = look(options.fake, "generated", prompts)
-        _, real = look(options.real, "real")
-        train = look(options.train, "trained on")[1] if options.train else None
+        def look(folder: Path, name: str, texts: list[str] | None = None) -> Observations:
+            made = made_of(folder, name, texts)
+            return observe(
+                made, extractor=extractor, min_detection_confidence=confidence, clip=clip, progress=show(name)
+            )
+
+        real, fake = look(options.real, "real"), look(options.fake, "generated", prompts)
         metrics = measure(
             real,
             fake,
@@ -65,25 +69,28 @@ def _evaluate(options: argparse.Namespace, show: Show) -> None:
             classifier=GestureClassifier.from_pretrained(),
             min_detection_confidence=confidence,
             seed=settings.seed,
+            train=features_of(made_of(options.train, "trained on"), extractor) if options.train else None,
         )
-        texts = [record.text for record in read_image_set(drawn)]
-    anatomy = fit_anatomy(real.landmarks)
-    further = {
-        "implausible_hands": anatomy.implausible(fake.landmarks) if anatomy and len(fake.landmarks) else None,
-        "diversity": diversity(fake.features, texts),
-        "memorised": None if train is None else memorised(fake.features, real.features, train.features),
-    }
-    shown = metrics.model_dump(mode="json", exclude={"pictures", "notes", "by_gesture"}) | further
+    theirs = {}
+    if options.paper:
+        generator = numpy_generator(settings.seed, "paper")
+        theirs["paper_fid"] = paper_fid(real.features, fake.features)
+        theirs["paper_kid"] = paper_kid(real.features, fake.features, generator)
+    shown = metrics.model_dump(mode="json", exclude={"pictures", "notes", "by_gesture"}) | theirs
     if len(metrics.by_gesture) > 1:
         for gesture, own in metrics.by_gesture.items():
             shown |= {f"{name}.{gesture}": value for name, value in own.model_dump().items()}
+    for place in shown.pop("faithfulness"):
+        shown[f"faithfulness.{place}"] = metrics.faithfulness[place]
+        shown[f"real_faithfulness.{place}"] = metrics.real_faithfulness[place]
+    del shown["real_faithfulness"]
     width = max(map(len, shown))
     for name, value in shown.items():
         print(f"{name:{width}}  {_measured(value)}")
     for note in metrics.notes:
         print(f"note: {note}")
     if options.out:
-        write_json(options.out, metrics.model_dump(mode="json") | further)
+        write_json(options.out, metrics.model_dump(mode="json") | theirs)
 
 
 def _measured(value: dict | float | int | str | None) -> str:

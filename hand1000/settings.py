@@ -217,10 +217,12 @@ class EvaluationSettings(BoundedSettings):
     """How the pictures are measured."""
 
     feature_extractor: str = Field(
-        description="'small' is the one that ships; else the path or URL of the 2015 Inception as TorchScript.",
+        description="'small' is the one that ships; 'dinov2:' or 'clip:' before a folder, an s3:// address or a pinned "
+        "hub id; else the path or URL of the 2015 Inception as TorchScript.",
         min_length=1,
     )
-    feature_extractor_sha256: str = Field(pattern="^([0-9a-f]{64})?$", description="Pins a file or URL; '' for small.")
+    feature_extractor_sha256: str = Field(pattern="^([0-9a-f]{64})?$", description="Pins a file or URL; else ''.")
+    clip: str = Field(description="Folder, s3:// address or hub id@revision of CLIP for its score; '' leaves it out.")
     min_detection_confidence: Fraction
 
 

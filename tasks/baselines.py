@@ -1,10 +1,10 @@
-"""Redraw another system's pictures: Imagic, over the base model or a tuned one."""
+"""Redraw another system's pictures: Imagic, over the base model or a tuned one, and HandRefiner."""
 
 from typing import Any
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.comparison_settings import ImagicSettings
+from hand1000.comparison_settings import HandRefinerSettings, ImagicSettings
 from hand1000.settings import ComputeSettings, GenerationSettings
 from tasks.common import Artifact, Work, cluster_task, produce
 
@@ -91,3 +91,51 @@ def imagic_tuned(
 ) -> Artifact:
     """One shard of a tuned model's pictures, edited by Imagic with that model."""
     return _imagic("imagic_tuned", pictures, model, "", shard, imagic, settings, compute, seed, run, root)
+
+
+@cluster_task()
+def refine_hands(
+    pictures: FlyteDirectory,
+    shard: int,
+    base_model: str,
+    refiner: HandRefinerSettings,
+    settings: GenerationSettings,
+    run: str,
+    root: str,
+) -> Artifact:
+    """One shard of the base model's pictures, their hands painted anew by HandRefiner."""
+    from hand1000.data.imageset import read_image_set, write_metadata
+    from hand1000.storage.models import model_identity
+
+    painter = refiner.inpainting_model or base_model
+
+    def build(work: Work) -> None:
+        from hand1000.baselines.hand_refiner import refined_hands
+        from hand1000.devices import best_device
+        from hand1000.diffusion.base_model import load_base_model
+        from hand1000.diffusion.control import load_controlnet
+        from hand1000.diffusion.generate import Order, draw, drawn_before
+
+        folder = work.read(pictures)
+        records = read_image_set(folder)
+        device = best_device()
+        controlnet = load_controlnet(refiner.controlnet, device)
+        draw(
+            refined_hands(drawn_before(folder), load_base_model(painter, device), controlnet, refiner),
+            [Order.of(record) for record in records],
+            work.out,
+            batch_size=settings.batch_size,
+            checkpoint=work.checkpoint,
+            progress=work.report,
+        )
+        write_metadata(work.out, records)
+
+    models = {"controlnet": model_identity(refiner.controlnet), "inpainting_model": model_identity(painter)}
+    return produce(
+        "refine_hands",
+        root=root,
+        run=run,
+        build=build,
+        label=f"shard {shard + 1}",
+        inputs={"pictures": pictures, "refiner": refiner.model_copy(update=models)},
+    )

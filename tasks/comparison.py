@@ -37,16 +37,19 @@ def measure_systems(
     import shutil
     from functools import partial
 
+    from hand1000.captions.quality import Clip
     from hand1000.data.imageset import read_image_set
     from hand1000.data.join import joined_image_set
     from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.measure import measure, observe
+    from hand1000.evaluation.measure import measure
+    from hand1000.evaluation.observations import features_of, observe
     from hand1000.evaluation.systems import DRAWN_OVER, Cell, cost_of
     from hand1000.hands.classifier import GestureClassifier
     from hand1000.storage.files import write_json
 
     classifier = GestureClassifier.from_pretrained()
     extractor = load_extractor(settings)
+    clip = Clip(settings.clip) if settings.clip else None
 
     def build(work: Work) -> None:
         def makings(parts: list[FlyteDirectory]) -> list[dict[str, Any]]:
@@ -56,9 +59,11 @@ def measure_systems(
             observe,
             extractor=extractor,
             min_detection_confidence=settings.min_detection_confidence,
+            clip=clip,
             progress=work.report,
         )
         real = look(work.read(dataset) / "test")
+        train = features_of(work.read(dataset) / "train", extractor)
         for name, parts in pictures.items():
             folder = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
             metrics = measure(
@@ -67,6 +72,7 @@ def measure_systems(
                 classifier=classifier,
                 extractor=extractor,
                 seed=seed,
+                train=train,
                 min_detection_confidence=settings.min_detection_confidence,
             )
             under = pictures[DRAWN_OVER[name]] if name in DRAWN_OVER else []
@@ -89,7 +95,7 @@ def measure_systems(
             "embeddings": embeddings,
             "classifier": classifier.sha256,
             "extractor": extractor.sha256,
-            "settings": settings,
+            "settings": settings.model_copy(update={"clip": clip.name if clip else ""}),
             "seed": seed,
         },
     )

@@ -19,24 +19,29 @@ def evaluate(
     root: str,
 ) -> Artifact:
     """`base.json`, `tuned.json` and `table.txt`; the held-out images are looked at once for both."""
+    from hand1000.captions.quality import Clip
     from hand1000.data.join import joined_image_set
     from hand1000.evaluation.comparison import compare_table
     from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.measure import measure, observe
+    from hand1000.evaluation.measure import measure
+    from hand1000.evaluation.observations import features_of, observe
     from hand1000.hands.classifier import GestureClassifier
     from hand1000.storage.files import write_json, write_text
 
     classifier = GestureClassifier.from_pretrained()
     extractor = load_extractor(settings)
+    clip = Clip(settings.clip) if settings.clip else None
 
     def build(work: Work) -> None:
         look = partial(
             observe,
             extractor=extractor,
             min_detection_confidence=settings.min_detection_confidence,
+            clip=clip,
             progress=work.report,
         )
         real = look(work.read(dataset) / "test")
+        train = features_of(work.read(dataset) / "train", extractor)
         metrics = {}
         for name, parts in (("base", base_images), ("tuned", tuned_images)):
             pictures = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
@@ -46,6 +51,7 @@ def evaluate(
                 classifier=classifier,
                 extractor=extractor,
                 seed=seed,
+                train=train,
                 min_detection_confidence=settings.min_detection_confidence,
             )
             write_json(work.out / f"{name}.json", metrics[name].model_dump(mode="json"))
@@ -62,7 +68,7 @@ def evaluate(
             "tuned_images": tuned_images,
             "classifier": classifier.sha256,
             "extractor": extractor.sha256,
-            "settings": settings,
+            "settings": settings.model_copy(update={"clip": clip.name if clip else ""}),
             "seed": seed,
         },
     )

@@ -7,13 +7,13 @@ from tasks.common import Artifact, Work, cluster_task, produce
 
 
 @cluster_task(ignored_inputs=("root",))
-def render_pretraining_images(settings: PretrainSettings, root: str) -> Artifact:
-    """Hands in arbitrary poses, in HaGRID's layout."""
+def render_pretraining_images(images: int, gesture_images: int, seed: int, root: str) -> Artifact:
+    """Hands in arbitrary poses, in HaGRID's layout; a few of each gesture among them."""
     from hand1000.data.pretraining import render_pretraining_set
     from hand1000.data.render.dataset import RENDERER_VERSION
     from hand1000.diffusion.small_base import IMAGE_SIZE
 
-    inputs = {"images": settings.images, "gesture_images": settings.gesture_images, "seed": settings.seed}
+    inputs = {"images": images, "gesture_images": gesture_images, "seed": seed}
 
     def build(work: Work) -> None:
         render_pretraining_set(work.out, size=IMAGE_SIZE, progress=work.report, **inputs)

@@ -40,8 +40,9 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 def test_plain_folders_of_mixed_sizes_are_measured(folders: Path, tmp_path: Path, capsys) -> None:
     out = tmp_path / "metrics.json"
     command = ["evaluate", str(folders / "real"), str(folders / "fake"), "--gesture", "palm", "--out", str(out)]
-    assert cli.main([*command, "--train", str(folders / "real")]) == 0
+    assert cli.main([*command, "--train", str(folders / "real"), "--paper"]) == 0
     lines = shown(capsys)
+    assert float(lines["paper_fid"]) == pytest.approx(float(lines["fid"]), rel=0.01) and "paper_kid" in lines
     assert float(lines["fid"]) > 0 and lines["n_fake"] == lines["n_real"] == str(PALMS)
     assert float(lines["detection_rate"]) == 1 and float(lines["gesture_accuracy"]) > 0.5
     assert lines["implausible_hands"] == "–"  # Too few real hands to know their spread.

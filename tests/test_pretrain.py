@@ -145,7 +145,11 @@ def test_hands_that_are_tilted_too_far_are_left_out(tmp_path: Path) -> None:
         Image.new("RGB", (16, 16)).save(tmp_path / "no_gesture" / f"{name}.jpg")
         landmarks = np.full((21, 2), 0.5)
         landmarks[9] += [0.2 * np.sin(np.radians(degrees)), -0.2 * np.cos(np.radians(degrees))]
-        entries[name] = {"hand_landmarks": [landmarks.tolist()], "caption": f"a hand at {degrees}"}
+        entries[name] = {
+            "hand_landmarks": [landmarks.tolist()],
+            "bboxes": [[0, 0, 1, 1]],
+            "caption": f"a hand at {degrees}",
+        }
     (tmp_path / "annotations" / "train" / "no_gesture.json").write_text(json.dumps(entries))
     assert load_pretraining_set(tmp_path, 35)[1] == ["a hand at 0", "a hand at 30"] * 2
     assert len(load_pretraining_set(tmp_path, 180)[1]) == 8

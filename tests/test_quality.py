@@ -9,29 +9,14 @@ from PIL import Image
 
 from hand1000.captions.quality import Clip, measure_captions
 from hand1000.errors import Hand1000Error
-from tests.tiny_captioners import word_tokenizer
+from tests.tiny_captioners import save_clip
 
 FOUR = "making four fingers up hand gesture"
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
-    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
-
-    folder = tmp_path_factory.mktemp("clip")
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    tokenizer = word_tokenizer(model_max_length=64)
-    torch.manual_seed(0)
-    CLIPModel(
-        CLIPConfig(
-            text_config=small | {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "eos_token_id": 2},
-            vision_config=small | {"image_size": 16, "patch_size": 8},
-            projection_dim=8,
-        )
-    ).save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return Clip(str(folder))
+    return Clip(str(save_clip(tmp_path_factory.mktemp("clip"))))
 
 
 def test_the_measures_are_what_their_definition_says(clip: Clip, tmp_path: Path) -> None:

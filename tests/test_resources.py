@@ -27,7 +27,15 @@ SETTINGS = SerializationSettings(
     domain="development",
     version="v1",
 )
-WORKFLOWS = ("train_gesture", "retrain", "build_dataset", "pretrain_base", "compare_methods", "sweep")
+WORKFLOWS = (
+    "train_gesture",
+    "retrain",
+    "build_dataset",
+    "pretrain_base",
+    "train_controlnet",
+    "compare_methods",
+    "sweep",
+)
 
 
 def all_tasks() -> dict[str, PythonTask]:

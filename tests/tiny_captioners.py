@@ -163,3 +163,22 @@ def save_vit_gpt2(folder: Path) -> Path:
 
 
 CAPTIONERS = {"blip2": save_blip2, "paligemma": save_paligemma, "vit-gpt2": save_vit_gpt2}
+
+
+def save_clip(folder: Path) -> Path:
+    """CLIP's two encoders."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokenizer = word_tokenizer(model_max_length=64)
+    torch.manual_seed(0)
+    CLIPModel(
+        CLIPConfig(
+            text_config=small | {"vocab_size": len(tokenizer), "max_position_embeddings": 64, "eos_token_id": 2},
+            vision_config=small | {"image_size": 16, "patch_size": 8},
+            projection_dim=8,
+        )
+    ).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

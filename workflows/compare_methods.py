@@ -11,7 +11,7 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.comparison_settings import ComparisonSettings, without_fusion
 from hand1000.gestures import gestures_of
-from tasks.baselines import imagic_base, imagic_tuned
+from tasks.baselines import imagic_base, imagic_tuned, refine_hands
 from tasks.captioning import caption_images
 from tasks.comparison import measure_systems, write_comparison
 from tasks.data import prepare_data
@@ -62,6 +62,11 @@ def compare_on(
     sd_imagic = map_task(partial(imagic_base, base_model=base_model, **editing))(pictures=sd, shard=shard)
     tuned_imagic = map_task(partial(imagic_tuned, model=sd_tuned.model, **editing))(pictures=of_tuned, shard=shard)
 
+    refiner: dict[str, Any] = {"base_model": base_model, "refiner": settings.hand_refiner}
+    sd_handrefiner = map_task(partial(refine_hands, settings=tuned.generation, **refiner, **common))(
+        pictures=sd, shard=shard
+    )
+
     return measure_systems(
         dataset=dataset,
         pictures={
@@ -69,6 +74,7 @@ def compare_on(
             "sd_tuned": of_tuned,
             "sd_imagic": sd_imagic,
             "sd_tuned_imagic": tuned_imagic,
+            "sd_handrefiner": sd_handrefiner,
             "hand1000": of_hand1000,
         },
         trained={

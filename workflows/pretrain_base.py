@@ -18,7 +18,9 @@ def pretrain_base(settings: PretrainSettings, root: str) -> Artifact:
         settings: the recipe.
         root: the artifact root; the result, a diffusers folder, is copied from there to `models/small-base`.
     """
-    pictures = render_pretraining_images(settings=settings, root=root)
+    pictures = render_pretraining_images(
+        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, root=root
+    )
     autoencoder = train_autoencoder(pictures=pictures, settings=settings, root=root)
     text_encoder = train_text_encoder(pictures=pictures, autoencoder=autoencoder, settings=settings, root=root)
     return train_base(

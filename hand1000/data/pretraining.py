@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,29 +28,53 @@ def render_pretraining_set(
     render_dataset(root, counts, seed=seed, size=size, cache=None, progress=progress)
 
 
+@dataclass(frozen=True)
+class PretrainingRecord:
+    """One picture: where it is, what it shows, and its hand's true landmarks (21 pairs) and box, relative to it."""
+
+    path: Path
+    caption: str
+    landmarks: list[list[float]]
+    box: tuple[float, ...]
+
+
+def pretraining_records(root: Path, max_tilt: float) -> Iterator[PretrainingRecord]:
+    """The pictures of `render_pretraining_set` in `root`, in a fixed order; only captions of a gesture say its phrase.
+
+    Args:
+        root: the set.
+        max_tilt: degrees, 0 to 180, between upright and the way from the wrist to the middle finger; pictures of
+            hands that are tilted more are left out.
+    """
+    for path in sorted((root / "annotations" / "train").glob("*.json")):
+        gesture = path.stem
+        for key, annotation in sorted(json.loads(path.read_text()).items()):
+            landmarks = annotation["hand_landmarks"][0]
+            if _tilt(landmarks) > max_tilt:
+                continue
+            caption = annotation["caption"]
+            yield PretrainingRecord(
+                root / gesture / f"{key}.jpg",
+                caption if gesture == NO_GESTURE else f"{caption}, {phrase_of(gesture)}",
+                landmarks,
+                tuple(annotation["bboxes"][0]),
+            )
+
+
 def load_pretraining_set(root: Path, max_tilt: float) -> tuple["np.ndarray", list[str]]:
     """The pictures and their captions, then all of them mirrored: uint8 (2N, size, size, 3) and 2N captions.
 
-    Only captions of a gesture say its phrase; a mirrored right hand is a left hand and is called so.
+    A mirrored right hand is a left hand and is called so.
 
     Args:
-        root: of `render_pretraining_set`.
-        max_tilt: degrees, 0 to 180, between upright and the way from the wrist to the middle finger; pictures of
-            hands that are tilted more are left out.
+        root, max_tilt: as for `pretraining_records`.
     """
     import numpy as np
     from PIL import Image
 
-    images, captions = [], []
-    for path in sorted((root / "annotations" / "train").glob("*.json")):
-        gesture = path.stem
-        for key, annotation in sorted(json.loads(path.read_text()).items()):
-            if _tilt(annotation["hand_landmarks"][0]) > max_tilt:
-                continue
-            images.append(np.asarray(Image.open(root / gesture / f"{key}.jpg").convert("RGB")))
-            caption = annotation["caption"]
-            captions.append(caption if gesture == NO_GESTURE else f"{caption}, {phrase_of(gesture)}")
-    pictures = np.stack(images)
+    records = list(pretraining_records(root, max_tilt))
+    pictures = np.stack([np.asarray(Image.open(record.path).convert("RGB")) for record in records])
+    captions = [record.caption for record in records]
     return np.concatenate([pictures, pictures[:, :, ::-1]]), captions + [mirrored(caption) for caption in captions]
 
 

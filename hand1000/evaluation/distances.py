@@ -72,6 +72,26 @@ def kernel_distance(
     return KernelDistance(float(values[0]), float(low), float(high))
 
 
+_CMMD_SIGMA, _CMMD_SCALE = 10.0, 1000.0
+
+
+def clip_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """CMMD (Jayasumana et al., 2024): the squared MMD of CLIP's unit embeddings with a Gaussian kernel, times 1,000.
+
+    With each picture's likeness to itself, as in their own program, whose values it is to be compared with.
+
+    Args:
+        x, y: (n, d) and (m, d) of `clip`'s features.
+    """
+    x, y = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in _checked(x, y))
+
+    def likeness(a: np.ndarray, b: np.ndarray) -> float:
+        away = np.maximum(np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2 * a @ b.T, 0.0)
+        return float(np.exp(-away / (2 * _CMMD_SIGMA**2)).mean())
+
+    return _CMMD_SCALE * (likeness(x, x) + likeness(y, y) - 2 * likeness(x, y))
+
+
 def _counts(n: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
     return np.concatenate([np.ones((1, n)), generator.multinomial(n, np.full(n, 1.0 / n), resamples)])
 

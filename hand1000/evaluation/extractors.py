@@ -66,6 +66,11 @@ def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
     """
     if settings.feature_extractor == "small":
         return SmallExtractor.from_pretrained()
+    kind, _, source = settings.feature_extractor.partition(":")
+    if kind in ("dinov2", "clip"):
+        from hand1000.evaluation.foundation import FoundationExtractor
+
+        return FoundationExtractor(kind, source)
     return InceptionExtractor(settings.feature_extractor, settings.feature_extractor_sha256)
 
 

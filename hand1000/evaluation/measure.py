@@ -3,13 +3,20 @@
 | measure | of | better |
 | --- | --- | --- |
 | FID, KID | whole pictures | lower |
+| CMMD | the same, of CLIP's features alone | lower |
 | FID-H, KID-H | one crop for each hand that was found | lower |
 | HAND-CONF | the paper's: mean handedness score of the hands that were found | higher |
 | detection rate | pictures with a hand, of all | higher |
 | gesture accuracy | pictures with a hand that makes the gesture, of all | higher |
+| palm score, hand presence | how sure MediaPipe's two networks are of a picture's hand, mean of all pictures | higher |
+| implausible hands | hands whose bones and joints no real hand has, of those that were found | lower |
+| CLIP score | CLIP's similarity of a picture to its prompt, times 100, at least 0 | higher |
+| faithfulness | pictures with the colours that their prompts name, of those that name one | higher |
+| diversity | mean distance between two pictures of one prompt | the real ones' |
+| memorised | pictures nearer to a training image than 95 in 100 unseen real ones are | 0.05 |
 
 HAND-CONF is at least about 0.5 whatever is drawn, and pictures without a hand do not count in it; that is what the
-last two are for.
+rates below it are for.
 """
 
 from collections.abc import Sequence
@@ -21,8 +28,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from hand1000.errors import Hand1000Error
-from hand1000.evaluation.distances import frechet_distance, kernel_distance
+from hand1000.evaluation.anatomy import FEWEST, fit_anatomy
+from hand1000.evaluation.colours import faithfulness
+from hand1000.evaluation.distances import clip_distance, frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import FeatureExtractor
+from hand1000.evaluation.neighbours import diversity, memorised
 from hand1000.evaluation.observations import Observations, Progress, observe
 from hand1000.hands.classifier import GestureClassifier
 from hand1000.randomness import numpy_generator
@@ -90,6 +100,7 @@ class Metrics(BaseModel):
     hands_fake: int
     fid: float
     kid: Distance
+    cmmd: float | None
     fid_h: float | None
     kid_h: Distance | None
     hand_conf: Fraction | None
@@ -97,6 +108,14 @@ class Metrics(BaseModel):
     gesture_accuracy: Fraction | None
     real_detection_rate: Fraction
     real_gesture_accuracy: Fraction | None
+    palm_score: Fraction
+    hand_presence: Fraction
+    implausible_hands: Fraction | None
+    clip_score: float | None
+    faithfulness: dict[str, Fraction]
+    real_faithfulness: dict[str, Fraction]
+    diversity: float | None
+    memorised: Fraction | None
     by_gesture: dict[str, GestureMetrics]
     extractor: str
     extractor_sha256: str
@@ -116,6 +135,7 @@ def measure(
     classifier: GestureClassifier,
     min_detection_confidence: float,
     seed: int,
+    train: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Metrics:
     """Measure generated pictures against real ones.
@@ -128,6 +148,7 @@ def measure(
         classifier: of the gestures.
         min_detection_confidence: of the palm detector, 0 to 1.
         seed: of KID's intervals.
+        train: features of the training images, (N, D), see `features_of`; without them nothing is told of memorisation.
         progress: called with the pictures of a set done and all of them.
 
     Raises:
@@ -148,6 +169,11 @@ def measure(
     else:
         fid_h = frechet_distance(real.crop_features, fake.crop_features)
         kid_h = _kid(real.crop_features, fake.crop_features, seed, "hands")
+    anatomy = fit_anatomy(real.landmarks)
+    if anatomy is None:
+        notes.append(
+            f"implausible_hands: {len(real.score)} hands in the real pictures; {FEWEST} tell what is plausible"
+        )
     return Metrics(
         gesture=",".join(asked),
         n_real=len(real.file_names),
@@ -156,10 +182,19 @@ def measure(
         hands_fake=len(fake.score),
         fid=frechet_distance(real.features, fake.features),
         kid=_kid(real.features, fake.features, seed, "pictures"),
+        cmmd=clip_distance(real.features, fake.features) if fake.extractor == "clip" else None,
         fid_h=fid_h,
         kid_h=kid_h,
         hand_conf=float(fake.score.mean()) if len(fake.score) else None,
         **_rates(of_real, results, classifier),
+        palm_score=float(fake.palm_score.mean()),
+        hand_presence=float(fake.presence.mean()),
+        implausible_hands=anatomy.implausible(fake.landmarks) if anatomy and len(fake.landmarks) else None,
+        clip_score=float(100 * fake.clip_similarity.clip(0).mean()) if len(fake.clip_similarity) else None,
+        faithfulness=faithfulness(fake.colours, fake.words, real.colours, real.words),
+        real_faithfulness=faithfulness(real.colours, real.words, real.colours, real.words),
+        diversity=diversity(fake.features, fake.prompts),
+        memorised=None if train is None else memorised(fake.features, real.features, train),
         by_gesture={one: _of_gesture(one, of_real, results, classifier) for one in asked},
         extractor=fake.extractor,
         extractor_sha256=fake.extractor_sha256,

@@ -1,10 +1,11 @@
 """The six systems of the paper's comparison, side by side."""
 
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 from pydantic import Field
+from scipy.stats import t
 
 from hand1000.evaluation.measure import Metrics, PictureResult
 from hand1000.evaluation.measures import figure
@@ -122,6 +123,55 @@ def mean_table(cells: Cells) -> str:
         rows.append(row)
     head = ["system", *COLUMNS, "training, s", "a picture, s", "peak, GB"]
     return markdown_table(head, rows, numbers=range(1, len(head)))
+
+
+FURTHER: Mapping[str, Callable[[Metrics], float | None]] = {
+    "palm score": lambda metrics: metrics.palm_score,
+    "hand presence": lambda metrics: metrics.hand_presence,
+    "implausible hands": lambda metrics: metrics.implausible_hands,
+    "CLIP score": lambda metrics: metrics.clip_score,
+    "faithful wall": lambda metrics: metrics.faithfulness.get("wall"),
+    "skin": lambda metrics: metrics.faithfulness.get("skin"),
+    "sleeve": lambda metrics: metrics.faithfulness.get("sleeve"),
+    "diversity": lambda metrics: metrics.diversity,
+    "memorised": lambda metrics: metrics.memorised,
+}
+"""What the paper does not measure, a column each."""
+
+
+def further_table(cells: Cells) -> str:
+    """All gestures' mean in Markdown of what the paper does not measure."""
+    rows = []
+    for name in next(iter(cells.values())):
+        means = (
+            _mean([measure(of_gesture[name].metrics) for of_gesture in cells.values()]) for measure in FURTHER.values()
+        )
+        rows.append([SYSTEMS[name], *(figure(mean) for mean in means)])
+    return markdown_table(["system", *FURTHER], rows, numbers=range(1, len(FURTHER) + 1))
+
+
+def lead_table(cells: Cells, name: str = "hand1000") -> str:
+    """Markdown: how much better `name` is than each other system, the mean over the gestures with its 95 % interval.
+
+    The interval is Student's over the gestures, each of which has models of its own: it holds the chance of the
+    trainings as well as that of the pictures. Positive is better, whichever way the measure goes.
+    """
+    rows = []
+    for other in next(iter(cells.values())):
+        if other == name:
+            continue
+        row = [SYSTEMS[other]]
+        for column in COLUMNS:
+            pairs = [[_value(of_gesture[one], column) for one in (name, other)] for of_gesture in cells.values()]
+            leads = [first - second for first, second in pairs if first is not None and second is not None]
+            if len(leads) < max(2, len(pairs)):
+                row.append("–")
+                continue
+            sign = 1 if column in HIGHER_IS_BETTER else -1
+            away = float(t.ppf(0.975, len(leads) - 1)) * stdev(leads) / len(leads) ** 0.5
+            row.append(f"{sign * fmean(leads):+.3g} ± {away:.2g}")
+        rows.append(row)
+    return markdown_table([f"{SYSTEMS[name]} ahead of", *COLUMNS], rows, numbers=range(1, len(COLUMNS) + 1))
 
 
 def paired_table(cells: Cells, name: str = "hand1000") -> str:

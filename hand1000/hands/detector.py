@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from hand1000.data.crop import UnreadableImage
 from hand1000.hands.landmarks import NUM_LANDMARKS, Landmarks
+from hand1000.hands.presence import PresenceGraph
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox, ImageRecord
@@ -28,6 +29,9 @@ so that even the right hand's overlap is 0.54 in the middle and 0.27 for one in 
 _WORKERS = 2  # MediaPipe computes without the interpreter's lock, so threads are enough.
 _AHEAD = 8  # Pictures decoded ahead of the reader; more would only fill memory.
 _LEAST_SIDE = 256
+_GRAPH = "mediapipe/modules/hand_landmark/hand_landmark_tracking_cpu.binarypb"
+
+Seen = TypeVar("Seen")
 
 _quiet_lock = threading.Lock()
 _warned = False
@@ -55,6 +59,22 @@ class Hand:
         return float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1])
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """The hands in a picture, and how sure MediaPipe is of them.
+
+    Attributes:
+        hands: in MediaPipe's order.
+        palm_score: of the palm that its first network is surest of, `min_detection_confidence` to 1; 0 without one.
+        presence: how sure its second network is that such a palm belongs to a hand, of the surest; 0 without a palm. A
+            hand of less than 0.5 is not among `hands`.
+    """
+
+    hands: list[Hand]
+    palm_score: float
+    presence: float
+
+
 class HandDetector:
     """MediaPipe Hands for pictures that have nothing to do with each other; a context manager.
 
@@ -64,40 +84,78 @@ class HandDetector:
     """
 
     def __init__(self, min_detection_confidence: float, max_hands: int = 1) -> None:
-        self._options = {"min_detection_confidence": min_detection_confidence, "max_num_hands": max_hands}
+        self._confidence, self._max_hands = min_detection_confidence, max_hands
         self._hands: Any = None
+        self._presence: PresenceGraph | None = None
 
     def __enter__(self) -> Self:
         with _quiet():
-            import mediapipe
+            from mediapipe.python.solution_base import SolutionBase
 
-            self._hands = mediapipe.solutions.hands.Hands(static_image_mode=True, **self._options)
+            # As mediapipe.solutions.hands.Hands for static pictures, which does not tell the palms, though.
+            self._hands = SolutionBase(
+                binary_graph_path=_GRAPH,
+                side_inputs={"model_complexity": 1, "num_hands": self._max_hands, "use_prev_landmarks": False},
+                calculator_params={
+                    "palmdetectioncpu__TensorsToDetectionsCalculator.min_score_thresh": self._confidence,
+                    "handlandmarkcpu__ThresholdingCalculator.threshold": 0.5,
+                },
+                outputs=[
+                    "multi_hand_landmarks",
+                    "multi_handedness",
+                    "palm_detections",
+                    "hand_rects_from_palm_detections",
+                ],
+            )
             # The models are loaded, with warnings, in the background; a first picture waits for them.
-            self._hands.process(np.zeros((_LEAST_SIDE, _LEAST_SIDE, 3), np.uint8))
+            self._process(np.zeros((_LEAST_SIDE, _LEAST_SIDE, 3), np.uint8))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._hands.close()
+        if self._presence is not None:
+            self._presence.close()
 
     def detect(self, image: np.ndarray) -> list[Hand]:
         """The hands in a picture, (H, W, 3) uint8 RGB, in MediaPipe's order."""
-        global _warned
+        return _hands_of(self._found_in(_enlarged(image)))
+
+    def look(self, image: np.ndarray) -> Sighting:
+        """The same with scores, which take a second run of the landmark network."""
         picture = _enlarged(image)
+        found = self._found_in(picture)
+        palms = [palm.score[0] for palm in found.palm_detections or []]
+        if not palms:
+            return Sighting([], 0.0, 0.0)
+        if self._presence is None:
+            with _quiet():
+                self._presence = PresenceGraph()
+        scores = [self._presence(picture, region) for region in found.hand_rects_from_palm_detections]
+        return Sighting(_hands_of(found), max(palms), max(scores))
+
+    def _found_in(self, picture: np.ndarray) -> Any:
+        global _warned
         if _warned:
-            found = self._hands.process(picture)
-        else:
-            with _quiet():  # The first hand of a process draws one more warning.
-                found = self._hands.process(picture)
-                _warned = bool(found.multi_hand_landmarks)
-        return [
-            Hand(
-                np.array([[point.x, point.y, point.z] for point in points.landmark], np.float32),
-                side.classification[0].score,
-                # MediaPipe takes every picture for a mirrored selfie.
-                side.classification[0].label == "Left",
-            )
-            for points, side in zip(found.multi_hand_landmarks or [], found.multi_handedness or [], strict=True)
-        ]
+            return self._process(picture)
+        with _quiet():  # The first hand of a process draws one more warning.
+            found = self._process(picture)
+            _warned = bool(found.multi_hand_landmarks)
+        return found
+
+    def _process(self, picture: np.ndarray) -> Any:
+        return self._hands.process(input_data={"image": picture})
+
+
+def _hands_of(found: Any) -> list[Hand]:
+    return [
+        Hand(
+            np.array([[point.x, point.y, point.z] for point in points.landmark], np.float32),
+            side.classification[0].score,
+            # MediaPipe takes every picture for a mirrored selfie.
+            side.classification[0].label == "Left",
+        )
+        for points, side in zip(found.multi_hand_landmarks or [], found.multi_handedness or [], strict=True)
+    ]
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
@@ -179,19 +237,32 @@ def detect_in_images(
     Raises:
         UnreadableImage: a file is no picture, or not a square one.
     """
+    return _in_images(paths, HandDetector.detect, min_detection_confidence, max_hands)
+
+
+def look_at_images(
+    paths: Sequence[Path], *, min_detection_confidence: float, max_hands: int
+) -> Iterator[tuple[np.ndarray, Sighting]]:
+    """As `detect_in_images`, with scores."""
+    return _in_images(paths, HandDetector.look, min_detection_confidence, max_hands)
+
+
+def _in_images(
+    paths: Sequence[Path], see: Callable[[HandDetector, np.ndarray], Seen], confidence: float, max_hands: int
+) -> Iterator[tuple[np.ndarray, Seen]]:
     idle: SimpleQueue[HandDetector] = SimpleQueue()
 
-    def work(path: Path) -> tuple[np.ndarray, list[Hand]]:
+    def work(path: Path) -> tuple[np.ndarray, Seen]:
         image = read_square(path)
         detector = idle.get()
         try:
-            return image, detector.detect(image)
+            return image, see(detector, image)
         finally:
             idle.put(detector)
 
     with contextlib.ExitStack() as stack:
         for _ in range(min(_WORKERS, len(paths))):
-            idle.put(stack.enter_context(HandDetector(min_detection_confidence, max_hands)))
+            idle.put(stack.enter_context(HandDetector(confidence, max_hands)))
         pool = stack.enter_context(ThreadPoolExecutor(_WORKERS))
         waiting: deque[Any] = deque()
         for path in paths:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from hand1000.evaluation.systems import SYSTEMS, Cells, firsts, gesture_table, mean_table, paired_table
+from hand1000.evaluation.systems import (
+    SYSTEMS,
+    Cells,
+    firsts,
+    further_table,
+    gesture_table,
+    lead_table,
+    mean_table,
+    paired_table,
+)
 from hand1000.registry.page import image, page, section
 from hand1000.storage.files import write_json, write_text
 
@@ -30,6 +39,8 @@ def write_comparison(folder: Path, cells: Cells, pictures: Mapping[str, Mapping[
         },
     )
     tables = {f"Mean of {len(cells)} gestures, difference to SD": mean_table(cells)}
+    tables["What the paper does not measure, mean"] = further_table(cells)
+    tables["Ahead, over the gestures"] = lead_table(cells)
     tables["The same prompts and seeds, picture by picture"] = paired_table(cells)
     tables |= {gesture: gesture_table(of_gesture) for gesture, of_gesture in cells.items()}
     names = list(next(iter(cells.values())))

@@ -61,13 +61,18 @@ class Field:
         values[box] = _smooth_minimum(values[box], distance, blend)
 
 
+def _radii(shape: HandShape, skeleton: Skeleton) -> np.ndarray:
+    """Radii at the four key points of each digit, (D, 4); what comes after the pinky is as thick as it."""
+    return shape.radii[np.minimum(np.arange(len(skeleton.backs)), 4)]
+
+
 def _palm_capsules(shape: HandShape, skeleton: Skeleton) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
     joints, wide = skeleton.joints, shape.palm_width
     heel = np.array([[0.12, 0.06, 0.0], [0.04, 0.05, -0.01], [-0.05, 0.05, -0.01], [-0.13, 0.07, 0.0]])
     heel[:, 0] *= wide
-    knuckles = joints[[5, 9, 13, 17]] - [0.0, 0.02, 0.0]
+    knuckles = shape.knuckles - [0.0, 0.02, 0.0]
     capsules = [(heel[i], knuckles[i], 0.125, r) for i, r in enumerate((0.118, 0.118, 0.112, 0.102))]
-    cmc, mcp, index = joints[1], joints[2], joints[5]
+    cmc, mcp, index = joints[1], joints[2], shape.knuckles[0]
     # The ball of the thumb, the web between thumb and index, and the heel's outer pad.
     capsules.append((cmc * 0.8 + [0.0, 0.02, 0.02], cmc + 0.7 * (mcp - cmc), 0.155, 0.15))
     capsules.append((cmc + 0.45 * (mcp - cmc), 0.55 * index + 0.45 * cmc, 0.10, 0.09))
@@ -76,7 +81,7 @@ def _palm_capsules(shape: HandShape, skeleton: Skeleton) -> list[tuple[np.ndarra
 
 
 def _field_of_hand(shape: HandShape, skeleton: Skeleton, voxel: float) -> tuple[Field, np.ndarray]:
-    joints, radii = skeleton.joints, shape.radii
+    joints, radii = skeleton.joints, _radii(shape, skeleton)
     elbow = skeleton.forearm * FOREARM_LENGTH
     around = np.concatenate([joints, elbow[None], [[-0.2, 0.0, 0.0]]])
     field = Field(around.min(0) - 0.26, around.max(0) + 0.26, voxel)
@@ -89,8 +94,8 @@ def _field_of_hand(shape: HandShape, skeleton: Skeleton, voxel: float) -> tuple[
         field.add(palm, start, elbow + [1.6 * side, 0.0, 0.0], 0.128, 0.19, 0.07)
 
     body, digits = palm.copy(), field.empty()
-    for digit in range(5):
-        points, sizes = joints[1 + 4 * digit : 5 + 4 * digit], radii[digit]
+    for digit, sizes in enumerate(radii):
+        points = joints[1 + 4 * digit : 5 + 4 * digit]
         root = palm.copy()
         field.add(root, points[0], points[1], sizes[0], sizes[1], 0.08)
         # Blending a finger's outer bones with its own root only keeps a curled tip from melting into the palm.
@@ -131,7 +136,7 @@ def _palm_lines(shape: HandShape, vertices: np.ndarray, normals: np.ndarray) -> 
 def _inner_side(shape: HandShape, skeleton: Skeleton, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """How far each vertex lies on the palm's side of the hand, also where fingers are curled, 0 to 1: (n,)."""
     side = normals[:, 2].copy()
-    for digit in range(5):
+    for digit, sizes in enumerate(_radii(shape, skeleton)):
         points = skeleton.joints[1 + 4 * digit : 5 + 4 * digit].astype(np.float32)
         for bone in (0, 1, 2):
             if digit == 0 and bone == 0:
@@ -139,7 +144,7 @@ def _inner_side(shape: HandShape, skeleton: Skeleton, vertices: np.ndarray, norm
             a, b = points[bone], points[bone + 1]
             if bone == 0:
                 a = 0.5 * (a + b)
-            reach = 1.2 * shape.radii[digit, bone]
+            reach = 1.2 * sizes[bone]
             near = np.all((vertices > np.minimum(a, b) - reach) & (vertices < np.maximum(a, b) + reach), axis=1)
             near = np.flatnonzero(near)
             offset = vertices[near] - a
@@ -153,10 +158,11 @@ def _skin_tint(
     shape: HandShape, skeleton: Skeleton, vertices: np.ndarray, normals: np.ndarray, pale_palm: float
 ) -> np.ndarray:
     """Factors of the skin's colour: a paler palm, redder tips and knuckles, pale nails, dark creases."""
-    joints, radii, backs = (part.astype(np.float32) for part in (skeleton.joints, shape.radii, skeleton.backs))
+    parts = (skeleton.joints, _radii(shape, skeleton), skeleton.backs)
+    joints, radii, backs = (part.astype(np.float32) for part in parts)
     red, pale = np.zeros(len(vertices), np.float32), np.zeros(len(vertices), np.float32)
     dark = 1.3 * _palm_lines(shape, vertices, normals)
-    for digit in range(5):
+    for digit in range(len(backs)):
         points = joints[1 + 4 * digit : 5 + 4 * digit]
         # Only the vertices near a digit can be tinted by it.
         near = np.flatnonzero(np.all((vertices > points.min(0) - 0.25) & (vertices < points.max(0) + 0.25), axis=1))

@@ -23,8 +23,9 @@ _MARGIN = 0.02
 class Picture:
     """A rendered picture and its annotations.
 
-    `pixels` is (size, size, 3) uint8. `landmarks` is (21, 2) and `box` is (x, y, width, height), both relative to the
-    picture with the origin in its top left corner; landmarks may lie outside 0 to 1, the box never does.
+    `pixels` is (size, size, 3) uint8. `landmarks` is (21, 2), a row a joint, and `box` is (x, y, width, height), both
+    relative to the picture with the origin in its top left corner; landmarks may lie outside 0 to 1, the box never
+    does.
     """
 
     pixels: np.ndarray
@@ -90,7 +91,13 @@ def make_picture(gesture: str, person: Person, rng: np.random.Generator, *, size
     Raises:
         Hand1000Error: the renderer has no such pose.
     """
-    posed = sample_pose(gesture, person.shape, rng)
+    return picture_of(sample_pose(gesture, person.shape, rng), gesture, person, rng, size=size, samples=samples)
+
+
+def picture_of(
+    posed: PosedHand, gesture: str, person: Person, rng: np.random.Generator, *, size: int, samples: int
+) -> Picture:
+    """Render a hand of `person` that is posed already; the rest as `make_picture`."""
     wall_word, light_word = str(rng.choice(list(WALLS))), str(rng.choice(list(LIGHTS)))
     wall = to_linear(np.array(shade(WALLS[wall_word], rng, 0.05)))
     light = _lighting(light_word, rng)

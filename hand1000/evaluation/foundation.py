@@ -1,0 +1,64 @@
+"""Features of large pretrained networks, DINOv2's and CLIP's, which judge pictures more like people do than Inception.
+
+Stein et al. (2023, arXiv 2306.04675) for DINOv2; Jayasumana et al. (2024, arXiv 2401.09603) for CLIP and its distance.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from hand1000.devices import best_device
+from hand1000.errors import Hand1000Error
+from hand1000.evaluation.hand_crops import resize
+from hand1000.storage.models import model_folder, model_identity
+
+_BATCH = 32
+
+
+class FoundationExtractor:
+    """A FeatureExtractor by a vision transformer of the transformers library.
+
+    Args:
+        kind: `dinov2`, whose feature is the class token's, or `clip`, whose is the projected image embedding.
+        source: a folder, an `s3://` address, or a hub id with its revision.
+
+    Raises:
+        Hand1000Error: nothing is there, or a network of another kind.
+    """
+
+    def __init__(self, kind: str, source: str) -> None:
+        import transformers
+
+        classes = {"dinov2": transformers.Dinov2Model, "clip": transformers.CLIPVisionModelWithProjection}
+        folder = model_folder(source)
+        try:
+            network: Any = classes[kind].from_pretrained(folder, use_safetensors=True)
+            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        except (OSError, ValueError) as error:
+            raise Hand1000Error(f"{source}: cannot be loaded as {kind}: {' '.join(str(error).split())}") from error
+        self.name, self.sha256 = kind, model_identity(source)
+        self.input_size = int(network.config.image_size)
+        if kind == "dinov2":
+            # It takes any size; what is trained at 518 is used at 224, as its authors do.
+            self.input_size = min(self.input_size, 224)
+            self.num_features = int(network.config.hidden_size)
+        else:
+            self.num_features = int(network.config.projection_dim)
+        self.resizer = f"bicubic, antialiased, float, to {self.input_size}"
+        self._device = best_device()
+        self._network = network.to(self._device).eval()
+        self._mean, self._std = (
+            torch.tensor(values, device=self._device)[None, :, None, None]
+            for values in (processor.image_mean, processor.image_std)
+        )
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """The features (N, D) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
+        features = []
+        for start in range(0, len(images), _BATCH):
+            pixels = resize(images[start : start + _BATCH], self.input_size).to(self._device) / 255
+            seen = self._network(pixel_values=(pixels - self._mean) / self._std)
+            features.append((seen.image_embeds if self.name == "clip" else seen.pooler_output).float().cpu())
+        return torch.cat(features).numpy()

@@ -1,0 +1,27 @@
+"""The ControlNet with which HandRefiner mends the small base model's hands: about an hour on two cores.
+
+pyflyte run workflows/train_controlnet.py train_controlnet_on_depths --inputs-file workflows/configs/controlnet.yaml
+"""
+
+from flytekit import workflow
+
+from hand1000.diffusion.control_settings import ControlSettings
+from tasks.common import Artifact
+from tasks.control import pair_with_depths, train_controlnet
+from tasks.pretraining import render_pretraining_images
+
+
+@workflow
+def train_controlnet_on_depths(settings: ControlSettings, base_model: str, root: str) -> Artifact:
+    """Render hands in arbitrary poses, draw the depth maps of those that MediaPipe finds, and learn from the pairs.
+
+    Args:
+        settings: the recipe.
+        base_model: a folder, an `s3://` address or a pinned hub id; its UNet stays as it is.
+        root: the artifact root; the result, a diffusers folder, is copied from there to `models/small-controlnet`.
+    """
+    pictures = render_pretraining_images(
+        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, root=root
+    )
+    pairs = pair_with_depths(pictures=pictures, settings=settings, root=root)
+    return train_controlnet(pairs=pairs, base_model=base_model, settings=settings, root=root)
