@@ -61,6 +61,7 @@ def without_fusion(settings: Settings) -> Settings:
     return changed(
         settings,
         {
+            "stage1.pose_components": 0,
             "stage2.fusion": "per_token",
             "stage2.lambda_": 1.0,
             "stage2.fusion_steps": 0,

@@ -61,6 +61,9 @@ class Stage1Settings(BoundedSettings):
     )
     min_detection_confidence: Fraction
     max_missed: Fraction = Field(description="Share of images without a hand above which the run stops.")
+    pose_components: int = Field(
+        ge=0, le=63, description="In how many numbers Stage II is told each image's own hand; 0: only the mean one."
+    )
 
 
 class Stage2Settings(BoundedSettings):
@@ -237,6 +240,12 @@ class Settings(BoundedSettings):
     compute: ComputeSettings
     generation: GenerationSettings
     evaluation: EvaluationSettings
+
+    @model_validator(mode="after")
+    def _flat_takes_no_poses(self) -> Self:
+        if self.stage2.fusion == "flat" and self.stage1.pose_components:
+            raise ValueError("stage1.pose_components: the flat fusion takes no poses; choose 0")
+        return self
 
     @model_validator(mode="after")
     def _interleaved_is_the_authors_loop(self) -> Self:

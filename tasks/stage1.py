@@ -46,11 +46,12 @@ def average_hands(
     run: str,
     root: str,
 ) -> Artifact:
-    """The feature f of each gesture: the mean over its images, its spread, and which of them had no hand."""
+    """The feature f of each gesture, the mean over its images, and how each image's own hand differs from it."""
     from hand1000.data.imageset import read_image_set
     from hand1000.gestures import by_gesture, gestures_of
     from hand1000.hands.detector import Landmarks
     from hand1000.hands.feature import mean_feature, save_features
+    from hand1000.hands.poses import fit_poses
 
     def build(work: Work) -> None:
         found = Landmarks.concatenate([Landmarks.load(work.read(part)) for part in landmarks])
@@ -65,6 +66,8 @@ def average_hands(
             for one in gestures_of(gesture)
         ]
         save_features(work.out, features)
+        shown = {record.file_name: gesture for gesture, records in images.items() for record in records}
+        fit_poses(found, shown, features, settings.pose_components).save(work.out)
 
     return produce(
         "average_hands",

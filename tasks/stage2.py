@@ -53,6 +53,7 @@ def train_fusion(
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import train_fusion as train
     from hand1000.hands.feature import load_features
+    from hand1000.hands.poses import HandPoses
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.models import model_identity
 
@@ -69,6 +70,7 @@ def train_fusion(
             seed=seed,
             checkpoint=work.checkpoint,
             report=work.report,
+            poses=HandPoses.load(work.read(feature)).of(data.file_names),
         )
         fusion.save_pretrained(work.out)
         write_jsonl(work.out / "history.jsonl", history)
@@ -94,6 +96,7 @@ def train_fusion(
 @cluster_task()
 def refine_embeddings(
     prepared: FlyteDirectory,
+    feature: FlyteDirectory,
     fusion: FlyteDirectory,
     base_model: str,
     shard: int,
@@ -115,6 +118,7 @@ def refine_embeddings(
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.stage2 import refine_embeddings as refine
     from hand1000.diffusion.stage2 import save_embeddings
+    from hand1000.hands.poses import HandPoses
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.models import model_identity
 
@@ -124,7 +128,11 @@ def refine_embeddings(
         part = shard_range(len(data.latents), settings.refine_batch_size, shard, shards)
         span = slice(part.start, part.stop)
         start = double_fusion(
-            data.text_embeddings[span], layer, settings.lambda_, indices_of(layer, data.gestures[span])
+            data.text_embeddings[span],
+            layer,
+            settings.lambda_,
+            indices_of(layer, data.gestures[span]),
+            HandPoses.load(work.read(feature)).of(data.file_names[span]).tensor(),
         ).detach()
         embeddings, history = refine(
             load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
@@ -148,6 +156,7 @@ def refine_embeddings(
         label=f"shard {shard + 1} of {shards}",
         inputs={
             "prepared": prepared,
+            "feature": feature,
             "fusion": fusion,
             "base_model": model_identity(base_model),
             "shard": shard,

@@ -107,7 +107,7 @@ def settings(tmp_path: Path) -> Settings:
 def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
     """What the undisturbed run made, on S3."""
     found = {}
-    for kind in ("encode_data", "train_fusion", "refine_embeddings", "draw_prior"):
+    for kind in ("encode_data", "average_hands", "train_fusion", "refine_embeddings", "draw_prior"):
         folder = undisturbed / "root/artifacts" / kind / made_by(undisturbed, kind)
         found[kind] = FlyteDirectory(open_store(s3_root).publish(kind, folder), remote_directory=False)
     return found
@@ -169,6 +169,7 @@ def test_stage2_goes_on_after_two_kills(undisturbed, published, settings, s3_ser
 
     inputs = {
         "prepared": published["encode_data"],
+        "feature": published["average_hands"],
         "fusion": published["train_fusion"],
         "base_model": BASE,
         "shard": 0,

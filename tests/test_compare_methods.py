@@ -25,20 +25,24 @@ from hand1000.evaluation.systems import (
     paired_table,
 )
 from hand1000.settings import load_settings
+from hand1000.sweep_settings import changed
 from tests.short_demo import PYFLYTE, ROOT, inputs_file
 
 
-def test_the_shipped_comparison_is_the_demos_with_more_pictures() -> None:
+def test_the_shipped_comparison_is_the_demos_with_more_pictures_and_more_of_the_hands() -> None:
     shipped = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())
     demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     demo["settings"]["data"]["test_images"] = demo["settings"]["generation"]["num_images"] = 200
+    demo["settings"]["stage1"]["pose_components"] = 12
+    demo["settings"]["stage3"]["hand_weight"] = 8.0
     assert shipped["settings"]["common"] == demo["settings"]
     ComparisonSettings.model_validate(shipped["settings"])
 
 
 def test_plain_fine_tuning_differs_in_nothing_but_what_is_told_of_the_hands() -> None:
     settings = load_settings("default")
-    plain = without_fusion(settings)
+    plain = without_fusion(changed(settings, {"stage1.pose_components": 12}))
+    assert plain.stage1 == settings.stage1
     assert plain.stage3.model_copy(update={"hand_weight": settings.stage3.hand_weight}) == settings.stage3
     assert plain.stage3.hand_weight == 1 and plain.data == settings.data
     assert (plain.stage2.lambda_, plain.generation.mu) == (1, 1)
@@ -107,6 +111,7 @@ def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
         "num_inference_steps": 2,
         "controlnet": str(untrained_controlnet(tmp_path / "net")),
     }
+    inputs["settings"]["stage1"]["pose_components"] = 3
     inputs["settings"] = {"common": inputs["settings"], "imagic": imagic, "hand_refiner": refiner}
     inputs["gestures"] = inputs.pop("gesture")
     (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(inputs))

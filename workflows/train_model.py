@@ -70,6 +70,7 @@ def train_model(
         partial(
             refine_embeddings,
             prepared=prepared,
+            feature=feature,
             fusion=fusion,
             base_model=base_model,
             shards=shards,

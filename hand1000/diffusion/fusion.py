@@ -3,7 +3,8 @@
 Notation, as in `docs/method.md`:
     e       text embedding, last hidden state of the text encoder      (B, L, D)
     f       mean hand gesture feature, of each of K gestures            (K, 63)
-    g       fused embedding, FC([e ; f]) token by token                (B, L, D)
+    d       how an image's own hand differs from the mean one           (B, R)
+    g       fused embedding, FC([e ; f]) token by token, and of d       (B, L, D)
     h       double-fused embedding, lambda*e + (1 - lambda)*g          (B, L, D)
 """
 
@@ -25,6 +26,9 @@ FEATURE_DIM = 63
 GESTURE_SCALE = 1.0
 """Of several gestures, the root mean square of what tells them apart in g as the fusion starts; e's own is about 1."""
 
+POSE_SCALE = 1.0
+"""The same of what d adds to g."""
+
 ROWS = 128
 """Of the flat fusion's weights, drawn at a time: 30 MB at Stable Diffusion 1.x size."""
 
@@ -36,16 +40,22 @@ class GestureFusion(ModelMixin, ConfigMixin):
     untrained fusion changes nothing that matters. For several, f must tell them apart from the start: nothing in Stage
     II makes it grow, since the base model knows no gestures, and the UNet would learn to draw any of them for each.
 
+    With R numbers of the pose (`hand1000.hands.poses`) g = FC([e ; f]) + V d. Training gives each image its own d; at
+    inference d is 0, the mean hand, which f is.
+
     Args:
         text_dim: D, the width of the text encoder.
         gestures: HaGRID's names of the K gestures.
+        pose_dim: R; 0 is the paper's fusion.
     """
 
     @register_to_config
-    def __init__(self, text_dim: int = 768, gestures: Sequence[str] = ()) -> None:
+    def __init__(self, text_dim: int = 768, gestures: Sequence[str] = (), pose_dim: int = 0) -> None:
         super().__init__()
         self.linear = nn.Linear(text_dim + FEATURE_DIM, text_dim)
         self.register_buffer("features", torch.zeros(len(gestures), FEATURE_DIM))
+        if pose_dim:
+            self.pose = nn.Linear(pose_dim, text_dim, bias=False)
 
     @property
     def gestures(self) -> tuple[str, ...]:
@@ -59,6 +69,9 @@ class GestureFusion(ModelMixin, ConfigMixin):
         For one gesture g = e + 0.001 W_f f with W_f normal. For several g = e + W_f (f - mean f), whose second part is
         of the size `GESTURE_SCALE` and as far from one gesture to any other: hands that differ by a finger, as those of
         `four` and `palm`, must not lie closer than others, or the UNet takes one for the other.
+
+        The columns of V start at right angles and equally long, so that of d of mean square 1 V d is of the size
+        `POSE_SCALE`.
         """
         self.features.copy_(features)
         text_dim = self.config.text_dim
@@ -76,13 +89,25 @@ class GestureFusion(ModelMixin, ConfigMixin):
             self.linear.bias.copy_(-of_feature @ mean)
         self.linear.weight.copy_(torch.eye(*self.linear.weight.shape))
         self.linear.weight[:, text_dim:] = of_feature
+        if self.config.pose_dim:
+            length = POSE_SCALE * (text_dim / self.config.pose_dim) ** 0.5
+            nn.init.orthogonal_(self.pose.weight, length, generator=generator)
         return self
 
-    def forward(self, text_embeddings: torch.Tensor, gestures: torch.Tensor) -> torch.Tensor:
-        """g = FC([e ; f]), (B, L, D) to (B, L, D), with the f of each row's gesture, 0..K-1, (B,)."""
+    def forward(
+        self, text_embeddings: torch.Tensor, gestures: torch.Tensor, poses: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """g = FC([e ; f]) + V d, (B, L, D) to (B, L, D).
+
+        Args:
+            text_embeddings: e.
+            gestures: which of the K each row shows, 0..K-1, (B,).
+            poses: d, (B, R); None is the mean hand.
+        """
         features = self.features.to(text_embeddings.dtype)[gestures]
         features = features[:, None].expand(-1, text_embeddings.shape[1], -1)
-        return self.linear(torch.cat([text_embeddings, features], dim=-1))
+        fused = self.linear(torch.cat([text_embeddings, features], dim=-1))
+        return fused if poses is None else fused + self.pose(poses.to(text_embeddings))[:, None]
 
 
 class FlatFusion(ModelMixin, ConfigMixin):
@@ -148,7 +173,13 @@ def indices_of(fusion: Fusion, gestures: Sequence[str]) -> torch.Tensor:
     return torch.tensor([known.index(gesture) for gesture in gestures], dtype=torch.long)
 
 
-def double_fusion(text_embeddings: torch.Tensor, fusion: Fusion, weight: float, gestures: torch.Tensor) -> torch.Tensor:
+def double_fusion(
+    text_embeddings: torch.Tensor,
+    fusion: Fusion,
+    weight: float,
+    gestures: torch.Tensor,
+    poses: torch.Tensor | None = None,
+) -> torch.Tensor:
     """h = weight*e + (1 - weight)*g: lambda in Stage II, mu at inference. (B, L, D) to (B, L, D).
 
     Args:
@@ -156,8 +187,10 @@ def double_fusion(text_embeddings: torch.Tensor, fusion: Fusion, weight: float, 
         fusion: that makes g.
         weight: 0..1.
         gestures: which of the fusion's each row shows, (B,), see `indices_of`.
+        poses: d, (B, R), of a fusion that takes them; None is the mean hand.
     """
-    return weight * text_embeddings + (1 - weight) * fusion(text_embeddings, gestures)
+    given = () if poses is None else (poses,)
+    return weight * text_embeddings + (1 - weight) * fusion(text_embeddings, gestures, *given)
 
 
 def fused_empty_prompt(empty_embedding: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:

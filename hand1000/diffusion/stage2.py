@@ -18,6 +18,7 @@ from hand1000.diffusion.one_image import refine_batch
 from hand1000.diffusion.progress import Checkpoint, StepReport
 from hand1000.diffusion.training_state import keep, resume
 from hand1000.errors import Hand1000Error
+from hand1000.hands.poses import HandPoses
 from hand1000.randomness import derived_seed, noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.settings import ComputeSettings, Stage2Settings
 from hand1000.storage.files import read_json, write_json
@@ -35,6 +36,7 @@ def train_fusion(
     seed: int,
     checkpoint: Checkpoint,
     report: StepReport,
+    poses: HandPoses | None = None,
 ) -> tuple[Fusion, list[dict]]:
     """Train the fusion layer over all images; the flat one is only put together.
 
@@ -49,6 +51,7 @@ def train_fusion(
         seed: of the run.
         checkpoint: where the state of an unfinished training lies.
         report: is given every step.
+        poses: of the images' hands, in the images' order; without them all are the mean one.
 
     Returns:
         The trained fusion and the loss of every step, averaged over its batch.
@@ -65,7 +68,8 @@ def train_fusion(
         return flat, []
     device = base.unet.device
     fit_unet(base.unet, compute, frozen=True)
-    fusion = GestureFusion(width, tuple(features))
+    own = None if poses is None else poses.tensor()
+    fusion = GestureFusion(width, tuple(features), 0 if own is None else own.shape[1])
     fusion.initialise(torch.stack(list(features.values())), torch_generator(seed, "fusion-start"))
     fusion.to(device)
     shown = indices_of(fusion, gestures)
@@ -81,7 +85,8 @@ def train_fusion(
             [(step, place) for place in range(len(batch))],
             base.scheduler.config.num_train_timesteps,
         )
-        h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_, shown[batch])
+        posed = None if own is None else own[batch].to(device)
+        h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_, shown[batch], posed)
         with arithmetic(device, compute):
             loss = denoising_errors(
                 base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)

@@ -41,10 +41,15 @@ def normalise(landmarks: np.ndarray, right: np.ndarray) -> np.ndarray:
         (N, 21, 3) float32.
     """
     centred = landmarks.astype(np.float64) - landmarks[:, _WRIST : _WRIST + 1]
-    scale = np.linalg.norm(centred[:, _KNUCKLES], axis=2).mean(axis=1)
-    centred /= np.maximum(scale, 1e-6)[:, None, None]
+    centred /= np.maximum(hand_scales(landmarks), 1e-6)[:, None, None]
     centred[~np.asarray(right, bool), :, 0] *= -1
     return centred.astype(np.float32)
+
+
+def hand_scales(landmarks: np.ndarray) -> np.ndarray:
+    """The mean distance from the wrist to the four knuckles of hands (N, 21, 3), in the landmarks' unit: (N,)."""
+    palms = landmarks[:, _KNUCKLES].astype(np.float64) - landmarks[:, _WRIST : _WRIST + 1]
+    return np.linalg.norm(palms, axis=2).mean(axis=1)
 
 
 def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
