@@ -1,12 +1,35 @@
 """Redraw another system's pictures: Imagic, over the base model or a tuned one, and HandRefiner."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.comparison_settings import HandRefinerSettings, ImagicSettings
 from hand1000.settings import ComputeSettings, GenerationSettings
 from tasks.common import Artifact, Work, cluster_task, produce
+
+if TYPE_CHECKING:
+    from hand1000.diffusion.generate import System
+
+
+def _redraw(work: Work, pictures: FlyteDirectory, over: "Callable[[System], System]", batch_size: int) -> None:
+    """Fill `work.out` with what `over`, given the system that drew `pictures`, draws for their prompts and seeds."""
+    from hand1000.data.imageset import read_image_set, write_metadata
+    from hand1000.diffusion.generate import Order, draw, drawn_before
+
+    folder = work.read(pictures)
+    records = read_image_set(folder)
+    draw(
+        over(drawn_before(folder)),
+        [Order.of(record) for record in records],
+        work.out,
+        batch_size=batch_size,
+        checkpoint=work.checkpoint,
+        progress=work.report,
+    )
+    write_metadata(work.out, records)
 
 
 def _imagic(
@@ -22,32 +45,21 @@ def _imagic(
     run: str,
     root: str,
 ) -> FlyteDirectory:
-    from hand1000.data.imageset import read_image_set, write_metadata
     from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
         from hand1000.baselines.imagic import edited_by_imagic
         from hand1000.devices import best_device
         from hand1000.diffusion.base_model import load_base_model
-        from hand1000.diffusion.generate import Order, draw, drawn_before
         from hand1000.diffusion.pipeline import build_pipeline, load_pipeline
 
-        folder = work.read(pictures)
-        records = read_image_set(folder)
         if model is None:
             pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
             pipeline.set_progress_bar_config(disable=True)
         else:
             pipeline = load_pipeline(work.read(model))
-        draw(
-            edited_by_imagic(drawn_before(folder), pipeline, imagic, compute, seed=seed),
-            [Order.of(record) for record in records],
-            work.out,
-            batch_size=settings.batch_size,
-            checkpoint=work.checkpoint,
-            progress=work.report,
-        )
-        write_metadata(work.out, records)
+        edited = partial(edited_by_imagic, pipeline=pipeline, settings=imagic, compute=compute, seed=seed)
+        _redraw(work, pictures, edited, settings.batch_size)
 
     inputs: dict[str, Any] = {
         "pictures": pictures,
@@ -104,7 +116,6 @@ def refine_hands(
     root: str,
 ) -> Artifact:
     """One shard of the base model's pictures, their hands painted anew by HandRefiner."""
-    from hand1000.data.imageset import read_image_set, write_metadata
     from hand1000.storage.models import model_identity
 
     painter = refiner.inpainting_model or base_model
@@ -114,21 +125,11 @@ def refine_hands(
         from hand1000.devices import best_device
         from hand1000.diffusion.base_model import load_base_model
         from hand1000.diffusion.control import load_controlnet
-        from hand1000.diffusion.generate import Order, draw, drawn_before
 
-        folder = work.read(pictures)
-        records = read_image_set(folder)
         device = best_device()
-        controlnet = load_controlnet(refiner.controlnet, device)
-        draw(
-            refined_hands(drawn_before(folder), load_base_model(painter, device), controlnet, refiner),
-            [Order.of(record) for record in records],
-            work.out,
-            batch_size=settings.batch_size,
-            checkpoint=work.checkpoint,
-            progress=work.report,
-        )
-        write_metadata(work.out, records)
+        base, controlnet = load_base_model(painter, device), load_controlnet(refiner.controlnet, device)
+        mended = partial(refined_hands, base=base, controlnet=controlnet, settings=refiner)
+        _redraw(work, pictures, mended, settings.batch_size)
 
     models = {"controlnet": model_identity(refiner.controlnet), "inpainting_model": model_identity(painter)}
     return produce(

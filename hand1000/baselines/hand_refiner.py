@@ -20,7 +20,7 @@ from PIL import Image
 
 from hand1000.comparison_settings import HandRefinerSettings
 from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.control import control_image
+from hand1000.diffusion.control import control_image, controlled
 from hand1000.diffusion.generate import Order, System
 from hand1000.diffusion.latents import encode_latents
 from hand1000.diffusion.text import encode_texts
@@ -44,7 +44,7 @@ TOLERANCE = 1.15
 def refined_hands(
     pictures: System, base: BaseModel, controlnet: ControlNetModel, settings: HandRefinerSettings
 ) -> System:
-    """The system that draws a picture, then mends its hands; a picture without hands stays as it is.
+    """The system that draws a picture, then mends its hands; one without hands, before or after, stays as it is.
 
     Args:
         pictures: draws what is mended.
@@ -52,18 +52,7 @@ def refined_hands(
         controlnet: of the base model, for depth maps.
         settings: of the detector and the sampler.
     """
-    pipeline = StableDiffusionControlNetInpaintPipeline(
-        base.vae,
-        base.text_encoder,
-        base.tokenizer,
-        base.unet,
-        controlnet,
-        base.scheduler,
-        None,
-        None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = controlled(StableDiffusionControlNetInpaintPipeline, base, controlnet)
 
     def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
         drawn = [np.asarray(picture) for picture in pictures(orders)]

@@ -48,6 +48,14 @@ def control_image(depths: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(depths.astype(np.float32))[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
+def controlled(kind: Any, base: BaseModel, controlnet: ControlNetModel) -> Any:
+    """One of diffusers' ControlNet pipelines over a base model, silent while it draws."""
+    parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, controlnet, base.scheduler)
+    pipeline = kind(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def train_controlnet(
     pairs: DepthPairs, base: BaseModel, settings: ControlSettings, *, checkpoint: Checkpoint, report: StepReport
 ) -> tuple[Any, list[dict]]:
@@ -120,18 +128,7 @@ def save_controlnet(
     controlnet.register_to_config(_name_or_path="")
     controlnet.to(base.unet.device)
     prompts = list(pairs.captions)
-    pipeline = StableDiffusionControlNetPipeline(
-        base.vae,
-        base.text_encoder,
-        base.tokenizer,
-        base.unet,
-        controlnet,
-        base.scheduler,
-        None,
-        None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
+    pipeline = controlled(StableDiffusionControlNetPipeline, base, controlnet)
     rows = [Image.fromarray(depth).convert("RGB") for depth in pairs.depths]
     for seed in range(2):
         rows += pipeline(
