@@ -92,6 +92,17 @@ def test_two_gestures_are_each_told_from_their_own_mean() -> None:
         assert told.poses[start::2].mean(axis=0) == pytest.approx(0, abs=1e-4)
 
 
+def test_a_gesture_of_two_hands_that_differ_much_is_told_too() -> None:
+    landmarks, _ = hands()
+    shown = dict.fromkeys(NAMES, "four") | dict.fromkeys(NAMES[:2], "ok")
+    apart = landmarks.landmarks.copy()
+    apart[0] = apart[0, :1] + 30 * (apart[0] - apart[0, :1])
+    landmarks = replace(landmarks, landmarks=apart)
+    parts = {one: landmarks.of([name for name in NAMES if shown[name] == one]) for one in ("four", "ok")}
+    features = [mean_feature(part, gesture=one, kind="normalised", max_missed=0) for one, part in parts.items()]
+    assert np.isfinite(fit_poses(landmarks, shown, features, COMPONENTS).poses).all()
+
+
 def test_without_components_or_variation_all_hands_are_the_mean_one() -> None:
     landmarks, _ = hands()
     assert fitted(landmarks, 0).poses.shape == (HANDS, 0) and fitted(landmarks, 0).tensor() is None

@@ -107,9 +107,11 @@ def fit_poses(
     usual = np.ones(len(own), bool)
     for _ in range(_FITS):
         # A hand that MediaPipe took for the other one would be a component by itself.
-        for part in (own, placed):
-            for index in set(gesture.tolist()):
-                part[gesture == index] -= part[(gesture == index) & usual].mean(axis=0)
+        for index in set(gesture.tolist()):
+            shows = gesture == index
+            trusted = shows & usual if (shows & usual).any() else shows
+            for part in (own, placed):
+                part[shows] -= part[trusted].mean(axis=0)
         directions = _principal(own[usual], components)
         lengths = np.maximum((directions**2).sum(axis=1), 1e-12)
         told = np.column_stack([own @ directions.T / lengths, placed / np.maximum(placed[usual].std(axis=0), 1e-6)])
