@@ -68,6 +68,7 @@ def mended(gesture: str, spoil: Callable) -> tuple[float, float]:
 
 
 def test_malformed_hands_are_mended_and_the_rest_of_the_picture_is_left_alone() -> None:
+    """On two kinds that were chosen because it does; docs/comparison.md tells of the others."""
     detected, plausible = zip(mended("palm", swapped_fingers), mended("four", short_fingers), strict=True)
     assert sum(detected) > 0 and min(plausible) > 0.05
 
