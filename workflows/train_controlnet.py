@@ -1,4 +1,4 @@
-"""The ControlNet with which HandRefiner mends the small base model's hands: about an hour on two cores.
+"""The ControlNet with which HandRefiner mends the small base model's hands: about half an hour on two cores.
 
 pyflyte run workflows/train_controlnet.py train_controlnet_on_depths --inputs-file workflows/configs/controlnet.yaml
 """
