@@ -29,8 +29,9 @@ REVISED = {
     "evaluate": 1,
     "measure_systems": 1,
     "refine_embeddings": 1,
-    "register": 1,
+    "register": 2,
     "train_fusion": 2,
+    "train_unet": 1,
     "write_comparison": 1,
 }
 """How often single ones did since then; those that follow go by what they are given."""

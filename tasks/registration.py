@@ -23,6 +23,7 @@ def register(
     feature: FlyteDirectory,
     fusion: FlyteDirectory,
     embeddings: list[FlyteDirectory],
+    trained: FlyteDirectory,
     model: FlyteDirectory,
     base_images: list[FlyteDirectory],
     tuned_images: list[FlyteDirectory],
@@ -69,6 +70,7 @@ def register(
             feature=work.read(feature),
             fusion=work.read(fusion),
             embeddings=[work.read(part) for part in embeddings],
+            trained=work.read(trained),
             model=work.read(model),
             base_images=joined_image_set([work.read(part) for part in base_images], work.out.with_name("base")),
             tuned_images=joined_image_set([work.read(part) for part in tuned_images], work.out.with_name("tuned")),
@@ -122,6 +124,7 @@ def register(
         build=build,
         inputs={
             "mlflow": tracker.tracking.public_uri,
+            "trained": trained,
             "model": model,
             "evaluation": evaluation,
             "dataset": dataset,

@@ -1,4 +1,4 @@
-"""Stage III: fine-tune the UNet on the frozen embeddings; the result is the model."""
+"""Stage III: fine-tune the UNet on the frozen embeddings, and put the model together around it."""
 
 import os
 
@@ -56,15 +56,13 @@ def train_unet(
     run: str,
     root: str,
 ) -> Artifact:
-    """Fine-tune, and put the pipeline together: a diffusers folder for `Hand1000Pipeline.from_pretrained`."""
-    from hand1000.diffusion.base_model import load_base_model
+    """Fine-tune: the weights that were trained, the loss of each step, and the pictures drawn on the way."""
     from hand1000.diffusion.fusion import load_fusion
     from hand1000.diffusion.prepared import Prepared
     from hand1000.diffusion.prior import Prior
     from hand1000.diffusion.processes import joined_processes, own_device
     from hand1000.diffusion.stage2 import load_embeddings
-    from hand1000.diffusion.tuning import load_for_tuning, save_tuned, tune_unet
-    from hand1000.storage.files import write_jsonl
+    from hand1000.diffusion.tuning import load_for_tuning, save_trained, tune_unet
     from hand1000.storage.models import model_identity
 
     def build(work: Work) -> None:
@@ -87,8 +85,7 @@ def train_unet(
             )
         if not processes.leads:
             return
-        save_tuned(load_base_model(base_model), weights, layer, settings, work.out)
-        write_jsonl(work.out / "history.jsonl", history)
+        save_trained(weights, history, work.out)
 
     return produce(
         "train_unet",
@@ -107,6 +104,38 @@ def train_unet(
             ),
             "settings": settings.stage3.decides(),
             "precision": settings.compute.precision,
+            "drawn": settings.generation.defaults() if settings.stage3.validation.pictures else None,
+        },
+    )
+
+
+@cluster_task()
+def assemble_model(
+    trained: FlyteDirectory, fusion: FlyteDirectory, base_model: str, settings: Settings, run: str, root: str
+) -> Artifact:
+    """The whole model, a diffusers folder for `Hand1000Pipeline.from_pretrained`.
+
+    Apart from the training, which does not depend on what the model draws with.
+    """
+    from hand1000.diffusion.base_model import load_base_model
+    from hand1000.diffusion.fusion import load_fusion
+    from hand1000.diffusion.tuning import load_weights, save_tuned
+    from hand1000.storage.models import model_identity
+
+    def build(work: Work) -> None:
+        weights, layer = load_weights(work.read(trained)), load_fusion(work.read(fusion))
+        save_tuned(load_base_model(base_model), weights, layer, settings, work.out)
+
+    return produce(
+        "assemble_model",
+        root=root,
+        run=run,
+        build=build,
+        inputs={
+            "trained": trained,
+            "fusion": fusion,
+            "base_model": model_identity(base_model),
+            "lora": settings.stage3.decides().get("lora"),
             "defaults": settings.generation.defaults(),
         },
     )

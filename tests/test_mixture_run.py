@@ -63,7 +63,7 @@ def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
                                             "metrics.`tuned.gesture_accuracy.four` >= 0")  # fmt: skip
     assert logged.data.metrics["tuned.gesture_accuracy.ok"] == metrics.by_gesture["ok"].gesture_accuracy
 
-    (model,) = (path.parent for path in (artifacts / "train_unet").glob("*/model_index.json"))
+    (model,) = (path.parent for path in (artifacts / "assemble_model").glob("*/model_index.json"))
     assert load_fusion(model / "fusion").gestures == ("ok", "four")
     for gesture in ("ok", "four"):
         assert main(["generate", "--model", str(model), "--prompt", f"a hand, {PHRASES[gesture]}", "--num", "1",

@@ -11,7 +11,7 @@ from tests.short_demo import ROOT, command, run
 
 
 def weights(folder: Path) -> str:
-    (path,) = (folder / "root" / "artifacts" / "train_unet").glob("*/unet/diffusion_pytorch_model.safetensors")
+    (path,) = (folder / "root" / "artifacts" / "assemble_model").glob("*/unet/diffusion_pytorch_model.safetensors")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

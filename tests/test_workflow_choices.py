@@ -29,7 +29,7 @@ def test_the_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
     done = run(tmp_path, inputs | {"images": 4, "settings": settings})
     assert done.returncode == 0, done.stderr[-3000:]
     assert "train_unet: 4/4" in done.stderr and "gesture accuracy" in done.stdout
-    (index,) = (tmp_path / "root" / "artifacts" / "train_unet").glob("*/model_index.json")
+    (index,) = (tmp_path / "root" / "artifacts" / "assemble_model").glob("*/model_index.json")
     assert yaml.safe_load(index.read_text())["fusion"][1] == "FlatFusion"
 
 
@@ -48,8 +48,8 @@ def test_an_adapter_is_trained_by_two_processes_with_a_prior_and_looks(tmp_path:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("train_unet: done") == 1 and "gesture accuracy" in done.stdout
     artifacts = tmp_path / "root" / "artifacts"
-    (model,) = (path.parent for path in (artifacts / "train_unet").glob("*/model_index.json"))
-    assert sorted(path.name for path in (model / "validation").iterdir()) == ["000004.png", "000008.png"]
-    assert (model / "lora" / "pytorch_lora_weights.safetensors").is_file()
+    (trained,) = (artifacts / "train_unet").glob("*/validation")
+    assert sorted(path.name for path in trained.iterdir()) == ["000004.png", "000008.png"]
+    assert list((artifacts / "assemble_model").glob("*/lora/pytorch_lora_weights.safetensors"))
     (report,) = (artifacts / "register").glob("*/report.html")
     assert "after 8 steps" in report.read_text()

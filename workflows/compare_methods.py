@@ -78,9 +78,9 @@ def compare_on(
             "hand1000": of_hand1000,
         },
         trained={
-            "sd_tuned": [sd_tuned.model],
-            "sd_tuned_imagic": [sd_tuned.model],
-            "hand1000": [hand1000.fusion, hand1000.model],
+            "sd_tuned": [sd_tuned.trained],
+            "sd_tuned_imagic": [sd_tuned.trained],
+            "hand1000": [hand1000.fusion, hand1000.trained],
         },
         embeddings=hand1000.embeddings,
         settings=tuned.evaluation,

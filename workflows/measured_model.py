@@ -22,6 +22,7 @@ class MeasuredModel(NamedTuple):
     feature: FlyteDirectory
     fusion: FlyteDirectory
     embeddings: list[FlyteDirectory]
+    trained: FlyteDirectory
     model: FlyteDirectory
     base_images: list[FlyteDirectory]
     tuned_images: list[FlyteDirectory]
@@ -101,6 +102,7 @@ def measured_model(
         feature=tuned.feature,
         fusion=tuned.fusion,
         embeddings=tuned.embeddings,
+        trained=tuned.trained,
         model=tuned.model,
         base_images=base_images,
         tuned_images=tuned_images,

@@ -43,6 +43,7 @@ def train_gesture(
         feature=measured.feature,
         fusion=measured.fusion,
         embeddings=measured.embeddings,
+        trained=measured.trained,
         model=measured.model,
         base_images=measured.base_images,
         tuned_images=measured.tuned_images,

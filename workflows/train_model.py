@@ -9,7 +9,7 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.settings import Settings
 from tasks.stage1 import average_hands, find_hands
 from tasks.stage2 import encode_data, refine_embeddings, train_fusion
-from tasks.stage3 import draw_prior, train_unet
+from tasks.stage3 import assemble_model, draw_prior, train_unet
 
 
 class TunedModel(NamedTuple):
@@ -18,6 +18,7 @@ class TunedModel(NamedTuple):
     feature: FlyteDirectory
     fusion: FlyteDirectory
     embeddings: list[FlyteDirectory]
+    trained: FlyteDirectory
     model: FlyteDirectory
 
 
@@ -82,9 +83,9 @@ def train_model(
         )
     )(shard=shard)
 
-    # Stage III: the UNet.
+    # Stage III: the UNet, and the model around it.
     prior = draw_prior(prepared=prepared, base_model=base_model, settings=settings, run=run, root=root)
-    model = train_unet(
+    trained = train_unet(
         prepared=prepared,
         fusion=fusion,
         embeddings=embeddings,
@@ -94,4 +95,5 @@ def train_model(
         run=run,
         root=root,
     )
-    return TunedModel(feature=feature, fusion=fusion, embeddings=embeddings, model=model)
+    model = assemble_model(trained=trained, fusion=fusion, base_model=base_model, settings=settings, run=run, root=root)
+    return TunedModel(feature=feature, fusion=fusion, embeddings=embeddings, trained=trained, model=model)

@@ -4,6 +4,3 @@ ADAPTER = "lora"
 """The adapter by itself, in diffusers' own form, where one was trained; it is merged into the UNet as well."""
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
-
-VALIDATION = "validation"
-"""Pictures that were drawn on the way, `000100.png` after 100 steps of Stage III."""

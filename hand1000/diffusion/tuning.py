@@ -1,10 +1,12 @@
 """From what the stages before left to a tuned model: Stage III as the settings ask for it."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from hand1000.diffusion.base_model import BaseModel, load_base_model
 from hand1000.diffusion.compute import frozen_dtype
@@ -13,7 +15,7 @@ from hand1000.diffusion.fusion import Fusion, double_fusion, fused_empty_prompt,
 from hand1000.diffusion.generate import draw_seeded
 from hand1000.diffusion.interleaved import train_interleaved
 from hand1000.diffusion.lora import merge_adapter, save_adapter
-from hand1000.diffusion.model_folder import ADAPTER, VALIDATION
+from hand1000.diffusion.model_folder import ADAPTER
 from hand1000.diffusion.pipeline import build_pipeline
 from hand1000.diffusion.prepared import WHOLE, Prepared
 from hand1000.diffusion.prior import Prior
@@ -21,8 +23,11 @@ from hand1000.diffusion.processes import Processes
 from hand1000.diffusion.progress import Checkpoint, StepReport
 from hand1000.diffusion.stage3 import apply_weights, train_unet
 from hand1000.diffusion.training_state import Tensors
-from hand1000.diffusion.validation import Validation, held_back
+from hand1000.diffusion.validation import PICTURES, Validation, held_back
 from hand1000.settings import Settings
+from hand1000.storage.files import write_jsonl
+
+_WEIGHTS = "weights.safetensors"
 
 
 def load_for_tuning(source: str, device: torch.device, settings: Settings) -> BaseModel:
@@ -55,7 +60,7 @@ def tune_unet(
         refined: h* of the images, (N, L, D).
         prior: pictures of the base model, if the settings ask for them.
         settings: of the run.
-        out: the model's folder, which gets the pictures drawn on the way.
+        out: a folder, which gets the pictures drawn on the way.
         checkpoint: where the state of an unfinished training lies.
         report: is given every step.
         processes: that train together.
@@ -81,7 +86,7 @@ def tune_unet(
     training, looked_at = held_back(data.user_ids, settings.stage3.validation.images, settings.seed)
     validation = None
     if looked_at:
-        folder = out / VALIDATION
+        folder = out / PICTURES
         folder.mkdir()
         drawn = looked_at[: settings.stage3.validation.pictures]
         texts, gestures = ([part[index] for index in drawn] for part in (data.texts, data.gestures))
@@ -125,6 +130,17 @@ def tune_unet(
         validation=validation,
         processes=processes,
     )
+
+
+def save_trained(weights: Tensors, history: Sequence[dict], folder: Path) -> None:
+    """Write what `tune_unet` returned into an existing folder; `load_weights` reads the weights again."""
+    save_file(weights, folder / _WEIGHTS)
+    write_jsonl(folder / "history.jsonl", history)
+
+
+def load_weights(folder: Path) -> Tensors:
+    """The weights that `save_trained` wrote."""
+    return load_file(folder / _WEIGHTS)
 
 
 def save_tuned(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:

@@ -19,6 +19,9 @@ from hand1000.settings import ComputeSettings, ValidationSettings
 LEVELS = 4
 """Timesteps at which each image is looked at, evenly spread: the same each time, so that looks can be compared."""
 
+PICTURES = "validation"
+"""The folder of the pictures that were drawn on the way, `000100.png` after 100 steps."""
+
 
 def held_back(user_ids: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
     """Divide training images into those to train on and those to validate with; nobody is on both sides.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
-from hand1000.diffusion.model_folder import VALIDATION
+from hand1000.diffusion.validation import PICTURES
 from hand1000.evaluation.comparison import comparison, rates_by_gesture
 from hand1000.evaluation.measure import Metrics
 from hand1000.evaluation.measures import Measure
@@ -35,6 +35,7 @@ class RunFolders:
     feature: Path
     fusion: Path
     embeddings: Sequence[Path]
+    trained: Path
     model: Path
     base_images: Path
     tuned_images: Path
@@ -116,8 +117,8 @@ def report_content(
     curves = [
         _curve("Stage II: fusion", [folders.fusion]),
         _curve("Stage II: embeddings, loss at the last step", folders.embeddings),
-        _curve("Stage III: UNet", [folders.model]),
-        _curve("Stage III: images that are held back", [folders.model], "validation_loss"),
+        _curve("Stage III: UNet", [folders.trained]),
+        _curve("Stage III: images that are held back", [folders.trained], "validation_loss"),
     ]
     return ReportContent(
         phrases={gesture: phrase_of(gesture) for gesture in facts.gestures},
@@ -146,7 +147,7 @@ def report_content(
         seconds=seconds,
         unusable={entry.file: entry.reason for entry in preparation.unusable},
         looks=[
-            Sample(path, f"after {int(path.stem)} steps") for path in sorted((folders.model / VALIDATION).glob("*.png"))
+            Sample(path, f"after {int(path.stem)} steps") for path in sorted((folders.trained / PICTURES).glob("*.png"))
         ],
     )
 
