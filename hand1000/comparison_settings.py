@@ -36,6 +36,9 @@ class HandRefinerSettings(BoundedSettings):
     control_strength: Annotated[float, Field(ge=0, le=2)] = Field(
         description="What the ControlNet's say is multiplied with; the paper's is 0.55."
     )
+    control_guidance: Annotated[float, Field(ge=1, le=10)] = Field(
+        description="What the depth map changes in each prediction is taken this many times; 1 is the paper's way."
+    )
     adaptive: bool = Field(description="Find the least strength, 0.4 to 0.9, that keeps the landmarks, as they do.")
     denoising_strength: Annotated[float, Field(gt=0, le=1)] = Field(
         description="1 paints the hand anew from noise; less keeps some of what was there."

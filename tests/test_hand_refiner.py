@@ -14,7 +14,7 @@ from hand1000.baselines.hand_refiner import hand_mask, refined_hands
 from hand1000.comparison_settings import HandRefinerSettings
 from hand1000.data.pretraining import render_pretraining_set
 from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.control import load_controlnet, save_controlnet, train_controlnet
+from hand1000.diffusion.control import amplified_control, load_controlnet, save_controlnet, train_controlnet
 from hand1000.diffusion.control_settings import ControlSettings
 from hand1000.diffusion.generate import Order, System
 from hand1000.diffusion.pretrain_settings import TrainingLength
@@ -31,6 +31,7 @@ SETTINGS = HandRefinerSettings(
     inpainting_model="",
     min_detection_confidence=0.2,
     control_strength=0.55,
+    control_guidance=2.0,
     adaptive=False,
     denoising_strength=1.0,
     guidance_scale=1.0,
@@ -153,6 +154,30 @@ def test_the_training_continues_to_the_same_bits_and_leaves_the_base_model_alone
         assert grid.size == (4 + 2 * 36, 4 + 3 * 36)
     with pytest.raises(Hand1000Error, match="ControlNet"):
         load_controlnet(str(tmp_path))
+
+
+def test_what_the_map_changes_is_amplified_and_the_unet_left_as_it_was() -> None:
+    unet = fresh_base().unet
+    torch.manual_seed(0)
+    shape = (2, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+    latents, text = torch.randn(shape), torch.randn(2, 4, unet.config.cross_attention_dim)
+    controlnet = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4)).eval()
+    for zero in (*controlnet.controlnet_down_blocks, controlnet.controlnet_mid_block):
+        torch.nn.init.normal_(zero.weight, std=0.1)
+    size = shape[-1] * 4
+    with torch.no_grad():
+        down, middle = controlnet(latents, 10, text, controlnet_cond=torch.rand(2, 3, size, size), return_dict=False)
+
+        def predicted(**residuals: object) -> torch.Tensor:
+            return unet(latents, 10, encoder_hidden_states=text, return_dict=False, **residuals)[0]
+
+        residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+        plain, led = predicted(), predicted(**residuals)
+        assert (plain - led).abs().max() > 1e-3
+        with amplified_control(unet, 3.0):
+            assert torch.allclose(predicted(**residuals), plain + 3 * (led - plain), atol=1e-5)
+            assert torch.equal(predicted(), plain)
+        assert torch.equal(predicted(**residuals), led)
 
 
 def showing(images: Sequence[np.ndarray]) -> tuple[System, list[Order]]:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from hand1000.comparison_settings import HandRefinerSettings
 from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.control import control_image, controlled
+from hand1000.diffusion.control import amplified_control, control_image, controlled
 from hand1000.diffusion.generate import Order, System
 from hand1000.diffusion.latents import encode_latents
 from hand1000.diffusion.text import encode_texts
@@ -148,21 +148,22 @@ def _painted(
         options["callback_on_step_end"] = _Outside(pipeline, todo, generators)
     device = pipeline.unet.device
     prompts = [one.order.prompt for one in todo]
-    painted = pipeline(
-        prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, prompts).to(device),
-        negative_prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, [""] * len(todo)).to(device),
-        image=[Image.fromarray(one.image) for one in todo],
-        mask_image=[Image.fromarray(one.mask) for one in todo],
-        control_image=control_image(np.stack([one.depth for one in todo])).to(device),
-        controlnet_conditioning_scale=float(strength),
-        strength=settings.denoising_strength,
-        guidance_scale=settings.guidance_scale,
-        eta=settings.eta,
-        num_inference_steps=settings.num_inference_steps,
-        generator=generators,
-        output_type="np",
-        **options,
-    ).images
+    with amplified_control(pipeline.unet, settings.control_guidance):
+        painted = pipeline(
+            prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, prompts).to(device),
+            negative_prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, [""] * len(todo)).to(device),
+            image=[Image.fromarray(one.image) for one in todo],
+            mask_image=[Image.fromarray(one.mask) for one in todo],
+            control_image=control_image(np.stack([one.depth for one in todo])).to(device),
+            controlnet_conditioning_scale=float(strength),
+            strength=settings.denoising_strength,
+            guidance_scale=settings.guidance_scale,
+            eta=settings.eta,
+            num_inference_steps=settings.num_inference_steps,
+            generator=generators,
+            output_type="np",
+            **options,
+        ).images
     return [one.pasted((image * 255).round().astype(np.uint8)) for one, image in zip(todo, painted, strict=True)]
 
 

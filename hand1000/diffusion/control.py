@@ -1,12 +1,13 @@
 """ControlNets (Zhang et al., 2023, arXiv 2302.05543): training one on depth maps of hands, and loading one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from PIL import Image
 
 from hand1000.diffusion.base_model import BaseModel
@@ -54,6 +55,27 @@ def controlled(kind: Any, base: BaseModel, controlnet: ControlNetModel) -> Any:
     pipeline = kind(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+@contextmanager
+def amplified_control(unet: UNet2DConditionModel, scale: float) -> Iterator[None]:
+    """While it lasts, what a ControlNet changes in the prediction of `unet` is taken `scale` times.
+
+    As classifier-free guidance does with a text (Ho & Salimans, 2022): away from what the same text gives without the
+    map. 1 changes nothing and costs nothing, more costs a second prediction.
+    """
+
+    def amplified(unet: Any, args: tuple, given: dict[str, Any], output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        without = {name: value for name, value in given.items() if "additional_residual" not in name}
+        plain = unet.forward(*args, **without)[0]
+        return (plain + scale * (output[0] - plain),)
+
+    hook = unet.register_forward_hook(amplified, with_kwargs=True) if scale != 1 else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def train_controlnet(
