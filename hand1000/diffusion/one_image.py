@@ -90,7 +90,8 @@ def tune_on_image(
     """
     device = base.unet.device
     latents, embeddings = latents.to(device), embeddings.to(device)
-    optimizer = torch.optim.AdamW(base.unet.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    # A kernel a step, not ten a tensor: with one image the optimiser else takes a third of the time.
+    optimizer = torch.optim.AdamW(base.unet.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
     losses = []
     for step in range(steps):
         noise, timesteps = noise_and_timesteps(
@@ -102,7 +103,8 @@ def tune_on_image(
             ).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(base.unet.parameters(), max_grad_norm)
+        if max_grad_norm < float("inf"):
+            torch.nn.utils.clip_grad_norm_(base.unet.parameters(), max_grad_norm)
         optimizer.step()
         losses.append(loss.item())
     return losses
