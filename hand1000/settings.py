@@ -205,11 +205,21 @@ class GenerationSettings(BoundedSettings):
     autoguidance_scale: float = Field(
         ge=1, le=10, description="How far beyond the base model's prediction, towards the tuned one's; 1 is none."
     )
+    autoguidance_interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
+        description="From where to where in the noise schedule, 0 the clean end, the base model guides."
+    )
     fuse_empty_prompt: bool = Field(description="Whether guidance leads away from the fused empty prompt or the plain.")
     eta: Fraction = Field(description="Fresh noise in each of the sampler's steps: 0 none (DDIM), 1 as in DDPM.")
     num_inference_steps: int = Field(ge=1, le=1000)
     batch_size: BatchSize
     num_images: int = Field(ge=2, le=100_000, description="Pictures a model draws of each gesture for the measurement.")
+
+    @model_validator(mode="after")
+    def _interval_is_one(self) -> Self:
+        low, high = self.autoguidance_interval
+        if low >= high:
+            raise ValueError(f"autoguidance_interval: {low} is not below {high}; give the lower end first")
+        return self
 
     def defaults(self) -> dict[str, Any]:
         """What a model draws with when a call does not say."""

@@ -309,6 +309,13 @@ def test_autoguidance_leads_away_from_the_guide(data, tmp_path: Path) -> None:
     plain = drawn(guided, 1.0)
     assert np.array_equal(plain, drawn(pipeline_with(tuned, 1.0), 1.0))
     assert np.abs(drawn(guided, 2.0) - plain).max() > 1
+    # The last of three steps is at a third of the noise schedule: none, two or all of them are guided.
+    within = [
+        guided(TEXTS, generator=seeds(1, 2), autoguidance_interval=ends, output_type="np").images.astype(int)
+        for ends in ((0.0, 0.3), (0.4, 1.0), (0.0, 1.0))
+    ]
+    assert np.array_equal(within[0], plain) and np.array_equal(within[2], drawn(guided, 2.0))
+    assert all(np.abs(within[1] - other).max() > 1 for other in (plain, within[2]))
     # Guided by itself, a model predicts what it predicts alone.
     itself = pipeline_with(copy.deepcopy(base.unet), 2.0)
     assert np.abs(drawn(itself, 2.0) - drawn(itself, 1.0)).max() <= 1
@@ -362,9 +369,11 @@ def test_without_fusion_it_is_stable_diffusion(eta: float) -> None:
         ("guidance_scale", 99),
         ("eta", -0.1),
         ("autoguidance_scale", 2),
+        ("autoguidance_interval", (0.5, 0.5)),
+        ("autoguidance_interval", (0.5, 1.5)),
     ],
 )
-def test_a_setting_out_of_range_is_named(data, setting: str, value: float) -> None:
+def test_a_setting_out_of_range_is_named(data, setting: str, value: object) -> None:
     with pytest.raises(Hand1000Error, match=setting):
         pipeline_of(data[2])(TEXTS[0], **{setting: value})
 

@@ -45,7 +45,8 @@ class Hand1000Pipeline(DiffusionPipeline):
         fusion: the gestures' features and the trained fusion, or None.
         guide: the UNet as it was before Stage III, or None; autoguidance leads away from what it predicts.
         fuse_empty_prompt: whether the empty prompt, which guidance leads away from, passes through the fusion too.
-        mu, guidance_scale, autoguidance_scale, eta, num_inference_steps: what a call uses when it does not say.
+        mu, guidance_scale, autoguidance_scale, autoguidance_interval, eta, num_inference_steps: what a call uses that
+            does not say.
     """
 
     _optional_components = ["fusion", "guide"]
@@ -63,6 +64,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         mu: float = 0.7,
         guidance_scale: float = 3.0,
         autoguidance_scale: float = 1.0,
+        autoguidance_interval: Sequence[float] = (0.0, 1.0),
         fuse_empty_prompt: bool = True,
         eta: float = 0.0,
         num_inference_steps: int = 45,
@@ -81,6 +83,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             mu=mu,
             guidance_scale=guidance_scale,
             autoguidance_scale=autoguidance_scale,
+            autoguidance_interval=list(autoguidance_interval),
             fuse_empty_prompt=fuse_empty_prompt,
             eta=eta,
             num_inference_steps=num_inference_steps,
@@ -112,6 +115,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         mu: float | None = None,
         guidance_scale: float | None = None,
         autoguidance_scale: float | None = None,
+        autoguidance_interval: Sequence[float] | None = None,
         eta: float | None = None,
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -128,6 +132,8 @@ class Hand1000Pipeline(DiffusionPipeline):
             guidance_scale: 1 (no guidance) to 50.
             autoguidance_scale: 1 (none) to 10: what the tuned UNet predicts beyond its guide is taken this many
                 times (Karras et al., 2024: a model guided by a bad version of itself).
+            autoguidance_interval: the part of the noise schedule in which it guides, as shares of it from the clean
+                end, the upper one left out (Kynkäänniemi et al., 2024); elsewhere it costs nothing.
             eta: fresh noise in each step of the sampler (DDIM's equation 16): 0 none, 1 as much as DDPM.
             num_inference_steps: of the sampler, 1..1000.
             generator: a seed; give one an image, and a picture does not depend on its neighbours' noise.
@@ -143,6 +149,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         autoguidance_scale = self._setting("autoguidance_scale", autoguidance_scale)
         if autoguidance_scale > 1 and self.guide is None:
             raise Hand1000Error("autoguidance_scale: this model holds no guide; choose 1, or train with more than 1")
+        low, high = self._interval(autoguidance_interval)
         eta = self._setting("eta", eta)
         steps = int(self._setting("num_inference_steps", num_inference_steps))
         device = self.unet.device
@@ -163,7 +170,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             doubled = torch.cat([latents, latents]) if guided else latents
             prediction = self.unet(self.scheduler.scale_model_input(doubled, timestep), timestep, condition).sample
             unconditional, prediction = prediction.chunk(2) if guided else (None, prediction)
-            if autoguidance_scale > 1:
+            if autoguidance_scale > 1 and low <= timestep / self.scheduler.config.num_train_timesteps < high:
                 weak = self.guide(self.scheduler.scale_model_input(latents, timestep), timestep, own_condition).sample
                 prediction = weak + autoguidance_scale * (prediction - weak)
             if guided:
@@ -184,6 +191,14 @@ class Hand1000Pipeline(DiffusionPipeline):
         if not low <= value <= high:
             raise Hand1000Error(f"{name}: {value} is out of range; choose {low} to {high}")
         return value
+
+    def _interval(self, value: Sequence[float] | None) -> tuple[float, float]:
+        low, high = self.config.autoguidance_interval if value is None else value
+        if not 0 <= low < high <= 1:
+            raise Hand1000Error(
+                f"autoguidance_interval: {low} to {high} is none; choose two ends within 0 to 1, the lower first"
+            )
+        return low, high
 
     def _gestures(self, prompts: list[str], gesture: str | Sequence[str] | None) -> torch.Tensor:
         """Which of the fusion's gestures each prompt is for, (B,)."""
