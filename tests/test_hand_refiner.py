@@ -1,6 +1,7 @@
 """HandRefiner: depth maps of hands, the ControlNet that learns from them, and what is painted where."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from hand1000.diffusion.pretrain_settings import TrainingLength
 from hand1000.errors import Hand1000Error
 from hand1000.hands.depth import FAR, NEAR, hand_depths
 from hand1000.hands.depth_pairs import DepthPairs, depth_pairs, landmark_error
-from hand1000.hands.detector import Hand, HandDetector
+from hand1000.hands.detector import Hand, HandDetector, Sighting
 from tests.rendered_hands import draw, rendered_hands
 from tests.tiny_models import DyingCheckpoint, Killed, fresh_base
 
@@ -259,6 +260,21 @@ def test_the_least_strength_that_keeps_the_landmarks_is_taken(monkeypatch: pytes
     first, second = refined_hands(pictures, base, controlnet, settings)(orders)
     assert asked == [1.0, 0.4, 0.5, 0.6, 0.7] and (np.asarray(first) == palm).all()
     assert (np.asarray(second) == 90).all()
+
+
+def test_a_hand_that_is_lost_by_mending_is_left_as_it_was() -> None:
+    palm = draw("palm", 1, 96).pixels
+    (hand,) = found_in(palm)
+    order = Order("0.png", "a hand", 0, "palm")
+
+    def accepted(before: float, after: float, found: Sequence[Hand] = (hand,)) -> bool:
+        repair = hand_refiner._Repair(order, palm, Sighting([hand], before, 1.0))
+        return bool(np.isfinite(repair.error(Sighting(list(found), after, 1.0))))
+
+    assert accepted(0.9, 0.6) and accepted(0.3, 0.3) and accepted(0.3, 0.9)
+    assert not accepted(0.9, 0.4) and not accepted(0.4, 0.3)
+    elsewhere = replace(hand, landmarks=hand.landmarks + 3)
+    assert not accepted(0.9, 0.9, found=[]) and not accepted(0.9, 0.9, found=[elsewhere])
 
 
 def test_landmarks_are_compared_in_lengths_of_the_palm() -> None:

@@ -26,7 +26,7 @@ from hand1000.diffusion.latents import encode_latents
 from hand1000.diffusion.text import encode_texts
 from hand1000.hands.depth import hand_depths
 from hand1000.hands.depth_pairs import landmark_error
-from hand1000.hands.detector import Hand, HandDetector, box_overlap
+from hand1000.hands.detector import Hand, HandDetector, Sighting, box_overlap
 from hand1000.hands.proper import proper_hand
 from hand1000.randomness import torch_generator
 
@@ -40,11 +40,16 @@ ADAPTIVE_STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TOLERANCE = 1.15
 """The first strength whose landmarks are at most this many times as far off as those of strength 1 is taken."""
 
+SURE = 0.5
+"""A palm that MediaPipe was as sure of as this before it must be as sure of after: to mend must not cost a hand."""
+
 
 def refined_hands(
     pictures: System, base: BaseModel, controlnet: ControlNetModel, settings: HandRefinerSettings
 ) -> System:
-    """The system that draws a picture, then mends its hands; one without hands, before or after, stays as it is.
+    """The system that draws a picture, then mends its hands.
+
+    A picture without hands, and one whose hands are harder to find once they are mended, stays as it is.
 
     Args:
         pictures: draws what is mended.
@@ -57,9 +62,9 @@ def refined_hands(
     def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
         drawn = [np.asarray(picture) for picture in pictures(orders)]
         with HandDetector(settings.min_detection_confidence, MAX_HANDS) as detector:
-            hands = [detector.detect(image) for image in drawn]
-            rows = [row for row, found in enumerate(hands) if found]
-            todo = [_Repair(orders[row], drawn[row], hands[row]) for row in rows]
+            sightings = [detector.look(image) for image in drawn]
+            rows = [row for row, sighting in enumerate(sightings) if sighting.hands]
+            todo = [_Repair(orders[row], drawn[row], sightings[row]) for row in rows]
             mended = _mended(pipeline, todo, settings, detector) if todo else []
         for row, image in zip(rows, mended, strict=True):
             drawn[row] = image
@@ -83,20 +88,23 @@ def hand_mask(hands: Sequence[Hand], size: int) -> np.ndarray:
 class _Repair:
     """A picture with hands, (S, S, 3) uint8, and what is painted where."""
 
-    def __init__(self, order: Order, image: np.ndarray, hands: Sequence[Hand]) -> None:
+    def __init__(self, order: Order, image: np.ndarray, sighting: Sighting) -> None:
         self.order, self.image = order, image
-        self.hands = [replace(hand, landmarks=proper_hand(hand.landmarks)) for hand in hands]
+        self.least_score = min(sighting.palm_score, SURE)
+        self.hands = [replace(hand, landmarks=proper_hand(hand.landmarks)) for hand in sighting.hands]
         self.depth = hand_depths([hand.landmarks for hand in self.hands], len(image))
-        self.mask = hand_mask([*hands, *self.hands], len(image))
+        self.mask = hand_mask([*sighting.hands, *self.hands], len(image))
 
     def pasted(self, painted: np.ndarray) -> np.ndarray:
         return np.where(self.mask[..., None], painted, self.image)
 
-    def error(self, found: Sequence[Hand]) -> float:
-        """How far the hands that were found again are from those of the depth map; infinite where one is missing."""
+    def error(self, sighting: Sighting) -> float:
+        """How far the hands that were found again are from those of the depth map; infinite where one is lost."""
+        if sighting.palm_score < self.least_score:
+            return float("inf")
         errors = []
         for hand in self.hands:
-            best = max(found, key=lambda other: box_overlap(hand.box, other.box), default=None)
+            best = max(sighting.hands, key=lambda other: box_overlap(hand.box, other.box), default=None)
             if best is None or not box_overlap(hand.box, best.box):
                 return float("inf")
             errors.append(landmark_error(hand.landmarks, best.landmarks))
@@ -109,14 +117,14 @@ def _mended(
     settings: HandRefinerSettings,
     detector: HandDetector,
 ) -> list[np.ndarray]:
-    """The pictures with their hands painted anew; one whose hands are not found again stays as it is."""
+    """The pictures with their hands painted anew; one whose hands are lost by that stays as it is."""
     chosen = [one.image for one in todo]
     limits = [float("inf")] * len(todo)
 
     def painted(rows: list[int], strength: float) -> Iterator[tuple[int, float, np.ndarray]]:
         which = [todo[row] for row in rows]
         for row, one, image in zip(rows, which, _painted(pipeline, which, settings, strength), strict=True):
-            yield row, one.error(detector.detect(image)), image
+            yield row, one.error(detector.look(image)), image
 
     first = 1.0 if settings.adaptive else settings.control_strength
     for row, error, image in painted(list(range(len(todo))), first):
