@@ -34,8 +34,7 @@ def test_the_shipped_comparison_is_the_demos_with_more_pictures_and_more_of_the_
     demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     demo["settings"]["data"]["test_images"] = demo["settings"]["generation"]["num_images"] = 200
     demo["settings"]["stage1"]["pose_components"] = 12
-    demo["settings"]["stage3"]["hand_weight"] = 4.0
-    demo["settings"]["generation"] |= {"autoguidance_scale": 3.0, "autoguidance_interval": [0.25, 0.8]}
+    demo["settings"]["generation"] |= {"autoguidance_scale": 4.0, "autoguidance_interval": [0.25, 0.8]}
     demo["settings"]["seed"] = 3000
     assert shipped["settings"]["common"] == demo["settings"]
     ComparisonSettings.model_validate(shipped["settings"])

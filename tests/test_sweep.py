@@ -19,14 +19,16 @@ from tests.short_demo import PYFLYTE, ROOT, inputs_file
 CONFIG = ROOT / "workflows/configs/sweep.yaml"
 
 
-def test_the_shipped_sweeps_change_the_demo() -> None:
+def test_the_shipped_sweeps_change_the_comparison() -> None:
     shipped = yaml.safe_load(CONFIG.read_text())
-    demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
-    assert shipped["settings"]["common"] == demo["settings"]
-    assert {name: value for name, value in shipped.items() if name != "settings"} == {
-        name: value for name, value in demo.items() if name != "settings"
-    }
-    SweepSettings.model_validate(shipped["settings"])
+    compared = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())
+    assert shipped["settings"]["common"] == compared["settings"]["common"] | {"seed": 1000}
+    shared = {"images", "data", "base_model", "root", "shards"}
+    assert {name: shipped[name] for name in shared} == {name: compared[name] for name in shared}
+    settings = SweepSettings.model_validate(shipped["settings"])
+    # Each sweep holds the settings that it is about as they are.
+    for name, sweep in settings.sweeps.items():
+        assert any(changed(settings.common, point.changes) == settings.common for point in sweep.points), name
 
 
 def test_a_change_reaches_its_setting_and_no_other() -> None:
