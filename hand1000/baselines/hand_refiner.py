@@ -41,7 +41,7 @@ TOLERANCE = 1.15
 """The first strength whose landmarks are at most this many times as far off as those of strength 1 is taken."""
 
 SURE = 0.5
-"""A palm that MediaPipe was as sure of as this before it must be as sure of after: to mend must not cost a hand."""
+"""How sure MediaPipe must be of the surest palm afterwards, if it was so before: to mend must not cost that hand."""
 
 
 def refined_hands(
