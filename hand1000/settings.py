@@ -225,6 +225,11 @@ class GenerationSettings(BoundedSettings):
         """What a model draws with when a call does not say."""
         return self.model_dump(exclude={"batch_size", "num_images"})
 
+    def of_base_model(self) -> Self:
+        """What decides the pictures of a model without a fusion and a guide; the rest is as if there were none."""
+        unused = {"mu": 1.0, "autoguidance_scale": 1.0, "autoguidance_interval": [0.0, 1.0], "fuse_empty_prompt": False}
+        return self.model_copy(update=unused)
+
 
 class EvaluationSettings(BoundedSettings):
     """How the pictures are measured."""

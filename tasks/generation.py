@@ -90,8 +90,9 @@ def draw_base(
     run: str,
     root: str,
 ) -> Artifact:
-    """One shard of the base model's pictures."""
-    return _draw("draw_base", None, base_model, dataset, captions, shard, shards, settings, seed, run, root)
+    """One shard of the base model's pictures, the same whatever the tuned one is drawn with."""
+    bare = settings.of_base_model()
+    return _draw("draw_base", None, base_model, dataset, captions, shard, shards, bare, seed, run, root)
 
 
 @cluster_task()

@@ -84,6 +84,8 @@ def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> N
     artifacts = tmp_path / "root" / "artifacts"
     # Both points of the first sweep draw with one training; neither is registered.
     assert done.stderr.count("train_unet: started") == 2 and done.stderr.count("assemble_model: started") == 3
+    # The base model knows nothing of mu, nor of hands.
+    assert done.stderr.count("draw_base shard 1 of 1: started") == 1
     assert len(list((artifacts / "evaluate").glob("*/tuned.json"))) == 3 and not (artifacts / "register").exists()
     (page,) = (artifacts / "write_sweeps").glob("*/sweeps.html")
     assert sorted(path.name for path in page.parent.iterdir()) == [
