@@ -18,6 +18,8 @@ COLUMNS = {
     "KID-H": "kid_h",
     "FID": "fid",
     "KID": "kid",
+    "diversity": "diversity",
+    "memorised": "memorised",
 }
 PLOTTED = ("gesture accuracy", "FID-H", "KID-H")
 
