@@ -10,10 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from hand1000.errors import Hand1000Error
-from hand1000.evaluation.measure import Metrics
-from hand1000.evaluation.sweep import interval
+from hand1000.evaluation.measure import Metrics, PictureResult
+from hand1000.evaluation.sweep import COLUMNS, interval, sweep_table
 from hand1000.settings import load_settings
-from hand1000.sweep_settings import SweepSettings, changed
+from hand1000.sweep_settings import Point, Sweep, SweepSettings, changed
 from tests.short_demo import PYFLYTE, ROOT, inputs_file
 
 CONFIG = ROOT / "workflows/configs/sweep.yaml"
@@ -57,6 +57,31 @@ def test_a_point_that_can_not_be_run_is_refused_at_the_door(point: dict[str, Any
         SweepSettings.model_validate(
             {"common": common, "sweeps": {"one": {"title": "One", "axis": axis, "points": [point]}}}
         )
+
+
+def test_a_point_is_held_against_the_unchanged_one_picture_by_picture() -> None:
+    def metrics(right: str) -> Metrics:
+        pictures = tuple(
+            PictureResult(
+                file_name=f"{place}.png",
+                asked="four",
+                gesture="four" if one == "y" else None,
+                hands=1,
+                probability=0.5,
+                score=0.5,
+            )
+            for place, one in enumerate(right)
+        )
+        unknown = dict.fromkeys(COLUMNS.values())
+        rates = {"gesture_accuracy": right.count("y") / len(right), "detection_rate": 1.0, "n_fake": len(right)}
+        return Metrics.model_construct(pictures=pictures, **unknown | rates)
+
+    points = [Point(label="0", images=None, changes={"seed": 1}), Point(label="1", images=None, changes={})]
+    sweep = Sweep(title="A thing", axis="thing", points=points)
+    head, _, *rows = sweep_table(sweep, [metrics("y" * 20), metrics("yn" * 10)], metrics("n" * 20)).splitlines()
+    assert head.endswith("| accuracy against 1 |")
+    base, changed_one, unchanged = (row.split("|")[-2].strip() for row in rows)
+    assert base.startswith("-0.500, p = 0.0") and changed_one.startswith("+0.500, p = 0.0") and unchanged == "–"
 
 
 def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> None:

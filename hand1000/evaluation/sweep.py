@@ -7,7 +7,9 @@ from scipy.stats import binomtest
 
 from hand1000.evaluation.measure import Metrics
 from hand1000.evaluation.measures import figure
+from hand1000.evaluation.paired import paired_difference
 from hand1000.evaluation.tables import markdown_table
+from hand1000.randomness import numpy_generator
 from hand1000.sweep_settings import Sweep
 
 COLUMNS = {
@@ -39,10 +41,31 @@ def interval(metrics: Metrics, column: str) -> Interval | None:
 
 
 def sweep_table(sweep: Sweep, measured: Sequence[Metrics], base: Metrics) -> str:
-    """A Markdown table: the base model, then the points of `sweep`, as they were measured."""
+    """A Markdown table: the base model, then the points of `sweep`, as they were measured.
+
+    The last column is a paired test over the prompts: each point's accuracy less that of the point in which nothing is
+    changed, or of the first where there is not one such point.
+    """
     rows = [("base model", base), *((point.label, one) for point, one in zip(sweep.points, measured, strict=True))]
-    cells = [[label, *(_cell(interval(one, column)) for column in COLUMNS)] for label, one in rows]
-    return markdown_table([sweep.axis or "variant", *COLUMNS], cells, numbers=range(1, len(COLUMNS) + 1))
+    unchanged = [index for index, point in enumerate(sweep.points) if not point.changes]
+    reference = unchanged[0] if len(unchanged) == 1 else 0
+    cells = [
+        [label, *(_cell(interval(one, column)) for column in COLUMNS), _against(measured[reference], one)]
+        for label, one in rows
+    ]
+    head = [sweep.axis or "variant", *COLUMNS, f"accuracy against {sweep.points[reference].label}"]
+    return markdown_table(head, cells, numbers=range(1, len(head)))
+
+
+def _against(reference: Metrics, other: Metrics) -> str:
+    """The difference in gesture accuracy, picture by picture."""
+    if other is reference:
+        return "–"
+    first, second = ([float(one.gesture == one.asked) for one in found.pictures] for found in (other, reference))
+    if len(first) != len(second):
+        return "–"
+    difference = paired_difference(first, second, numpy_generator(0, "paired"))
+    return f"{difference.mean:+.3f}, p = {difference.p:.2g}"
 
 
 def _cell(found: Interval | None) -> str:
