@@ -127,13 +127,14 @@ def refine_embeddings(
         layer = load_fusion(work.read(fusion))
         part = shard_range(len(data.latents), settings.refine_batch_size, shard, shards)
         span = slice(part.start, part.stop)
+        # Of all images: of a shard alone the product would be rounded otherwise, and the bits depend on the shards.
         start = double_fusion(
-            data.text_embeddings[span],
+            data.text_embeddings,
             layer,
             settings.lambda_,
-            indices_of(layer, data.gestures[span]),
-            HandPoses.load(work.read(feature)).of(data.file_names[span]).tensor(),
-        ).detach()
+            indices_of(layer, data.gestures),
+            HandPoses.load(work.read(feature)).of(data.file_names).tensor(),
+        ).detach()[span]
         embeddings, history = refine(
             load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
             data.latents[span],
