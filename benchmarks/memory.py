@@ -30,14 +30,14 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     """Run one step of `mode`, in this process; its peak memory in bytes and its seconds."""
     import torch
 
-    from hand1000.devices import best_device
-    from hand1000.diffusion.base_model import BaseModel
-    from hand1000.diffusion.compute import frozen_dtype
-    from hand1000.diffusion.examples import Examples
-    from hand1000.diffusion.small_base import build_scheduler
-    from hand1000.diffusion.stage2 import refine_embeddings
-    from hand1000.diffusion.stage3 import train_unet
-    from hand1000.settings import Settings, load_settings
+    from hand1000.config.settings import Settings, load_settings
+    from hand1000.core.devices import best_device
+    from hand1000.models.base_model import BaseModel
+    from hand1000.models.small_base import build_scheduler
+    from hand1000.training.batches import Examples
+    from hand1000.training.precision import frozen_dtype
+    from hand1000.training.stage2 import refine_embeddings
+    from hand1000.training.stage3 import train_unet
 
     values = load_settings("default").model_dump()
     values["stage2"] |= {"refine_steps": 1, "refine_batch_size": 1}
@@ -66,11 +66,11 @@ class Nowhere:
     """A checkpoint that keeps nothing."""
 
     def restore(self, into: Path) -> bool:
-        """See `hand1000.diffusion.progress.Checkpoint`."""
+        """See `hand1000.core.progress.Checkpoint`."""
         return False
 
     def save(self, directory: Path) -> None:
-        """See `hand1000.diffusion.progress.Checkpoint`."""
+        """See `hand1000.core.progress.Checkpoint`."""
 
 
 def random_unet(dtype, sample_size: int = 64):

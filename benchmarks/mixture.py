@@ -27,9 +27,9 @@ PLAIN: dict[str, dict[str, Any]] = {
 
 def accuracies(inputs: dict[str, Any], stage3: dict[str, Any]) -> dict[str, float]:
     """Of a run of the demo's `inputs`, the tuned model's accuracy by gesture; what runs have in common is made once."""
-    from hand1000.settings import Settings
-    from hand1000.storage.store import open_store
-    from tasks.common import address
+    from hand1000.config.settings import Settings
+    from hand1000.storage.artifacts import open_store
+    from tasks.context import address
     from workflows.train_gesture import train_gesture
 
     changes = PLAIN | {"stage3": stage3}

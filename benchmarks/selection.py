@@ -13,8 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hand1000.config.settings import FilterSettings
 from hand1000.data.selection import select_images
-from hand1000.settings import FilterSettings
 
 
 class SyntheticSource:

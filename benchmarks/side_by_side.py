@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from hand1000.data.imageset import ImageSet
-from hand1000.diffusion.generate import contact_sheet
+from hand1000.pipelines.generation import contact_sheet
+from hand1000.storage.artifacts import open_store
 from hand1000.storage.files import read_json
-from hand1000.storage.store import open_store
 
 
 def main() -> None:

@@ -7,11 +7,11 @@ def __getattr__(name: str):
     # diffusers looks up a pipeline's own classes by the name of the top package; importing them here, and only when
     # asked for, keeps `import hand1000` quick.
     if name == "Hand1000Pipeline":
-        from hand1000.diffusion.pipeline import Hand1000Pipeline
+        from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
         return Hand1000Pipeline
     if name == "GestureFusion":
-        from hand1000.diffusion.fusion import GestureFusion
+        from hand1000.models.fusion import GestureFusion
 
         return GestureFusion
     raise AttributeError(f"module 'hand1000' has no attribute {name!r}")

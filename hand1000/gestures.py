@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
 
 PHRASES: dict[str, str] = {
     # HaGRID v1; call, four, like, mute, ok and palm are the six of the paper.

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.comparison_settings import HandRefinerSettings, ImagicSettings
-from hand1000.settings import ComputeSettings, GenerationSettings
-from tasks.common import Artifact, Work, cluster_task, produce
+from hand1000.config.comparison import HandRefinerSettings, ImagicSettings
+from hand1000.config.settings import ComputeSettings, GenerationSettings
+from tasks.context import Artifact, Work, cluster_task, produce
 
 if TYPE_CHECKING:
-    from hand1000.diffusion.generate import System
+    from hand1000.pipelines.generation import System
 
 
 def _redraw(work: Work, pictures: FlyteDirectory, over: "Callable[[System], System]", batch_size: int) -> None:
     """Fill `work.out` with what `over`, given the system that drew `pictures`, draws for their prompts and seeds."""
     from hand1000.data.imageset import read_image_set, write_metadata
-    from hand1000.diffusion.generate import Order, draw, drawn_before
+    from hand1000.pipelines.generation import Order, draw, drawn_before
 
     folder = work.read(pictures)
     records = read_image_set(folder)
@@ -45,13 +45,13 @@ def _imagic(
     run: str,
     root: str,
 ) -> FlyteDirectory:
-    from hand1000.storage.models import model_identity
+    from hand1000.storage.hub import model_identity
 
     def build(work: Work) -> None:
         from hand1000.baselines.imagic import edited_by_imagic
-        from hand1000.devices import best_device
-        from hand1000.diffusion.base_model import load_base_model
-        from hand1000.diffusion.pipeline import build_pipeline, load_pipeline
+        from hand1000.core.devices import best_device
+        from hand1000.models.base_model import load_base_model
+        from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
 
         if model is None:
             pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
@@ -116,15 +116,15 @@ def refine_hands(
     root: str,
 ) -> Artifact:
     """One shard of the base model's pictures, their hands painted anew by HandRefiner."""
-    from hand1000.storage.models import model_identity
+    from hand1000.storage.hub import model_identity
 
     painter = refiner.inpainting_model or base_model
 
     def build(work: Work) -> None:
         from hand1000.baselines.hand_refiner import refined_hands
-        from hand1000.devices import best_device
-        from hand1000.diffusion.base_model import load_base_model
-        from hand1000.diffusion.control import load_controlnet
+        from hand1000.core.devices import best_device
+        from hand1000.models.base_model import load_base_model
+        from hand1000.training.train_controlnet import load_controlnet
 
         device = best_device()
         base, controlnet = load_base_model(painter, device), load_controlnet(refiner.controlnet, device)

@@ -2,7 +2,7 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from tasks.common import Artifact, Work, cluster_task, produce, shard_range
+from tasks.context import Artifact, Work, cluster_task, produce, shard_range
 
 SPLITS = ("train", "test")
 
@@ -10,7 +10,7 @@ SPLITS = ("train", "test")
 @cluster_task()
 def caption_images(dataset: FlyteDirectory, shard: int, shards: int, run: str, root: str) -> Artifact:
     """Caption one shard of both splits: `train.jsonl` and `test.jsonl`."""
-    from hand1000.captions.source import DatasetCaptioner, write_captions
+    from hand1000.captions.captioners import DatasetCaptioner, write_captions
     from hand1000.data.imageset import read_image_set
 
     captioner = DatasetCaptioner()

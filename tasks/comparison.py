@@ -4,8 +4,8 @@ from typing import Any
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import EvaluationSettings
-from tasks.common import Artifact, Work, address, cluster_task, produce
+from hand1000.config.settings import EvaluationSettings
+from tasks.context import Artifact, Work, address, cluster_task, produce
 
 SAMPLES = 3
 """Pictures of each system that are kept to be looked at: the first ones."""
@@ -37,13 +37,13 @@ def measure_systems(
     import shutil
     from functools import partial
 
-    from hand1000.captions.quality import Clip
+    from hand1000.captions.metrics import Clip
     from hand1000.data.imageset import read_image_set
     from hand1000.data.join import joined_image_set
     from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.measure import measure
-    from hand1000.evaluation.observations import features_of, observe
-    from hand1000.evaluation.systems import DRAWN_OVER, Cell, cost_of
+    from hand1000.evaluation.features import features_of, observe
+    from hand1000.evaluation.methods import DRAWN_OVER, Cell, cost_of
+    from hand1000.evaluation.metrics import measure
     from hand1000.hands.classifier import GestureClassifier
     from hand1000.storage.files import write_json
 
@@ -111,10 +111,10 @@ def write_comparison(gestures: dict[str, FlyteDirectory], root: str) -> Artifact
     """
     from flytekit import Deck
 
-    from hand1000.evaluation.systems import SYSTEMS, Cell
-    from hand1000.registry.comparison_page import write_comparison as write
+    from hand1000.evaluation.methods import SYSTEMS, Cell
+    from hand1000.reports.comparison import write_comparison as write
+    from hand1000.storage.artifacts import open_store
     from hand1000.storage.files import read_json
-    from hand1000.storage.store import open_store
 
     def build(work: Work) -> None:
         folders = {gesture: work.read(folder) for gesture, folder in gestures.items()}

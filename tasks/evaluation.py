@@ -4,8 +4,8 @@ from functools import partial
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import EvaluationSettings
-from tasks.common import Artifact, Work, cluster_task, produce
+from hand1000.config.settings import EvaluationSettings
+from tasks.context import Artifact, Work, cluster_task, produce
 
 
 @cluster_task()
@@ -19,12 +19,12 @@ def evaluate(
     root: str,
 ) -> Artifact:
     """`base.json`, `tuned.json` and `table.txt`; the held-out images are looked at once for both."""
-    from hand1000.captions.quality import Clip
+    from hand1000.captions.metrics import Clip
     from hand1000.data.join import joined_image_set
-    from hand1000.evaluation.comparison import compare_table
+    from hand1000.evaluation.base_vs_tuned import compare_table
     from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.measure import measure
-    from hand1000.evaluation.observations import features_of, observe
+    from hand1000.evaluation.features import features_of, observe
+    from hand1000.evaluation.metrics import measure
     from hand1000.hands.classifier import GestureClassifier
     from hand1000.storage.files import write_json, write_text
 

@@ -2,8 +2,8 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import GenerationSettings
-from tasks.common import Artifact, Work, cluster_task, produce, shard_range
+from hand1000.config.settings import GenerationSettings
+from tasks.context import Artifact, Work, cluster_task, produce, shard_range
 
 
 def _draw(
@@ -19,17 +19,17 @@ def _draw(
     run: str,
     root: str,
 ) -> FlyteDirectory:
-    from hand1000.captions.source import DatasetCaptioner
+    from hand1000.captions.captioners import DatasetCaptioner
     from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set, write_metadata
     from hand1000.gestures import by_gesture
-    from hand1000.storage.models import model_identity
+    from hand1000.storage.hub import model_identity
 
     def build(work: Work) -> None:
-        from hand1000.devices import best_device
-        from hand1000.diffusion.base_model import load_base_model
-        from hand1000.diffusion.generate import Order, draw, drawn_by
-        from hand1000.diffusion.pipeline import build_pipeline, load_pipeline
+        from hand1000.core.devices import best_device
+        from hand1000.models.base_model import load_base_model
+        from hand1000.pipelines.generation import Order, draw, drawn_by
+        from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
 
         files = [work.read(part) / "test.jsonl" for part in captions]
         prompts = with_captions(read_image_set(work.read(dataset) / "test"), files, DatasetCaptioner.name)

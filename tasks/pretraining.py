@@ -2,16 +2,16 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.diffusion.pretrain_settings import PretrainSettings
-from tasks.common import Artifact, Work, cluster_task, produce
+from hand1000.config.pretraining import PretrainSettings
+from tasks.context import Artifact, Work, cluster_task, produce
 
 
 @cluster_task(ignored_inputs=("root",))
 def render_pretraining_images(images: int, gesture_images: int, seed: int, root: str) -> Artifact:
     """Hands in arbitrary poses, in HaGRID's layout; a few of each gesture among them."""
-    from hand1000.data.pretraining import render_pretraining_set
     from hand1000.data.render.dataset import RENDERER_VERSION
-    from hand1000.diffusion.small_base import IMAGE_SIZE
+    from hand1000.data.synthetic import render_pretraining_set
+    from hand1000.models.small_base import IMAGE_SIZE
 
     inputs = {"images": images, "gesture_images": gesture_images, "seed": seed}
 
@@ -24,9 +24,9 @@ def render_pretraining_images(images: int, gesture_images: int, seed: int, root:
 @cluster_task(ignored_inputs=("root",))
 def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root: str) -> Artifact:
     """`vae/` and its history."""
-    from hand1000.data.pretraining import load_pretraining_set
-    from hand1000.diffusion.pretrain import train_autoencoder as train
+    from hand1000.data.synthetic import load_pretraining_set
     from hand1000.storage.files import write_jsonl
+    from hand1000.training.pretrain_base import train_autoencoder as train
 
     def build(work: Work) -> None:
         images, _ = load_pretraining_set(work.read(pictures), 180)
@@ -48,9 +48,9 @@ def train_text_encoder(
     pictures: FlyteDirectory, autoencoder: FlyteDirectory, settings: PretrainSettings, root: str
 ) -> Artifact:
     """`text_encoder/`, `tokenizer/` and the history."""
-    from hand1000.data.pretraining import load_pretraining_set
-    from hand1000.diffusion.pretrain import train_text_encoder as train
+    from hand1000.data.synthetic import load_pretraining_set
     from hand1000.storage.files import write_jsonl
+    from hand1000.training.pretrain_base import train_text_encoder as train
 
     def build(work: Work) -> None:
         from diffusers import AutoencoderKL
@@ -88,10 +88,10 @@ def train_base(
     root: str,
 ) -> Artifact:
     """The base model as a diffusers folder in half precision, with recipe, loss curves and a picture grid."""
-    from hand1000.data.pretraining import load_pretraining_set
-    from hand1000.diffusion.pretrain import save_base
-    from hand1000.diffusion.pretrain import train_base as train
+    from hand1000.data.synthetic import load_pretraining_set
     from hand1000.storage.files import read_jsonl
+    from hand1000.training.pretrain_base import save_base
+    from hand1000.training.pretrain_base import train_base as train
 
     def build(work: Work) -> None:
         from diffusers import AutoencoderKL

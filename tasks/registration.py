@@ -6,8 +6,8 @@ from typing import NamedTuple
 from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import Settings
-from tasks.common import Artifact, Work, address, cluster_task, digest, open_tracker, produce, recipe_digest
+from hand1000.config.settings import Settings
+from tasks.context import Artifact, Work, address, cluster_task, digest, open_tracker, produce, recipe_digest
 
 
 class Registered(NamedTuple):
@@ -41,11 +41,10 @@ def register(
 
     from hand1000.data.join import joined_image_set
     from hand1000.gestures import gestures_of
-    from hand1000.registry.card import model_card
     from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate
-    from hand1000.registry.report import write_report
-    from hand1000.registry.summary import (
+    from hand1000.reports.model_card import model_card
+    from hand1000.reports.summary import (
         RunFacts,
         RunFolders,
         card_content,
@@ -54,9 +53,10 @@ def register(
         read_metrics,
         report_content,
     )
+    from hand1000.reports.training import write_report
+    from hand1000.storage.artifacts import open_store
     from hand1000.storage.files import read_json, write_json
-    from hand1000.storage.models import model_identity
-    from hand1000.storage.store import open_store
+    from hand1000.storage.hub import model_identity
 
     gestures = gestures_of(gesture)
     facts = RunFacts(gestures, base_model, model_identity(base_model), digest(dataset), run, settings)
@@ -152,7 +152,7 @@ def register(
 
 def _announce(model_uri: str, prompt: str, *, report: str, table: Path) -> None:
     """The end of a run as a person reads it."""
-    from hand1000.registry.card import shell_snippet
+    from hand1000.reports.model_card import shell_snippet
 
     print(
         f"\n{table.read_text()}\nreport      {report}\nregistered  {model_uri}\n\nnext\n"

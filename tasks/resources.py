@@ -10,8 +10,8 @@ import yaml
 from flytekit import Resources
 from pydantic import Field, ValidationError, model_validator
 
-from hand1000.errors import Hand1000Error
-from hand1000.settings import BoundedSettings, validation_message
+from hand1000.config.settings import BoundedSettings, validation_message
+from hand1000.core.errors import Hand1000Error
 
 TABLE = Path(__file__).with_name("resources.yaml")
 GPU_VARIABLE = "HAND1000_GPU"

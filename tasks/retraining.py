@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.gate_settings import GateSettings
-from hand1000.settings import Settings
-from tasks.common import (
+from hand1000.config.gates import GateSettings
+from hand1000.config.settings import Settings
+from tasks.context import (
     Artifact,
     Work,
     address,
@@ -81,7 +81,7 @@ def judge(model_uri: str, champion: str, gates: GateSettings, root: str) -> Retr
     from hand1000.registry.champion import GATES, tag_version, version_at
     from hand1000.registry.connection import connect
     from hand1000.registry.tracking import RUN_KEY
-    from hand1000.storage.store import open_store
+    from hand1000.storage.artifacts import open_store
 
     tracking = connect(mlflow_folder(root))
     new = version_at(tracking, model_uri)
@@ -103,11 +103,11 @@ def _report(
     model_uri: str, champion: str, new: Mapping[str, str], old: Mapping[str, str], judged: "tuple[Gate, ...]", root: str
 ) -> Artifact:
     """`retraining.html` and, where there is anything to compare with, `drift.json`."""
-    from hand1000.errors import Hand1000Error
+    from hand1000.core.errors import Hand1000Error
     from hand1000.evaluation.drift import Drift, measure_drift
-    from hand1000.hands.feature import load_features
+    from hand1000.hands.stage1 import load_features
     from hand1000.registry.champion import DATASET, FEATURE
-    from hand1000.registry.retraining_page import write_retraining
+    from hand1000.reports.retraining import write_retraining
     from hand1000.storage.files import write_json
 
     kinds = {DATASET: "prepare_data", FEATURE: "average_hands"}

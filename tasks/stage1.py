@@ -2,8 +2,8 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import Stage1Settings
-from tasks.common import Artifact, Work, cluster_task, produce, shard_range
+from hand1000.config.settings import Stage1Settings
+from tasks.context import Artifact, Work, cluster_task, produce, shard_range
 
 
 @cluster_task()
@@ -50,8 +50,8 @@ def average_hands(
     from hand1000.data.imageset import read_image_set
     from hand1000.gestures import by_gesture, gestures_of
     from hand1000.hands.detector import Landmarks
-    from hand1000.hands.feature import mean_feature, save_features
     from hand1000.hands.poses import fit_poses
+    from hand1000.hands.stage1 import mean_feature, save_features
 
     def build(work: Work) -> None:
         found = Landmarks.concatenate([Landmarks.load(work.read(part)) for part in landmarks])

@@ -2,8 +2,8 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import ComputeSettings, Stage2Settings
-from tasks.common import Artifact, Work, cluster_task, produce, shard_range
+from hand1000.config.settings import ComputeSettings, Stage2Settings
+from tasks.context import Artifact, Work, cluster_task, produce, shard_range
 
 
 @cluster_task()
@@ -11,13 +11,13 @@ def encode_data(
     dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: str, run: str, root: str
 ) -> Artifact:
     """Latents and text embeddings of the training images, what both later stages read."""
-    from hand1000.captions.source import DatasetCaptioner
+    from hand1000.captions.captioners import DatasetCaptioner
+    from hand1000.core.devices import best_device
     from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set
-    from hand1000.devices import best_device
-    from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.prepared import prepare
-    from hand1000.storage.models import model_identity
+    from hand1000.models.base_model import load_base_model
+    from hand1000.storage.hub import model_identity
+    from hand1000.training.encoded_dataset import prepare
 
     def build(work: Work) -> None:
         folder = work.read(dataset) / "train"
@@ -47,15 +47,15 @@ def train_fusion(
     root: str,
 ) -> Artifact:
     """Train the fusion layer over all images through the frozen UNet."""
-    from hand1000.devices import best_device
-    from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.compute import frozen_dtype
-    from hand1000.diffusion.prepared import Prepared
-    from hand1000.diffusion.stage2 import train_fusion as train
-    from hand1000.hands.feature import load_features
+    from hand1000.core.devices import best_device
     from hand1000.hands.poses import HandPoses
+    from hand1000.hands.stage1 import load_features
+    from hand1000.models.base_model import load_base_model
     from hand1000.storage.files import write_jsonl
-    from hand1000.storage.models import model_identity
+    from hand1000.storage.hub import model_identity
+    from hand1000.training.encoded_dataset import Prepared
+    from hand1000.training.precision import frozen_dtype
+    from hand1000.training.stage2 import train_fusion as train
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
@@ -111,16 +111,16 @@ def refine_embeddings(
 
     Where Stage III refines each image itself, as the authors do, it is given where the fusion puts them.
     """
-    from hand1000.devices import best_device
-    from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.compute import frozen_dtype
-    from hand1000.diffusion.fusion import double_fusion, indices_of, load_fusion
-    from hand1000.diffusion.prepared import Prepared
-    from hand1000.diffusion.stage2 import refine_embeddings as refine
-    from hand1000.diffusion.stage2 import save_embeddings
+    from hand1000.core.devices import best_device
     from hand1000.hands.poses import HandPoses
+    from hand1000.models.base_model import load_base_model
+    from hand1000.models.fusion import double_fusion, indices_of, load_fusion
     from hand1000.storage.files import write_jsonl
-    from hand1000.storage.models import model_identity
+    from hand1000.storage.hub import model_identity
+    from hand1000.training.encoded_dataset import Prepared
+    from hand1000.training.precision import frozen_dtype
+    from hand1000.training.stage2 import refine_embeddings as refine
+    from hand1000.training.stage2 import save_embeddings
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))

@@ -4,8 +4,8 @@ import os
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.settings import Settings
-from tasks.common import Artifact, Work, cluster_task, produce
+from hand1000.config.settings import Settings
+from tasks.context import Artifact, Work, cluster_task, produce
 
 PROCESSES = int(os.environ.get("HAND1000_PROCESSES", "1"))
 NODES = int(os.environ.get("HAND1000_NODES", "1"))
@@ -15,12 +15,12 @@ NODES = int(os.environ.get("HAND1000_NODES", "1"))
 @cluster_task()
 def draw_prior(prepared: FlyteDirectory, base_model: str, settings: Settings, run: str, root: str) -> Artifact:
     """The base model's own pictures, to be trained on beside the gesture's; none unless the settings ask for them."""
-    from hand1000.devices import best_device
-    from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.pipeline import build_pipeline
-    from hand1000.diffusion.prepared import Prepared
-    from hand1000.diffusion.prior import draw_prior as draw
-    from hand1000.storage.models import model_identity
+    from hand1000.core.devices import best_device
+    from hand1000.models.base_model import load_base_model
+    from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+    from hand1000.storage.hub import model_identity
+    from hand1000.training.encoded_dataset import Prepared
+    from hand1000.training.prior import draw_prior as draw
 
     count = settings.stage3.prior.images
 
@@ -57,13 +57,13 @@ def train_unet(
     root: str,
 ) -> Artifact:
     """Fine-tune: the weights that were trained, the loss of each step, and the pictures drawn on the way."""
-    from hand1000.diffusion.fusion import load_fusion
-    from hand1000.diffusion.prepared import Prepared
-    from hand1000.diffusion.prior import Prior
-    from hand1000.diffusion.processes import joined_processes, own_device
-    from hand1000.diffusion.stage2 import load_embeddings
-    from hand1000.diffusion.tuning import load_for_tuning, save_trained, tune_unet
-    from hand1000.storage.models import model_identity
+    from hand1000.models.fusion import load_fusion
+    from hand1000.storage.hub import model_identity
+    from hand1000.training.distributed import joined_processes, own_device
+    from hand1000.training.encoded_dataset import Prepared
+    from hand1000.training.prior import Prior
+    from hand1000.training.stage2 import load_embeddings
+    from hand1000.training.tuning import load_for_tuning, save_trained, tune_unet
 
     def build(work: Work) -> None:
         data = Prepared.load(work.read(prepared))
@@ -117,10 +117,10 @@ def assemble_model(
 
     Apart from the training, which does not depend on what the model draws with.
     """
-    from hand1000.diffusion.base_model import load_base_model
-    from hand1000.diffusion.fusion import load_fusion
-    from hand1000.diffusion.tuning import load_weights, save_tuned
-    from hand1000.storage.models import model_identity
+    from hand1000.models.base_model import load_base_model
+    from hand1000.models.fusion import load_fusion
+    from hand1000.storage.hub import model_identity
+    from hand1000.training.tuning import load_weights, save_tuned
 
     def build(work: Work) -> None:
         weights, layer = load_weights(work.read(trained)), load_fusion(work.read(fusion))

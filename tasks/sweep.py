@@ -2,8 +2,8 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.sweep_settings import SweepSettings
-from tasks.common import Artifact, Work, cluster_task, produce
+from hand1000.config.sweep import SweepSettings
+from tasks.context import Artifact, Work, cluster_task, produce
 
 
 @cluster_task()
@@ -11,8 +11,8 @@ def write_sweeps(
     evaluations: dict[str, list[FlyteDirectory]], gesture: str, settings: SweepSettings, root: str
 ) -> Artifact:
     """A table and a plot of each sweep, and `sweeps.html` with all of them."""
-    from hand1000.evaluation.measure import Metrics
-    from hand1000.registry.sweep_page import write_sweeps as write
+    from hand1000.evaluation.metrics import Metrics
+    from hand1000.reports.sweep_page import write_sweeps as write
     from hand1000.storage.files import read_json
 
     def build(work: Work) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.short_demo import run
+from tests.support.short_demo import run
 
 ACCESS_KEY, SECRET_KEY = "tester", "tester-secret"
 BUCKET = "hand1000"

@@ -7,10 +7,10 @@ from functools import partial
 
 from flytekit import map_task, workflow
 
-from hand1000.settings import DatasetSettings
-from tasks.common import Artifact
-from tasks.data import prepare_data
-from tasks.dataset import caption_job, complete_job, number_jobs, publish
+from hand1000.config.settings import DatasetSettings
+from tasks.build_dataset import caption_job, complete_job, number_jobs, publish
+from tasks.context import Artifact
+from tasks.prepare_data import prepare_data
 
 
 @workflow

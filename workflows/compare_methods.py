@@ -9,16 +9,16 @@ from typing import Any
 from flytekit import dynamic, map_task, workflow
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.comparison_settings import ComparisonSettings, without_fusion
+from hand1000.config.comparison import ComparisonSettings, without_fusion
 from hand1000.gestures import gestures_of
 from tasks.baselines import imagic_base, imagic_tuned, refine_hands
 from tasks.captioning import caption_images
 from tasks.comparison import measure_systems, write_comparison
-from tasks.data import prepare_data
 from tasks.generation import draw_base, draw_tuned
+from tasks.mlflow_run import open_run
+from tasks.prepare_data import prepare_data
 from tasks.resources import resources_table
-from tasks.run import open_run
-from workflows.train_model import train_model
+from workflows.train_stages import train_model
 
 
 @dynamic(**resources_table().pod_of("compare_on_each").options())

@@ -7,9 +7,9 @@ import datetime
 
 from flytekit import conditional, workflow
 
-from hand1000.gate_settings import GateSettings
-from hand1000.settings import Settings
-from tasks.data import prepare_data
+from hand1000.config.gates import GateSettings
+from hand1000.config.settings import Settings
+from tasks.prepare_data import prepare_data
 from tasks.retraining import Retrained, judge, keep_champion, look_for_change
 from workflows.train_gesture import train_gesture
 

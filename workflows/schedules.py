@@ -9,10 +9,10 @@ from flytekit import CronSchedule, Email, Labels, LaunchPlan, PagerDuty, Slack, 
 from flytekit.core.notification import Notification
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from hand1000.errors import Hand1000Error
-from hand1000.gate_settings import GateSettings
+from hand1000.config.gates import GateSettings
+from hand1000.config.settings import BoundedSettings, load_settings, validation_message
+from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
-from hand1000.settings import BoundedSettings, load_settings, validation_message
 from tasks.resources import resources_table
 from workflows.retrain import retrain
 

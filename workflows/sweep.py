@@ -6,11 +6,11 @@ pyflyte run workflows/sweep.py sweep --inputs-file workflows/configs/sweep.yaml
 from flytekit import dynamic, workflow
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.sweep_settings import SweepSettings, changed
+from hand1000.config.sweep import SweepSettings, changed
+from tasks.mlflow_run import open_run
 from tasks.resources import resources_table
-from tasks.run import open_run
 from tasks.sweep import write_sweeps
-from workflows.measured_model import measured_model
+from workflows.train_and_evaluate import measured_model
 
 
 @dynamic(**resources_table().pod_of("run_points").options())

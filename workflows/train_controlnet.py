@@ -5,9 +5,9 @@ pyflyte run workflows/train_controlnet.py train_controlnet_on_depths --inputs-fi
 
 from flytekit import workflow
 
-from hand1000.diffusion.control_settings import ControlSettings
-from tasks.common import Artifact
-from tasks.control import pair_with_depths, train_controlnet
+from hand1000.config.controlnet import ControlSettings
+from tasks.context import Artifact
+from tasks.controlnet import pair_with_depths, train_controlnet
 from tasks.pretraining import render_pretraining_images
 
 

@@ -5,10 +5,10 @@ pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/con
 
 from flytekit import workflow
 
-from hand1000.settings import Settings
+from hand1000.config.settings import Settings
+from tasks.mlflow_run import open_run
 from tasks.registration import Registered, register
-from tasks.run import open_run
-from workflows.measured_model import measured_model
+from workflows.train_and_evaluate import measured_model
 
 
 @workflow

@@ -1,7 +1,7 @@
 """HandRefiner (Lu et al., 2023, arXiv 2311.17957): malformed hands are painted anew, led by a proper one's depth map.
 
     detect    the hands, by MediaPipe
-    depth     of the proper hand that each stands for (`hand1000.hands.proper`, `hand1000.hands.depth`)
+    depth     of the proper hand that each stands for (`hand1000.hands.correction`, `hand1000.hands.depth`)
     mask      their boxes, grown
     inpaint   inside the mask, through a ControlNet that sees the depth
     paste     the pixels outside the mask back
@@ -18,17 +18,17 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetInpaintPipeline
 from PIL import Image
 
-from hand1000.comparison_settings import HandRefinerSettings
-from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.control import amplified_control, control_image, controlled
-from hand1000.diffusion.generate import Order, System
-from hand1000.diffusion.latents import encode_latents
-from hand1000.diffusion.text import encode_texts
+from hand1000.config.comparison import HandRefinerSettings
+from hand1000.core.rng import torch_generator
+from hand1000.hands.correction import proper_hand
 from hand1000.hands.depth import hand_depths
 from hand1000.hands.depth_pairs import landmark_error
 from hand1000.hands.detector import Hand, HandDetector, Sighting, box_overlap
-from hand1000.hands.proper import proper_hand
-from hand1000.randomness import torch_generator
+from hand1000.models.base_model import BaseModel
+from hand1000.models.encoding import encode_texts
+from hand1000.models.latents import encode_latents
+from hand1000.pipelines.generation import Order, System
+from hand1000.training.train_controlnet import amplified_control, control_image, controlled
 
 MAX_HANDS = 2
 

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hand1000.comparison_settings import ImagicSettings
-from hand1000.diffusion.base_model import BaseModel
-from hand1000.diffusion.compute import fit_unet
-from hand1000.diffusion.generate import Order, System, draw_seeded
-from hand1000.diffusion.latents import encode_latents
-from hand1000.diffusion.one_image import refine_batch, tune_on_image
-from hand1000.diffusion.pipeline import Hand1000Pipeline
-from hand1000.settings import ComputeSettings
+from hand1000.config.comparison import ImagicSettings
+from hand1000.config.settings import ComputeSettings
+from hand1000.models.base_model import BaseModel
+from hand1000.models.latents import encode_latents
+from hand1000.pipelines.generation import Order, System, draw_seeded
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+from hand1000.training.precision import fit_unet
+from hand1000.training.single_image import refine_batch, tune_on_image
 
 
 def edited_by_imagic(

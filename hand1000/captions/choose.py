@@ -1,8 +1,8 @@
 """The captioner and the writer that settings name."""
 
+from hand1000.captions.captioners import Captioner, DatasetCaptioner
 from hand1000.captions.rewrite import Writer
-from hand1000.captions.source import Captioner, DatasetCaptioner
-from hand1000.settings import CaptionerSettings, CompletionSettings
+from hand1000.config.settings import CaptionerSettings, CompletionSettings
 
 
 def captioner_of(settings: CaptionerSettings) -> Captioner:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hand1000.captions.source import Captioner
-from hand1000.storage.ledger import Ledger
+from hand1000.captions.captioners import Captioner
+from hand1000.storage.cache import Ledger
 
 
 def collect_captions(

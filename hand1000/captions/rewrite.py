@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from hand1000.captions.complete import complete_caption, plain
+from hand1000.captions.completion import complete_caption, plain
 from hand1000.captions.gesture_words import without_gestures
 from hand1000.gestures import phrase_of
 

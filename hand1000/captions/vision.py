@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from hand1000.captions.complete import plain
-from hand1000.devices import best_device
-from hand1000.errors import Hand1000Error
-from hand1000.storage.models import model_folder, model_identity
+from hand1000.captions.completion import plain
+from hand1000.core.devices import best_device
+from hand1000.core.errors import Hand1000Error
+from hand1000.storage.hub import model_folder, model_identity
 
 Kind = Literal["blip2", "paligemma", "vit-gpt2"]
 

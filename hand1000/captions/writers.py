@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from hand1000.captions.rewrite import Message
-from hand1000.devices import best_device
-from hand1000.errors import Hand1000Error
-from hand1000.storage.models import model_folder, model_identity
+from hand1000.core.devices import best_device
+from hand1000.core.errors import Hand1000Error
+from hand1000.storage.hub import model_folder, model_identity
 
 MAX_NEW_TOKENS = 160
 """An answer is a caption of at most 77 tokens of another tokenizer; what is longer is refused anyway."""

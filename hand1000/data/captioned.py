@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hand1000.captions.complete import complete_caption
-from hand1000.captions.source import read_captions
+from hand1000.captions.captioners import read_captions
+from hand1000.captions.completion import complete_caption
+from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import ImageRecord
-from hand1000.errors import Hand1000Error
 
 
 def with_captions(records: Sequence[ImageRecord], captions: Sequence[Path], captioner: str) -> list[ImageRecord]:

@@ -6,10 +6,10 @@ from itertools import islice
 
 from pydantic import BaseModel, ConfigDict
 
+from hand1000.core.errors import Hand1000Error
 from hand1000.data.crop import UnreadableImage, load_square
 from hand1000.data.items import Problems, SourceItem, Unusable
 from hand1000.data.selection import read_source
-from hand1000.errors import Hand1000Error
 from hand1000.gestures import PHRASES
 from hand1000.storage.sources import Source
 

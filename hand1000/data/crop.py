@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox

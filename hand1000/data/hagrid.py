@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import msgspec
 
+from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import BBox
 from hand1000.data.items import SUFFIXES, Box, Problems, SourceItem, inside, safe_key
-from hand1000.errors import Hand1000Error
-from hand1000.storage.json_members import MalformedJson, members
+from hand1000.storage.json_stream import MalformedJson, members
 from hand1000.storage.sources import Source
 
 ANNOTATIONS = "annotations"

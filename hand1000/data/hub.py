@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import read_image_set
 from hand1000.data.publish import CARD, SPLITS
-from hand1000.errors import Hand1000Error
 
 # What `build_dataset` publishes; whatever else lies in the folder stays at home.
 _PUBLISHED = [*(f"{split}/*" for split in SPLITS), CARD, "*.json", "captions.html"]

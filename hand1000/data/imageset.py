@@ -7,8 +7,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from hand1000.errors import Hand1000Error
-from hand1000.settings import Fraction, validation_message
+from hand1000.config.settings import Fraction, validation_message
+from hand1000.core.errors import Hand1000Error
 from hand1000.storage.digests import Sha256
 from hand1000.storage.files import read_jsonl, write_jsonl
 

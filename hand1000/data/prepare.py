@@ -11,15 +11,15 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from hand1000.captions.complete import complete_caption
-from hand1000.captions.source import DatasetCaptioner
+from hand1000.captions.captioners import DatasetCaptioner
+from hand1000.captions.completion import complete_caption
+from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import Crop, UnreadableImage, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
 from hand1000.data.items import SourceItem, Unusable
 from hand1000.data.selection import Selection
-from hand1000.errors import Hand1000Error, writing
 from hand1000.gestures import by_gesture
-from hand1000.randomness import numpy_generator
 from hand1000.storage.digests import digest_file
 
 logger = logging.getLogger(__name__)

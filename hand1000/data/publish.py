@@ -7,11 +7,11 @@ from pathlib import Path
 
 import yaml
 
-from hand1000.captions.completed import CompletedLine
-from hand1000.captions.quality import CaptionQuality, quality_table
+from hand1000.captions.metrics import CaptionQuality, quality_table
+from hand1000.captions.records import CompletedLine
+from hand1000.core.errors import Hand1000Error, writing
 from hand1000.data.imageset import read_image_set, write_metadata
 from hand1000.data.prepare import REPORT, PreparationReport
-from hand1000.errors import Hand1000Error, writing
 from hand1000.gestures import phrase_of
 from hand1000.storage.files import read_json, write_text
 

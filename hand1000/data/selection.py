@@ -15,13 +15,13 @@ from operator import itemgetter
 
 from pydantic import JsonValue
 
+from hand1000.config.settings import FilterSettings
+from hand1000.core.errors import Hand1000Error
+from hand1000.core.rng import derived_seeds
 from hand1000.data.hagrid import ANNOTATIONS, read_hagrid
+from hand1000.data.image_folder import folder_of_own, read_own
 from hand1000.data.items import Problems, SourceItem, Unusable
-from hand1000.data.own import folder_of_own, read_own
-from hand1000.errors import Hand1000Error
 from hand1000.gestures import by_gesture, phrase_of
-from hand1000.randomness import derived_seeds
-from hand1000.settings import FilterSettings
 from hand1000.storage.sources import Source
 
 logger = logging.getLogger(__name__)

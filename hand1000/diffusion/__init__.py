@@ -1,1 +1,1 @@
-"""The diffusion model: its loader, the fusion, Stages II and III, the pipeline, and the pretraining of a small base."""
+"""Former module names, which the code beside models registered by version 0.1.0 imports; gone after one release."""

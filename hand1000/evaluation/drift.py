@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from hand1000.data.imageset import ImageRecord, read_image_set
-from hand1000.hands.feature import GestureFeature
+from hand1000.hands.stage1 import GestureFeature
 
 _WORD = re.compile(r"[^\W\d_]+")
 _NAMED = 10

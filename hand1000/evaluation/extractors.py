@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from hand1000.errors import Hand1000Error, writing
+from hand1000.config.settings import EvaluationSettings
+from hand1000.core.errors import Hand1000Error, writing
 from hand1000.evaluation.hand_crops import resize
-from hand1000.settings import EvaluationSettings
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import read_json, write_bytes, write_json
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hand1000.devices import best_device
-from hand1000.errors import Hand1000Error
+from hand1000.core.devices import best_device
+from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.hand_crops import resize
-from hand1000.storage.models import model_folder, model_identity
+from hand1000.storage.hub import model_folder, model_identity
 
 _BATCH = 32
 

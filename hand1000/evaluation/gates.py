@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hand1000.gate_settings import GateSettings
+from hand1000.config.gates import GateSettings
 
 
 @dataclass(frozen=True)

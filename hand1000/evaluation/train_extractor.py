@@ -17,11 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from hand1000.core.rng import numpy_generator, torch_generator
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import SmallExtractor, SmallNetwork
 from hand1000.hands.classifier import CLASSES
 from hand1000.hands.rendered import RenderedHands, rendered_hands
-from hand1000.randomness import numpy_generator, torch_generator
 from hand1000.storage.files import write_json
 
 WORDS = ("skin", "sleeve", "wall", "light", "handedness")

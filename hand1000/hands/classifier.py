@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import HAGRID_V1, NO_GESTURE
-from hand1000.hands.feature import FEATURE_DIM, normalise
+from hand1000.hands.stage1 import FEATURE_DIM, normalise
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import read_json, write_bytes, write_json
 

@@ -9,8 +9,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hand1000.data.pretraining import mirrored, pretraining_records
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
+from hand1000.data.synthetic import mirrored, pretraining_records
 from hand1000.hands.depth import hand_depths, palm_length
 from hand1000.hands.detector import detect_in_images
 from hand1000.storage.files import read_json, write_bytes, write_json

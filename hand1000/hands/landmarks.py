@@ -9,7 +9,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
 from hand1000.storage.files import read_json, write_bytes, write_json
 
 NUM_LANDMARKS = 21

@@ -18,9 +18,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from hand1000.errors import Hand1000Error
-from hand1000.hands.feature import FEATURE_DIM, GestureFeature, gesture_feature, hand_scales
+from hand1000.core.errors import Hand1000Error
 from hand1000.hands.landmarks import Landmarks
+from hand1000.hands.stage1 import FEATURE_DIM, GestureFeature, gesture_feature, hand_scales
 from hand1000.storage.files import read_json, write_bytes, write_json
 
 if TYPE_CHECKING:

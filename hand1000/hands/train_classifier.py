@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hand1000.core.rng import numpy_generator, torch_generator
 from hand1000.hands.classifier import CLASSES, GestureClassifier
 from hand1000.hands.detector import HandDetector
-from hand1000.hands.feature import normalise
 from hand1000.hands.rendered import RenderedHands, rendered_hands
-from hand1000.randomness import numpy_generator, torch_generator
+from hand1000.hands.stage1 import normalise
 from hand1000.storage.files import write_json
 
 SIZE = 64

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hand1000.errors import Hand1000Error, TransientError, writing
+from hand1000.core.errors import Hand1000Error, TransientError, writing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hand1000.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, writing
 from hand1000.registry.connection import Tracking, connect
 from hand1000.storage.digests import digest_json
 from hand1000.storage.scratch import process_scratch

@@ -13,9 +13,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-from hand1000.diffusion.generate import draw_seeded
-from hand1000.diffusion.pipeline import load_pipeline
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
+from hand1000.pipelines.generation import draw_seeded
+from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
 MAX_ROWS = 256
 MAX_PROMPT = 2000

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import name_of
 from hand1000.registry.connection import Tracking
 from hand1000.registry.load import WEIGHTS

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """Where a run's work is kept: atomic files, content digests, S3 and the artifact store."""
 
-from hand1000.storage.store import ArtifactStore, Checkpoint, open_store
+from hand1000.storage.artifacts import ArtifactStore, Checkpoint, open_store
 
 __all__ = ["ArtifactStore", "Checkpoint", "open_store"]

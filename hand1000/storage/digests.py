@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from hand1000.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 

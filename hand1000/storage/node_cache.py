@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from hand1000.errors import writing
+from hand1000.core.errors import writing
 from hand1000.storage.scratch import process_scratch
 
 VARIABLE = "HAND1000_NODE_CACHE"

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hand1000.errors import Hand1000Error, TransientError, writing
+from hand1000.core.errors import Hand1000Error, TransientError, writing
+from hand1000.storage.backend import DamagedError
 from hand1000.storage.digests import FileEntry, Manifest, digest_bytes
-from hand1000.storage.place import DamagedError
 from hand1000.storage.scratch import process_scratch
 
 READS = 8

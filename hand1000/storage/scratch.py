@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hand1000.errors import writing
+from hand1000.core.errors import writing
 
 _PREFIX = "hand1000-scratch-"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from hand1000.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, writing
 from hand1000.storage.s3 import explained, s3_client
 from hand1000.storage.scratch import process_scratch
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from hand1000.core.errors import Hand1000Error, writing
 from hand1000.data.render.people import Person, make_person
 from hand1000.data.render.picture import make_picture
 from hand1000.data.render.poses import check_gesture
 from hand1000.data.render.scene import use_mitsuba
-from hand1000.errors import Hand1000Error, writing
 
 RENDERER_VERSION = "4"
 """Raised whenever a change alters the pictures; pictures cached under another version are not reused."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hand1000.core.errors import Hand1000Error
 from hand1000.data.render.skeleton import HandPose, HandShape, Skeleton, Thumb, forward, reach, rotation
-from hand1000.errors import Hand1000Error
 from hand1000.gestures import HAGRID_V1, NO_GESTURE
 
 _STRAIGHT = (4.0, 5.0, 3.0)

@@ -1,0 +1,1 @@
+"""Validated settings of every workflow, and the presets."""

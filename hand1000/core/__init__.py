@@ -1,0 +1,1 @@
+"""What every other package uses: errors, keyed randomness, devices, progress and tables."""

@@ -1,0 +1,86 @@
+"""The authors' loop, kept so that their figures can be reproduced: Stages II and III image by image."""
+
+import torch
+
+from hand1000.config.settings import ComputeSettings, Stage2Settings, Stage3Settings
+from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.models.base_model import BaseModel
+from hand1000.training.checkpoint import Tensors, keep, resume
+from hand1000.training.precision import fit_unet
+from hand1000.training.single_image import refine_batch, tune_on_image
+
+_ANY = "every image"
+"""What keys the draws instead of an image: the authors reset their seed, so that all images see the same noise."""
+
+
+def train_interleaved(
+    base: BaseModel,
+    latents: torch.Tensor,
+    start: torch.Tensor,
+    stage2: Stage2Settings,
+    stage3: Stage3Settings,
+    compute: ComputeSettings,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: StepReport,
+) -> tuple[Tensors, list[dict]]:
+    """Refine an image's embedding through the UNet as it is by then, tune the UNet on it, go on to the next image.
+
+    Each image has its own optimisers. Nothing is computed in parallel here, and what "frozen" means in Stage II
+    changes from image to image; `stage2.refine_embeddings` and `stage3.train_unet` do it right.
+
+    Args:
+        base: the base model; its UNet is trained in place, so it is of no use afterwards.
+        latents: of the training images, scaled, (N, C, h, w).
+        start: h of the images, (N, L, D).
+        stage2: steps and rate of an image's embedding.
+        stage3: steps and rate of the UNet on one image.
+        compute: how the UNet is computed; in float32.
+        seed: of the draws, which are the same for each image.
+        checkpoint: where the state of an unfinished training lies.
+        report: is given every image.
+
+    Returns:
+        The UNet's weights by name, on the CPU, and a row an image: its first and last loss of either stage.
+    """
+    unet = base.unet
+    fit_unet(unet, compute, frozen=False)
+    unet.train()
+    done, _, history = resume(checkpoint, modules={"unet": unet})
+    while done < len(latents):
+        image = slice(done, done + 1)
+        unet.requires_grad_(False)
+        refined, embedding_losses = refine_batch(
+            base,
+            latents[image],
+            start[image],
+            [_ANY],
+            compute,
+            steps=stage2.refine_steps,
+            learning_rate=stage2.refine_learning_rate,
+            seed=seed,
+        )
+        unet.requires_grad_(True)
+        unet_losses = tune_on_image(
+            base,
+            latents[image],
+            refined,
+            _ANY,
+            compute,
+            steps=stage3.steps,
+            learning_rate=stage3.learning_rate,
+            weight_decay=stage3.weight_decay,
+            max_grad_norm=stage3.max_grad_norm,
+            seed=seed,
+        )
+        done += 1
+        history.append({"step": done, **_ends("embedding_loss", embedding_losses), **_ends("loss", unet_losses)})
+        report(done, len(latents), {name: value for name, value in history[-1].items() if name.endswith("loss")})
+        if done % stage3.checkpoint_every == 0 and done < len(latents):
+            keep(checkpoint, step=done, modules={"unet": unet}, history=history)
+    return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, history
+
+
+def _ends(name: str, losses: list[float]) -> dict[str, float]:
+    return {f"{name}_first": losses[0], name: losses[-1]} if losses else {}

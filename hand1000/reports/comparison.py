@@ -1,0 +1,86 @@
+"""The page of a comparison of systems."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from PIL import Image
+
+from hand1000.evaluation.methods import (
+    SYSTEMS,
+    Cells,
+    firsts,
+    further_table,
+    gesture_table,
+    lead_table,
+    mean_table,
+    paired_table,
+)
+from hand1000.reports.html import image, page, section
+from hand1000.storage.files import write_json, write_text
+
+_LABEL_WIDTH, _GAP = 170, 4
+_COUNTED = ("gesture accuracy", "FID-H", "KID-H")
+
+
+def write_comparison(folder: Path, cells: Cells, pictures: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+    """Write `comparison.json`, `tables.md`, `pictures.png` and, with all of it, `comparison.html`.
+
+    Args:
+        folder: an existing one.
+        cells: by gesture, then by system.
+        pictures: the same, some pictures each: of a gesture from the same prompts and seeds for each system.
+    """
+    write_json(
+        folder / "comparison.json",
+        {
+            gesture: {name: cell.model_dump(mode="json") for name, cell in of_gesture.items()}
+            for gesture, of_gesture in cells.items()
+        },
+    )
+    tables = {f"Mean of {len(cells)} gestures, difference to SD": mean_table(cells)}
+    tables["What the paper does not measure, mean"] = further_table(cells)
+    tables["Ahead, over the gestures"] = lead_table(cells)
+    tables["The same prompts and seeds, picture by picture"] = paired_table(cells)
+    tables |= {gesture: gesture_table(of_gesture) for gesture, of_gesture in cells.items()}
+    names = list(next(iter(cells.values())))
+    count = "".join(
+        f"{SYSTEMS[name]} is the best by {column} in {firsts(cells, name, column)} of {len(cells)} gestures.\n"
+        for column in _COUNTED
+        for name in names
+        if firsts(cells, name, column)
+    )
+    write_text(
+        folder / "tables.md", "\n".join(f"### {title}\n\n{table}" for title, table in tables.items()) + f"\n{count}"
+    )
+    qualitative(folder / "pictures.png", pictures)
+    sections = [
+        "<header><h1>Six systems, the same prompts and seeds</h1></header>",
+        section("Pictures, the first of each gesture", image(folder / "pictures.png", "a row a system")),
+        *(section(title, f"<pre>{escape(table)}</pre>") for title, table in tables.items()),
+        section("Firsts", f"<pre>{escape(count)}</pre>"),
+    ]
+    write_text(folder / "comparison.html", page("Hand1000: comparison", sections))
+
+
+def qualitative(path: Path, pictures: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+    """The paper's figure as a PNG file: a row a system, a column a prompt."""
+    from PIL import ImageDraw
+
+    names = list(next(iter(pictures.values())))
+    columns = [(gesture, place) for gesture, each in pictures.items() for place in range(len(each[names[0]]))]
+    with Image.open(pictures[columns[0][0]][names[0]][0]) as first:
+        side = max(first.size[0], 64)
+    head = 16
+    sheet = Image.new("RGB", (_LABEL_WIDTH + len(columns) * (side + _GAP), head + len(names) * (side + _GAP)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, name in enumerate(names):
+        top = head + row * (side + _GAP)
+        pen.text((4, top + side // 2 - 6), SYSTEMS[name], fill="black")
+        for column, (gesture, place) in enumerate(columns):
+            left = _LABEL_WIDTH + column * (side + _GAP)
+            if not row:
+                pen.text((left, 2), gesture, fill="black")
+            with Image.open(pictures[gesture][name][place]) as picture:
+                sheet.paste(picture.convert("RGB").resize((side, side)), (left, top))
+    sheet.save(path)

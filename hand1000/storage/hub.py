@@ -1,0 +1,62 @@
+"""Folders of pretrained models: local, on S3, or on the Hugging Face hub at a pinned revision."""
+
+from pathlib import Path
+
+from hand1000.core.errors import Hand1000Error
+from hand1000.storage.remote_dirs import folder_digest, local_folder
+
+PINNED_REVISIONS = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
+    "Salesforce/blip2-opt-2.7b": "51572668da0eb669e01a189dc22abe6088589a24",
+    "google/paligemma-3b-mix-224": "d1d8734c9c3ad0ccfeea4afc270faa356c2ba515",
+}
+"""What the known hub ids mean when no revision is given."""
+
+WEIGHTS = ["*.json", "*.txt", "*.safetensors"]
+"""What is fetched of a hub repository: never a pickle."""
+
+
+def model_folder(source: str) -> Path:
+    """A local folder for `source`.
+
+    Args:
+        source: a folder; the `s3://` address of one; or a hub id, `owner/name` or `owner/name@revision`.
+
+    Raises:
+        Hand1000Error: nothing is there, or a hub id that is not pinned.
+    """
+    return _fetch_from_hub(source) if _is_hub_id(source) else local_folder(source)
+
+
+def model_identity(source: str) -> str:
+    """What tells this model from any other: its content's digest, or the hub id with its revision."""
+    return _pinned(source) if _is_hub_id(source) else folder_digest(source)
+
+
+def _is_hub_id(source: str) -> bool:
+    return not (source.startswith(("s3://", ".", "/", "~")) or source.count("/") != 1 or Path(source).exists())
+
+
+def _pinned(source: str) -> str:
+    name, _, revision = source.partition("@")
+    revision = revision or PINNED_REVISIONS.get(name, "")
+    if not revision:
+        raise Hand1000Error(f"{source}: pin the revision of the hub model, as in {name}@<commit>")
+    return f"{name}@{revision}"
+
+
+def _fetch_from_hub(source: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = _pinned(source).partition("@")
+    try:
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=WEIGHTS, ignore_patterns=["safety_checker/*", "*.fp16.*"]
+            )
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Hand1000Error(f"{source}: the hub gave no such model, or cannot be reached ({reason})") from error

@@ -1,0 +1,66 @@
+"""Prior preservation: what the base model draws for captions without the gesture's phrase (Ruiz et al., 2022).
+
+Trained on beside the gesture's images, they keep the tuned UNet from forgetting everything else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hand1000.core.rng import derived_seed
+from hand1000.models.encoding import encode_texts
+from hand1000.pipelines.generation import draw_latents
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The base model's own pictures.
+
+    Attributes:
+        latents: scaled, (P, C, h, w), float32.
+        text_embeddings: e of their captions, (P, L, D), float32.
+    """
+
+    latents: torch.Tensor
+    text_embeddings: torch.Tensor
+
+    def save(self, directory: Path) -> None:
+        """Write `prior.safetensors`."""
+        save_file({name: value.contiguous() for name, value in vars(self).items()}, directory / "prior.safetensors")
+
+    @classmethod
+    def load(cls, directory: Path) -> "Prior":
+        """Read what `save` wrote."""
+        tensors: dict[str, Any] = load_file(directory / "prior.safetensors")
+        return cls(**tensors)
+
+
+def draw_prior(
+    pipeline: Hand1000Pipeline,
+    captions: Sequence[str],
+    count: int,
+    *,
+    seed: int,
+    batch_size: int,
+    progress: Callable[[int, int], None],
+) -> Prior:
+    """Draw `count` pictures of the base model.
+
+    Args:
+        pipeline: of the base model, without a fusion.
+        captions: without the gesture's phrase; taken in turn.
+        count: at least 1.
+        seed: of the run.
+        batch_size: drawn at a time.
+        progress: is given (done, total) pictures.
+    """
+    texts = [captions[index % len(captions)] for index in range(count)]
+    seeds = [derived_seed(seed, "prior", index) for index in range(count)]
+    latents = draw_latents(pipeline, texts, seeds, batch_size=batch_size, progress=progress)
+    embeddings = encode_texts(pipeline.text_encoder, pipeline.tokenizer, texts).float().cpu()
+    return Prior(latents.float(), embeddings)

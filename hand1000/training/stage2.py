@@ -1,0 +1,180 @@
+"""Stage II: train the fusion, then refine each image's embedding, both through the frozen UNet (paper, section 3.3).
+
+The UNet's weights never need a gradient here, and the images are independent of each other: they are batched, and
+their losses are summed, since Adam's epsilon makes a mean differ from the sequential result.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hand1000.config.settings import ComputeSettings, Stage2Settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.core.rng import derived_seed, noise_and_timesteps, shuffled_batch, torch_generator
+from hand1000.hands.poses import HandPoses
+from hand1000.models.base_model import BaseModel
+from hand1000.models.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, indices_of
+from hand1000.storage.files import read_json, write_json
+from hand1000.training.checkpoint import keep, resume
+from hand1000.training.losses import denoising_errors
+from hand1000.training.precision import arithmetic, fit_unet
+from hand1000.training.single_image import refine_batch
+
+
+def train_fusion(
+    base: BaseModel,
+    latents: torch.Tensor,
+    text_embeddings: torch.Tensor,
+    features: Mapping[str, torch.Tensor],
+    gestures: Sequence[str],
+    settings: Stage2Settings,
+    compute: ComputeSettings,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: StepReport,
+    poses: HandPoses | None = None,
+) -> tuple[Fusion, list[dict]]:
+    """Train the fusion layer over all images; the flat one is only put together.
+
+    Args:
+        base: the frozen base model.
+        latents: of the training images, scaled, (N, C, h, w).
+        text_embeddings: e of their captions, (N, L, D).
+        features: f of each gesture, (63,) of Stage I, by its name.
+        gestures: which of them each image shows, N names.
+        settings: lambda, steps, batch size, learning rate.
+        compute: how the UNet is computed, which is fitted to it.
+        seed: of the run.
+        checkpoint: where the state of an unfinished training lies.
+        report: is given every step.
+        poses: of the images' hands, in the images' order; without them all are the mean one.
+
+    Returns:
+        The trained fusion and the loss of every step, averaged over its batch.
+
+    Raises:
+        Hand1000Error: several gestures for the flat fusion, or an image of one that has no feature.
+    """
+    settings.check_gestures(features)
+    tokens, width = text_embeddings.shape[1:]
+    if settings.fusion == "flat":
+        ((gesture, feature),) = features.items()
+        flat = FlatFusion(width, tokens, gesture, derived_seed(seed, "fusion-start"))
+        flat.feature.copy_(feature)
+        return flat, []
+    device = base.unet.device
+    fit_unet(base.unet, compute, frozen=True)
+    own = None if poses is None else poses.tensor()
+    fusion = GestureFusion(width, tuple(features), 0 if own is None else own.shape[1])
+    fusion.initialise(torch.stack(list(features.values())), torch_generator(seed, "fusion-start"))
+    fusion.to(device)
+    shown = indices_of(fusion, gestures)
+    # On f the gradient is the same at every token and large; weight decay would pull the identity on e to zero.
+    optimizer = torch.optim.Adam(fusion.parameters(), lr=settings.fusion_learning_rate)
+    step, _, history = resume(checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
+    while step < settings.fusion_steps:
+        batch = shuffled_batch(len(latents), settings.fusion_batch_size, step, seed, "fusion")
+        noise, timesteps = noise_and_timesteps(
+            tuple(latents.shape[1:]),
+            seed,
+            "fusion",
+            [(step, place) for place in range(len(batch))],
+            base.scheduler.config.num_train_timesteps,
+        )
+        posed = None if own is None else own[batch].to(device)
+        h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_, shown[batch], posed)
+        with arithmetic(device, compute):
+            loss = denoising_errors(
+                base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)
+            ).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        step += 1
+        history.append({"step": step, "loss": loss.item()})
+        report(step, settings.fusion_steps, {"loss": history[-1]["loss"]})
+        if step % settings.checkpoint_every == 0 and step < settings.fusion_steps:
+            keep(checkpoint, step=step, modules={"fusion": fusion}, optimizer=optimizer, history=history)
+    return fusion.requires_grad_(False).cpu(), history
+
+
+def refine_embeddings(
+    base: BaseModel,
+    latents: torch.Tensor,
+    start: torch.Tensor,
+    image_keys: list[str],
+    settings: Stage2Settings,
+    compute: ComputeSettings,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: StepReport,
+) -> tuple[torch.Tensor, list[dict]]:
+    """Optimise each image's embedding from where the fusion puts it, h, to h* (the paper's Stage II).
+
+    A batch is finished before the next begins, so an interrupted run loses at most one batch. The caller cuts shards at
+    multiples of the batch size: then 1 and 3 shards compute the same batches, hence the same bits.
+
+    Args:
+        base: the frozen base model.
+        latents: scaled, (N, C, h, w).
+        start: h of the images, (N, L, D).
+        image_keys: a name an image, that keys its draws.
+        settings: steps, batch size, learning rate.
+        compute: how the UNet is computed, which is fitted to it.
+        seed: of the run.
+        checkpoint: where the finished batches of an interrupted run lie.
+        report: is given every finished batch.
+
+    Returns:
+        h*, (N, L, D), float32 on the CPU, and the mean loss of every step over the batch, a dictionary an entry.
+    """
+    fit_unet(base.unet, compute, frozen=True)
+    finished = start.float().cpu().clone()
+    done, tensors, history = resume(checkpoint)
+    if done:
+        finished[:done] = tensors["refined"]["embeddings"]
+    while done < len(latents) and settings.refine_steps and not settings.interleaved:
+        batch = slice(done, min(done + settings.refine_batch_size, len(latents)))
+        finished[batch], losses = refine_batch(
+            base,
+            latents[batch],
+            finished[batch],
+            image_keys[batch],
+            compute,
+            steps=settings.refine_steps,
+            learning_rate=settings.refine_learning_rate,
+            seed=seed,
+        )
+        done = batch.stop
+        history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})
+        report(done, len(latents), {"loss": losses[-1]})
+        if done < len(latents):
+            keep(checkpoint, step=done, tensors={"refined": {"embeddings": finished[:done]}}, history=history)
+    return finished, history
+
+
+def save_embeddings(directory: Path, embeddings: torch.Tensor, file_names: list[str]) -> None:
+    """Write h* of some images in the shape "Embeddings" of docs/architecture.md."""
+    save_file({"embeddings": embeddings.contiguous()}, directory / "embeddings.safetensors")
+    write_json(directory / "embeddings.json", {"file_names": file_names})
+
+
+def load_embeddings(directories: list[Path], file_names: list[str]) -> torch.Tensor:
+    """h* of the images `file_names`, (N, L, D), from the shards that hold them in any order.
+
+    Raises:
+        Hand1000Error: an image has no embedding.
+    """
+    parts: dict[str, torch.Tensor] = {}
+    for directory in directories:
+        names = read_json(directory / "embeddings.json")["file_names"]
+        parts.update(zip(names, load_file(directory / "embeddings.safetensors")["embeddings"], strict=True))
+    missing = [name for name in file_names if name not in parts]
+    if missing:
+        raise Hand1000Error(f"{missing[0]}: no embedding ({len(missing)} images lack one); run Stage II for all shards")
+    return torch.stack([parts[name] for name in file_names])

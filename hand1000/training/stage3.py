@@ -1,0 +1,225 @@
+"""Stage III: fine-tune the UNet on the frozen optimised embeddings (paper, section 3.4)."""
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from hand1000.config.settings import ComputeSettings, Stage3Settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.models.base_model import BaseModel
+from hand1000.training.batches import Examples, Items, items_of_step
+from hand1000.training.checkpoint import (
+    ExponentialAverage,
+    Tensors,
+    keep,
+    load_trained,
+    resume,
+    trained_parameters,
+)
+from hand1000.training.distributed import ALONE, Processes
+from hand1000.training.lora import add_adapter
+from hand1000.training.losses import denoising_errors
+from hand1000.training.lr import learning_rate_at
+from hand1000.training.precision import arithmetic, build_optimizer, fit_unet, gradient_scaler
+from hand1000.training.validation import Validation, exhausted, looks
+
+
+def train_unet(
+    base: BaseModel,
+    examples: Examples,
+    empty_embeddings: torch.Tensor,
+    settings: Stage3Settings,
+    compute: ComputeSettings,
+    *,
+    seed: int,
+    checkpoint: Checkpoint,
+    report: StepReport,
+    prior: Examples | None = None,
+    validation: Validation | None = None,
+    processes: Processes = ALONE,
+) -> tuple[Tensors, list[dict]]:
+    """Fine-tune the UNet of `base` in place: a copy would not fit beside it at Stable Diffusion's size.
+
+    What a step sees is keyed by its number alone, and the gradients of micro-batches and of processes add up to the
+    batch's: the result depends on neither, to rounding, and an interrupted training may go on with other numbers.
+
+    Args:
+        base: the base model; of no use afterwards.
+        examples: of the gesture.
+        empty_embeddings: h of the empty prompt for each gesture, (K, L, D), which stands in for a dropped caption: at
+            inference both prompts of the guidance pass through the same fusion.
+        settings: what is trained, how long and how fast.
+        compute: how.
+        seed: of the run.
+        checkpoint: where the state of an unfinished training lies.
+        report: is given every step.
+        prior: pictures of the base model, if `settings.prior` asks for them.
+        validation: a look at images that are not among the examples, if `settings.validation` asks for it.
+        processes: that train together; all but the first only lend a hand.
+
+    Returns:
+        The weights that were trained, averaged or those of the best look, by name, on the CPU (`apply_weights` puts
+        them to use), and the loss of every step.
+
+    Raises:
+        Hand1000Error: fewer images in a batch than processes, or adapters for layers that are not there.
+    """
+    if settings.batch_size < processes.size:
+        raise Hand1000Error(
+            f"stage3.batch_size: {settings.batch_size} images cannot be shared by {processes.size} processes; "
+            f"choose {processes.size} or more"
+        )
+    training = _Training(base, settings, compute, seed, processes, validation)
+    training.resume(checkpoint)
+    while training.step < settings.steps and not exhausted(training.history, settings.validation.patience):
+        training.advance(
+            items_of_step(training.step, examples, prior, empty_embeddings, settings, base.scheduler, seed)
+        )
+        done = training.step
+        if validation and (done % settings.validation.every == 0 or done == settings.steps):
+            training.look(validation)
+        if processes.leads:
+            row = training.history[-1]
+            report(done, settings.steps, {name: value for name, value in row.items() if name != "step"})
+            if done % settings.checkpoint_every == 0 and done < settings.steps:
+                training.keep(checkpoint)
+    return training.result(), training.history
+
+
+class _Training:
+    """What the steps change: weights, their average, the optimiser's moments, and what was measured."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        settings: Stage3Settings,
+        compute: ComputeSettings,
+        seed: int,
+        processes: Processes,
+        validation: Validation | None,
+    ) -> None:
+        self.base, self.settings, self.compute, self.processes = base, settings, compute, processes
+        self.unet = base.unet
+        fit_unet(self.unet, compute, frozen=settings.tune == "lora")
+        if settings.tune == "lora":
+            add_adapter(self.unet, settings.lora, seed)
+        else:
+            self.unet.requires_grad_(True)
+        self.unet.train()
+        self.trained = trained_parameters(self.unet)
+        self.average = ExponentialAverage(self.unet, settings.ema_decay)
+        self.optimizer = build_optimizer(
+            settings.optimizer,
+            list(self.trained.values()),
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.scaler = gradient_scaler(self.unet.device, compute)
+        self.model = processes.together(self.unet)
+        self.files = validation.folder if validation else None
+        self.step = 0
+        self.history: list[dict] = []
+        self.best: Tensors = {}
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on where a training was interrupted, if one was."""
+        self.step, kept, self.history = resume(checkpoint, optimizer=self.optimizer, files=self.files)
+        load_trained(self.unet, kept.get("weights", {}))
+        self.average.load(kept.get("average", {}))
+        self.best = kept.get("best", {})
+        if kept.get("scaler"):
+            self.scaler.load_state_dict({name: value.item() for name, value in kept["scaler"].items()})
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Save all of it."""
+        tensors = {
+            "weights": self.trained,
+            "average": self.average.tensors if self.settings.ema_decay else {},
+            "best": self.best,
+            "scaler": {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()},
+        }
+        keep(
+            checkpoint,
+            step=self.step,
+            tensors={name: group for name, group in tensors.items() if group},
+            optimizer=self.optimizer,
+            history=self.history,
+            files=self.files,
+        )
+
+    def advance(self, items: Items) -> None:
+        """Take one step on `items`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(
+                self.step,
+                peak=self.settings.learning_rate,
+                steps=self.settings.steps,
+                warmup_steps=self.settings.warmup_steps,
+                decay=self.settings.learning_rate_decay,
+            )
+        loss = self._backward(items)
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.settings.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.average.update(self.step)
+        self.history.append({"step": self.step, "loss": loss})
+
+    def _backward(self, items: Items) -> float:
+        """Add the gradients of this process's share to the weights', a micro-batch at a time; the whole step's loss."""
+        device, size = self.unet.device, self.settings.micro_batch_size
+        mine = self.processes.share(len(items.latents))
+        parts = [items.take(mine[start : start + size], device) for start in range(0, len(mine), size)]
+        total = torch.zeros((), device=device)
+        for part in parts:
+            with self.processes.exchanging(self.model, last=part is parts[-1]):
+                with arithmetic(device, self.compute):
+                    errors = denoising_errors(
+                        self.model,
+                        self.base.scheduler,
+                        part.latents,
+                        part.conditions,
+                        part.noise,
+                        part.timesteps,
+                        part.weights,
+                    )
+                loss = (errors * part.shares).sum()
+                # Between processes the gradients' mean is taken, but these are parts of one sum.
+                self.scaler.scale(loss * self.processes.size).backward()
+            total += loss.detach()
+        return self.processes.sum(total).item()
+
+    def look(self, validation: Validation) -> None:
+        """Measure and draw with the averaged weights; keep them if training may end before its last step."""
+        self.unet.eval()
+        with self.average.in_place():
+            loss = validation.loss(self.base, self.compute, self.settings.micro_batch_size, self.processes)
+            if self.processes.leads:
+                with arithmetic(self.unet.device, self.compute):
+                    validation.save_pictures(self.step)
+        self.unet.train()
+        if self.settings.validation.patience and loss < min(looks(self.history), default=float("inf")):
+            self.best = self._averaged()
+        self.history[-1]["validation_loss"] = loss
+
+    def result(self) -> Tensors:
+        """The weights of the best look if one is kept, else the averaged ones, on the CPU."""
+        return self.best or self._averaged()
+
+    def _averaged(self) -> Tensors:
+        return {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in self.average.tensors.items()
+        }
+
+
+def apply_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
+    """Put what `train_unet` returned into the base model's UNet, float32, in place; an adapter stays beside it."""
+    if settings.tune == "lora":
+        add_adapter(unet, settings.lora, seed=0)
+        load_trained(unet, weights)
+    else:
+        unet.load_state_dict(weights)
+    unet.requires_grad_(False)

@@ -1,0 +1,161 @@
+"""From what the stages before left to a tuned model: Stage III as the settings ask for it."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hand1000.config.settings import Settings
+from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.models.base_model import BaseModel, load_base_model
+from hand1000.models.fusion import Fusion, double_fusion, fused_empty_prompt, indices_of
+from hand1000.paper.interleaved import train_interleaved
+from hand1000.pipelines.generation import draw_seeded
+from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+from hand1000.storage.files import write_jsonl
+from hand1000.training.batches import Examples
+from hand1000.training.checkpoint import Tensors
+from hand1000.training.distributed import Processes
+from hand1000.training.encoded_dataset import WHOLE, Prepared
+from hand1000.training.lora import merge_adapter, save_adapter
+from hand1000.training.model_folder import ADAPTER
+from hand1000.training.precision import frozen_dtype
+from hand1000.training.prior import Prior
+from hand1000.training.stage3 import apply_weights, train_unet
+from hand1000.training.validation import PICTURES, Validation, held_back
+
+_WEIGHTS = "weights.safetensors"
+
+
+def load_for_tuning(source: str, device: torch.device, settings: Settings) -> BaseModel:
+    """The base model as `tune_unet` takes it: only its UNet on `device`, in the precision in which it is needed."""
+    trained = settings.stage3.tune == "full"
+    return load_base_model(
+        source, device, unet_dtype=torch.float32 if trained else frozen_dtype(settings.compute), unet_only=True
+    )
+
+
+def tune_unet(
+    base: BaseModel,
+    data: Prepared,
+    fusion: Fusion,
+    refined: torch.Tensor,
+    prior: Prior | None,
+    settings: Settings,
+    *,
+    out: Path,
+    checkpoint: Checkpoint,
+    report: StepReport,
+    processes: Processes,
+) -> tuple[Tensors, list[dict]]:
+    """Train the UNet of `base` in place.
+
+    Args:
+        base: the base model; of no use afterwards.
+        data: the training images.
+        fusion: as Stage II left it.
+        refined: h* of the images, (N, L, D).
+        prior: pictures of the base model, if the settings ask for them.
+        settings: of the run.
+        out: a folder, which gets the pictures drawn on the way.
+        checkpoint: where the state of an unfinished training lies.
+        report: is given every step.
+        processes: that train together.
+
+    Returns:
+        The trained weights by name (see `stage3.train_unet`) and what was measured at each step.
+    """
+    if settings.stage2.interleaved:
+        return train_interleaved(
+            base,
+            data.latents,
+            refined,
+            settings.stage2,
+            settings.stage3,
+            settings.compute,
+            seed=settings.seed,
+            checkpoint=checkpoint,
+            report=report,
+        )
+
+    lambda_ = settings.stage2.lambda_
+    shown = indices_of(fusion, data.gestures)
+    training, looked_at = held_back(data.user_ids, settings.stage3.validation.images, settings.seed)
+    validation = None
+    if looked_at:
+        folder = out / PICTURES
+        folder.mkdir()
+        drawn = looked_at[: settings.stage3.validation.pictures]
+        texts, gestures = ([part[index] for index in drawn] for part in (data.texts, data.gestures))
+        options = settings.generation.defaults() | {"autoguidance_scale": 1.0}
+        pipeline = build_pipeline(base, fusion=copy.deepcopy(fusion), **options)
+        pipeline.set_progress_bar_config(disable=True)
+
+        def draw() -> list[Image.Image]:
+            # Between looks the rest of the model would only take memory from the training.
+            pipeline.to(base.unet.device)
+            try:
+                return list(draw_seeded(pipeline, texts, range(len(texts)), gestures=gestures))
+            finally:
+                base.vae.to("cpu")
+                base.text_encoder.to("cpu")
+
+        validation = Validation(
+            latents=data.latents[looked_at],
+            embeddings=double_fusion(data.text_embeddings[looked_at], fusion, lambda_, shown[looked_at]).detach(),
+            settings=settings.stage3.validation,
+            seed=settings.seed,
+            draw=draw,
+            folder=folder,
+        )
+    preserved = None
+    if prior is not None:
+        # Its captions are those of the images, in turn.
+        theirs = shown[torch.arange(len(prior.latents)) % len(shown)]
+        embeddings = double_fusion(prior.text_embeddings, fusion, lambda_, theirs).detach()
+        preserved = Examples(prior.latents, embeddings, theirs, torch.tensor(WHOLE).expand(len(theirs), 4))
+    return train_unet(
+        base,
+        Examples(data.latents[training], refined[training], shown[training], data.boxes[training]),
+        fused_empty_prompt(data.empty_embedding, fusion, lambda_).detach(),
+        settings.stage3,
+        settings.compute,
+        seed=settings.seed,
+        checkpoint=checkpoint,
+        report=report,
+        prior=preserved,
+        validation=validation,
+        processes=processes,
+    )
+
+
+def save_trained(weights: Tensors, history: Sequence[dict], folder: Path) -> None:
+    """Write what `tune_unet` returned into an existing folder; `load_weights` reads the weights again."""
+    save_file(weights, folder / _WEIGHTS)
+    write_jsonl(folder / "history.jsonl", history)
+
+
+def load_weights(folder: Path) -> Tensors:
+    """The weights that `save_trained` wrote."""
+    return load_file(folder / _WEIGHTS)
+
+
+def save_tuned(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
+    """Write the tuned model, which `Hand1000Pipeline.from_pretrained` loads; an adapter, if one was trained, beside it.
+
+    Args:
+        base: the base model anew, float32 on the CPU.
+        weights: of `tune_unet`.
+        fusion: as Stage II left it.
+        settings: of the run.
+        folder: an existing one.
+    """
+    unet = copy.deepcopy(base.unet)
+    apply_weights(unet, settings.stage3, weights)
+    if settings.stage3.tune == "lora":
+        save_adapter(unet, folder / ADAPTER)
+        merge_adapter(unet)
+    build_pipeline(base, unet=unet, fusion=fusion, **settings.generation.defaults()).save_pretrained(folder)

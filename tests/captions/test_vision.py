@@ -1,0 +1,40 @@
+"""The three image captioners: real classes, random weights, so what they say is noise but who says it is not."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from hand1000.captions.vision import VisionCaptioner
+from hand1000.core.errors import Hand1000Error
+from tests.support.tiny_captioners import CAPTIONERS
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    paths = []
+    for index, color in enumerate(("red", "green", "blue", "white", "black")):
+        paths.append(tmp_path / f"{index}.png")
+        Image.new("RGB", (24, 20), color).save(paths[-1])
+    return paths
+
+
+@pytest.mark.parametrize("kind", CAPTIONERS)
+def test_each_captions_in_batches_and_always_alike(kind, images: list[Path], tmp_path: Path) -> None:
+    folder = CAPTIONERS[kind](tmp_path / kind)
+    captioner = VisionCaptioner(kind, str(folder), batch_size=2, max_new_tokens=5)
+    captions = captioner.caption(images, [None] * 5)
+    assert len(captions) == 5 and any(captions) and all(len(caption.split()) <= 5 for caption in captions)
+    again = VisionCaptioner(kind, str(folder), batch_size=5, max_new_tokens=5).caption(images, ["known"] * 5)
+    assert again == captions
+    assert captioner.name.startswith(f"{kind} ")
+    assert captioner.caption(images[::-1], [None] * 5) == captions[::-1]
+
+
+def test_a_model_that_lacks_a_part_is_named(images: list[Path], tmp_path: Path) -> None:
+    folder = CAPTIONERS["vit-gpt2"](tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(Hand1000Error, match="cannot be loaded as vit-gpt2"):
+        VisionCaptioner("vit-gpt2", str(folder)).caption(images, [None] * 5)
+    with pytest.raises(Hand1000Error, match="pin the revision"):
+        VisionCaptioner("blip2", "Salesforce/some-blip")

@@ -1,0 +1,160 @@
+"""The command line as a person meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from hand1000.cli import main as cli
+from hand1000.config.settings import PRESETS, Settings, load_settings
+from hand1000.gestures import PHRASES
+from tests.support.tiny_models import save_tiny_model
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def generate(model_dir: Path, out: Path, *options: str) -> int:
+    return cli.main(["generate", "--model", str(model_dir), "--prompt", "a hand", "--out", str(out), *options])
+
+
+def test_generate_draws_a_grid_of_pictures_with_their_own_seeds(tmp_path, model_dir, capsys):
+    out = tmp_path / "new" / "grid.png"
+    assert generate(model_dir, out, "--num", "5", "--seed", "7", "--separate", str(tmp_path / "each")) == 0
+    shown = capsys.readouterr()
+    assert shown.out == f"{out}\n" and "drawn: 5/5" in shown.err
+    # Three columns of 32 px pictures with gaps of 4 px.
+    grid = Image.open(out)
+    assert grid.size == (3 * 36 + 4, 2 * 36 + 4)
+    assert {path.name for path in (tmp_path / "each").iterdir()} == {f"{seed}.png" for seed in range(7, 12)}
+    pictures = {seed: Image.open(tmp_path / "each" / f"{seed}.png").tobytes() for seed in range(7, 12)}
+    assert len(set(pictures.values())) == 5
+    assert grid.crop((4 + 36, 4 + 36, 36 + 36, 36 + 36)).tobytes() == pictures[11]
+
+    again = tmp_path / "again"
+    # Float sums may round otherwise in a batch of another size, so batches are left as they were.
+    assert generate(model_dir, out, "--num", "4", "--seed", "7", "--separate", str(again)) == 0
+    assert [Image.open(again / f"{seed}.png").tobytes() for seed in range(7, 11)] == list(pictures.values())[:4]
+
+
+def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
+    from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+
+    calls, plain = [], Hand1000Pipeline.__call__
+
+    def spy(self, prompt, **settings):
+        calls.append((prompt, settings))
+        return plain(self, prompt, **settings)
+
+    monkeypatch.setattr(Hand1000Pipeline, "__call__", spy)
+    options = [
+        "--num",
+        "3",
+        "--batch-size",
+        "2",
+        "--gesture",
+        "four",
+        "--mu",
+        "0.5",
+        "--guidance-scale",
+        "4",
+        "--autoguidance-scale",
+        "1",
+        "--eta",
+        "0.5",
+        "--steps",
+        "3",
+    ]
+    assert generate(model_dir, tmp_path / "g.png", *options) == 0
+    assert [prompt for prompt, _ in calls] == [["a hand"] * 2, ["a hand"]]
+    for _, settings in calls:
+        settings.pop("generator")
+        assert set(settings.pop("gesture")) == {"four"}
+        assert settings == {
+            "mu": 0.5,
+            "guidance_scale": 4.0,
+            "autoguidance_scale": 1.0,
+            "eta": 0.5,
+            "num_inference_steps": 3,
+        }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["generate", "--model", "nowhere", "--prompt", "x"], "nowhere: no model there"),
+        (["generate", "--model", "models:/a/1", "--prompt", "x"], "no MLflow here"),
+        (["config", "show", "nothing"], "nothing: neither a preset"),
+        (["evaluate", ".", ".", "--gesture", "wave"], "unknown gesture 'wave'"),
+        (["evaluate", ".", ".", "--gesture", "call"], "0 pictures"),
+    ],
+)
+def test_a_fault_is_one_line_and_status_2(arguments, fault, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert cli.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("hand1000: error: ") and fault in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_a_setting_out_of_range_is_named(tmp_path, model_dir, capsys):
+    assert generate(model_dir, tmp_path / "g.png", "--mu", "1.5") == 2
+    assert "hand1000: error: mu: 1.5 is out of range" in capsys.readouterr().err
+    assert not (tmp_path / "g.png").exists()
+    with pytest.raises(SystemExit) as ended:
+        generate(model_dir, tmp_path / "g.png", "--num", "0")
+    assert ended.value.code == 2
+
+
+def test_a_broken_model_is_one_line(tmp_path, capsys):
+    (tmp_path / "model_index.json").write_text("{")
+    assert generate(tmp_path, tmp_path / "g.png") == 2
+    assert f"{tmp_path}: no model of Hand1000" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_quietly(monkeypatch, capsys):
+    def interrupted(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hand1000.config.settings.load_settings", interrupted)
+    assert cli.main(["config", "show", "default"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_config_show_is_complete_and_can_be_read_back(tmp_path, capsys):
+    preset = next(PRESETS.glob("*.yaml")).stem
+    assert cli.main(["config", "show", preset]) == 0
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(capsys.readouterr().out)
+    assert load_settings(shown) == load_settings(preset)
+    assert cli.main(["config", "check", str(shown)]) == 0
+
+    broken = yaml.safe_load(shown.read_text())
+    broken["stage2"]["lambda_"] = 1.5
+    shown.write_text(yaml.safe_dump(broken))
+    assert cli.main(["config", "check", str(shown)]) == 2
+    assert "stage2.lambda_" in capsys.readouterr().err
+
+
+def test_gestures_lists_each_with_its_phrase(capsys):
+    assert cli.main(["gestures"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert dict(line.split(maxsplit=1) for line in lines) == PHRASES
+
+
+def test_the_command_starts_without_the_heavy_libraries():
+    heavy = ("torch", "diffusers", "mlflow", "mediapipe", "transformers", "PIL", "numpy")
+    code = f"import sys, hand1000.cli.main; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("config", "preset"), [("sd15", "default"), ("fast", "fast"), ("paper", "paper")])
+def test_a_configuration_for_stable_diffusion_is_its_preset(config, preset):
+    inputs = yaml.safe_load((Path(__file__).parents[2] / "workflows" / "configs" / f"{config}.yaml").read_text())
+    assert Settings.model_validate(inputs["settings"]) == load_settings(preset)

@@ -1,0 +1,251 @@
+"""The renderer of sample data: layout, determinism, splits, the cache, poses and looks."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hand1000.core.errors import Hand1000Error
+from hand1000.data.render import captions, dataset, poses, render_dataset
+from hand1000.data.render.people import make_person
+from hand1000.data.render.picture import make_picture
+from hand1000.data.render.poses import sample_arbitrary_pose, sample_gesture
+from hand1000.data.render.scene import use_mitsuba
+from hand1000.data.render.skeleton import HandShape
+from hand1000.gestures import HAGRID_V1, NO_GESTURE, PHRASES, phrase_of
+
+COUNTS = {"palm": {"train": 2, "val": 1, "test": 1}, NO_GESTURE: {"train": 2}}
+SIZE = 64
+
+
+def _files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def _records(root: Path, split: str, gesture: str) -> dict[str, dict]:
+    return json.loads((root / "annotations" / split / f"{gesture}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A small data set and the cache that holds its pictures."""
+    folder = tmp_path_factory.mktemp("render")
+    render_dataset(folder / "set", COUNTS, seed=3, size=SIZE, cache=folder / "cache", progress=lambda done, total: None)
+    return folder / "set", folder / "cache"
+
+
+def test_layout_and_annotations_are_those_of_hagrid(rendered: tuple[Path, Path]) -> None:
+    root, _ = rendered
+    for gesture, splits in COUNTS.items():
+        stems = set()
+        for split, count in splits.items():
+            records = _records(root, split, gesture)
+            assert len(records) == count
+            stems |= set(records)
+            for stem, record in records.items():
+                with Image.open(root / gesture / f"{stem}.jpg") as image:
+                    assert image.format == "JPEG" and image.size == (SIZE, SIZE) and image.mode == "RGB"
+                ((x, y, width, height),) = record["bboxes"]
+                assert 0 <= x < x + width <= 1 and 0 <= y < y + height <= 1
+                landmarks = np.array(record["hand_landmarks"][0])
+                assert landmarks.shape == (21, 2)
+                inside = (landmarks > [x - 0.03, y - 0.03]) & (landmarks < [x + width + 0.03, y + height + 0.03])
+                assert inside.all()
+                assert record["labels"] == [gesture]
+                assert record["united_bbox"] is None and record["united_label"] is None
+                assert not any(phrase in record["caption"] for phrase in PHRASES.values())
+                assert record["meta"]["wall"] in record["caption"]
+        assert {path.stem for path in (root / gesture).iterdir()} == stems
+
+
+def test_pictures_depend_on_seed_split_gesture_and_index_only(rendered: tuple[Path, Path], tmp_path: Path) -> None:
+    root, _ = rendered
+    more = {"palm": {"train": 3}}
+    render_dataset(
+        tmp_path / "set",
+        more,
+        seed=3,
+        size=SIZE,
+        cache=tmp_path / "cache",
+        workers=1,
+        progress=lambda done, total: None,
+    )
+    fewer, greater = _records(root, "train", "palm"), _records(tmp_path / "set", "train", "palm")
+    assert list(greater)[:2] == list(fewer)
+    for stem, record in fewer.items():
+        assert greater[stem] == record
+        name = f"palm/{stem}.jpg"
+        assert (tmp_path / "set" / name).read_bytes() == (root / name).read_bytes()
+
+
+def test_the_cache_spares_rendering_and_resumes(
+    rendered: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, cache = rendered
+    missing: list[int] = []
+
+    class NoPool:
+        """A pool that refuses to work: whatever is missing was not in the cache."""
+
+        def __init__(self, *_: object) -> None:
+            pass
+
+        def __enter__(self) -> "NoPool":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def imap_unordered(self, _: object, jobs: list, **__: object) -> Iterator[None]:
+            missing.append(len(jobs))
+            for job in jobs:
+                yield dataset._to_cache(job)
+
+    class Context:
+        Pool = NoPool
+
+    monkeypatch.setattr(dataset.multiprocessing, "get_context", lambda _: Context)
+    render_dataset(tmp_path / "a", COUNTS, seed=3, size=SIZE, cache=cache, progress=lambda done, total: None)
+    assert missing == []
+    # As if the process had been killed before the last record was written.
+    next(cache.glob("*/*.json")).unlink()
+    render_dataset(tmp_path / "b", COUNTS, seed=3, size=SIZE, cache=cache, progress=lambda done, total: None)
+    assert missing == [1]
+    assert _files(tmp_path / "a") == _files(tmp_path / "b") == _files(root)
+    assert not list(cache.rglob("*.part"))
+
+
+def test_what_determines_a_picture_is_in_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = dataset._Task(1, "train", "palm", 0, 64)
+    others = [
+        dataset._Task(2, "train", "palm", 0, 64),
+        dataset._Task(1, "val", "palm", 0, 64),
+        dataset._Task(1, "train", "fist", 0, 64),
+        dataset._Task(1, "train", "palm", 1, 64),
+        dataset._Task(1, "train", "palm", 0, 128),
+    ]
+    keys = {base.key, *(task.key for task in others)}
+    assert len(keys) == 6
+    monkeypatch.setattr(dataset, "RENDERER_VERSION", "another")
+    assert base.key not in keys
+
+
+def test_no_person_is_in_two_splits() -> None:
+    names = {
+        split: {dataset._person(dataset._Task(1, split, "palm", index, 64)).user_id for index in range(300)}
+        for split in dataset.SPLITS
+    }
+    assert not names["train"] & names["val"] and not names["train"] & names["test"] and not names["val"] & names["test"]
+    assert all(len(users) < 300 for users in names.values()), "people should recur, as in HaGRID"
+
+
+def test_every_gesture_has_a_pose_of_its_own() -> None:
+    assert set(poses._TABLE) == set(HAGRID_V1)
+    shape = HandShape()
+    seen = []
+    for gesture in HAGRID_V1:
+        posed = sample_gesture(gesture, shape, np.random.default_rng(0))
+        joints = posed.skeleton.joints @ posed.rotation.T
+        assert joints.shape == (21, 3) and np.isfinite(joints).all()
+        assert all(np.abs(joints - other).max() > 0.1 for other in seen), gesture
+        seen.append(joints)
+
+
+@pytest.mark.parametrize(
+    ("gesture", "up"),
+    [("one", "1000"), ("peace", "1100"), ("three", "1110"), ("four", "1111"), ("fist", "0000"), ("rock", "1001")],
+)
+def test_the_fingers_that_a_gesture_names_are_straight(gesture: str, up: str) -> None:
+    for seed in range(10):
+        joints = sample_gesture(gesture, HandShape(), np.random.default_rng(seed)).skeleton.joints
+        reach = np.linalg.norm(joints[[8, 12, 16, 20]] - joints[[5, 9, 13, 17]], axis=1)
+        straight = np.linalg.norm(np.diff(joints[5:].reshape(4, 4, 3), axis=1), axis=2).sum(1)
+        assert "".join("1" if far else "0" for far in reach > 0.8 * straight) == up
+
+
+def test_ok_joins_the_tips_of_thumb_and_index_finger() -> None:
+    for seed in range(10):
+        joints = sample_gesture("ok", HandShape(), np.random.default_rng(seed)).skeleton.joints
+        assert np.linalg.norm(joints[4] - joints[8]) < 0.22
+
+
+def test_arbitrary_poses_vary() -> None:
+    rng = np.random.default_rng(0)
+    tips = np.array([sample_arbitrary_pose(HandShape(), rng).skeleton.joints[[8, 12, 16, 20], 1] for _ in range(50)])
+    assert (tips.std(axis=0) > 0.25).all()
+
+
+def test_mediapipe_finds_the_hands_where_they_are() -> None:
+    hands = pytest.importorskip("mediapipe").solutions.hands
+    use_mitsuba()
+    gestures = ("palm", "ok", "call", "three2", "stop_inverted", "like")
+    found, agreed = 0, 0
+    with hands.Hands(static_image_mode=True, max_num_hands=1, min_detection_confidence=0.5) as detector:
+        for number, gesture in enumerate(gestures):
+            person = make_person("someone", np.random.default_rng(number))
+            picture = make_picture(gesture, person, np.random.default_rng(number + 40), size=96, samples=16)
+            large = Image.fromarray(picture.pixels).resize((256, 256), Image.Resampling.LANCZOS)
+            result = detector.process(np.array(large))
+            if not result.multi_hand_landmarks:
+                continue
+            found += 1
+            points = np.array([(point.x, point.y) for point in result.multi_hand_landmarks[0].landmark])
+            error = np.linalg.norm(points - picture.landmarks, axis=1).mean() / max(picture.box[2:])
+            assert error < 0.15, gesture
+            # MediaPipe names the hand of a mirrored picture, hence the other one in ours.
+            side = {"Left": "right", "Right": "left"}[result.multi_handedness[0].classification[0].label]
+            agreed += side == picture.words.hand
+    assert found >= len(gestures) - 1 and agreed >= found - 1
+
+
+def test_captions_hold_only_words_of_the_vocabulary() -> None:
+    words = set(captions.vocabulary())
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        seen = captions.Attributes(
+            str(rng.choice(["left", "right"])),
+            str(rng.choice(list(captions.SKINS))),
+            str(rng.choice(list(captions.SLEEVES))),
+            str(rng.choice(list(captions.WALLS))),
+            str(rng.choice(list(captions.LIGHTS))),
+        )
+        caption = captions.describe(seen, rng)
+        assert set(re.findall(r"[a-z]+|[0-9]|,", caption)) <= words
+        assert "a orange" not in caption
+        assert captions.with_gesture(caption, "four") == f"{caption}, {phrase_of('four')}"
+    for phrase in PHRASES.values():
+        assert set(re.findall(r"[a-z]+|[0-9]", phrase)) <= words
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "fault"),
+    [
+        ({"wave": {"train": 1}}, 64, "wave"),
+        ({"palm": {"dev": 1}}, 64, "dev"),
+        ({"palm": {"train": -1}}, 64, "-1"),
+        ({"palm": {"train": 1}}, 8, "size 8"),
+    ],
+)
+def test_faulty_arguments_are_named(counts: dict, size: int, fault: str, tmp_path: Path) -> None:
+    with pytest.raises(Hand1000Error, match=fault):
+        render_dataset(tmp_path, counts, seed=1, size=size, cache=tmp_path / "cache")
+    assert not list(tmp_path.iterdir())
+
+
+def test_importing_the_renderer_is_cheap() -> None:
+    code = "import sys, hand1000.data.render; print([m for m in ('mitsuba', 'skimage', 'scipy') if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.strip() == "[]"

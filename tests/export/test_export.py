@@ -1,0 +1,205 @@
+"""A tuned model as plain Stable Diffusion: the stock pipeline draws the same pictures."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from safetensors.torch import load_file
+
+from hand1000.cli.main import main
+from hand1000.config.settings import LoraSettings
+from hand1000.core.errors import Hand1000Error
+from hand1000.export.export import export_model
+from hand1000.export.fold import affine_fusion
+from hand1000.export.lora import constant_direction
+from hand1000.export.single_file import UNET, VAE, unet_weights, vae_weights
+from hand1000.models.fusion import GestureFusion, double_fusion
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
+from hand1000.training.checkpoint import trained_parameters
+from hand1000.training.lora import add_adapter, merge_adapter, save_adapter
+from tests.support.tiny_models import TEXTS, WIDTH, save_tiny_model, tiny_base
+
+
+@pytest.fixture
+def tuned() -> Hand1000Pipeline:
+    base = tiny_base()
+    generator = torch.Generator().manual_seed(1)
+    fusion = GestureFusion(WIDTH, ("four",)).initialise(torch.randn(1, 63, generator=generator), generator)
+    with torch.no_grad():
+        fusion.linear.weight.add_(0.3 * torch.randn(fusion.linear.weight.shape, generator=generator))
+        fusion.linear.bias.add_(torch.randn(WIDTH, generator=generator))
+    parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, base.scheduler)
+    pipeline = Hand1000Pipeline(*parts, fusion, mu=0.4, guidance_scale=2.5, eta=0.6, num_inference_steps=3)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def decoded(pipeline, **settings) -> np.ndarray:
+    """What the autoencoder makes of the last latents: pictures before they are rounded to bytes."""
+    pictures: list[torch.Tensor] = []
+    hook = pipeline.vae.decoder.register_forward_hook(lambda _, __, output: pictures.append(output))
+    try:
+        generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
+        pipeline(TEXTS, generator=generators, num_inference_steps=3, **settings)
+    finally:
+        hook.remove()
+    return torch.cat(pictures).numpy()
+
+
+def stock_pictures(stock: StableDiffusionPipeline) -> np.ndarray:
+    stock.set_progress_bar_config(disable=True)
+    # Of a model that is not 512 px, the stock pipeline must be told the size.
+    size = stock.unet.config.sample_size * stock.vae_scale_factor
+    return decoded(stock, guidance_scale=2.5, eta=0.6, height=size, width=size)
+
+
+def test_the_affine_map_is_the_double_fusion(tuned: Hand1000Pipeline) -> None:
+    embeddings = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(2))
+    matrix, shift = affine_fusion(tuned, 0.4, "four")
+    with torch.no_grad():
+        expected = double_fusion(embeddings, tuned.fusion, 0.4, torch.zeros(2, dtype=torch.long))
+    assert torch.allclose((embeddings.double() @ matrix.T + shift).float(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mu", [0.4, 1.0])
+def test_the_stock_pipeline_draws_the_same_from_either_form(tuned, tmp_path, mu) -> None:
+    before = {name: value.clone() for name, value in tuned.unet.state_dict().items()}
+    expected = decoded(tuned, mu=mu)
+    assert np.abs(decoded(tuned, mu=1.4 - mu) - expected).max() > 0.01  # or the fusion would not matter
+
+    tuned.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "diffusers", tmp_path / "folder", mu=mu)
+    folder = StableDiffusionPipeline.from_pretrained(tmp_path / "folder", safety_checker=None)
+    assert np.abs(stock_pictures(folder) - expected).max() < 1e-4
+
+    export_model(tmp_path / "model", "single-file", tmp_path / "model.safetensors", mu=mu)
+    single = StableDiffusionPipeline.from_single_file(
+        str(tmp_path / "model.safetensors"), config=str(tmp_path / "folder"), safety_checker=None, local_files_only=True
+    )
+    # The file holds weights alone; the sampler's settings are the folder's.
+    single.scheduler = DDIMScheduler.from_config(folder.scheduler.config)
+    assert np.abs(stock_pictures(single) - expected).max() < 1e-4
+    assert all(torch.equal(value, before[name]) for name, value in tuned.unet.state_dict().items())
+    for card in (tmp_path / "folder" / "README.md", tmp_path / "model.md"):
+        assert "making four fingers up hand gesture" in card.read_text() and f"mu = {mu:g}" in card.read_text()
+
+
+def test_the_names_and_shapes_are_those_of_stable_diffusion_1() -> None:
+    """diffusers' own converter makes of them exactly the parts they came from, at the true size, without weights."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+        )
+    for part, weights, convert, count in (
+        (unet, unet_weights(unet), convert_ldm_unet_checkpoint, 686),
+        (vae, vae_weights(vae), convert_ldm_vae_checkpoint, 248),
+    ):
+        assert len(weights) == count  # as in the released v1 checkpoints
+        back = convert(weights, part.config)
+        assert {name: value.shape for name, value in back.items()} == {
+            name: value.shape for name, value in part.state_dict().items()
+        }
+    names = {name: tuple(value.shape) for name, value in (unet_weights(unet) | vae_weights(vae)).items()}
+    for name, shape in {
+        UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+        UNET + "input_blocks.3.0.op.weight": (320, 320, 3, 3),
+        UNET + "middle_block.1.proj_in.weight": (1280, 1280, 1, 1),
+        UNET + "output_blocks.2.1.conv.weight": (1280, 1280, 3, 3),
+        UNET + "output_blocks.5.2.conv.bias": (1280,),
+        UNET + "output_blocks.11.0.skip_connection.weight": (320, 640, 1, 1),
+        VAE + "encoder.down.0.downsample.conv.weight": (128, 128, 3, 3),
+        VAE + "decoder.mid.attn_1.q.weight": (512, 512, 1, 1),
+        VAE + "decoder.up.3.upsample.conv.bias": (512,),
+        VAE + "decoder.up.0.block.0.nin_shortcut.weight": (128, 256, 1, 1),
+    }.items():
+        assert names.get(name) == shape, name
+
+
+def test_a_map_that_cannot_be_inverted_is_refused(tuned, tmp_path) -> None:
+    with torch.no_grad():
+        tuned.fusion.linear.weight[:, :WIDTH] = -torch.eye(WIDTH)
+    tuned.save_pretrained(tmp_path / "model")
+    with pytest.raises(Hand1000Error, match=r"mu = 0\.5: .*nearly singular.*choose a mu nearer to 1"):
+        export_model(tmp_path / "model", "diffusers", tmp_path / "out", mu=0.5)
+    assert not (tmp_path / "out").exists()
+
+
+def with_an_adapter(tuned: Hand1000Pipeline, folder: Path, targets: list[str]) -> StableDiffusionPipeline:
+    """`tuned` with a merged adapter of random weights in `folder`; returns the base model as the stock pipeline."""
+    generator = torch.Generator().manual_seed(3)
+    parts = {"vae": tuned.vae, "tokenizer": tuned.tokenizer, "scheduler": tuned.scheduler}
+    text_encoder = copy.deepcopy(tuned.text_encoder)
+    norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+    norm.weight.data += 0.3 * torch.randn(WIDTH, generator=generator)
+    norm.bias.data += 0.3 * torch.randn(WIDTH, generator=generator)
+    unet = copy.deepcopy(tuned.unet)
+    add_adapter(unet, LoraSettings(rank=2, alpha=3, targets=targets), seed=0)
+    for parameter in trained_parameters(unet).values():
+        parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    save_adapter(unet, folder / "lora")
+    merge_adapter(unet)
+    options = {name: tuned.config[name] for name in ("mu", "guidance_scale", "eta", "num_inference_steps")}
+    model = Hand1000Pipeline(**parts, text_encoder=text_encoder, unet=unet, fusion=tuned.fusion, **options)
+    model.save_pretrained(folder)
+    none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(**parts, text_encoder=text_encoder, unet=copy.deepcopy(tuned.unet), **none)
+
+
+@pytest.mark.parametrize("targets", [["to_q", "to_k", "to_v", "to_out.0"], ["conv1", "ff.net.2"]])
+def test_a_lora_beside_the_base_model_draws_the_same(tuned, tmp_path, targets) -> None:
+    base = with_an_adapter(tuned, tmp_path / "model", targets)
+    pipeline = load_pipeline(tmp_path / "model")
+    export_model(tmp_path / "model", "lora", tmp_path / "four.safetensors")
+    expected = decoded(pipeline)
+    assert np.abs(stock_pictures(base) - expected).max() > 0.01
+    base.load_lora_weights(tmp_path / "four.safetensors")
+    assert np.abs(stock_pictures(base) - expected).max() < 1e-4
+    names = load_file(tmp_path / "four.safetensors").keys()
+    one = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    assert {f"{one}.lora_down.weight", f"{one}.lora_up.weight", f"{one}.alpha"} <= names
+    assert "load_lora_weights" in (tmp_path / "four.md").read_text()
+
+
+def test_a_lora_that_cannot_be_is_refused(tuned, tmp_path) -> None:
+    tuned.save_pretrained(tmp_path / "full")
+    with pytest.raises(Hand1000Error, match="all weights of this model were tuned"):
+        export_model(tmp_path / "full", "lora", tmp_path / "four.safetensors")
+    with_an_adapter(tuned, tmp_path / "model", ["to_q"])
+    flat = torch.nn.LayerNorm(WIDTH)
+    with pytest.raises(Hand1000Error, match="no bias that could carry the gesture"):
+        constant_direction(flat)
+
+
+def test_outputs_of_a_layer_norm_lie_on_a_plane() -> None:
+    norm = torch.nn.LayerNorm(WIDTH)
+    torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
+    torch.nn.init.normal_(norm.bias)
+    outputs = norm(10 * torch.randn(7, WIDTH)).double()
+    assert torch.allclose(outputs @ constant_direction(norm), torch.ones(7, dtype=torch.float64), atol=1e-5)
+
+
+def test_the_command_writes_a_file_and_tells_what_is_wrong(tuned, tmp_path: Path, capsys) -> None:
+    tuned.save_pretrained(tmp_path / "model")
+    out = tmp_path / "below" / "four.safetensors"
+    order = ["export", "--model", str(tmp_path / "model"), "--to", "single-file", "--out"]
+    assert main([*order, str(out)]) == 0 and capsys.readouterr().out.strip() == str(out)
+    names = load_file(out).keys()
+    assert any(name.startswith("cond_stage_model.transformer.text_model.final_layer_norm") for name in names)
+
+    plain = save_tiny_model(tmp_path / "plain")
+    for arguments, message in (
+        ([*order, str(out)], "exists already"),
+        ([*order, str(tmp_path / "x.ckpt")], "must end in .safetensors"),
+        ([*order, str(tmp_path / "x.safetensors"), "--mu", "2"], "mu: 2.0 is out of range"),
+        ([*order[:2], str(plain), *order[3:], str(tmp_path / "x.safetensors")], "holds no fusion"),
+    ):
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err

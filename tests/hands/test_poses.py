@@ -1,0 +1,162 @@
+"""How each image's own hand differs from the mean one, and what the fusion makes of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hand1000.config.settings import load_settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.hands.landmarks import Landmarks
+from hand1000.hands.poses import PLACEMENT_DIM, HandPoses, fit_poses
+from hand1000.hands.stage1 import gesture_feature, mean_feature
+from hand1000.models.fusion import POSE_SCALE, GestureFusion, double_fusion, load_fusion
+from hand1000.training.stage2 import train_fusion
+from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base
+
+HANDS, COMPONENTS = 60, 2
+NAMES = tuple(f"{index:03d}.png" for index in range(HANDS))
+
+
+def quiet(*_: object) -> None:
+    """Reports nothing."""
+
+
+def hands(missed: tuple[int, ...] = ()) -> tuple[Landmarks, np.ndarray]:
+    """Right hands that bend in two ways, here and there and of many sizes; and how far each bends."""
+    draws = np.random.default_rng(0)
+    mean = draws.normal(0, 0.3, (21, 3))
+    mean[0] = 0
+    mean[[5, 9, 13, 17]] *= 0.5 / np.linalg.norm(mean[[5, 9, 13, 17]], axis=1, keepdims=True)
+    # The palm, by which hands are measured, does not bend.
+    ways = draws.normal(size=(2, 21, 3))
+    ways[:, [0, 5, 9, 13, 17]] = 0
+    bent = draws.normal(size=(HANDS, 2))
+    shapes = mean + np.einsum("nr,rjk->njk", bent * [0.2, 0.1], ways)
+    places = np.column_stack([draws.uniform(0.3, 0.7, (HANDS, 2)), np.zeros(HANDS)])
+    found = np.array([index not in missed for index in range(HANDS)])
+    landmarks = places[:, None] + draws.uniform(0.2, 0.4, (HANDS, 1, 1)) * shapes
+    rows = np.where(found[:, None, None], landmarks, 0.0).astype(np.float32)
+    return Landmarks(rows, found, found.astype(np.float32), np.ones(HANDS, bool), NAMES), bent
+
+
+def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "normalised") -> HandPoses:
+    feature = mean_feature(landmarks, gesture="four", kind=kind, max_missed=0.5)
+    return fit_poses(landmarks, dict.fromkeys(NAMES, "four"), [feature], components)
+
+
+def test_the_components_tell_how_hands_bend_and_where_they_are() -> None:
+    landmarks, bent = hands()
+    told = fitted(landmarks)
+    assert told.poses.shape == (HANDS, COMPONENTS + PLACEMENT_DIM) and told.components.shape == (COMPONENTS, 63)
+    assert told.poses.mean(axis=0) == pytest.approx(0, abs=1e-4)
+    assert told.poses.std(axis=0) == pytest.approx(1, abs=1e-3)
+    own = gesture_feature(landmarks, kind="normalised")
+    assert np.allclose(own.mean(axis=0) + told.poses[:, :COMPONENTS] @ told.components, own, atol=1e-4)
+    likeness = (
+        np.abs(np.corrcoef(told.poses[:, 0], bent[:, 0])[0, 1]),
+        np.corrcoef(told.poses[:, COMPONENTS], landmarks.landmarks[:, 0, 0])[0, 1],
+    )
+    assert min(likeness) > 0.9
+    fewer = fitted(landmarks, 1)
+    assert np.allclose(fewer.poses[:, 0], told.poses[:, 0], atol=1e-5)
+
+
+def test_hands_that_were_missed_are_the_mean_one_and_those_seen_wrong_change_nothing() -> None:
+    landmarks, _ = hands(missed=(3,))
+    told = fitted(landmarks)
+    assert not told.poses[3].any() and told.poses[4].any()
+    wrong = landmarks.landmarks.copy()
+    wrong[7, 1:] = wrong[7, :1] + 0.4 * np.random.default_rng(9).normal(size=(20, 3))
+    spoilt = fitted(replace(landmarks, landmarks=wrong))
+    others = [index for index in range(HANDS) if index != 7]
+    likeness = [abs(np.corrcoef(spoilt.poses[others, r], told.poses[others, r])[0, 1]) for r in range(COMPONENTS)]
+    assert min(likeness) > 0.98 and np.abs(spoilt.poses).max() <= 4
+
+
+def test_two_gestures_are_each_told_from_their_own_mean() -> None:
+    landmarks, _ = hands()
+    shown = {name: ("ok", "four")[index % 2] for index, name in enumerate(NAMES)}
+    moved = landmarks.landmarks.copy()
+    moved[::2, 8] += [0.1, 0, 0]
+    both = replace(landmarks, landmarks=moved)
+    features = [
+        mean_feature(both.of([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalised", max_missed=0)
+        for one in ("four", "ok")
+    ]
+    told = fit_poses(both, shown, features, COMPONENTS)
+    assert told.gestures == ("four", "ok")
+    for start in (0, 1):
+        assert told.poses[start::2].mean(axis=0) == pytest.approx(0, abs=1e-4)
+
+
+def test_a_gesture_of_two_hands_that_differ_much_is_told_too() -> None:
+    landmarks, _ = hands()
+    shown = dict.fromkeys(NAMES, "four") | dict.fromkeys(NAMES[:2], "ok")
+    apart = landmarks.landmarks.copy()
+    apart[0] = apart[0, :1] + 30 * (apart[0] - apart[0, :1])
+    landmarks = replace(landmarks, landmarks=apart)
+    parts = {one: landmarks.of([name for name in NAMES if shown[name] == one]) for one in ("four", "ok")}
+    features = [mean_feature(part, gesture=one, kind="normalised", max_missed=0) for one, part in parts.items()]
+    assert np.isfinite(fit_poses(landmarks, shown, features, COMPONENTS).poses).all()
+
+
+def test_without_components_or_variation_all_hands_are_the_mean_one() -> None:
+    landmarks, _ = hands()
+    assert fitted(landmarks, 0).poses.shape == (HANDS, 0) and fitted(landmarks, 0).tensor() is None
+    assert not fitted(landmarks, kind="zero").poses[:, :COMPONENTS].any()
+
+
+def test_poses_are_kept_and_read_in_any_order(tmp_path: Path) -> None:
+    told = fitted(hands()[0])
+    told.save(tmp_path)
+    again = HandPoses.load(tmp_path).of([NAMES[5], NAMES[2]])
+    assert np.array_equal(again.poses, told.poses[[5, 2]]) and again.file_names == (NAMES[5], NAMES[2])
+    (tmp_path / "poses.safetensors").write_bytes(b"nothing")
+    with pytest.raises(Hand1000Error, match="poses.safetensors.*run Stage I again"):
+        HandPoses.load(tmp_path)
+
+
+def test_a_pose_is_added_to_the_fusion_and_the_mean_hand_is_the_papers(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    text, feature = torch.randn(3, TOKENS, WIDTH, generator=generator), torch.randn(1, 63, generator=generator)
+    shown, poses = torch.zeros(3, dtype=torch.long), torch.randn(3, 5, generator=generator)
+    paper = GestureFusion(WIDTH, ("four",)).initialise(feature, torch.Generator().manual_seed(1))
+    posed = GestureFusion(WIDTH, ("four",), 5).initialise(feature, torch.Generator().manual_seed(1))
+    assert torch.equal(posed(text, shown), paper(text, shown))
+    assert torch.equal(posed(text, shown, torch.zeros(3, 5)), paper(text, shown))
+    columns = posed.pose.weight.detach()
+    assert torch.allclose(columns.T @ columns, torch.eye(5) * POSE_SCALE**2 * WIDTH / 5, atol=1e-4)
+    h = double_fusion(text, posed, 0.7, shown, poses)
+    added = 0.3 * poses @ columns.T
+    assert torch.allclose(h - double_fusion(text, paper, 0.7, shown), added[:, None].expand_as(h), atol=1e-5)
+    posed.save_pretrained(tmp_path)
+    assert torch.equal(load_fusion(tmp_path)(text, shown, poses), posed(text, shown, poses))
+
+
+def test_stage_two_trains_what_a_pose_adds(tmp_path: Path) -> None:
+    told = fitted(hands()[0]).of(NAMES[:4])
+    generator = torch.Generator().manual_seed(1)
+    default = load_settings("default")
+
+    def trained(steps: int) -> GestureFusion:
+        fusion, _ = train_fusion(
+            fresh_base(),
+            torch.randn(4, 4, LATENT, LATENT, generator=generator),
+            torch.randn(4, TOKENS, WIDTH, generator=generator),
+            {"four": torch.zeros(63)},
+            ["four"] * 4,
+            default.stage2.model_copy(update={"fusion_steps": steps, "fusion_batch_size": 2}),
+            default.compute,
+            seed=0,
+            checkpoint=DyingCheckpoint(tmp_path / f"{steps}"),
+            report=quiet,
+            poses=told,
+        )
+        return fusion
+
+    start, end = trained(0), trained(3)
+    assert start.config.pose_dim == COMPONENTS + PLACEMENT_DIM
+    assert not torch.equal(start.pose.weight, end.pose.weight)

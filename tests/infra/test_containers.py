@@ -1,0 +1,110 @@
+"""containers/: Hadolint's word on the Dockerfiles, the policy, and the lines that install packages."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.container_policy import faults_of_compose, faults_of_dockerfile
+from tests.support.infra_tools import BIN, run
+from tests.support.short_demo import ROOT
+
+DOCKERFILES = sorted((ROOT / "containers").glob("*.Dockerfile"))
+INSTALL = re.compile(r"^RUN /opt/venv/bin/pip (install .*)$", re.MULTILINE)
+PIP = re.compile(r"\bpip3? install\b")
+
+
+def test_there_are_the_three() -> None:
+    assert [path.name for path in DOCKERFILES] == ["cpu.Dockerfile", "gpu.Dockerfile", "mlflow.Dockerfile"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_hadolint_and_the_policy_have_nothing_to_say(path: Path) -> None:
+    assert run(BIN / "hadolint", path) == ""
+    assert faults_of_dockerfile(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("USER 1000", "", "root"),
+        ("USER 1000", "USER 0", "root"),
+        ("USER 1000", "USER mlflow", "by name"),
+        (r"@sha256:[0-9a-f]{64}\n", "\n", "moving base"),
+        ("RUN useradd", "RUN apt-get install -y gcc && useradd", "build tools"),
+        (r"HEALTHCHECK[^\n]*\\\n[^\n]*\n", "", "healthcheck"),
+        (r"LABEL ", "ENV ", "no labels"),
+        ("ENV PATH", "ENV DB_PASSWORD=x PATH", "plain ENV"),
+    ],
+)
+def test_the_policy_sees_each_fault(old: str, new: str, said: str) -> None:
+    text = (ROOT / "containers/mlflow.Dockerfile").read_text()
+    broken = re.sub(old, new, text)
+    assert broken != text and any(said in fault for fault in faults_of_dockerfile(broken))
+
+
+def test_hadolint_sees_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python\nRUN pip install mlflow\n")
+    assert "DL3006" in run(BIN / "hadolint", tmp_path / "Dockerfile", expected=1)
+
+
+def compose() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "containers/compose.yaml").read_text())
+
+
+def test_compose_follows_the_policy() -> None:
+    assert faults_of_compose(compose()) == []
+    asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "containers/compose.yaml").read_text()))
+    assert asked == {line[:-1] for line in (ROOT / "containers/example.env").read_text().splitlines() if "=" in line}
+    assert {one["healthcheck"]["test"][0] for one in compose()["services"].values() if "healthcheck" in one}
+
+
+@pytest.mark.parametrize(
+    ("service", "change", "said"),
+    [
+        ("s3", {"user": "0"}, "s3: root"),
+        ("s3", {"image": "chrislusf/seaweedfs:4.29"}, "moving image"),
+        ("s3", {"deploy": {}}, "no limits"),
+        ("s3", {"ports": ["8333:8333"]}, "open port"),
+        ("postgres", {"environment": {"POSTGRES_PASSWORD": "x"}}, "plain POSTGRES_PASSWORD"),
+        ("mlflow", {"environment": {"STORE": "postgresql://mlflow:x@postgres/mlflow"}}, "plain STORE"),
+    ],
+)
+def test_the_policy_sees_each_fault_of_compose(service: str, change: dict, said: str) -> None:
+    broken = copy.deepcopy(compose())
+    broken["services"][service] |= change
+    assert any(said in fault for fault in faults_of_compose(broken))
+
+
+def installs(path: Path) -> list[str]:
+    """The arguments of pip in a Dockerfile; it is called in one way only."""
+    text = path.read_text()
+    found = INSTALL.findall(text)
+    assert found and len(found) == len(PIP.findall(text.replace("/opt/venv/bin/pip", "pip")))
+    return found
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_what_is_installed_can_be_resolved(path: Path) -> None:
+    for arguments in installs(path):
+        command = f"{sys.executable} -m pip {arguments} --dry-run --quiet"
+        done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
+def test_the_same_line_installs_into_a_fresh_environment(path: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "venv", tmp_path / "venv")
+    for arguments in installs(path):
+        done = subprocess.run(
+            ["sh", "-c", f"{tmp_path}/venv/bin/pip {arguments}"], cwd=ROOT, capture_output=True, text=True, timeout=1200
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    module = "mlflow.server.auth" if path.stem == "mlflow" else "hand1000.pipelines.pipeline_hand1000, flytekit"
+    run(tmp_path / "venv/bin/python", "-c", f"import {module}", cwd=tmp_path)

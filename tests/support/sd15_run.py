@@ -1,0 +1,55 @@
+"""Every stage at Stable Diffusion 1.5's size, 256 px.
+
+`python -m tests.support.sd15_run FOLDER` prints the peak memory.
+"""
+
+import resource
+import sys
+from pathlib import Path
+
+from hand1000.config.settings import Settings, load_settings
+from hand1000.hands.detector import detect_in_image_set
+from hand1000.hands.stage1 import mean_feature
+from hand1000.models.fusion import double_fusion, indices_of
+from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+from hand1000.training.distributed import ALONE
+from hand1000.training.encoded_dataset import prepare
+from hand1000.training.stage2 import refine_embeddings, train_fusion
+from hand1000.training.tuning import tune_unet
+from tests.support.rendered_hands import draw, image_set
+from tests.support.sd15_models import random_sd15
+from tests.support.tiny_models import DyingCheckpoint
+
+
+def main(folder: Path) -> None:
+    """Stage I on rendered hands, a step of each part of Stages II and III, two steps of the sampler."""
+    values = load_settings("default").model_dump()
+    values["stage2"] |= {"fusion_steps": 1, "fusion_batch_size": 1, "refine_steps": 1, "refine_batch_size": 1}
+    values["stage3"] |= {"steps": 1, "batch_size": 1, "micro_batch_size": 1, "ema_decay": 0.0}
+    values["compute"] |= {"gradient_checkpointing": True}
+    settings = Settings.model_validate(values)
+    records = image_set(folder, [draw("call", 1, size=256)])
+    landmarks = detect_in_image_set(folder, records, min_detection_confidence=0.5)
+    feature = mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.0)
+
+    base = random_sd15(sample_size=32)
+    data = prepare(base, folder, records, lambda *_: None)
+    assert data.latents.shape == (1, 4, 32, 32) and data.text_embeddings.shape == (1, 77, 768)
+    options = {"checkpoint": DyingCheckpoint(folder / "none"), "report": lambda *_: None}
+    stage2 = (settings.stage2, settings.compute)
+    features = {"call": feature.mean_tensor()}
+    fusion, _ = train_fusion(
+        base, data.latents, data.text_embeddings, features, data.gestures, *stage2, seed=0, **options
+    )
+    start = double_fusion(data.text_embeddings, fusion, 0.7, indices_of(fusion, data.gestures))
+    refined, _ = refine_embeddings(base, data.latents, start, data.file_names, *stage2, seed=0, **options)
+    weights, history = tune_unet(base, data, fusion, refined, None, settings, out=folder, processes=ALONE, **options)
+    assert len(weights) == 686 and history[0]["loss"] > 0
+    drawing = settings.generation.model_copy(update={"num_inference_steps": 2}).defaults()
+    (picture,) = build_pipeline(base, fusion=fusion, **drawing)("a hand, making phone call hand gesture").images
+    assert picture.size == (256, 256)
+    print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

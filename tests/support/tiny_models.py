@@ -1,0 +1,129 @@
+"""Random-weight models of Stable Diffusion's real classes, small enough for a test: nothing can be downloaded here."""
+
+import copy
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from hand1000.models.base_model import BaseModel
+from hand1000.models.small_base import build_scheduler, build_tokenizer
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+
+TEXTS = ["a photo of a left hand in front of a blue wall, making four fingers up hand gesture", "a red hand"]
+LATENT, WIDTH, TOKENS = 8, 16, 16
+
+
+@cache
+def tiny_base() -> BaseModel:
+    """A base of 32 px pictures and (4, 8, 8) latents, frozen; shared, so tests must not change it."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(TEXTS)
+    tokenizer.model_max_length = TOKENS
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+        sample_size=4 * LATENT,
+    )
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=TOKENS,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=LATENT,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=2,
+        cross_attention_dim=WIDTH,
+    )
+    for module in (vae, text_encoder, unet):
+        module.requires_grad_(False).eval()
+    return BaseModel(vae, text_encoder, tokenizer, unet, build_scheduler(), "tiny")
+
+
+def fresh_base() -> BaseModel:
+    """The same with a UNet of its own, which may be trained."""
+    return dataclasses.replace(tiny_base(), unet=copy.deepcopy(tiny_base().unet))
+
+
+def save_tiny_base(folder: Path) -> Path:
+    """The same as a diffusers folder."""
+    base = tiny_base()
+    StableDiffusionPipeline(
+        base.vae,
+        base.text_encoder,
+        base.tokenizer,
+        base.unet,
+        base.scheduler,
+        None,
+        None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_tiny_model(folder: Path, seed: int = 0) -> Path:
+    """A `Hand1000Pipeline` without fusion over the tiny base, its UNet drawn from `seed`."""
+    base = tiny_base()
+    torch.manual_seed(seed)
+    Hand1000Pipeline(
+        base.vae,
+        base.text_encoder,
+        base.tokenizer,
+        UNet2DConditionModel.from_config(base.unet.config),
+        base.scheduler,
+        mu=0.6,
+        guidance_scale=2.0,
+        eta=0.5,
+        num_inference_steps=2,
+    ).save_pretrained(folder)
+    return folder
+
+
+class Killed(Exception):
+    """Stands for kill -9: whatever was not saved by then is lost."""
+
+
+class DyingCheckpoint:
+    """A checkpoint in a folder, whose process dies right after its `deaths`-th save."""
+
+    def __init__(self, folder: Path, dies_after: int | None = None) -> None:
+        self.folder, self.left = folder, dies_after
+
+    def restore(self, into: Path) -> bool:
+        """See `hand1000.core.progress.Checkpoint`."""
+        import shutil
+
+        if not self.folder.is_dir():
+            return False
+        shutil.copytree(self.folder, into, dirs_exist_ok=True)
+        return True
+
+    def save(self, directory: Path) -> None:
+        """See `hand1000.core.progress.Checkpoint`."""
+        import shutil
+
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(directory, self.folder)
+        if self.left is not None:
+            self.left -= 1
+            if not self.left:
+                raise Killed

@@ -1,0 +1,433 @@
+"""Fusion, Stages II and III, the pipeline: the maths, the draws, and the same bits after a kill."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+
+from hand1000.config.settings import load_settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.core.rng import derived_seed, derived_seeds, noise_and_timesteps, shuffled_batch
+from hand1000.data.imageset import ImageRecord
+from hand1000.models.base_model import base_resolution, load_base_model
+from hand1000.models.encoding import count_truncated, encode_texts
+from hand1000.models.fusion import GestureFusion, double_fusion
+from hand1000.pipelines.generation import Order, draw, drawn_by
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
+from hand1000.training.encoded_dataset import Prepared, prepare
+from hand1000.training.losses import denoising_errors, hand_weights
+from hand1000.training.stage2 import load_embeddings, refine_embeddings, save_embeddings, train_fusion
+from tests.support.tiny_models import (
+    LATENT,
+    TEXTS,
+    TOKENS,
+    WIDTH,
+    DyingCheckpoint,
+    Killed,
+    fresh_base,
+    save_tiny_base,
+    tiny_base,
+)
+
+DEFAULT = load_settings("default")
+STAGE2 = DEFAULT.stage2.model_copy(
+    update={
+        "fusion_steps": 6,
+        "fusion_batch_size": 2,
+        "fusion_learning_rate": 1e-2,
+        "refine_steps": 3,
+        "refine_batch_size": 2,
+        "refine_learning_rate": 1e-2,
+        "checkpoint_every": 2,
+    }
+)
+DRAWING = {"mu": 0.7, "guidance_scale": 3.0, "autoguidance_scale": 1.0, "eta": 0.5, "num_inference_steps": 3}
+IMAGES = 5
+ONLY = torch.zeros(IMAGES, dtype=torch.long)
+"""Which gesture the images show, where there is one."""
+
+
+def quiet(*_: object) -> None:
+    """Reports nothing."""
+
+
+@pytest.fixture
+def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents, text embeddings and a gesture feature."""
+    generator = torch.Generator().manual_seed(1)
+    return (
+        torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
+        torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
+        torch.randn(63, generator=generator),
+    )
+
+
+def fusion_of(feature: torch.Tensor) -> GestureFusion:
+    return GestureFusion(WIDTH, ("four",)).initialise(feature[None], torch.Generator().manual_seed(2))
+
+
+def test_draws_are_keyed_and_pinned() -> None:
+    """A change of these constants would break every unfinished run."""
+    assert derived_seed(1000, "unet", 3) == 7941601416609399165 != derived_seed(1000, "unet", 4)
+    for last in (3, 'ä quote"', ""):
+        assert derived_seeds(1000, "unet", 7)(last) == derived_seed(1000, "unet", 7, last)
+    noise, timesteps = noise_and_timesteps((1, 2, 2), 0, "refine", [("a", 0), ("b", 0)], 1000)
+    again, same = noise_and_timesteps((1, 2, 2), 0, "refine", [("b", 0)], 1000)
+    assert torch.equal(noise[1:], again) and torch.equal(timesteps[1:], same)
+    assert int(timesteps.min()) >= 0 and int(timesteps.max()) < 1000
+
+
+def test_every_epoch_shows_every_item_once() -> None:
+    seen = [index for step in range(10) for index in shuffled_batch(5, 2, step, 0, "unet")]
+    for epoch in range(4):
+        assert sorted(seen[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
+    assert seen[:5] != seen[5:10]
+
+
+def test_fusion_starts_as_identity_on_the_text_and_near_zero_on_the_gesture(data) -> None:
+    _, text, feature = data
+    fusion = fusion_of(feature)
+    assert torch.allclose(fusion(text, ONLY), text, atol=0.1)
+    assert not torch.equal(fusion(text, ONLY), text)
+    fusion.features.zero_()
+    assert torch.equal(fusion(text, ONLY), text)
+
+
+def test_double_fusion_weighs_text_against_gesture(data) -> None:
+    _, text, feature = data
+    fusion = fusion_of(feature)
+    assert torch.equal(double_fusion(text, fusion, 1.0, ONLY), text)
+    assert torch.allclose(double_fusion(text, fusion, 0.25, ONLY), 0.25 * text + 0.75 * fusion(text, ONLY))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_denoising_error_is_zero_for_a_perfect_prediction(kind: str) -> None:
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler(prediction_type=kind)
+    clean, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    timesteps = torch.tensor([10, 900])
+    target = noise if kind == "epsilon" else scheduler.get_velocity(clean, noise, timesteps)
+
+    class Perfect:
+        def __call__(self, noisy, at, condition):
+            return type("Output", (), {"sample": target + torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)})
+
+    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps)
+    assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
+    weights = torch.zeros(2, 1, 8, 8)
+    weights[:, :, :2, :2] = 16.0
+    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
+    assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
+    weights[1] = 0.0
+    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
+    assert torch.allclose(errors, torch.zeros(2), atol=1e-5)
+
+
+def test_the_hands_box_counts_for_as_much_more_as_is_asked() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.125, 1.0], [0.0, 0.0, 1.0, 1.0]])
+    quarter, narrow, whole = hand_weights(boxes, 4, 4, 3.0)
+    assert torch.allclose(quarter[0, :2, :2], torch.tensor(2.0)) and torch.allclose(quarter[0, 2:], torch.tensor(2 / 3))
+    # Half of the second column lies inside: 1 + 2 * 0.5 against 1.
+    assert torch.allclose(narrow[0, :, 1] / narrow[0, :, 0], torch.tensor(2.0))
+    assert torch.allclose(whole, torch.ones(1, 4, 4))
+    assert torch.equal(hand_weights(boxes, 4, 4, 1.0), torch.ones(3, 1, 4, 4))
+
+
+def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_path: Path) -> None:
+    latents, text, feature = data
+    base = fresh_base()
+    before = {name: value.clone() for name, value in base.unet.state_dict().items()}
+
+    def losses(learning_rate: float) -> float:
+        changes = {"fusion_steps": 40, "lambda_": 0.0, "fusion_learning_rate": learning_rate}
+        fusion, history = train_fusion(
+            base,
+            latents,
+            text,
+            {"four": feature},
+            ["four"] * IMAGES,
+            STAGE2.model_copy(update=changes),
+            DEFAULT.compute,
+            seed=0,
+            checkpoint=DyingCheckpoint(tmp_path / f"{learning_rate}"),
+            report=quiet,
+        )
+        assert torch.equal(fusion.features, feature[None])
+        return sum(row["loss"] for row in history)
+
+    # The draws are the same, so a fusion that hardly moves tells what the trained one gained.
+    assert losses(1e-2) < losses(1e-12)
+    assert all(torch.equal(value, before[name]) for name, value in base.unet.state_dict().items())
+    assert all(parameter.grad is None for parameter in base.unet.parameters())
+
+
+def test_fusion_training_continues_to_the_same_bits(data, tmp_path: Path) -> None:
+    latents, text, feature = data
+
+    def train(checkpoint: DyingCheckpoint):
+        return train_fusion(
+            fresh_base(),
+            latents,
+            text,
+            {"four": feature},
+            ["four"] * IMAGES,
+            STAGE2,
+            DEFAULT.compute,
+            seed=0,
+            checkpoint=checkpoint,
+            report=quiet,
+        )
+
+    whole, history = train(DyingCheckpoint(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        train(DyingCheckpoint(tmp_path / "cut", dies_after=1))
+    continued, again = train(DyingCheckpoint(tmp_path / "cut"))
+    assert torch.equal(whole.linear.weight, continued.linear.weight)
+    assert history == again
+
+
+def refine(data, span: slice, checkpoint: DyingCheckpoint, **changes):
+    latents, text, _ = data
+    keys = [f"{index}.png" for index in range(IMAGES)]
+    return refine_embeddings(
+        fresh_base(),
+        latents[span],
+        text[span],
+        keys[span],
+        STAGE2.model_copy(update=changes),
+        DEFAULT.compute,
+        seed=0,
+        checkpoint=checkpoint,
+        report=quiet,
+    )
+
+
+def test_refining_moves_every_embedding_and_shards_give_the_same_bits(data, tmp_path: Path) -> None:
+    whole, history = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"))
+    parts = [refine(data, span, DyingCheckpoint(tmp_path / f"b{span.start}"))[0] for span in (slice(0, 4), slice(4, 5))]
+    assert torch.equal(whole, torch.cat(parts))
+    assert [row["step"] for row in history] == [2, 4, 5]
+    assert all((whole[index] != data[1][index]).any() for index in range(IMAGES))
+
+
+def test_refining_in_batches_equals_one_image_at_a_time(data, tmp_path: Path) -> None:
+    """Losses are summed: a mean would scale Adam's epsilon."""
+    batched, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"), refine_batch_size=5)
+    single, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "b"), refine_batch_size=1)
+    assert torch.allclose(batched, single, atol=1e-5)
+
+
+def test_refining_continues_to_the_same_bits(data, tmp_path: Path) -> None:
+    whole, history = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"))
+    with pytest.raises(Killed):
+        refine(data, slice(None), DyingCheckpoint(tmp_path / "b", dies_after=1))
+    continued, again = refine(data, slice(None), DyingCheckpoint(tmp_path / "b"))
+    assert torch.equal(whole, continued) and history == again
+
+
+def test_embeddings_of_shards_are_put_in_the_order_asked_for(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    save_embeddings(tmp_path / "a", torch.zeros(1, 2, 3), ["x.png"])
+    save_embeddings(tmp_path / "b", torch.ones(1, 2, 3), ["y.png"])
+    together = load_embeddings([tmp_path / "a", tmp_path / "b"], ["y.png", "x.png"])
+    assert together[:, 0, 0].tolist() == [1.0, 0.0]
+    with pytest.raises(Hand1000Error, match=r"z\.png: no embedding"):
+        load_embeddings([tmp_path / "a"], ["z.png"])
+
+
+def pipeline_of(feature: torch.Tensor) -> Hand1000Pipeline:
+    pipeline = build_pipeline(tiny_base(), fusion=fusion_of(feature), **DRAWING)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def seeds(*numbers: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(number) for number in numbers]
+
+
+def test_pipeline_is_the_same_after_saving(data, tmp_path: Path) -> None:
+    pipeline = pipeline_of(data[2])
+    images = pipeline(TEXTS, generator=seeds(1, 2), output_type="np").images
+    pipeline.save_pretrained(tmp_path)
+    for part in ("vae", "unet", "fusion"):
+        assert '"_name_or_path": ""' in (tmp_path / part / "config.json").read_text()
+    loaded = Hand1000Pipeline.from_pretrained(tmp_path, use_safetensors=True)
+    loaded.set_progress_bar_config(disable=True)
+    again = loaded(TEXTS, generator=seeds(1, 2), output_type="np").images
+    for part in ("vae", "unet", "text_encoder", "fusion"):
+        stored = getattr(loaded, part).state_dict()
+        assert all(torch.equal(value, stored[name]) for name, value in getattr(pipeline, part).state_dict().items())
+    noise, conditions = (
+        torch.randn(2, 4, LATENT, LATENT),
+        [one.encode_prompt(TEXTS, 0.7, ONLY[:2]) for one in (pipeline, loaded)],
+    )
+    assert torch.equal(*conditions)
+    with torch.no_grad():
+        assert torch.allclose(*(one.unet(noise, 500, conditions[0]).sample for one in (pipeline, loaded)), atol=1e-5)
+    # Kernels round by where the weights lie in memory: a pixel may move by a level.
+    assert np.abs(images.astype(int) - again).max() <= 1
+    assert loaded.config.mu == 0.7 and loaded.fusion.gestures == ("four",)
+    assert images.shape == (2, 4 * LATENT, 4 * LATENT, 3) and images.dtype == np.uint8
+
+
+def test_a_picture_depends_on_its_own_prompt_and_seed(data) -> None:
+    pipeline = pipeline_of(data[2])
+    alone = pipeline(TEXTS[1], generator=seeds(2), output_type="np").images[0].astype(int)
+    beside = pipeline(TEXTS, generator=seeds(1, 2), output_type="np").images[1].astype(int)
+    assert np.abs(alone - beside).max() <= 1
+    other = pipeline(TEXTS[1], generator=seeds(3), output_type="np").images[0].astype(int)
+    assert np.abs(alone - other).max() > 1
+
+
+def test_one_generator_may_draw_for_all_prompts_and_none_need_be_given(data) -> None:
+    pipeline = pipeline_of(data[2])
+    first, second = (pipeline(TEXTS, generator=seeds(1)[0], output_type="np").images for _ in range(2))
+    assert np.array_equal(first, second) and not np.array_equal(first[0], first[1])
+    assert pipeline(TEXTS, output_type="np").images.shape == first.shape
+
+
+def test_autoguidance_leads_away_from_the_guide(data, tmp_path: Path) -> None:
+    base, feature = tiny_base(), data[2]
+
+    def drawn(pipeline: Hand1000Pipeline, scale: float) -> np.ndarray:
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(TEXTS, generator=seeds(1, 2), autoguidance_scale=scale, output_type="np").images.astype(int)
+
+    def pipeline_with(unet: UNet2DConditionModel, scale: float) -> Hand1000Pipeline:
+        return build_pipeline(base, unet=unet, fusion=fusion_of(feature), **DRAWING | {"autoguidance_scale": scale})
+
+    torch.manual_seed(7)
+    tuned = UNet2DConditionModel.from_config(base.unet.config)
+    assert pipeline_with(tuned, 1.0).guide is None
+    guided = pipeline_with(tuned, 2.0)
+    plain = drawn(guided, 1.0)
+    assert np.array_equal(plain, drawn(pipeline_with(tuned, 1.0), 1.0))
+    assert np.abs(drawn(guided, 2.0) - plain).max() > 1
+    # The last of three steps is at a third of the noise schedule: none, two or all of them are guided.
+    within = [
+        guided(TEXTS, generator=seeds(1, 2), autoguidance_interval=ends, output_type="np").images.astype(int)
+        for ends in ((0.0, 0.3), (0.4, 1.0), (0.0, 1.0))
+    ]
+    assert np.array_equal(within[0], plain) and np.array_equal(within[2], drawn(guided, 2.0))
+    assert all(np.abs(within[1] - other).max() > 1 for other in (plain, within[2]))
+    # Guided by itself, a model predicts what it predicts alone.
+    itself = pipeline_with(copy.deepcopy(base.unet), 2.0)
+    assert np.abs(drawn(itself, 2.0) - drawn(itself, 1.0)).max() <= 1
+    guided.save_pretrained(tmp_path)
+    loaded = Hand1000Pipeline.from_pretrained(tmp_path, use_safetensors=True)
+    assert loaded.config.autoguidance_scale == 2.0
+    assert np.abs(drawn(loaded, 2.0) - drawn(guided, 2.0)).max() <= 1
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_without_fusion_it_is_stable_diffusion(eta: float) -> None:
+    """The stock pipeline of diffusers, with the same noise, is the reference."""
+    from diffusers import StableDiffusionPipeline
+
+    base = tiny_base()
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.randn(1, 4, LATENT, LATENT, generator=generator)
+    stock = StableDiffusionPipeline(
+        base.vae,
+        base.text_encoder,
+        base.tokenizer,
+        base.unet,
+        base.scheduler,
+        None,
+        None,
+        requires_safety_checker=False,
+    )
+    stock.set_progress_bar_config(disable=True)
+    expected = stock(
+        TEXTS[0],
+        negative_prompt="",
+        latents=noise,
+        generator=generator,
+        guidance_scale=3.0,
+        eta=eta,
+        num_inference_steps=3,
+        output_type="np",
+    ).images[0]
+    ours = build_pipeline(base, **DRAWING | {"eta": eta})
+    ours.set_progress_bar_config(disable=True)
+    drawn = ours(TEXTS[0], generator=seeds(5), output_type="np").images[0]
+    assert np.abs(drawn - expected * 255).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("mu", 1.5),
+        ("guidance_scale", 0.0),
+        ("num_inference_steps", 0),
+        ("guidance_scale", 99),
+        ("eta", -0.1),
+        ("autoguidance_scale", 2),
+        ("autoguidance_interval", (0.5, 0.5)),
+        ("autoguidance_interval", (0.5, 1.5)),
+    ],
+)
+def test_a_setting_out_of_range_is_named(data, setting: str, value: object) -> None:
+    with pytest.raises(Hand1000Error, match=setting):
+        pipeline_of(data[2])(TEXTS[0], **{setting: value})
+
+
+def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
+    system = drawn_by(pipeline_of(data[2]))
+    orders = [Order(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(6)]
+
+    def run(out: Path, checkpoint: DyingCheckpoint) -> list[int]:
+        out.mkdir()
+        done: list[int] = []
+        draw(system, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count))
+        return done
+
+    assert run(tmp_path / "whole", DyingCheckpoint(tmp_path / "a")) == [2, 4, 6]
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", DyingCheckpoint(tmp_path / "b", dies_after=1))
+    assert run(tmp_path / "again", DyingCheckpoint(tmp_path / "b")) == [4, 6]
+    for order in orders:
+        whole, again = ((tmp_path / run / order.file_name).read_bytes() for run in ("whole", "again"))
+        assert whole == again
+
+
+def test_base_model_loads_from_a_folder_and_says_what_is_missing(tmp_path: Path) -> None:
+    folder = save_tiny_base(tmp_path / "base")
+    assert base_resolution(str(folder)) == 4 * LATENT
+    base = load_base_model(str(folder))
+    assert not any(parameter.requires_grad for parameter in base.unet.parameters())
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(Hand1000Error, match="cannot be loaded"):
+        load_base_model(str(folder))
+    with pytest.raises(Hand1000Error, match=r"model_index\.json is missing"):
+        load_base_model(str(tmp_path))
+    with pytest.raises(Hand1000Error, match="pin the revision"):
+        load_base_model("somebody/some-model")
+
+
+def test_prepared_data_keeps_the_order_and_counts_cut_captions(tmp_path: Path) -> None:
+    base = tiny_base()
+    rng = np.random.default_rng(0)
+    names = ["a.png", "b.png"]
+    for name in names:
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path / name)
+    texts = [TEXTS[1], "hand " * 50]
+    common = {"captioner": "dataset", "gesture": "four", "user_id": "u", "source": "0" * 64}
+    records = [
+        ImageRecord(file_name=name, text=text, caption=text, **common) for name, text in zip(names, texts, strict=True)
+    ]
+    prepared = prepare(base, tmp_path, records, quiet, batch_size=1)
+    assert prepared.latents.shape == (2, 4, LATENT, LATENT) and prepared.truncated == 1
+    assert torch.equal(prepared.empty_embedding, encode_texts(base.text_encoder, base.tokenizer, [""])[0])
+    prepared.save(tmp_path)
+    loaded = Prepared.load(tmp_path)
+    assert torch.equal(loaded.text_embeddings, prepared.text_embeddings) and loaded.file_names == names
+    assert (loaded.captions, loaded.texts, loaded.user_ids) == (texts, texts, ["u", "u"])
+    assert loaded.gestures == ["four", "four"]
+    assert count_truncated(base.tokenizer, []) == 0

@@ -1,0 +1,307 @@
+"""One model of several gestures: each image, each prompt and each measure goes by its own gesture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hand1000.cli.main import main
+from hand1000.config.settings import Settings, load_settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.export.export import export_model
+from hand1000.export.fold import affine_fusion
+from hand1000.gestures import PHRASES, by_gesture, gesture_of_prompt, gestures_of, name_of
+from hand1000.models.fusion import (
+    GESTURE_SCALE,
+    Fusion,
+    GestureFusion,
+    double_fusion,
+    fused_empty_prompt,
+    indices_of,
+    load_fusion,
+)
+from hand1000.pipelines.generation import Order, draw, drawn_by
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
+from hand1000.training import tuning
+from hand1000.training.batches import Examples, items_of_step
+from hand1000.training.distributed import ALONE
+from hand1000.training.encoded_dataset import Prepared
+from hand1000.training.prior import Prior
+from hand1000.training.stage2 import train_fusion
+from tests.support.stage3_process import settings_with
+from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base, tiny_base
+
+IMAGES = 4
+SHOWN = ["four", "ok", "ok", "four"]
+DRAWING = {"mu": 0.3, "guidance_scale": 3.0, "autoguidance_scale": 1.0, "eta": 0.5, "num_inference_steps": 3}
+PROMPTS = [f"a red hand, {PHRASES[gesture]}" for gesture in ("ok", "four")]
+
+
+def quiet(*_: object) -> None:
+    """Reports nothing."""
+
+
+def features(*gestures: str) -> dict[str, torch.Tensor]:
+    """A feature of each gesture."""
+    return {name: torch.randn(63, generator=torch.Generator().manual_seed(len(name))) for name in gestures}
+
+
+def data() -> Prepared:
+    generator = torch.Generator().manual_seed(1)
+    return Prepared(
+        latents=torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
+        text_embeddings=torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
+        empty_embedding=torch.randn(TOKENS, WIDTH, generator=generator),
+        boxes=torch.rand(IMAGES, 4, generator=generator),
+        file_names=[f"{index}.png" for index in range(IMAGES)],
+        captions=["a hand"] * IMAGES,
+        texts=[f"a hand, {PHRASES[gesture]}" for gesture in SHOWN],
+        user_ids=list("abcd"),
+        gestures=SHOWN,
+        truncated=0,
+    )
+
+
+def fusion_of(own: dict[str, torch.Tensor]) -> GestureFusion:
+    """A fusion to which f matters as much as e, also where it is only one."""
+    start, weights = (torch.Generator().manual_seed(seed) for seed in (2, 3))
+    fusion = GestureFusion(WIDTH, tuple(own)).initialise(torch.stack(list(own.values())), start)
+    with torch.no_grad():
+        fusion.linear.weight[:, WIDTH:] = 0.3 * torch.randn(WIDTH, 63, generator=weights)
+        fusion.linear.bias.zero_()
+    return fusion.requires_grad_(False)
+
+
+def test_several_gestures_start_apart_and_one_at_the_text() -> None:
+    generator = torch.Generator().manual_seed(3)
+    text, several = torch.randn(1, TOKENS, WIDTH, generator=generator), torch.randn(3, 63, generator=generator)
+    several[1] = several[0] + 0.01 * several[1]
+    fusion = GestureFusion(WIDTH, ("four", "ok", "call")).initialise(several, generator)
+    codes = (fusion(text.expand(3, -1, -1), torch.arange(3)) - text).detach()
+    assert codes.square().mean().sqrt() == pytest.approx(GESTURE_SCALE, rel=1e-3)
+    apart = torch.cdist(codes[:, 0], codes[:, 0])[~torch.eye(3, dtype=torch.bool)]
+    assert apart.max() < 1.01 * apart.min()  # However alike two hands are.
+    assert codes.mean(dim=0).abs().max() < 1e-4  # On average nothing is added to the text.
+    one = GestureFusion(WIDTH, ("four",)).initialise(several[:1], generator)
+    assert (one(text, torch.zeros(1, dtype=torch.long)) - text).abs().max() < 0.05
+
+
+def trained(folder: Path, own: dict[str, torch.Tensor], shown: list[str]) -> Fusion:
+    """A fusion after a few steps of Stage II."""
+    changes = {"fusion_steps": 5, "fusion_batch_size": 2, "fusion_learning_rate": 1e-2, "lambda_": 0.2}
+    default = load_settings("default")
+    return train_fusion(
+        tiny_base(),
+        data().latents,
+        data().text_embeddings,
+        own,
+        shown,
+        default.stage2.model_copy(update=changes),
+        default.compute,
+        seed=0,
+        checkpoint=DyingCheckpoint(folder / "none"),
+        report=quiet,
+    )[0]
+
+
+def pipeline_of(own: dict[str, torch.Tensor]) -> Hand1000Pipeline:
+    pipeline = build_pipeline(tiny_base(), fusion=fusion_of(own), **DRAWING)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def drawn(pipeline: Hand1000Pipeline, prompts: list[str], seeds: list[int], **options) -> np.ndarray:
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return pipeline(prompts, generator=generators, output_type="np", **options).images.astype(int)
+
+
+# Names.
+
+
+def test_gestures_are_named_with_commas() -> None:
+    assert gestures_of("four") == ("four",) and gestures_of("ok,call,four") == ("ok", "call", "four")
+    for text, fault in (("four,ok,four", "four stands twice"), ("four, ok", "' ok'"), ("four,", "''"), ("", "''")):
+        with pytest.raises(Hand1000Error, match=fault):
+            gestures_of(text)
+    assert name_of(("call", "four")) == "call-four"
+    everything = name_of(tuple(PHRASES))
+    assert everything.startswith("33-gestures-") and everything != name_of(tuple(reversed(PHRASES)))
+
+
+def test_a_prompt_says_by_its_phrase_which_gesture_it_means() -> None:
+    known = ("four", "ok", "thumb_index")
+    for gesture in known:
+        assert gesture_of_prompt(f"A man,\n  {PHRASES[gesture].upper()} at night", known) == gesture
+    assert gesture_of_prompt("a red hand", ("four",)) == "four"
+    with pytest.raises(Hand1000Error, match="holds the phrase of none of this model's gestures, four, ok, thumb_index"):
+        gesture_of_prompt("a red hand", known)
+    with pytest.raises(Hand1000Error, match="the phrase of four and of ok of"):
+        gesture_of_prompt(f"{PHRASES['ok']}, {PHRASES['four']}", known)
+    # Each phrase names its gesture alone.
+    assert all(gesture_of_prompt(phrase, tuple(PHRASES)) == gesture for gesture, phrase in PHRASES.items())
+
+
+def test_items_are_grouped_by_gesture() -> None:
+    orders = [Order(str(index), "", index, gesture) for index, gesture in enumerate(SHOWN)]
+    groups = by_gesture(orders)
+    assert list(groups) == ["four", "ok"] and [[one.seed for one in own] for own in groups.values()] == [[0, 3], [1, 2]]
+
+
+# Stage II.
+
+
+def test_each_row_is_fused_with_its_own_feature(tmp_path: Path) -> None:
+    own, text = features("four", "ok"), data().text_embeddings
+    fusion = fusion_of(own)
+    fused = double_fusion(text, fusion, 0.3, indices_of(fusion, SHOWN))
+    for row, gesture in enumerate(SHOWN):
+        alone = fusion_of({gesture: own[gesture]})
+        expected = double_fusion(text[row : row + 1], alone, 0.3, torch.zeros(1, dtype=torch.long))
+        assert torch.allclose(fused[row], expected[0], atol=1e-5)
+    swapped = double_fusion(text, fusion, 0.3, 1 - indices_of(fusion, SHOWN))
+    assert (fused - swapped).abs().amax(dim=(1, 2)).min() > 0.1
+    with pytest.raises(Hand1000Error, match="gesture 'like': this model knows four, ok only"):
+        indices_of(fusion, ["four", "like"])
+    fusion.save_pretrained(tmp_path)
+    loaded = load_fusion(tmp_path)
+    assert loaded.gestures == ("four", "ok") and torch.equal(loaded.features, fusion.features)
+
+
+def test_the_fusion_is_trained_with_each_images_own_feature(tmp_path: Path) -> None:
+    own = features("four", "ok")
+    mixed = trained(tmp_path, own, SHOWN)
+    renamed = trained(tmp_path, {"ok": own["four"], "four": own["ok"]}, ["ok", "four", "four", "ok"])
+    assert torch.equal(mixed.linear.weight, renamed.linear.weight)
+    for other in (["four"] * IMAGES, ["ok", "four", "four", "ok"]):
+        assert not torch.allclose(mixed.linear.weight, trained(tmp_path, own, other).linear.weight, atol=1e-5)
+    with pytest.raises(Hand1000Error, match="gesture 'ok': this model knows four only"):
+        trained(tmp_path, features("four"), SHOWN)
+
+
+def test_the_flat_fusion_holds_one_gesture(tmp_path: Path) -> None:
+    stage2 = load_settings("paper").stage2
+    stage2.check_gestures(["four"])
+    with pytest.raises(Hand1000Error, match=r"stage2\.fusion: flat holds one gesture, not four, ok; choose per_token"):
+        stage2.check_gestures(["four", "ok"])
+
+
+# Stage III.
+
+
+def test_a_dropped_caption_is_the_empty_prompt_of_the_images_gesture() -> None:
+    fusion = fusion_of(features("four", "ok"))
+    empty = fused_empty_prompt(data().empty_embedding, fusion, 0.3)
+    for index, gesture in enumerate(("four", "ok")):
+        alone = fused_empty_prompt(data().empty_embedding, fusion_of(features(gesture)), 0.3)
+        assert torch.allclose(empty[index], alone[0], atol=1e-5)
+    shown = indices_of(fusion, SHOWN)
+    examples = Examples(
+        torch.arange(IMAGES).reshape(-1, 1, 1, 1).float(), data().text_embeddings, shown, torch.rand(IMAGES, 4)
+    )
+    for dropout in (1.0, 0.0):
+        settings = settings_with({"caption_dropout": dropout}, {}).stage3
+        items = items_of_step(0, examples, None, empty, settings, tiny_base().scheduler, seed=0)
+        images = items.latents.flatten().long()
+        assert torch.equal(items.conditions, empty[shown[images]] if dropout else data().text_embeddings[images])
+
+
+def mixed_settings() -> Settings:
+    values = settings_with({"validation": {"images": 1, "every": 2, "pictures": 1, "patience": 0}}, {}).model_dump()
+    values["stage3"]["prior"] |= {"images": 6}
+    return Settings.model_validate(values)
+
+
+def test_stage3_is_given_everything_with_its_own_gesture(tmp_path: Path, monkeypatch) -> None:
+    """What is trained is tested in test_stage3.py; here what it is trained on is looked at."""
+    given: dict = {}
+
+    def train_unet(base, examples, empty_embeddings, *settings, **options):
+        given.update(options, examples=examples, empty=empty_embeddings)
+        return {}, []
+
+    monkeypatch.setattr(tuning, "train_unet", train_unet)
+    fusion, settings, prepared = fusion_of(features("four", "ok")), mixed_settings(), data()
+    generator = torch.Generator().manual_seed(5)
+    prior = Prior(
+        torch.randn(6, 4, LATENT, LATENT, generator=generator), torch.randn(6, TOKENS, WIDTH, generator=generator)
+    )
+    refined = torch.randn(IMAGES, TOKENS, WIDTH, generator=generator)
+    options = {"out": tmp_path, "checkpoint": DyingCheckpoint(tmp_path / "none"), "report": quiet, "processes": ALONE}
+    tuning.tune_unet(fresh_base(), prepared, fusion, refined, prior, settings, **options)
+
+    weight = settings.stage2.lambda_
+    assert torch.equal(given["empty"], fused_empty_prompt(prepared.empty_embedding, fusion, weight))
+    known = indices_of(fusion, SHOWN)
+    for latents, gesture in zip(given["examples"].latents, given["examples"].gestures, strict=True):
+        (image,) = [index for index in range(IMAGES) if torch.equal(prepared.latents[index], latents)]
+        assert gesture == known[image]
+    theirs = indices_of(fusion, [*SHOWN, *SHOWN[:2]])  # The prior's captions are the images', in turn.
+    assert torch.equal(given["prior"].gestures, theirs)
+    assert torch.equal(given["prior"].embeddings, double_fusion(prior.text_embeddings, fusion, weight, theirs))
+    (image,) = [
+        index for index in range(IMAGES) if torch.equal(prepared.latents[index], given["validation"].latents[0])
+    ]
+    expected = double_fusion(prepared.text_embeddings, fusion, weight, known)[image]
+    assert torch.allclose(given["validation"].embeddings[0], expected, atol=1e-5)
+
+
+# The pipeline.
+
+
+def test_each_prompt_is_drawn_as_by_a_model_of_its_gesture_alone() -> None:
+    """With guidance, so that the empty prompt counts too."""
+    own = features("four", "ok")
+    pictures = drawn(pipeline_of(own), PROMPTS, [1, 2])
+    for index, gesture in enumerate(("ok", "four")):
+        alone = drawn(pipeline_of({gesture: own[gesture]}), [PROMPTS[index]], [index + 1])
+        assert np.abs(pictures[index] - alone[0]).max() <= 1
+    other = drawn(pipeline_of(own), PROMPTS, [1, 2], gesture=["four", "ok"])
+    assert (np.abs(pictures - other).max(axis=(1, 2, 3)) > 1).all()
+    assert np.array_equal(drawn(pipeline_of(own), PROMPTS, [1, 2], gesture=["ok", "four"]), pictures)
+    all_four = drawn(pipeline_of(own), PROMPTS, [1, 2], gesture="four")
+    assert np.array_equal(all_four[0], other[0]) or np.abs(all_four[0] - other[0]).max() <= 1
+
+
+def test_a_gesture_that_cannot_be_told_is_refused() -> None:
+    pipeline = pipeline_of(features("four", "ok"))
+    for prompts, gesture, fault in (
+        (["a red hand"], None, "the phrase of none of this model's gestures, four, ok"),
+        ([PROMPTS[0] + PROMPTS[1]], None, "the phrase of four and of ok"),
+        (PROMPTS, "like", "gesture 'like': this model knows four, ok only"),
+        (PROMPTS, ["four"], "gesture: 1 given for 2 prompts"),
+    ):
+        with pytest.raises(Hand1000Error, match=fault):
+            pipeline(prompts, gesture=gesture)
+    with pytest.raises(Hand1000Error, match="gesture 'ok': this model knows four only"):
+        pipeline_of(features("four"))(PROMPTS[:1], gesture="ok")
+    # The base model knows no gesture and need not be told one.
+    base = build_pipeline(tiny_base(), **DRAWING)
+    base.set_progress_bar_config(disable=True)
+    assert len(base(["a red hand"], gesture="ok").images) == 1
+
+
+def test_orders_are_drawn_with_their_gestures(tmp_path: Path) -> None:
+    system = drawn_by(pipeline_of(features("four", "ok")))
+    orders = [Order(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
+    draw(system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=quiet)
+    pictures = [np.asarray(Image.open(tmp_path / order.file_name)).astype(int) for order in orders]
+    apart = [[np.abs(one - other).max() > 1 for other in pictures] for one in pictures]
+    assert apart == [[one != other for other in SHOWN] for one in SHOWN]
+
+
+def test_one_gesture_is_folded_into_a_plain_checkpoint(tmp_path: Path, capsys) -> None:
+    pipeline, text = pipeline_of(features("four", "ok")), data().text_embeddings[:2]
+    for index, gesture in enumerate(("four", "ok")):
+        matrix, shift = affine_fusion(pipeline, 0.3, gesture)
+        expected = double_fusion(text, pipeline.fusion, 0.3, torch.tensor([index, index]))
+        assert torch.allclose((text.double() @ matrix.T + shift).float(), expected, atol=1e-4)
+    pipeline.save_pretrained(tmp_path / "model")
+    for gesture, fault in ((None, "this model knows four, ok; name the one"), ("like", "knows four, ok only")):
+        with pytest.raises(Hand1000Error, match=fault):
+            export_model(tmp_path / "model", "diffusers", tmp_path / "out", gesture=gesture)
+    order = ["export", "--model", str(tmp_path / "model"), "--to", "diffusers", "--out", str(tmp_path / "out")]
+    assert main(order) == 2 and "name the one to be folded in" in capsys.readouterr().err
+    assert main([*order, "--gesture", "ok"]) == 0
+    assert PHRASES["ok"] in (tmp_path / "out" / "README.md").read_text()

@@ -1,0 +1,286 @@
+"""Stage III: the same weights whatever interrupts or divides the work, and what each choice of training does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hand1000.config.settings import Settings, Stage3Settings, load_settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.models.base_model import BaseModel
+from hand1000.training.batches import Examples, items_of_step
+from hand1000.training.checkpoint import Tensors
+from hand1000.training.losses import denoising_errors, min_snr_weights
+from hand1000.training.precision import build_optimizer
+from hand1000.training.prior import Prior, draw_prior
+from hand1000.training.stage3 import apply_weights, train_unet
+from hand1000.training.validation import Validation, exhausted, held_back
+from tests.support.stage3_process import examples, settings_with
+from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base, tiny_base
+
+DEFAULT = load_settings("default")
+
+
+def quiet(*_: object) -> None:
+    """Reports nothing."""
+
+
+def train(
+    checkpoint: DyingCheckpoint,
+    compute: dict | None = None,
+    base: BaseModel | None = None,
+    more: dict | None = None,
+    **stage3,
+) -> tuple[Tensors, list[dict]]:
+    settings = settings_with(stage3, compute or {})
+    return train_unet(
+        base or fresh_base(),
+        examples(),
+        examples().embeddings[:1],
+        settings.stage3,
+        settings.compute,
+        seed=0,
+        checkpoint=checkpoint,
+        report=quiet,
+        **(more or {}),
+    )
+
+
+def furthest(one: Tensors, other: Tensors) -> float:
+    """The largest difference of any weight."""
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("tune", ["full", "lora"])
+def test_an_interrupted_training_ends_in_the_same_bits(tune, tmp_path) -> None:
+    whole, history = train(DyingCheckpoint(tmp_path / "whole"), tune=tune)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train(DyingCheckpoint(tmp_path / "cut", dies_after=1), tune=tune)
+    again, same = train(DyingCheckpoint(tmp_path / "cut"), tune=tune)
+    assert furthest(whole, again) == 0 and history == same
+    started = dict(fresh_base().unet.named_parameters())
+    assert tune == "lora" or furthest(whole, started) > 1e-4
+
+
+def test_the_average_is_kept_and_no_decay_keeps_the_last_weights(tmp_path) -> None:
+    averaged, _ = train(DyingCheckpoint(tmp_path / "a"))
+    base = fresh_base()
+    last, _ = train(DyingCheckpoint(tmp_path / "b"), base=base, ema_decay=0.0)
+    assert furthest(last, dict(base.unet.named_parameters())) == 0 < furthest(averaged, last)
+
+
+@pytest.mark.parametrize(
+    ("stage3", "compute", "within"),
+    [
+        ({"micro_batch_size": 2}, {}, 1e-5),
+        ({}, {"gradient_checkpointing": True}, 1e-5),
+        ({}, {"attention": "eager", "channels_last": False}, 1e-5),
+        ({}, {"precision": "bf16"}, 5e-3),
+        ({}, {"precision": "fp16"}, 5e-3),
+    ],
+)
+def test_how_it_is_computed_changes_rounding_only(stage3, compute, within, tmp_path) -> None:
+    _, plain = train(DyingCheckpoint(tmp_path / "a"))
+    _, other = train(DyingCheckpoint(tmp_path / "b"), compute, **stage3)
+    assert [row["loss"] for row in other] == pytest.approx([row["loss"] for row in plain], abs=within)
+
+
+def test_a_micro_batch_may_change_in_the_midst_of_a_training(tmp_path) -> None:
+    whole, _ = train(DyingCheckpoint(tmp_path / "whole"))
+    with pytest.raises(Killed):
+        train(DyingCheckpoint(tmp_path / "cut", dies_after=1))
+    again, _ = train(DyingCheckpoint(tmp_path / "cut"), micro_batch_size=1)
+    assert furthest(whole, again) < 1e-5
+    assert "micro_batch_size" not in settings_with({}, {}).stage3.decides()
+
+
+def processes(folder: Path, count: int) -> tuple[Tensors, list[dict]]:
+    """Stage III by `count` real processes that exchange gradients through gloo, as torch's launcher starts them."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    done = subprocess.run(
+        [*launcher, "-m", "tests.support.stage3_process", str(folder)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return load_file(folder / "weights.safetensors"), json.loads((folder / "history.json").read_text())
+
+
+def test_two_processes_and_one_train_alike_and_a_restart_may_change_their_number(tmp_path) -> None:
+    alone, history = train(DyingCheckpoint(tmp_path / "alone"))
+    together, same = processes(tmp_path / "two", 2)
+    assert furthest(alone, together) < 1e-5
+    assert [row["loss"] for row in same] == pytest.approx([row["loss"] for row in history], abs=1e-5)
+    # The state that the two saved after the fourth step, with one process to the end.
+    assert json.loads((tmp_path / "two" / "checkpoint" / "state.json").read_text())["step"] == 4
+    again, _ = train(DyingCheckpoint(tmp_path / "two" / "checkpoint"))
+    assert furthest(alone, again) < 1e-5
+
+
+def test_a_batch_too_small_to_be_shared_is_refused(tmp_path) -> None:
+    from hand1000.training.distributed import Processes
+
+    with pytest.raises(Hand1000Error, match="stage3.batch_size: 4 images cannot be shared by 5 processes"):
+        train(DyingCheckpoint(tmp_path), more={"processes": Processes(0, 5)})
+
+
+def test_min_snr_weighs_a_timestep_by_its_ratio_up_to_the_bound() -> None:
+    scheduler, timesteps = tiny_base().scheduler, torch.tensor([5, 400, 990])
+    kept = scheduler.alphas_cumprod[timesteps]
+    ratio = kept / (1 - kept)
+    expected = torch.minimum(ratio, torch.tensor(5.0)) / ratio
+    if scheduler.config.prediction_type == "v_prediction":
+        expected = torch.minimum(ratio, torch.tensor(5.0)) / (ratio + 1)
+    assert torch.allclose(min_snr_weights(scheduler, timesteps, 5.0), expected)
+    assert min_snr_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1]
+
+
+def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> None:
+    from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+
+    options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).defaults()
+    pipeline = build_pipeline(tiny_base(), **options)
+    drawn = draw_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, progress=quiet)
+    alone = draw_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, progress=quiet)
+    assert drawn.latents.shape == (3, 4, LATENT, LATENT) and torch.allclose(drawn.latents, alone.latents, atol=1e-4)
+    drawn.save(tmp_path)
+    prior = Prior.load(tmp_path)
+    assert torch.equal(prior.latents, drawn.latents) and prior.text_embeddings.shape == (3, TOKENS, WIDTH)
+
+    without, _ = train(DyingCheckpoint(tmp_path / "a"))
+    pulled = {
+        "prior": Examples(prior.latents, prior.text_embeddings, torch.zeros(3, dtype=torch.long), torch.rand(3, 4))
+    }
+    beside, _ = train(DyingCheckpoint(tmp_path / "b"), more=pulled)
+    idle = {"images": 3, "batch_size": 2, "weight": 0}
+    weightless, _ = train(DyingCheckpoint(tmp_path / "c"), more=pulled, prior=idle)
+    assert furthest(without, beside) > 1e-4 > furthest(without, weightless)
+
+
+def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_priors(tmp_path) -> None:
+    settings = settings_with({"prior": {"images": 5, "batch_size": 2, "weight": 0.5}}, {}).stage3
+    base, empty = fresh_base(), examples().embeddings[:1]
+    items = items_of_step(0, examples(), examples(), empty, settings, base.scheduler, seed=0)
+    parts = (items.latents, items.conditions, items.noise, items.timesteps)
+    errors = denoising_errors(base.unet, base.scheduler, *parts)
+    _, history = train(DyingCheckpoint(tmp_path / "a"), more={"prior": examples()}, prior=settings.prior.model_dump())
+    assert len(errors) == 6
+    assert history[0]["loss"] == pytest.approx(float(errors[:4].mean() + 0.5 * errors[4:].mean()), abs=1e-5)
+
+
+def test_nobody_is_both_trained_on_and_validated_with() -> None:
+    people = ["a", "b", "a", "c", "c", "d"]
+    training, looked_at = held_back(people, 2, seed=0)
+    assert sorted(training + looked_at) == list(range(6)) and len(looked_at) >= 2
+    assert not {people[index] for index in training} & {people[index] for index in looked_at}
+    assert held_back(people, 0, seed=0) == (list(range(6)), [])
+    with pytest.raises(Hand1000Error, match="leave none to train on"):
+        held_back(["a", "a"], 1, seed=0)
+
+
+def validation(folder: Path, **changes) -> tuple[dict, Stage3Settings]:
+    settings = {"images": 2, "every": 2, "pictures": 1, "patience": 0} | changes
+    folder.mkdir(parents=True, exist_ok=True)
+    look = Validation(
+        latents=examples().latents[:2],
+        embeddings=examples().embeddings[:2],
+        settings=settings_with({"validation": settings}, {}).stage3.validation,
+        seed=0,
+        draw=lambda: [Image.new("RGB", (8, 8), "red")],
+        folder=folder,
+    )
+    return {"more": {"validation": look}, "validation": settings}
+
+
+def test_looks_are_measured_drawn_and_kept_over_an_interruption(tmp_path) -> None:
+    whole, history = train(DyingCheckpoint(tmp_path / "a"), **validation(tmp_path / "whole"))
+    measured = {row["step"]: row["validation_loss"] for row in history if "validation_loss" in row}
+    assert list(measured) == [2, 4, 6]
+    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["000002.png", "000004.png", "000006.png"]
+    with pytest.raises(Killed):
+        train(DyingCheckpoint(tmp_path / "b", dies_after=2), **validation(tmp_path / "cut"))
+    again, same = train(DyingCheckpoint(tmp_path / "b"), **validation(tmp_path / "again"))
+    assert same == history and furthest(whole, again) == 0
+    assert len(list((tmp_path / "again").iterdir())) == 3
+    # A look changes nothing of the training.
+    assert furthest(whole, train(DyingCheckpoint(tmp_path / "c"))[0]) == 0
+
+
+def test_a_training_that_gets_worse_ends_and_keeps_its_best_weights(tmp_path) -> None:
+    worse = {"learning_rate": 0.5, "steps": 40, "ema_decay": 0.0, "warmup_steps": 0}
+    look = validation(tmp_path / "p", every=1, patience=2, pictures=0)
+    best, history = train(DyingCheckpoint(tmp_path / "a"), **look, **worse)
+    losses = [row["validation_loss"] for row in history]
+    assert len(losses) < 40 and min(losses) == losses[-3]
+    cut, _ = train(DyingCheckpoint(tmp_path / "b"), **worse | {"steps": len(losses) - 2})
+    assert furthest(best, cut) < 1e-6
+
+
+def test_patience_counts_looks_without_a_lower_loss() -> None:
+    rows = [{"validation_loss": loss} for loss in (3.0, 2.0, 2.5, 2.0)]
+    assert exhausted(rows, 2) and not exhausted(rows, 3) and not exhausted(rows, 0)
+    assert not exhausted([{"loss": 1.0}], 1)
+
+
+def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path) -> None:
+    base = fresh_base()
+    weights, _ = train(DyingCheckpoint(tmp_path / "a"), base=base, tune="lora", steps=0)
+    unet, noise, condition = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT), examples().embeddings[:1]
+    before = unet(noise, 5, condition).sample
+    settings = settings_with({"tune": "lora"}, {}).stage3
+    apply_weights(unet, settings, weights)
+    assert torch.equal(unet(noise, 5, condition).sample, before)
+    assert all("lora" in name for name in weights)
+    with pytest.raises(Hand1000Error, match="stage3.lora.targets: the UNet has no layer whose name ends with to_x"):
+        train(DyingCheckpoint(tmp_path / "b"), tune="lora", lora={"rank": 2, "alpha": 2, "targets": ["to_q", "to_x"]})
+
+
+def test_eight_bits_are_refused_where_there_is_no_gpu_or_no_bitsandbytes() -> None:
+    """No GPU can be had here: what it does there is bitsandbytes' own affair."""
+    with pytest.raises(Hand1000Error, match="stage3.optimizer: adamw_8bit needs"):
+        build_optimizer("adamw_8bit", [torch.nn.Parameter(torch.zeros(1))], learning_rate=1e-3, weight_decay=0.0)
+
+
+def test_a_state_whose_optimizer_counts_in_numbers_and_bytes_is_restored(tmp_path) -> None:
+    """As bitsandbytes' 8-bit AdamW keeps it."""
+    from hand1000.training.checkpoint import load_state, save_state
+
+    class Bytes(torch.optim.SGD):
+        pass
+
+    weight = torch.nn.Parameter(torch.zeros(3))
+    optimizer = Bytes([weight], lr=0.1)
+    optimizer.state[weight] = {"step": 7, "state1": torch.tensor([1, 2, 255], dtype=torch.uint8)}
+    save_state(tmp_path, step=7, optimizer=optimizer)
+    again = Bytes([weight], lr=0.1)
+    load_state(tmp_path, optimizer=again)
+    kept = again.state_dict()["state"][0]
+    assert kept["step"] == 7 and kept["state1"].tolist() == [1, 2, 255]
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        (
+            "stage3",
+            {"validation": {"images": 0, "every": 1, "pictures": 4, "patience": 0}},
+            "and patience need images",
+        ),
+        ("stage3", {"lora": {"rank": 0, "alpha": 1, "targets": ["to_q"]}}, "greater than or equal to 1"),
+        ("compute", {"precision": "fp8"}, "fp32"),
+    ],
+)
+def test_settings_out_of_range_are_named(section, change, message) -> None:
+    values = DEFAULT.model_dump()
+    values[section] |= change
+    with pytest.raises(ValueError, match=message):
+        Settings.model_validate(values)

@@ -1,0 +1,212 @@
+"""Attempts at a task as a cluster makes them: `pyflyte-execute` in a pod of its own, of which nothing is left.
+
+No cluster can be had here. What Flyte's propeller does is done by the test: it starts the container's command, kills
+it, and starts it again with the next attempt's prefixes. The artifact root is the S3 server's.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from flyteidl.core.errors_pb2 import ContainerError, ErrorDocument
+from flyteidl.core.literals_pb2 import LiteralMap
+from flytekit import FlyteContextManager
+from flytekit.core.interface import Interface
+from flytekit.core.type_engine import TypeEngine
+from flytekit.core.utils import load_proto_from_file, write_proto_to_file
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.config.settings import Settings
+from hand1000.storage.artifacts import open_store
+from hand1000.storage.s3 import S3Place
+from tests.support.faulty_proxy import faulty_proxy
+from tests.support.short_demo import ROOT, inputs_file
+
+EXECUTE = Path(sys.executable).with_name("pyflyte-execute")
+BASE = str(ROOT / "models/small-base")
+
+
+class Attempts:
+    """The attempts at one task on the same inputs."""
+
+    def __init__(self, task: Any, inputs: dict[str, Any], folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        self.module, _, self.name = task.name.rpartition(".")
+        self.inputs = folder / "inputs.pb"
+        interface: Interface = task.python_interface
+        literals = TypeEngine.dict_to_literal_map(FlyteContextManager.current_context(), inputs, interface.inputs)
+        write_proto_to_file(literals.to_flyte_idl(), str(self.inputs))
+
+    @contextmanager
+    def pod(self, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """The next attempt, in a home and a temporary folder of its own; it is killed and they are lost at the end."""
+        number, self.count = self.count, self.count + 1
+        disk = self.folder / f"disk{number}"
+        disk.mkdir()
+        out, raw = self.folder / f"out{number}", self.folder / f"raw{number}"
+        before = str(self.folder / f"raw{number - 1}/_flytecheckpoints") if number else '""'
+        command = [str(EXECUTE), "--inputs", str(self.inputs), "--output-prefix", str(out)]
+        command += ["--raw-output-data-prefix", str(raw), "--checkpoint-path", str(raw / "_flytecheckpoints")]
+        command += ["--prev-checkpoint", before]
+        command += ["--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--"]
+        command += ["task-module", self.module, "task-name", self.name]
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"HOME": str(disk), "TMPDIR": str(disk)} | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            kill(process)
+            process.communicate()
+            shutil.rmtree(disk)
+
+    def finish(self) -> tuple[str, list[str]]:
+        """An attempt that nobody kills: where its artifact lies, and what it said."""
+        with self.pod() as process:
+            _, said = process.communicate(timeout=200)
+        out = self.folder / f"out{self.count - 1}"
+        assert not (out / "error.pb").exists(), said[-3000:]
+        outputs = load_proto_from_file(LiteralMap, str(out / "outputs.pb"))
+        return outputs.literals["o0"].scalar.blob.uri, said.splitlines()
+
+    def error(self) -> ContainerError:
+        """What an attempt that fails leaves for the propeller: the command itself ends with 0."""
+        with self.pod() as process:
+            process.communicate(timeout=200)
+        return load_proto_from_file(ErrorDocument, str(self.folder / f"out{self.count - 1}" / "error.pb")).error
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """The short run's; what is saved when has no part in the result."""
+    values = yaml.safe_load(inputs_file(tmp_path).read_text())["settings"]
+    values["stage3"]["checkpoint_every"] = 4
+    return Settings.model_validate(values)
+
+
+@pytest.fixture
+def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
+    """What the undisturbed run made, on S3."""
+    found = {}
+    for kind in ("encode_data", "average_hands", "train_fusion", "refine_embeddings", "draw_prior"):
+        folder = undisturbed / "root/artifacts" / kind / made_by(undisturbed, kind)
+        found[kind] = FlyteDirectory(open_store(s3_root).publish(kind, folder), remote_directory=False)
+    return found
+
+
+def made_by(run: Path, kind: str) -> str:
+    """The digest of the one artifact of that kind."""
+    (folder,) = (path for path in (run / "root/artifacts" / kind).iterdir() if path.is_dir())
+    return folder.name
+
+
+def killed_twice(task: Any, inputs: dict[str, Any], server: str, root: str, folder: Path, first_saved: int) -> str:
+    """Kill an attempt at its first save, that of step `first_saved`, and the next one before it saves anything.
+
+    The S3 server's answers pass through a proxy that kills as soon as the save is there.
+
+    Returns:
+        where the third one's artifact lies, which did not begin anew.
+    """
+    attempts, name = Attempts(task, inputs, folder), task.name.rpartition(".")[2]
+
+    def saved() -> list[str]:
+        kept = S3Place(root).sizes(f"checkpoints/{name}")
+        return sorted(key for key in kept if key.endswith("current.json"))
+
+    with faulty_proxy(server, share=0, seed=0) as proxy, attempts.pod(AWS_ENDPOINT_URL_S3=proxy.url) as process:
+        proxy.written = lambda key: kill(process) if key.endswith("current.json") else None
+        assert process.wait(timeout=200) == -signal.SIGKILL
+    with attempts.pod() as process:
+        assert process.stderr is not None
+        assert any(line.endswith(": started\n") for line in process.stderr)
+    assert len(saved()) == 1
+    address, said = attempts.finish()
+    first = next(line for line in said if line.startswith(name) and "/" in line)
+    assert first_saved < int(first.split(": ")[1].split("/")[0]) <= 2 * first_saved
+    assert saved() == []
+    return address
+
+
+def test_stage3_goes_on_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
+    from tasks.stage3 import train_unet
+
+    inputs = {
+        "prepared": published["encode_data"],
+        "fusion": published["train_fusion"],
+        "embeddings": [published["refine_embeddings"]],
+        "prior": published["draw_prior"],
+        "base_model": BASE,
+        "settings": settings,
+        "run": "",
+        "root": s3_root,
+    }
+    address = killed_twice(train_unet, inputs, s3_server, s3_root, tmp_path, first_saved=4)
+    assert address.rpartition("/")[2] == made_by(undisturbed, "train_unet")
+
+
+def test_stage2_goes_on_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
+    from tasks.stage2 import refine_embeddings
+
+    inputs = {
+        "prepared": published["encode_data"],
+        "feature": published["average_hands"],
+        "fusion": published["train_fusion"],
+        "base_model": BASE,
+        "shard": 0,
+        "shards": 1,
+        "settings": settings.stage2,
+        "compute": settings.compute,
+        "seed": settings.seed,
+        "run": "",
+        "root": s3_root,
+    }
+    address = killed_twice(refine_embeddings, inputs, s3_server, s3_root, tmp_path, first_saved=2)
+    assert address.rpartition("/")[2] == made_by(undisturbed, "refine_embeddings")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told", "kind"),
+    [
+        (None, "there is no such bucket", ContainerError.NON_RECOVERABLE),
+        ("http://127.0.0.1:9", "cannot be reached", ContainerError.RECOVERABLE),
+    ],
+)
+def test_flyte_tries_again_only_what_may_be_gone_by_then(
+    endpoint, told, kind, settings, s3_server, tmp_path, monkeypatch
+) -> None:
+    from tasks.prepare_data import prepare_data
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", endpoint or s3_server)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    inputs = {
+        "gesture": "four",
+        "images": 8,
+        "data": "sample",
+        "base_model": BASE,
+        "settings": settings.data,
+        "seed": 0,
+        "run": "",
+    }
+    error = Attempts(prepare_data, inputs | {"root": "s3://no-such-bucket-of-ours/x"}, tmp_path).error()
+    assert told in error.message and "no-such-bucket-of-ours" in error.message
+    assert error.kind == kind

@@ -1,0 +1,185 @@
+"""A data set through `pyflyte run`, as a user builds it, with a real chat server; killed, and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.chat_server import ChatServer, chat_server, save_chat_model
+from tests.support.short_demo import PYFLYTE, ROOT, command
+from tests.support.tiny_captioners import CAPTIONERS
+
+FOUR = "making four fingers up hand gesture"
+IMAGES = {"train": 6, "test": 3}
+KEY = "a-key-that-nobody-may-read"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
+    with chat_server(save_chat_model(tmp_path_factory.mktemp("chat"))) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def inputs_file(server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped configuration, made small, with all captioners, and the server to complete what they write."""
+    folder = tmp_path_factory.mktemp("inputs")
+    inputs = yaml.safe_load((ROOT / "workflows/configs/dataset.yaml").read_text())
+    settings = inputs["settings"]
+    inputs["images"], settings["data"]["test_images"] = IMAGES["train"], IMAGES["test"]
+    (own,) = settings["captioners"]
+    models = [
+        own | {"kind": kind, "source": str(save(folder / kind)), "batch_size": 2} for kind, save in CAPTIONERS.items()
+    ]
+    settings["captioners"] = [*models, own]
+    settings["completion"].update(writer="endpoint", url=server.url, model=server.model, attempts=2)
+    path = folder / "inputs.yaml"
+    path.write_text(yaml.safe_dump(inputs))
+    return path
+
+
+def start(inputs_file: Path, root: Path, shards: int) -> subprocess.Popen[str]:
+    command = [
+        str(PYFLYTE),
+        "run",
+        "workflows/build_dataset.py",
+        "build_dataset",
+        "--inputs-file",
+        str(inputs_file),
+        "--root",
+        str(root),
+        "--shards",
+        str(shards),
+    ]
+    environment = {**os.environ, "HAND1000_ENDPOINT_KEY": KEY, "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def build(inputs_file: Path, root: Path, shards: int) -> tuple[Path, str]:
+    """The published data set, and what the run said."""
+    with start(inputs_file, root, shards) as process:
+        said, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, said[-3000:]
+    (published,) = (path for path in (root / "artifacts/publish").iterdir() if path.is_dir())
+    return published, said
+
+
+def captioned(root: Path) -> dict[str, list[set[str]]]:
+    """By captioner, the images that each of its jobs captioned and kept."""
+    ledgers = (root / "ledgers/captions").iterdir()
+    return {path.name: [set(json.loads(file.read_text())) for file in path.glob("*.json")] for path in ledgers}
+
+
+@dataclass
+class Resumed:
+    """A run that was killed and started again.
+
+    Attributes:
+        root: the artifact root of both.
+        before: what was `captioned` at the kill.
+        published: the data set.
+        said: by the second run.
+        said_before: by the first.
+        asked: requests to the server, of both.
+    """
+
+    root: Path
+    before: dict[str, list[set[str]]]
+    published: Path
+    said: str
+    said_before: str
+    asked: list[dict]
+
+
+@pytest.fixture(scope="module")
+def resumed(inputs_file: Path, server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
+    """One shard, killed while the second captioner is at its first images, and started again."""
+    root = tmp_path_factory.mktemp("resumed") / "root"
+    lines = []
+    with start(inputs_file, root, 1) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("caption_job paligemma, shard 1 of 1: 2/6"):
+                os.killpg(process.pid, signal.SIGKILL)
+                break
+        lines += process.stdout
+    before = captioned(root)
+    published, said = build(inputs_file, root, 1)
+    return Resumed(root, before, published, said, "".join(lines), list(server.asked))
+
+
+def test_killed_while_captioning_it_goes_on_and_captions_no_image_twice(resumed: Resumed) -> None:
+    kept = sum(len(job) for jobs in resumed.before.values() for job in jobs)
+    assert 9 + 2 <= kept < 4 * 9, resumed.said_before[-3000:]
+    assert "caption_job blip2, shard 1 of 1: already there" in resumed.said
+    after = captioned(resumed.root)
+    assert len(after) == 4
+    # What was at work when it was killed was lost unkept, so whatever was captioned again would stand in two files.
+    for captioner, jobs in after.items():
+        assert sum(map(len, jobs)) == len(set().union(*jobs)) == 9
+        assert all(job in jobs for job in resumed.before.get(captioner, []))
+    for split, count in IMAGES.items():
+        lines = [json.loads(line) for line in (resumed.published / split / "metadata.jsonl").read_text().splitlines()]
+        assert len({line["file_name"] for line in lines}) == len({line["source"] for line in lines}) == count
+        assert len(lines) == count and all(line["captioner"].startswith("blip2 ") for line in lines)
+
+
+def test_every_caption_was_put_to_the_server_twice_and_its_noise_refused(resumed: Resumed, server: ChatServer) -> None:
+    assert [sorted(body["temperature"] for body in resumed.asked).count(heat) for heat in (0, 0.3)] == [4 * 9] * 2
+    assert {body["model"] for body in resumed.asked} == {server.model} and set(server.statuses) == {200}
+    card = (resumed.published / "README.md").read_text()
+    assert "- by rule: 9\n" in card and "at an endpoint" not in card
+    refused = [line.rsplit(": ", 1) for line in card.splitlines() if line.startswith("- refused: ")]
+    assert sum(int(count) for _, count in refused) == 2 * 9
+    lines = (resumed.published / "train/metadata.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["text"].endswith(f", {FOUR}") for line in lines)
+
+
+def test_the_endpoints_key_is_sent_and_neither_said_nor_kept(resumed: Resumed, server: ChatServer) -> None:
+    assert server.keys == {f"Bearer {KEY}"}
+    assert KEY not in resumed.said_before and KEY not in resumed.said
+    files = [path for path in resumed.root.rglob("*") if path.is_file()]
+    assert len(files) > 50 and [path for path in files if KEY.encode() in path.read_bytes()] == []
+
+
+def test_an_undisturbed_run_in_seven_shards_publishes_the_same_bytes(
+    resumed: Resumed, inputs_file: Path, tmp_path: Path
+) -> None:
+    published, _ = build(inputs_file, tmp_path / "root", 7)
+    assert published.name == resumed.published.name
+    assert contents(published) == contents(resumed.published)
+
+
+def test_the_published_set_trains_unchanged(resumed: Resumed, tmp_path: Path) -> None:
+    call = command(
+        tmp_path, "--data", str(resumed.published), "--images", str(IMAGES["train"]), test_images=IMAGES["test"]
+    )
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "models:/hand1000-four-candidates/1" in done.stdout
+    for split, count in IMAGES.items():
+        (used,) = (tmp_path / "root/artifacts/prepare_data").glob(f"*/{split}/metadata.jsonl")
+        published = resumed.published / split / "metadata.jsonl"
+        texts = [
+            sorted(json.loads(line)["text"] for line in path.read_text().splitlines()) for path in (used, published)
+        ]
+        assert len(texts[0]) == count and texts[0] == texts[1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,0 +1,186 @@
+"""The comparison of systems: its tables, and a whole one through `pyflyte run`."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from hand1000.config.comparison import ComparisonSettings, without_fusion
+from hand1000.config.settings import load_settings
+from hand1000.config.sweep import changed
+from hand1000.evaluation.methods import (
+    SYSTEMS,
+    Cell,
+    Cost,
+    cost_of,
+    firsts,
+    further_table,
+    gesture_table,
+    lead_table,
+    mean_table,
+    paired_table,
+)
+from hand1000.evaluation.metrics import Distance, Metrics
+from hand1000.evaluation.paired import paired_difference
+from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
+
+
+def test_the_shipped_comparison_is_the_demos_on_other_pictures() -> None:
+    shipped = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())
+    demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
+    assert shipped["settings"]["common"] == demo["settings"] | {"seed": 3000}
+    ComparisonSettings.model_validate(shipped["settings"])
+
+
+def test_plain_fine_tuning_differs_in_nothing_but_what_is_told_of_the_hands() -> None:
+    settings = load_settings("default")
+    plain = without_fusion(changed(settings, {"stage1.pose_components": 12}))
+    assert plain.stage1 == settings.stage1
+    assert plain.stage3.model_copy(update={"hand_weight": settings.stage3.hand_weight}) == settings.stage3
+    assert plain.stage3.hand_weight == 1 and plain.data == settings.data
+    assert (plain.stage2.lambda_, plain.generation.mu) == (1, 1)
+    without_fusion(load_settings("paper"))
+
+
+def test_a_cost_is_that_of_all_that_had_to_be_done() -> None:
+    trained = [{"seconds": 60.0, "peak_bytes": 3}, {"seconds": 40.0, "peak_bytes": 9}]
+    cost = cost_of(trained, [{"seconds": 5.0, "peak_bytes": 1}], [{"seconds": 3.0}, {}], n=4)
+    assert cost == Cost(train_seconds=100.0, image_seconds=2.0, peak_bytes=9)
+
+
+@pytest.fixture
+def measured() -> Cell:
+    """A cell of made-up measures."""
+    metrics = Metrics(
+        gesture="four",
+        n_real=2,
+        n_fake=2,
+        hands_real=2,
+        hands_fake=2,
+        fid=1.0,
+        kid=Distance(value=0.1, low=0.0, high=0.2),
+        cmmd=None,
+        fid_h=1.0,
+        kid_h=None,
+        hand_conf=0.9,
+        detection_rate=1.0,
+        gesture_accuracy=0.5,
+        real_detection_rate=1.0,
+        real_gesture_accuracy=1.0,
+        palm_score=0.9,
+        hand_presence=0.9,
+        implausible_hands=None,
+        clip_score=None,
+        faithfulness={"wall": 1.0},
+        real_faithfulness={"wall": 1.0},
+        diversity=None,
+        memorised=None,
+        by_gesture={},
+        extractor="none",
+        extractor_sha256="",
+        resizer="",
+        classifier_sha256="",
+        min_detection_confidence=0.5,
+        notes=(),
+        pictures=(),
+    )
+    return Cell(metrics=metrics, cost=Cost(train_seconds=1.0, image_seconds=1.0, peak_bytes=1))
+
+
+def untrained_controlnet(folder: Path) -> Path:
+    """A ControlNet of the small base model that has learned nothing: for whether it is used, not how well."""
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(ROOT / "models/small-base/unet")
+    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(4, 4, 4)).save_pretrained(folder)
+    return folder
+
+
+def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
+    inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
+    shipped = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())["settings"]
+    imagic = shipped["imagic"] | {"embedding_steps": 2, "unet_steps": 2, "num_inference_steps": 2}
+    refiner = shipped["hand_refiner"] | {
+        "num_inference_steps": 2,
+        "controlnet": str(untrained_controlnet(tmp_path / "net")),
+    }
+    inputs["settings"] = {"common": inputs["settings"], "imagic": imagic, "hand_refiner": refiner}
+    inputs["gestures"] = inputs.pop("gesture")
+    (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(inputs))
+    call = [str(PYFLYTE), "run", "workflows/compare_methods.py", "compare_methods"]
+    call += ["--inputs-file", str(tmp_path / "inputs.yaml"), "--root", str(tmp_path / "root")]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (page,) = (tmp_path / "root" / "artifacts" / "write_comparison").glob("*/comparison.html")
+    assert str(page) in done.stdout and "| Hand1000 |" in done.stdout
+
+    drawn = list(SYSTEMS)
+    written = json.loads((page.parent / "comparison.json").read_text())
+    assert list(written) == ["four"] and set(written["four"]) == set(drawn)
+    cells = {"four": {name: Cell.model_validate(written["four"][name]) for name in drawn}}
+    for name, cell in cells["four"].items():
+        # The same prompts and seeds for each.
+        assert [one.file_name for one in cell.metrics.pictures] == [f"{index:06d}.png" for index in range(6)]
+        assert (cell.cost.train_seconds > 0) == ("tuned" in name or name == "hand1000")
+        assert cell.cost.image_seconds > 0 and cell.cost.peak_bytes > 1e8
+    assert cells["four"]["sd_imagic"].cost.image_seconds > cells["four"]["sd"].cost.image_seconds
+    with Image.open(page.parent / "pictures.png") as sheet:
+        assert sheet.size[0] > 3 * 64 and sheet.size[1] > 6 * 64
+
+    paired = paired_table(cells).splitlines()[2:]
+    assert [line.split("|")[1].strip() for line in paired] == [SYSTEMS[name] for name in drawn if name != "hand1000"]
+    assert all("p = " in line for line in paired) and paired[0] in (page.parent / "tables.md").read_text()
+
+    further = further_table(cells).splitlines()[2:]
+    # Four real pictures do not tell what hands are plausible, nor what the words for colours mean.
+    assert all(
+        [cell.strip() == "–" for cell in row.split("|")[2:-1]] == [False] * 2 + [True] * 5 + [False] * 2
+        for row in further
+    )
+    assert "–" in lead_table(cells)  # One gesture tells nothing of the spread.
+
+    table = gesture_table(cells["four"])
+    assert table.count("\n") == 2 + len(drawn)
+    # Where two gestures are alike, their mean is each of them.
+    twice = {"four": cells["four"], "ok": cells["four"]}
+    assert mean_table(twice) == mean_table(cells) and mean_table(cells).splitlines()[2].startswith("| SD | ")
+    best = max(cells["four"], key=lambda name: cells["four"][name].metrics.detection_rate)
+    assert firsts(twice, best, "detection rate") == 2
+    (row,) = (row for row in table.splitlines() if row.startswith(f"| {SYSTEMS[best]} |"))
+    assert row.split("|")[3].strip().startswith("**")
+
+
+def test_a_lead_is_told_with_its_spread_over_the_gestures(measured: Cell) -> None:
+    def gesture(ours: float, theirs: float) -> dict[str, Cell]:
+        return {
+            name: measured.model_copy(
+                update={"metrics": measured.metrics.model_copy(update={"gesture_accuracy": rate, "fid": 10 * rate})}
+            )
+            for name, rate in (("sd", theirs), ("hand1000", ours))
+        }
+
+    (row,) = lead_table({"a": gesture(0.6, 0.5), "b": gesture(0.8, 0.5), "c": gesture(0.7, 0.5)}).splitlines()[2:]
+    told = [cell.strip() for cell in row.split("|")[1:-1]]
+    # The mean of .1, .3 and .2; 4.30 is Student's 97.5 % point with two degrees of freedom. A larger FID is worse.
+    assert told[:2] == ["SD", f"+0.2 ± {4.303 * 0.1 / 3**0.5:.2g}"] and told[6].startswith("-2 ±")
+
+
+def test_a_difference_is_real_when_chance_gives_it_seldom() -> None:
+    draws = np.random.default_rng(0)
+    hard = draws.random(200)  # Some prompts are hard for both.
+    second = (hard + 0.1 * draws.normal(size=200) > 0.5).astype(float)
+    first = (hard + 0.1 * draws.normal(size=200) > 0.35).astype(float)
+    found = paired_difference(first, second, draws)
+    assert found.low < found.mean < found.high and found.low > 0 and found.p < 0.001
+    assert found.mean == pytest.approx(first.mean() - second.mean())
+    # By itself each rate is known to seven percent only: the pairs tell more.
+    assert found.high - found.low < 0.12
+    alike = [paired_difference(*draws.integers(0, 2, (2, 100)).astype(float), draws).p for _ in range(40)]
+    assert sum(p < 0.05 for p in alike) <= 6 and max(alike) <= 1
+    assert paired_difference(first, first, draws).p == 1
+    with pytest.raises(ValueError, match="3 and 2"):
+        paired_difference([1, 2, 3], [1, 2], draws)

@@ -1,0 +1,83 @@
+"""Whole runs of several gestures through `pyflyte run`."""
+
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from hand1000.cli.main import main
+from hand1000.data.imageset import read_image_set
+from hand1000.evaluation.metrics import Metrics
+from hand1000.gestures import PHRASES
+from hand1000.hands.stage1 import load_features
+from hand1000.models.fusion import load_fusion
+from hand1000.registry.connection import connect
+from hand1000.registry.tracking import RunTracker
+from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
+
+
+def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
+    """Cut into shards, so that pictures of both are in each."""
+    inputs = yaml.safe_load(inputs_file(tmp_path, test_images=2).read_text())
+    inputs["settings"]["generation"].update(num_images=3, batch_size=1)
+    (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(inputs | {"gesture": "ok,four", "images": 3, "shards": 2}))
+    call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture"]
+    call += ["--inputs-file", str(tmp_path / "inputs.yaml"), "--root", str(tmp_path / "root")]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "models:/hand1000-ok-four-candidates/1" in done.stdout
+    assert [line.split()[-1] for line in done.stdout.splitlines() if line.startswith(("ok ", "four "))] == ["3", "3"]
+    artifacts = tmp_path / "root" / "artifacts"
+
+    (dataset,) = (artifacts / "prepare_data").glob("*/preparation.json")
+    counts = {side: [each.gesture for each in read_image_set(dataset.parent / side)] for side in ("train", "test")}
+    assert {side: sorted(found) for side, found in counts.items()} == {
+        "train": ["four"] * 3 + ["ok"] * 3,
+        "test": ["four"] * 2 + ["ok"] * 2,
+    }
+    (feature,) = (artifacts / "average_hands").glob("*/gesture.json")
+    first, second = load_features(feature.parent)
+    assert (first.gesture, second.gesture, first.images, second.images) == ("ok", "four", 3, 3)
+    assert abs(first.mean - second.mean).max() > 0.1
+
+    shards = [folder for folder in (artifacts / "draw_tuned").iterdir() if folder.is_dir()]
+    drawn = sorted((each for shard in shards for each in read_image_set(shard)), key=lambda each: each.file_name)
+    assert [each.seed for each in drawn] == list(range(1000, 1006))
+    shown = [each.gesture for each in drawn]
+    assert sorted(shown[:2]) == ["four", "ok"] and shown == 3 * shown[:2]  # In turn.
+    assert all(each.text.endswith(PHRASES[each.gesture]) for each in drawn)
+    # Of each the held-out prompts, and again from the first.
+    assert drawn[0].text == drawn[4].text and drawn[1].text == drawn[5].text
+
+    (tuned,) = (artifacts / "evaluate").glob("*/tuned.json")
+    metrics = Metrics.model_validate_json(tuned.read_text())
+    assert [each.asked for each in metrics.pictures] == shown
+    assert {gesture: (own.n_real, own.n_fake) for gesture, own in metrics.by_gesture.items()} == {
+        "four": (2, 3),
+        "ok": (2, 3),
+    }
+    (report,) = (artifacts / "register").glob("*/report.html")
+    assert "By gesture" in report.read_text()
+    tracking = connect(tmp_path / "root")
+    (logged,) = tracking.client.search_runs([RunTracker("hand1000", "probe", tracking).experiment_id],
+                                            "metrics.`tuned.gesture_accuracy.four` >= 0")  # fmt: skip
+    assert logged.data.metrics["tuned.gesture_accuracy.ok"] == metrics.by_gesture["ok"].gesture_accuracy
+
+    (model,) = (path.parent for path in (artifacts / "assemble_model").glob("*/model_index.json"))
+    assert load_fusion(model / "fusion").gestures == ("ok", "four")
+    for gesture in ("ok", "four"):
+        assert main(["generate", "--model", str(model), "--prompt", f"a hand, {PHRASES[gesture]}", "--num", "1",
+                     "--out", str(tmp_path / f"{gesture}.png"), "--steps", "1"]) == 0  # fmt: skip
+
+
+def test_several_gestures_and_the_authors_fusion_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    path = inputs_file(tmp_path)
+    inputs = yaml.safe_load(path.read_text())
+    inputs["settings"] = yaml.safe_load((ROOT / "hand1000/config/presets/paper.yaml").read_text())
+    path.write_text(yaml.safe_dump(inputs | {"gesture": "four,ok"}))
+    call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(path)]
+    done = subprocess.run(
+        [*call, "--root", str(tmp_path / "root")], cwd=ROOT, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 2 and "stage2.fusion: flat holds one gesture, not four, ok" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "root" / "artifacts").exists()

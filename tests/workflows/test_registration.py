@@ -1,0 +1,150 @@
+"""`make register`, on the wire: what a control plane is sent, and what it would refuse of it."""
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from flyteidl.core.execution_pb2 import WorkflowExecution
+from google.protobuf.json_format import MessageToDict
+
+from hand1000.config.settings import load_settings
+from hand1000.core.errors import Hand1000Error
+from tasks.resources import resources_table
+from tests.support.flyte_admin import FlyteAdmin, serving
+from tests.support.short_demo import PYFLYTE, ROOT
+from workflows.schedules import FILE, load_schedules
+
+SIX = ["call", "four", "like", "mute", "ok", "palm"]
+
+
+@pytest.fixture(scope="module")
+def registered() -> Iterator[FlyteAdmin]:
+    """What `make register` left in the control plane's stand-in."""
+    admin = FlyteAdmin()
+    with serving(admin) as environment:
+        command = ["make", "register", "DOMAIN=staging", "VERSION=v7", "REGISTRY=registry.example"]
+        done = subprocess.run(
+            command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, timeout=200
+        )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    yield admin
+
+
+def test_all_is_registered_under_one_version(registered: FlyteAdmin) -> None:
+    requests = [*registered.tasks.values(), *registered.workflows.values(), *registered.launch_plans.values()]
+    assert {(one.id.project, one.id.domain, one.id.version) for one in requests} == {("hand1000", "staging", "v7")}
+    tasks = {name.rpartition(".")[2] for name in registered.tasks}
+    assert tasks >= set(resources_table().tasks) - {"write_sweeps"}
+    workflows = {f"workflows.{name}.{name}" for name in ("train_gesture", "retrain", "build_dataset", "sweep")}
+    assert workflows <= set(registered.workflows)
+    for name, request in registered.tasks.items():
+        image = request.spec.template.container.image
+        assert image in ("registry.example/hand1000-cpu:v7", "registry.example/hand1000-gpu:v7"), name
+
+
+def test_only_what_is_called_active_is_activated(registered: FlyteAdmin) -> None:
+    assert sorted(registered.active) == [f"retrain_{gesture}" for gesture in SIX]
+    # Each workflow has a launch plan of its own name besides, which nothing starts.
+    assert "workflows.train_gesture.train_gesture" in registered.launch_plans
+
+
+def bound(literal: Any) -> Any:
+    """A literal as Python has it."""
+    if literal.scalar.HasField("binary"):
+        import msgpack
+
+        return msgpack.unpackb(literal.scalar.binary.value)
+    primitive = literal.scalar.primitive
+    return getattr(primitive, primitive.WhichOneof("value"))
+
+
+@pytest.mark.parametrize("day", range(1, 7))
+def test_the_whole_spec_of_each_launch_plan(registered: FlyteAdmin, day: int) -> None:
+    gesture = SIX[day - 1]
+    spec = registered.launch_plans[f"retrain_{gesture}"].spec
+    (row,) = (row for row in load_schedules().rows if row.gesture == gesture)
+    literals = {name: bound(literal) for name, literal in spec.fixed_inputs.literals.items()}
+    told = MessageToDict(spec)
+    del told["fixedInputs"]
+    assert literals == {
+        "gesture": gesture,
+        "images": 1000,
+        "data": "s3://hand1000-data/hagrid",
+        "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "root": "s3://hand1000-artifacts/root",
+        "shards": 8,
+        "settings": load_settings("default").model_dump(mode="json"),
+        "gates": row.gates.model_dump(),
+    }
+    identity = {"resourceType": "WORKFLOW", "project": "hand1000", "domain": "staging", "version": "v7"}
+    phases = [
+        WorkflowExecution.Phase.Name(number) for number in (WorkflowExecution.FAILED, WorkflowExecution.TIMED_OUT)
+    ]
+    assert told == {
+        "workflowId": {**identity, "name": "workflows.retrain.retrain"},
+        "entityMetadata": {
+            "schedule": {"cronSchedule": {"schedule": f"0 1 * * {day}"}, "kickoffTimeInputArg": "kickoff"},
+            "notifications": [{"phases": phases, "email": {"recipientsEmail": ["hand1000@example.com"]}}],
+        },
+        "defaultInputs": told["defaultInputs"],
+        "labels": {"values": {"team": "hand1000", "gesture": gesture}},
+        "annotations": {},
+        "rawOutputDataConfig": {},
+        "maxParallelism": 6,
+    }
+
+
+def test_a_schedule_leaves_no_input_unbound_but_the_time(registered: FlyteAdmin) -> None:
+    """A control plane refuses a schedule whose workflow would lack an input."""
+    for gesture in SIX:
+        spec = registered.launch_plans[f"retrain_{gesture}"].spec
+        inputs = registered.workflows[spec.workflow_id.name].spec.template.interface.inputs.variables
+        required = {name for name, one in spec.default_inputs.parameters.items() if one.required}
+        assert required == {spec.entity_metadata.schedule.kickoff_time_input_arg}
+        assert set(spec.fixed_inputs.literals) | required == set(inputs)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cron": "0 3 * * ? *"}, "rows.0.cron: .*five fields of cron"),
+        ({"cron": "0 25 * * *"}, "rows.0.cron: .*five fields of cron"),
+        ({"gesture": "foo"}, "rows.0.gesture: .*'call'"),
+        ({"max_parallelism": 9}, "rows.0.max_parallelism: .*the quota of tasks/resources.yaml holds 8"),
+        ({"preset": 3}, "rows.0.preset"),
+        ({"crom": "0 1 * * 1"}, "rows.0.crom: Extra inputs"),
+        ({"gates": {}}, "rows.0.gates.min_gesture_accuracy: Field required"),
+        ({"notify": [{"to": ["nobody"], "by": "email", "when": ["FAILED"]}]}, "rows.0.notify.0.to.0"),
+        ({"labels": {"team": "two words"}}, "rows.0.labels.team"),
+        ({"root": "artifacts"}, "rows.0.root"),
+        ({"gesture": "four"}, "four stands twice"),
+    ],
+)
+def test_what_a_control_plane_would_refuse_is_refused_here(change: dict, said: str, tmp_path: Path) -> None:
+    values = yaml.safe_load(FILE.read_text())
+    values["rows"][0] |= change
+    path = tmp_path / "schedules.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with pytest.raises(Hand1000Error, match=said):
+        load_schedules(path)
+
+
+def test_everything_is_packaged(tmp_path: Path) -> None:
+    package = tmp_path / "pkg.tgz"
+    command = [str(PYFLYTE), "--pkgs", "workflows", "package", "--image", "cpu=r.example/c:v1"]
+    command += ["--image", "gpu=r.example/g:v1", "-f", "-o", str(package)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    with tarfile.open(package) as archive:
+        names = archive.getnames()
+    assert len([name for name in names if name.endswith("_3.pb") and "_retrain_" in name]) == len(SIX)
+
+
+def test_a_registration_needs_a_version() -> None:
+    done = subprocess.run(["make", "register"], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0 and "VERSION is missing" in done.stdout

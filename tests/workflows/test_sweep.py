@@ -1,0 +1,129 @@
+"""Sweeps: what they change, what they ask before hours of work, and a whole one through `pyflyte run`."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from hand1000.config.settings import load_settings
+from hand1000.config.sweep import Point, Sweep, SweepSettings, changed
+from hand1000.core.errors import Hand1000Error
+from hand1000.evaluation.metrics import Metrics, PictureResult
+from hand1000.reports.sweep import COLUMNS, interval, sweep_table
+from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
+
+CONFIG = ROOT / "workflows/configs/sweep.yaml"
+
+
+def test_the_shipped_sweeps_change_the_demo() -> None:
+    shipped = yaml.safe_load(CONFIG.read_text())
+    demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
+    assert shipped | {"settings": shipped["settings"]["common"]} == demo
+    settings = SweepSettings.model_validate(shipped["settings"])
+    # Each sweep holds the settings that it is about as they are.
+    for name, sweep in settings.sweeps.items():
+        assert any(changed(settings.common, point.changes) == settings.common for point in sweep.points), name
+
+
+def test_a_change_reaches_its_setting_and_no_other() -> None:
+    settings = load_settings("default")
+    after = changed(settings, {"stage3.lora.rank": 7, "seed": 3})
+    assert (after.stage3.lora.rank, after.seed) == (7, 3)
+    assert changed(after, {"stage3.lora.rank": settings.stage3.lora.rank, "seed": settings.seed}) == settings
+    for name, value, fault in (
+        ("stage2.lambda", 0.5, "no such setting"),
+        ("seed.more", 1, "no such setting"),
+        ("stage2.lambda_", 2, "stage2.lambda_: Input should be less than"),
+    ):
+        with pytest.raises(Hand1000Error, match=fault):
+            changed(settings, {name: value})
+
+
+@pytest.mark.parametrize(
+    ("point", "axis", "fault"),
+    [
+        ({"label": "1", "images": None, "changes": {"stage4.steps": 1}}, "", "sweeps.one: stage4.steps: no such"),
+        ({"label": "all", "images": None, "changes": {}}, "images", "label 'all' is no number"),
+        ({"label": "1", "images": 0, "changes": {}}, "images", "greater than or equal to 1"),
+    ],
+)
+def test_a_point_that_can_not_be_run_is_refused_at_the_door(point: dict[str, Any], axis: str, fault: str) -> None:
+    common = load_settings("default").model_dump()
+    with pytest.raises(ValidationError, match=fault):
+        SweepSettings.model_validate(
+            {"common": common, "sweeps": {"one": {"title": "One", "axis": axis, "points": [point]}}}
+        )
+
+
+def test_a_point_is_held_against_the_unchanged_one_picture_by_picture() -> None:
+    def metrics(right: str) -> Metrics:
+        pictures = tuple(
+            PictureResult(
+                file_name=f"{place}.png",
+                asked="four",
+                gesture="four" if one == "y" else None,
+                hands=1,
+                probability=0.5,
+                score=0.5,
+            )
+            for place, one in enumerate(right)
+        )
+        unknown = dict.fromkeys(COLUMNS.values())
+        rates = {"gesture_accuracy": right.count("y") / len(right), "detection_rate": 1.0, "n_fake": len(right)}
+        return Metrics.model_construct(pictures=pictures, **unknown | rates)
+
+    points = [Point(label="0", images=None, changes={"seed": 1}), Point(label="1", images=None, changes={})]
+    sweep = Sweep(title="A thing", axis="thing", points=points)
+    head, _, *rows = sweep_table(sweep, [metrics("y" * 20), metrics("yn" * 10)], metrics("n" * 20)).splitlines()
+    assert head.endswith("| accuracy against 1 |")
+    base, changed_one, unchanged = (row.split("|")[-2].strip() for row in rows)
+    assert base.startswith("-0.500, p = 0.0") and changed_one.startswith("+0.500, p = 0.0") and unchanged == "–"
+
+
+def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> None:
+    inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
+    points = [
+        {"label": "0", "images": None, "changes": {"generation.mu": 0.0}},
+        {"label": "1", "images": None, "changes": {"generation.mu": 1.0}},
+    ]
+    zero = [{"label": "no hands", "images": None, "changes": {"stage1.feature": "zero", "stage3.steps": 2}}]
+    inputs["settings"] = {
+        "common": inputs["settings"],
+        "sweeps": {
+            "mu": {"title": "The text's weight", "axis": "mu", "points": points},
+            "stage-1": {"title": "Without <hands>", "axis": "", "points": zero},
+        },
+    }
+    (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(inputs))
+    call = [str(PYFLYTE), "run", "workflows/sweep.py", "sweep", "--inputs-file", str(tmp_path / "inputs.yaml")]
+    done = subprocess.run(
+        [*call, "--root", str(tmp_path / "root")], cwd=ROOT, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    artifacts = tmp_path / "root" / "artifacts"
+    # Both points of the first sweep draw with one training; neither is registered.
+    assert done.stderr.count("train_unet: started") == 2 and done.stderr.count("assemble_model: started") == 3
+    # The base model knows nothing of mu, nor of hands.
+    assert done.stderr.count("draw_base shard 1 of 1: started") == 1
+    assert len(list((artifacts / "evaluate").glob("*/tuned.json"))) == 3 and not (artifacts / "register").exists()
+    (page,) = (artifacts / "write_sweeps").glob("*/sweeps.html")
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        "mu.md",
+        "mu.png",
+        "stage-1.md",
+        "stage-1.png",
+        "sweeps.html",
+    ]
+    rows = (page.parent / "mu.md").read_text().splitlines()
+    assert [row.split("|")[1].strip() for row in rows] == ["mu", "---", "base model", "0", "1"]
+    assert "Without &lt;hands&gt;" in page.read_text()
+    measured = [
+        Metrics.model_validate(json.loads(path.read_text())) for path in (artifacts / "evaluate").glob("*/tuned.json")
+    ]
+    for metrics in measured:
+        value, low, high = interval(metrics, "detection rate") or (0, 0, 0)
+        assert value == metrics.detection_rate and low <= value <= high and high - low > 0.1

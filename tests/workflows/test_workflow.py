@@ -1,0 +1,57 @@
+"""The whole job through `pyflyte run`, as a user starts it, with few steps on the model that ships."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.support.short_demo import ROOT, command, run
+
+
+def weights(folder: Path) -> str:
+    (path,) = (folder / "root" / "artifacts" / "assemble_model").glob("*/unet/diffusion_pytorch_model.safetensors")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def kill_at(folder: Path, line: str) -> None:
+    """Start the job and kill -9 its process group as soon as it says `line`."""
+    with subprocess.Popen(
+        command(folder),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        for said in process.stderr:
+            if line in said:
+                break
+        else:
+            raise AssertionError(f"never said {line!r}")
+        time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_it_says_what_it_found_where_it_lies_and_what_to_do_next(undisturbed: Path) -> None:
+    said = (undisturbed / "stdout").read_text()
+    for expected in ("gesture accuracy", "report.html", "models:/hand1000-four-candidates/1", "hand1000 generate"):
+        assert expected in said
+
+
+def test_a_second_run_recomputes_nothing_and_registers_nothing(undisturbed: Path) -> None:
+    done = run(undisturbed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ": started" not in done.stderr and "train_unet: already there" in done.stderr
+    assert "models:/hand1000-four-candidates/1" in done.stdout
+
+
+def test_killed_in_three_stages_it_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+    for line in ("train_fusion: started", "train_unet: 1/", "draw_base shard 1 of 1: 2/"):
+        kill_at(tmp_path, line)
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert weights(tmp_path) == weights(undisturbed)
+    assert not list((tmp_path / "root" / "checkpoints").rglob("*.safetensors"))

@@ -1,0 +1,51 @@
+"""What `pyflyte run` says of a wrong input, and how soon."""
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+
+from tests.support.short_demo import PYFLYTE, ROOT, inputs_file, run
+
+
+def test_a_fault_of_the_input_is_one_line(s3_server: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    faults = {
+        ("--gesture", "foo"): "unknown gesture 'foo'",
+        ("--gesture", "four,ok,four"): "gesture: four stands twice in 'four,ok,four'",
+        ("--data", "no/such/folder"): "no/such/folder: no such folder",
+        ("--data", str(tmp_path / "empty")): f"{tmp_path / 'empty'}: no pictures of 'four'; it is empty",
+        ("--base_model", "no/such/folder"): "no/such/folder",
+        ("--root", "s3://no-such-bucket-of-ours/x"): "no-such-bucket-of-ours",
+    }
+    with ThreadPoolExecutor(2) as pool:  # A run takes seconds to start, and they have nothing to do with each other.
+        runs = pool.map(lambda number: run(folder_of(tmp_path, number), *list(faults)[number]), range(len(faults)))
+    for said, done in zip(faults.values(), runs, strict=True):
+        lines = [line for line in done.stderr.splitlines() if line.startswith("hand1000: error:")]
+        assert done.returncode == 2 and len(lines) == 1 and said in lines[0], done.stderr[-3000:]
+        assert "Traceback" not in done.stderr
+
+
+def folder_of(parent: Path, number: int) -> Path:
+    folder = parent / str(number)
+    folder.mkdir()
+    return folder
+
+
+def test_a_setting_out_of_range_names_the_field(tmp_path: Path) -> None:
+    path = inputs_file(tmp_path)
+    inputs = yaml.safe_load(path.read_text())
+    inputs["settings"]["stage2"]["lambda_"] = 1.5
+    path.write_text(yaml.safe_dump(inputs))
+    call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(path)]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0 and "lambda_" in done.stdout + done.stderr
+
+
+def test_nothing_heavy_is_imported_with_the_workflows() -> None:
+    heavy = "{'torch', 'diffusers', 'transformers', 'mediapipe', 'mlflow', 'boto3', 'mitsuba', 'cv2', 'skimage'}"
+    code = f"import sys, workflows.train_gesture, workflows.pretrain_base; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -1,0 +1,76 @@
+"""The whole job with everything on S3, of which one request in fifty fails."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.faulty_proxy import FAULTS, faulty_proxy
+from tests.support.mlflow_server import mlflow_server
+from tests.support.short_demo import ROOT, inputs_file, run
+
+
+def uploaded(folder: Path, address: str) -> str:
+    """The files of `folder` below an `s3://` address."""
+    from hand1000.storage.digests import tree_manifest
+    from hand1000.storage.s3 import S3Place
+
+    S3Place(address).put_tree(folder, "all", tree_manifest(folder))
+    return f"{address}/all"
+
+
+def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_nothing_elsewhere(
+    undisturbed: Path, s3_server: str, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All lies in the bucket: data, base model, artifacts. One request in fifty fails in each of its ways."""
+    from hand1000.data.render.dataset import default_cache, render_dataset
+    from hand1000.storage.digests import Manifest
+    from hand1000.storage.s3 import S3Place
+
+    inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
+    counts = {"train": inputs["images"], "test": inputs["settings"]["data"]["test_images"]}
+    render_dataset(tmp_path / "pictures", {"four": counts}, seed=1000, size=64)
+    data = uploaded(tmp_path / "pictures", f"{s3_root}-data")
+    base_model = uploaded(ROOT / "models/small-base", f"{s3_root}-base")
+    (tmp_path / "server").mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    before = set(ROOT.iterdir())
+    partial, place = [], S3Place(s3_root)
+    bucket, _, prefix = s3_root.removeprefix("s3://").partition("/")
+
+    def whole(key: str) -> None:
+        """What a manifest lists must be there by the time that anybody can see it."""
+        name = key.removeprefix(f"{bucket}/{prefix}/")
+        if name.startswith("artifacts/") and name.endswith(".json") and name.count("/") == 2:
+            tree = name.removesuffix(".json")
+            manifest = Manifest.model_validate_json(place.read(name) or b"")
+            listed = {entry.name: entry.size for entry in manifest.files}
+            if place.sizes(tree) != listed:
+                partial.append(name)
+
+    with (
+        mlflow_server(tmp_path / "server", f"{s3_root}-mlflow") as uri,
+        faulty_proxy(s3_server, share=0.02, seed=5) as proxy,
+    ):
+        proxy.written = whole
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        # Rendered pictures, and the fonts that matplotlib found, are kept from run to run and belong to none.
+        monkeypatch.setenv("HAND1000_CACHE", str(default_cache().parent))
+        monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "fonts"))
+        for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
+            monkeypatch.setenv(name, str(elsewhere))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        done = run(tmp_path, "--root", s3_root, "--shards", "3", "--data", data, "--base_model", base_model)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert partial == []
+    assert proxy.requests > 300 and all(proxy.struck[fault] for fault in FAULTS), proxy.struck
+    stored = place.sizes("artifacts")
+    for kind in ("train_unet", "evaluate"):
+        (digest,) = (path.name for path in (undisturbed / "root/artifacts" / kind).iterdir() if path.is_dir())
+        assert f"{kind}/{digest}.json" in stored
+    registered = S3Place(f"{s3_root}-mlflow").sizes("")
+    assert any(name.endswith("unet/diffusion_pytorch_model.safetensors") for name in registered)
+    assert [path for path in elsewhere.rglob("*") if path.is_file()] == []
+    assert set(ROOT.iterdir()) == before
