@@ -34,9 +34,9 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     from hand1000.core.devices import best_device
     from hand1000.models.base_model import BaseModel
     from hand1000.models.small_base import build_scheduler
-    from hand1000.training.batches import Examples
-    from hand1000.training.precision import frozen_dtype
-    from hand1000.training.stage2 import refine_embeddings
+    from hand1000.training.batches import TrainingSet
+    from hand1000.training.precision import weight_dtype
+    from hand1000.training.stage2 import optimize_all_embeddings
     from hand1000.training.stage3 import train_unet
 
     values = load_settings("default").model_dump()
@@ -46,15 +46,15 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     settings = Settings.model_validate(values)
     device = best_device()
     frozen = mode.startswith("Stage II,") or settings.stage3.tune == "lora"
-    unet = random_unet(frozen_dtype(settings.compute) if frozen else torch.float32)
+    unet = random_unet(weight_dtype(settings.compute) if frozen else torch.float32)
     base = BaseModel(None, None, None, unet.to(device), build_scheduler(), "random")
     latents, text = torch.randn(1, 4, resolution // 8, resolution // 8), torch.randn(1, 77, 768)
     options: dict[str, Any] = {"seed": 0, "checkpoint": Nowhere(), "report": lambda *_: None}
     started = time.monotonic()
     if mode.startswith("Stage II,"):
-        refine_embeddings(base, latents, text, ["image"], settings.stage2, settings.compute, **options)
+        optimize_all_embeddings(base, latents, text, ["image"], settings.stage2, settings.compute, **options)
     else:
-        examples = Examples(latents, text, torch.zeros(1, dtype=torch.long), torch.rand(1, 4))
+        examples = TrainingSet(latents, text, torch.zeros(1, dtype=torch.long), torch.rand(1, 4))
         train_unet(base, examples, text, settings.stage3, settings.compute, **options)
     seconds = time.monotonic() - started
     if device.type == "cuda":

@@ -23,7 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     store = open_store(options.root)
     rows: list[Image.Image] = []
-    for task in ("draw_base", "draw_tuned"):
+    for task in ("generate_base", "generate_tuned"):
         results = sorted(Path(options.root, "results", task).glob("*.json"), key=lambda path: path.stat().st_mtime)
         folder = store.fetch(read_json(results[-1])["address"])
         rows += [Image.open(path).convert("RGB") for path in ImageSet.read(folder).paths[: options.count]]

@@ -66,7 +66,7 @@ class _OfGesture(Protocol):
 T = TypeVar("T", bound=_OfGesture)
 
 
-def phrase_of(gesture: str) -> str:
+def gesture_phrase(gesture: str) -> str:
     """The phrase that names `gesture` in a caption.
 
     Raises:
@@ -79,7 +79,7 @@ def phrase_of(gesture: str) -> str:
         raise Hand1000Error(f"unknown gesture {gesture!r}; choose one of: {known}") from None
 
 
-def gestures_of(text: str) -> tuple[str, ...]:
+def parse_gestures(text: str) -> tuple[str, ...]:
     """The gestures that `text` names, in its order: `four` is one, `call,four,like` are three.
 
     Raises:
@@ -87,13 +87,13 @@ def gestures_of(text: str) -> tuple[str, ...]:
     """
     gestures = tuple(text.split(","))
     for gesture in gestures:
-        phrase_of(gesture)
+        gesture_phrase(gesture)
         if gestures.count(gesture) > 1:
             raise Hand1000Error(f"gesture: {gesture} stands twice in {text!r}; name each once")
     return gestures
 
 
-def name_of(gestures: Sequence[str]) -> str:
+def slug(gestures: Sequence[str]) -> str:
     """What they are called within a longer name: `call-four-like`; of very many, their number and a digest."""
     name = "-".join(gestures)
     if len(name) <= _LONGEST_NAME:
@@ -101,7 +101,7 @@ def name_of(gestures: Sequence[str]) -> str:
     return f"{len(gestures)}-gestures-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def gesture_of_prompt(prompt: str, gestures: Sequence[str]) -> str:
+def find_gesture_in_prompt(prompt: str, gestures: Sequence[str]) -> str:
     """Which of a model's `gestures` a prompt asks for: the only one, or the one whose phrase it holds.
 
     Raises:
@@ -110,7 +110,7 @@ def gesture_of_prompt(prompt: str, gestures: Sequence[str]) -> str:
     if len(gestures) == 1:
         return gestures[0]
     text = " ".join(prompt.split())
-    named = [gesture for gesture in gestures if phrase_of(gesture) in text.lower()]
+    named = [gesture for gesture in gestures if gesture_phrase(gesture) in text.lower()]
     if len(named) != 1:
         shown = text if len(text) <= _LONGEST_PROMPT else f"{text[:_LONGEST_PROMPT]}..."
         raise Hand1000Error(
@@ -120,7 +120,7 @@ def gesture_of_prompt(prompt: str, gestures: Sequence[str]) -> str:
     return named[0]
 
 
-def by_gesture(items: Iterable[T]) -> dict[str, list[T]]:
+def group_by_gesture(items: Iterable[T]) -> dict[str, list[T]]:
     """The items of each gesture in their order; the gestures in the order in which they come first."""
     found: dict[str, list[T]] = {}
     for item in items:

@@ -8,22 +8,24 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.comparison import HandRefinerSettings, ImagicSettings
 from hand1000.config.settings import ComputeSettings, GenerationSettings
-from tasks.context import Artifact, Work, cluster_task, produce
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
 if TYPE_CHECKING:
-    from hand1000.pipelines.generation import System
+    from hand1000.pipelines.generation import ImageGenerator
 
 
-def _redraw(work: Work, pictures: FlyteDirectory, over: "Callable[[System], System]", batch_size: int) -> None:
+def regenerate(
+    work: TaskContext, pictures: FlyteDirectory, over: "Callable[[ImageGenerator], ImageGenerator]", batch_size: int
+) -> None:
     """Fill `work.out` with what `over`, given the system that drew `pictures`, draws for their prompts and seeds."""
     from hand1000.data.imageset import read_image_set, write_metadata
-    from hand1000.pipelines.generation import Order, draw, drawn_before
+    from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, load_generated
 
     folder = work.read(pictures)
     records = read_image_set(folder)
-    draw(
-        over(drawn_before(folder)),
-        [Order.of(record) for record in records],
+    generate_to_dir(
+        over(load_generated(folder)),
+        [GenerationRequest.of(record) for record in records],
         work.out,
         batch_size=batch_size,
         checkpoint=work.checkpoint,
@@ -47,8 +49,8 @@ def _imagic(
 ) -> FlyteDirectory:
     from hand1000.storage.hub import model_identity
 
-    def build(work: Work) -> None:
-        from hand1000.baselines.imagic import edited_by_imagic
+    def build(work: TaskContext) -> None:
+        from hand1000.baselines.imagic import imagic_generator
         from hand1000.core.devices import best_device
         from hand1000.models.base_model import load_base_model
         from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
@@ -58,8 +60,8 @@ def _imagic(
             pipeline.set_progress_bar_config(disable=True)
         else:
             pipeline = load_pipeline(work.read(model))
-        edited = partial(edited_by_imagic, pipeline=pipeline, settings=imagic, compute=compute, seed=seed)
-        _redraw(work, pictures, edited, settings.batch_size)
+        edited = partial(imagic_generator, pipeline=pipeline, settings=imagic, compute=compute, seed=seed)
+        regenerate(work, pictures, edited, settings.batch_size)
 
     inputs: dict[str, Any] = {
         "pictures": pictures,
@@ -70,7 +72,7 @@ def _imagic(
     }
     if model is None:
         inputs["settings"] = settings.defaults()
-    return produce(task_name, root=root, run=run, build=build, label=f"shard {shard + 1}", inputs=inputs)
+    return run_cached(task_name, root=root, run=run, build=build, label=f"shard {shard + 1}", inputs=inputs)
 
 
 @cluster_task()
@@ -120,19 +122,19 @@ def refine_hands(
 
     painter = refiner.inpainting_model or base_model
 
-    def build(work: Work) -> None:
-        from hand1000.baselines.hand_refiner import refined_hands
+    def build(work: TaskContext) -> None:
+        from hand1000.baselines.hand_refiner import hand_refiner_generator
         from hand1000.core.devices import best_device
         from hand1000.models.base_model import load_base_model
         from hand1000.training.train_controlnet import load_controlnet
 
         device = best_device()
         base, controlnet = load_base_model(painter, device), load_controlnet(refiner.controlnet, device)
-        mended = partial(refined_hands, base=base, controlnet=controlnet, settings=refiner)
-        _redraw(work, pictures, mended, settings.batch_size)
+        mended = partial(hand_refiner_generator, base=base, controlnet=controlnet, settings=refiner)
+        regenerate(work, pictures, mended, settings.batch_size)
 
     models = {"controlnet": model_identity(refiner.controlnet), "inpainting_model": model_identity(painter)}
-    return produce(
+    return run_cached(
         "refine_hands",
         root=root,
         run=run,

@@ -6,7 +6,7 @@ from pathlib import Path
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import DatasetSettings
-from tasks.context import Artifact, Work, cluster_task, produce, shard_range
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
 
 SPLITS = ("train", "test")
 ENDPOINT_KEY = "HAND1000_ENDPOINT_KEY"
@@ -14,25 +14,25 @@ SHOWN = 24
 
 
 @cluster_task(cache=False)
-def number_jobs(gesture: str, settings: DatasetSettings, shards: int) -> list[int]:
+def job_indices(gesture: str, settings: DatasetSettings, shards: int) -> list[int]:
     """A job a captioner and shard; says at once if `gesture` is not one of HaGRID's."""
-    from hand1000.gestures import phrase_of
+    from hand1000.gestures import gesture_phrase
 
-    phrase_of(gesture)
+    gesture_phrase(gesture)
     return list(range(len(settings.captioners) * shards))
 
 
 @cluster_task(ignored_inputs=("root",))
 def caption_job(dataset: FlyteDirectory, settings: DatasetSettings, job: int, shards: int, root: str) -> Artifact:
     """One captioner's captions of one shard of both splits: `train.jsonl` and `test.jsonl`."""
-    from hand1000.captions.choose import captioner_of
+    from hand1000.captions.choose import load_captioner
 
     chosen = settings.captioners[job // shards]
     shard = job % shards
-    captioner = captioner_of(chosen)
+    captioner = load_captioner(chosen)
     identity = {"captioner": captioner.name, "options": chosen.model_dump(exclude={"source", "batch_size"})}
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         from hand1000.captions.captioners import write_captions
         from hand1000.captions.collect import collect_captions
         from hand1000.data.imageset import read_image_set
@@ -61,7 +61,7 @@ def caption_job(dataset: FlyteDirectory, settings: DatasetSettings, job: int, sh
             names = [record.file_name for record in part]
             write_captions(work.out / f"{split}.jsonl", dict(zip(names, written, strict=True)), captioner.name)
 
-    return produce(
+    return run_cached(
         "caption_job",
         root=root,
         run="",
@@ -76,13 +76,13 @@ def complete_job(
     captions: FlyteDirectory, gesture: str, settings: DatasetSettings, base_model: str, root: str
 ) -> Artifact:
     """The captions of one job with the gesture's phrase, and how each got it."""
-    from hand1000.captions.choose import writer_of
+    from hand1000.captions.choose import load_writer
     from hand1000.storage.hub import model_identity
 
     completion = settings.completion
-    writer = writer_of(completion, os.environ.get(ENDPOINT_KEY, ""))
+    writer = load_writer(completion, os.environ.get(ENDPOINT_KEY, ""))
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         from transformers import CLIPTokenizer
 
         from hand1000.captions.captioners import read_captions
@@ -114,7 +114,7 @@ def complete_job(
                 ],
             )
 
-    return produce(
+    return run_cached(
         "complete_job",
         root=root,
         run="",
@@ -143,11 +143,11 @@ def publish(
 
     clip = Clip(settings.clip) if settings.clip else None
 
-    def build(work: Work) -> None:
-        from hand1000.captions.metrics import measure_captions
+    def build(work: TaskContext) -> None:
+        from hand1000.captions.metrics import compute_caption_metrics
         from hand1000.captions.records import read_completed
         from hand1000.data.publish import publish_data_set
-        from hand1000.reports.captions import captions_page
+        from hand1000.reports.captions import render_captions_page
         from hand1000.storage.files import write_json, write_text
 
         prepared = work.read(dataset)
@@ -165,7 +165,7 @@ def publish(
                 for name, line in sorted(lines[split].items())
             ]
             quality.append(
-                measure_captions(
+                compute_caption_metrics(
                     [path for path, _, _ in named],
                     [text for _, text, _ in named],
                     gesture,
@@ -178,9 +178,9 @@ def publish(
         write_json(work.out / "quality.json", [one.model_dump(mode="json") for one in quality])
         shown = sorted(by_captioner[0]["train"])[:SHOWN]
         rows = [(prepared / "train" / name, [lines["train"][name] for lines in by_captioner]) for name in shown]
-        write_text(work.out / "captions.html", captions_page(gesture, quality, rows))
+        write_text(work.out / "captions.html", render_captions_page(gesture, quality, rows))
 
-    return produce(
+    return run_cached(
         "publish",
         root=root,
         run="",

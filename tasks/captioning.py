@@ -2,7 +2,7 @@
 
 from flytekit.types.directory import FlyteDirectory
 
-from tasks.context import Artifact, Work, cluster_task, produce, shard_range
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
 
 SPLITS = ("train", "test")
 
@@ -15,7 +15,7 @@ def caption_images(dataset: FlyteDirectory, shard: int, shards: int, run: str, r
 
     captioner = DatasetCaptioner()
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         for split in SPLITS:
             folder = work.read(dataset) / split
             records = read_image_set(folder)
@@ -27,7 +27,7 @@ def caption_images(dataset: FlyteDirectory, shard: int, shards: int, run: str, r
             write_captions(work.out / f"{split}.jsonl", dict(zip(names, written, strict=True)), captioner.name)
             work.report(len(part), len(part))
 
-    return produce(
+    return run_cached(
         "caption_images",
         root=root,
         run=run,

@@ -5,7 +5,7 @@ from typing import Any
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
-from tasks.context import Artifact, Work, address, cluster_task, produce
+from tasks.context import Artifact, TaskContext, address, cluster_task, run_cached
 
 SAMPLES = 3
 """Pictures of each system that are kept to be looked at: the first ones."""
@@ -39,11 +39,11 @@ def measure_systems(
 
     from hand1000.captions.metrics import Clip
     from hand1000.data.imageset import read_image_set
-    from hand1000.data.join import joined_image_set
+    from hand1000.data.join import merge_image_sets
     from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.features import features_of, observe
-    from hand1000.evaluation.methods import DRAWN_OVER, Cell, cost_of
-    from hand1000.evaluation.metrics import measure
+    from hand1000.evaluation.features import extract_features, extract_image_features
+    from hand1000.evaluation.methods import SOURCE_METHOD, MethodResult, read_cost
+    from hand1000.evaluation.metrics import compute_metrics
     from hand1000.hands.classifier import GestureClassifier
     from hand1000.storage.files import write_json
 
@@ -51,22 +51,22 @@ def measure_systems(
     extractor = load_extractor(settings)
     clip = Clip(settings.clip) if settings.clip else None
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         def makings(parts: list[FlyteDirectory]) -> list[dict[str, Any]]:
             return [work.store.making(address(part)) for part in parts]
 
         look = partial(
-            observe,
+            extract_features,
             extractor=extractor,
             min_detection_confidence=settings.min_detection_confidence,
             clip=clip,
             progress=work.report,
         )
         real = look(work.read(dataset) / "test")
-        train = features_of(work.read(dataset) / "train", extractor)
+        train = extract_image_features(work.read(dataset) / "train", extractor)
         for name, parts in pictures.items():
-            folder = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
-            metrics = measure(
+            folder = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
+            metrics = compute_metrics(
                 real,
                 look(folder),
                 classifier=classifier,
@@ -75,15 +75,15 @@ def measure_systems(
                 train=train,
                 min_detection_confidence=settings.min_detection_confidence,
             )
-            under = pictures[DRAWN_OVER[name]] if name in DRAWN_OVER else []
+            under = pictures[SOURCE_METHOD[name]] if name in SOURCE_METHOD else []
             needed = [*trained.get(name, []), *(embeddings if name == "hand1000" else [])]
-            cost = cost_of(makings(needed), makings(parts), makings(under), metrics.n_fake)
-            write_json(work.out / f"{name}.json", Cell(metrics=metrics, cost=cost))
+            cost = read_cost(makings(needed), makings(parts), makings(under), metrics.n_fake)
+            write_json(work.out / f"{name}.json", MethodResult(metrics=metrics, cost=cost))
             (work.out / name).mkdir()
             for place, record in enumerate(read_image_set(folder)[:SAMPLES]):
                 shutil.copy(folder / record.file_name, work.out / name / f"{place}.png")
 
-    return produce(
+    return run_cached(
         "measure_systems",
         root=root,
         run=run,
@@ -111,18 +111,18 @@ def write_comparison(gestures: dict[str, FlyteDirectory], root: str) -> Artifact
     """
     from flytekit import Deck
 
-    from hand1000.evaluation.methods import SYSTEMS, Cell
+    from hand1000.evaluation.methods import METHODS, MethodResult
     from hand1000.reports.comparison import write_comparison as write
     from hand1000.storage.artifacts import open_store
     from hand1000.storage.files import read_json
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         folders = {gesture: work.read(folder) for gesture, folder in gestures.items()}
-        names = [name for name in SYSTEMS if all((folder / f"{name}.json").is_file() for folder in folders.values())]
+        names = [name for name in METHODS if all((folder / f"{name}.json").is_file() for folder in folders.values())]
         write(
             work.out,
             {
-                gesture: {name: Cell.model_validate(read_json(folder / f"{name}.json")) for name in names}
+                gesture: {name: MethodResult.model_validate(read_json(folder / f"{name}.json")) for name in names}
                 for gesture, folder in folders.items()
             },
             {
@@ -131,7 +131,7 @@ def write_comparison(gestures: dict[str, FlyteDirectory], root: str) -> Artifact
             },
         )
 
-    found = produce(
+    found = run_cached(
         "write_comparison",
         root=root,
         run="",

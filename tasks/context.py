@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from hand1000.storage.artifacts import ArtifactStore
 
 EXPERIMENT = "hand1000"
-VERSION = "9"
+CACHE_VERSION = "9"
 """Of what the tasks compute, in Flyte's cache and in ours: raised when all of them come to give another result."""
-REVISED = {
+TASK_REVISIONS = {
     "average_hands": 1,
     "encode_data": 1,
     "evaluate": 1,
@@ -40,7 +40,7 @@ Artifact = Annotated[FlyteDirectory, HashMethod(lambda directory: directory.path
 """A directory under the artifact root, whose name is the digest of its content: that is its hash for Flyte's cache."""
 
 
-def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+def report_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """Ends a local run with one line instead of Flyte's traceback when the input is at fault.
 
     On a cluster Flyte tries again only what is said to be worth it.
@@ -74,7 +74,7 @@ def cluster_task(
     def make(function: Callable[..., Any]) -> Any:
         name = function.__name__
         given = resources_table().pod_of(name).options(processes)
-        given["cache"] = Cache(version=version_of(name), ignored_inputs=ignored_inputs)
+        given["cache"] = Cache(version=task_version(name), ignored_inputs=ignored_inputs)
         if processes * nodes > 1:
             from flytekitplugins.kfpytorch import Elastic
 
@@ -82,26 +82,26 @@ def cluster_task(
             given["task_config"] = Elastic(nnodes=nodes, nproc_per_node=processes, increase_shared_mem=False)
             # The container loads the task's module anew and must come to the same configuration.
             given["environment"] = {"HAND1000_PROCESSES": str(processes), "HAND1000_NODES": str(nodes)}
-        return task(_told(function), **(given | options))
+        return task(report_user_errors(function), **(given | options))
 
     return make
 
 
-def version_of(task_name: str) -> str:
+def task_version(task_name: str) -> str:
     """Of what one task computes."""
-    return f"{VERSION}.{REVISED[task_name]}" if task_name in REVISED else VERSION
+    return f"{CACHE_VERSION}.{TASK_REVISIONS[task_name]}" if task_name in TASK_REVISIONS else CACHE_VERSION
 
 
-def recipe_digest(settings: Settings, base_model: str) -> str:
+def config_digest(settings: Settings, base_model: str) -> str:
     """What a model depends on besides its data."""
     from hand1000.storage.digests import digest_json
     from hand1000.storage.hub import model_identity
 
-    return digest_json([VERSION, REVISED, settings.model_dump(mode="json"), model_identity(base_model)])
+    return digest_json([CACHE_VERSION, TASK_REVISIONS, settings.model_dump(mode="json"), model_identity(base_model)])
 
 
 @dataclass
-class Work:
+class TaskContext:
     """What a task's body is given while it makes its artifact.
 
     Attributes:
@@ -131,8 +131,14 @@ def digest(directory: FlyteDirectory) -> str:
     return address(directory).rstrip("/").rsplit("/", 1)[-1]
 
 
-def produce(
-    task_name: str, *, root: str, run: str, inputs: Mapping[str, Any], build: Callable[[Work], None], label: str = ""
+def run_cached(
+    task_name: str,
+    *,
+    root: str,
+    run: str,
+    inputs: Mapping[str, Any],
+    build: Callable[[TaskContext], None],
+    label: str = "",
 ) -> FlyteDirectory:
     """The artifact that `build` makes from `inputs`, or the one it made before.
 
@@ -152,9 +158,9 @@ def produce(
     from hand1000.storage.digests import digest_json
 
     store = open_store(root)
-    key = digest_json([version_of(task_name), {name: _identity(value) for name, value in inputs.items()}])
+    key = digest_json([task_version(task_name), {name: cache_key_of(value) for name, value in inputs.items()}])
     if int(os.environ.get("RANK", "0")):
-        return _lend_a_hand(store, task_name, key, build)
+        return run_worker_rank(store, task_name, key, build)
     stage = open_tracker(run, root).stage(task_name) if run else None
     title = f"{task_name} {label}".strip()
     record = store.recall(task_name, key)
@@ -163,7 +169,7 @@ def produce(
         started = time.monotonic()
         checkpoint = store.checkpoint(task_name, key)
         with store.workspace() as workspace:
-            work = Work(store, workspace / "out", checkpoint, _reporter(title, stage))
+            work = TaskContext(store, workspace / "out", checkpoint, make_progress_callback(title, stage))
             work.out.mkdir()
             reset_peak_memory()
             build(work)
@@ -183,11 +189,13 @@ def produce(
     return FlyteDirectory(record["address"], remote_directory=False)
 
 
-def _lend_a_hand(store: "ArtifactStore", task_name: str, key: str, build: Callable[[Work], None]) -> FlyteDirectory:
+def run_worker_rank(
+    store: "ArtifactStore", task_name: str, key: str, build: Callable[[TaskContext], None]
+) -> FlyteDirectory:
     """Build beside the first of the processes that a launcher started, which alone reports, saves and publishes."""
     with store.workspace() as workspace:
         if store.recall(task_name, key) is None:
-            work = Work(store, workspace / "out", store.checkpoint(task_name, key), lambda *_: None)
+            work = TaskContext(store, workspace / "out", store.checkpoint(task_name, key), lambda *_: None)
             work.out.mkdir()
             build(work)
         return FlyteDirectory(str(workspace), remote_directory=False)
@@ -225,12 +233,12 @@ def _log(stage: "Run", part: str, record: Mapping[str, Any], store: "ArtifactSto
     stage.finish()
 
 
-def _identity(value: Any) -> Any:
+def cache_key_of(value: Any) -> Any:
     """What stands for `value` in the key of a result."""
     if isinstance(value, FlyteDirectory):
         return digest(value)
     if isinstance(value, list | tuple):
-        return [_identity(item) for item in value]
+        return [cache_key_of(item) for item in value]
     return value
 
 
@@ -238,7 +246,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _reporter(title: str, stage: "Run | None") -> Callable[..., None]:
+def make_progress_callback(title: str, stage: "Run | None") -> Callable[..., None]:
     """Shows how far the work is, a moving line or, off a terminal, one every ten seconds; fills MLflow's curve."""
     last = 0.0
     started = time.monotonic()

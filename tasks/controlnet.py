@@ -3,23 +3,23 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.controlnet import ControlSettings
-from tasks.context import Artifact, Work, cluster_task, produce
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
 GRID = 8
 """Depth maps in the picture that shows what was learned."""
 
 
 @cluster_task(ignored_inputs=("root",))
-def pair_with_depths(pictures: FlyteDirectory, settings: ControlSettings, root: str) -> Artifact:
+def build_depth_pairs(pictures: FlyteDirectory, settings: ControlSettings, root: str) -> Artifact:
     """The rendered pictures whose hands MediaPipe finds, and the depth maps of those."""
-    from hand1000.hands.depth_pairs import depth_pairs
+    from hand1000.hands.depth_pairs import build_depth_pairs
 
     options = {name: getattr(settings, name) for name in ("max_tilt", "max_error", "min_detection_confidence")}
 
-    def build(work: Work) -> None:
-        depth_pairs(work.read(pictures), progress=work.report, **options).save(work.out)
+    def build(work: TaskContext) -> None:
+        build_depth_pairs(work.read(pictures), progress=work.report, **options).save(work.out)
 
-    return produce("pair_with_depths", root=root, run="", build=build, inputs={"pictures": pictures} | options)
+    return run_cached("build_depth_pairs", root=root, run="", build=build, inputs={"pictures": pictures} | options)
 
 
 @cluster_task(ignored_inputs=("root",))
@@ -28,7 +28,7 @@ def train_controlnet(pairs: FlyteDirectory, base_model: str, settings: ControlSe
     from hand1000.hands.depth_pairs import DepthPairs
     from hand1000.storage.hub import model_identity
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         from hand1000.core.devices import best_device
         from hand1000.models.base_model import load_base_model
         from hand1000.training.train_controlnet import save_controlnet
@@ -41,7 +41,7 @@ def train_controlnet(pairs: FlyteDirectory, base_model: str, settings: ControlSe
         )
         save_controlnet(work.out, controlnet, base, settings, history, shown.first(GRID))
 
-    return produce(
+    return run_cached(
         "train_controlnet",
         root=root,
         run="",

@@ -5,7 +5,7 @@ from functools import partial
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
-from tasks.context import Artifact, Work, cluster_task, produce
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
 
 @cluster_task()
@@ -20,11 +20,11 @@ def evaluate(
 ) -> Artifact:
     """`base.json`, `tuned.json` and `table.txt`; the held-out images are looked at once for both."""
     from hand1000.captions.metrics import Clip
-    from hand1000.data.join import joined_image_set
+    from hand1000.data.join import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import compare_table
     from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.features import features_of, observe
-    from hand1000.evaluation.metrics import measure
+    from hand1000.evaluation.features import extract_features, extract_image_features
+    from hand1000.evaluation.metrics import compute_metrics
     from hand1000.hands.classifier import GestureClassifier
     from hand1000.storage.files import write_json, write_text
 
@@ -32,20 +32,20 @@ def evaluate(
     extractor = load_extractor(settings)
     clip = Clip(settings.clip) if settings.clip else None
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         look = partial(
-            observe,
+            extract_features,
             extractor=extractor,
             min_detection_confidence=settings.min_detection_confidence,
             clip=clip,
             progress=work.report,
         )
         real = look(work.read(dataset) / "test")
-        train = features_of(work.read(dataset) / "train", extractor)
+        train = extract_image_features(work.read(dataset) / "train", extractor)
         metrics = {}
         for name, parts in (("base", base_images), ("tuned", tuned_images)):
-            pictures = joined_image_set([work.read(part) for part in parts], work.out.with_name(name))
-            metrics[name] = measure(
+            pictures = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
+            metrics[name] = compute_metrics(
                 real,
                 look(pictures),
                 classifier=classifier,
@@ -57,7 +57,7 @@ def evaluate(
             write_json(work.out / f"{name}.json", metrics[name].model_dump(mode="json"))
         write_text(work.out / "table.txt", compare_table(metrics["base"], metrics["tuned"]))
 
-    return produce(
+    return run_cached(
         "evaluate",
         root=root,
         run=run,

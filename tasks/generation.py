@@ -3,10 +3,10 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import GenerationSettings
-from tasks.context import Artifact, Work, cluster_task, produce, shard_range
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
 
 
-def _draw(
+def generate_images(
     task_name: str,
     model: FlyteDirectory | None,
     base_model: str,
@@ -22,13 +22,13 @@ def _draw(
     from hand1000.captions.captioners import DatasetCaptioner
     from hand1000.data.captioned import with_captions
     from hand1000.data.imageset import read_image_set, write_metadata
-    from hand1000.gestures import by_gesture
+    from hand1000.gestures import group_by_gesture
     from hand1000.storage.hub import model_identity
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         from hand1000.core.devices import best_device
         from hand1000.models.base_model import load_base_model
-        from hand1000.pipelines.generation import Order, draw, drawn_by
+        from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
         from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
 
         files = [work.read(part) / "test.jsonl" for part in captions]
@@ -37,7 +37,7 @@ def _draw(
             pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
         else:
             pipeline = load_pipeline(work.read(model))
-        gestures = list(by_gesture(prompts).values())
+        gestures = list(group_by_gesture(prompts).values())
         part = shard_range(len(gestures) * settings.num_images, settings.batch_size, shard, shards)
         # The gestures in turn, and of each the held-out prompts, again from the first where there are not enough.
         records = []
@@ -47,11 +47,11 @@ def _draw(
             drawn = {"file_name": f"{index:06d}.png", "seed": seed + index, "bbox": None}
             records.append(record.model_copy(update=drawn))
         orders = [
-            Order(record.file_name, record.text, seed + index, record.gesture)
+            GenerationRequest(record.file_name, record.text, seed + index, record.gesture)
             for index, record in zip(part, records, strict=True)
         ]
-        draw(
-            drawn_by(pipeline),
+        generate_to_dir(
+            pipeline_generator(pipeline),
             orders,
             work.out,
             batch_size=settings.batch_size,
@@ -60,7 +60,7 @@ def _draw(
         )
         write_metadata(work.out, records)
 
-    return produce(
+    return run_cached(
         task_name,
         root=root,
         run=run,
@@ -79,7 +79,7 @@ def _draw(
 
 
 @cluster_task()
-def draw_base(
+def generate_base(
     base_model: str,
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
@@ -92,11 +92,11 @@ def draw_base(
 ) -> Artifact:
     """One shard of the base model's pictures, the same whatever the tuned one is drawn with."""
     bare = settings.of_base_model()
-    return _draw("draw_base", None, base_model, dataset, captions, shard, shards, bare, seed, run, root)
+    return generate_images("generate_base", None, base_model, dataset, captions, shard, shards, bare, seed, run, root)
 
 
 @cluster_task()
-def draw_tuned(
+def generate_tuned(
     model: FlyteDirectory,
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
@@ -108,4 +108,4 @@ def draw_tuned(
     root: str,
 ) -> Artifact:
     """One shard of the tuned model's pictures: the same prompts and seeds."""
-    return _draw("draw_tuned", model, "", dataset, captions, shard, shards, settings, seed, run, root)
+    return generate_images("generate_tuned", model, "", dataset, captions, shard, shards, settings, seed, run, root)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hand1000.config.settings import DataSettings
-from tasks.context import Artifact, Work, cluster_task, produce
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
 SAMPLE = "sample"
 """The value of `data` that stands for rendered hands instead of a folder."""
@@ -29,20 +29,20 @@ def prepare_data(
     from hand1000.data.prepare import REPORT, prepare_image_sets
     from hand1000.data.render.dataset import RENDERER_VERSION, render_dataset
     from hand1000.data.selection import Selection, select_images, selection_facts
-    from hand1000.gestures import gestures_of
-    from hand1000.hands.label_check import overlap_check
-    from hand1000.models.base_model import base_resolution
+    from hand1000.gestures import parse_gestures
+    from hand1000.hands.label_check import make_iou_check
+    from hand1000.models.base_model import read_resolution
     from hand1000.storage.files import write_json
     from hand1000.storage.sources import open_source
 
-    gestures = gestures_of(gesture)
-    resolution = base_resolution(base_model)
+    gestures = parse_gestures(gesture)
+    resolution = read_resolution(base_model)
     counts: dict[str, Any] = {"num_train": images, "num_test": settings.test_images, "seed": seed}
 
     def select(address: str | Path) -> Selection:
         return select_images(open_source(address), gestures, filters=settings.filters, **counts)
 
-    def sample(work: Work) -> Path:
+    def sample(work: TaskContext) -> Path:
         folder = work.out.with_name("sample")
         parts = {"train": images, "test": settings.test_images}
         render_dataset(folder, dict.fromkeys(gestures, parts), seed=seed, size=resolution, progress=work.report)
@@ -53,9 +53,9 @@ def prepare_data(
         selection = select(data)
         source = selection_facts(selection)
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         chosen = select(sample(work)) if data == SAMPLE else selection
-        with overlap_check(settings.filters.min_overlap) as check:
+        with make_iou_check(settings.filters.min_overlap) as check:
             report = prepare_image_sets(
                 chosen,
                 work.out,
@@ -68,7 +68,7 @@ def prepare_data(
             )
         write_json(work.out / REPORT, report.model_dump(mode="json"))
 
-    return produce(
+    return run_cached(
         "prepare_data",
         root=root,
         run=run,

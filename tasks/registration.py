@@ -7,10 +7,10 @@ from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
-from tasks.context import Artifact, Work, address, cluster_task, digest, open_tracker, produce, recipe_digest
+from tasks.context import Artifact, TaskContext, address, cluster_task, config_digest, digest, open_tracker, run_cached
 
 
-class Registered(NamedTuple):
+class RegistrationResult(NamedTuple):
     """The registered version and the folder of its report."""
 
     model_uri: str
@@ -33,38 +33,38 @@ def register(
     settings: Settings,
     run: str,
     root: str,
-) -> Registered:
+) -> RegistrationResult:
     """One version in the registry for these weights, however often this runs; `report.html` as artifact and Deck."""
     import datetime
 
     import yaml
 
-    from hand1000.data.join import joined_image_set
-    from hand1000.gestures import gestures_of
+    from hand1000.data.join import merge_image_sets
+    from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate
-    from hand1000.reports.model_card import model_card
+    from hand1000.reports.model_card import render_model_card
     from hand1000.reports.summary import (
         RunFacts,
         RunFolders,
-        card_content,
-        example_prompt,
-        measures_of,
+        build_card_content,
+        build_report_content,
+        choose_example_prompt,
+        read_metric_rows,
         read_metrics,
-        report_content,
     )
     from hand1000.reports.training import write_report
     from hand1000.storage.artifacts import open_store
     from hand1000.storage.files import read_json, write_json
     from hand1000.storage.hub import model_identity
 
-    gestures = gestures_of(gesture)
+    gestures = parse_gestures(gesture)
     facts = RunFacts(gestures, base_model, model_identity(base_model), digest(dataset), run, settings)
     store = open_store(root)
     tracker = open_tracker(run, root)
     stage = tracker.stage("register")
 
-    def folders(work: Work) -> RunFolders:
+    def folders(work: TaskContext) -> RunFolders:
         return RunFolders(
             dataset=work.read(dataset),
             feature=work.read(feature),
@@ -72,14 +72,14 @@ def register(
             embeddings=[work.read(part) for part in embeddings],
             trained=work.read(trained),
             model=work.read(model),
-            base_images=joined_image_set([work.read(part) for part in base_images], work.out.with_name("base")),
-            tuned_images=joined_image_set([work.read(part) for part in tuned_images], work.out.with_name("tuned")),
+            base_images=merge_image_sets([work.read(part) for part in base_images], work.out.with_name("base")),
+            tuned_images=merge_image_sets([work.read(part) for part in tuned_images], work.out.with_name("tuned")),
             evaluation=work.read(evaluation),
         )
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         here = folders(work)
-        rows = measures_of(here.evaluation)
+        rows = read_metric_rows(here.evaluation)
         base, tuned = (side.by_gesture for side in read_metrics(here.evaluation))
         accuracies = {
             one: {"base": base[one].gesture_accuracy, "tuned": tuned[one].gesture_accuracy} for one in gestures
@@ -92,14 +92,14 @@ def register(
             here.model,
             gestures=gestures,
             metrics=metrics,
-            card=model_card(card_content(facts, here)),
+            card=render_model_card(build_card_content(facts, here)),
             tags={
                 DATASET: digest(dataset),
                 FEATURE: digest(feature),
-                RECIPE: recipe_digest(settings, base_model),
+                RECIPE: config_digest(settings, base_model),
             },
         )
-        content = report_content(
+        content = build_report_content(
             facts,
             here,
             model_uri=version.uri,
@@ -111,13 +111,13 @@ def register(
         measures = {row.name: {"base": row.base, "tuned": row.tuned} for row in rows}
         facts_of_version = {
             "model_uri": version.uri,
-            "prompt": example_prompt(here),
+            "prompt": choose_example_prompt(here),
             "measures": measures,
             "gesture_accuracy": accuracies,
         }
         write_json(work.out / "registered.json", facts_of_version)
 
-    report = produce(
+    report = run_cached(
         "register",
         root=root,
         run=run,
@@ -145,12 +145,12 @@ def register(
             tracker.log_metrics({f"{side}.gesture_accuracy.{one}": accuracies[one][side] for one in gestures})
     tracker.finish()
     page = f"{address(report)}/report.html"
-    _announce(registered["model_uri"], registered["prompt"], report=page, table=measured / "table.txt")
+    print_summary(registered["model_uri"], registered["prompt"], report=page, table=measured / "table.txt")
     Deck("report", (folder / "report.html").read_text())
-    return Registered(model_uri=registered["model_uri"], report=report)
+    return RegistrationResult(model_uri=registered["model_uri"], report=report)
 
 
-def _announce(model_uri: str, prompt: str, *, report: str, table: Path) -> None:
+def print_summary(model_uri: str, prompt: str, *, report: str, table: Path) -> None:
     """The end of a run as a person reads it."""
     from hand1000.reports.model_card import shell_snippet
 

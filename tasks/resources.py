@@ -10,7 +10,7 @@ import yaml
 from flytekit import Resources
 from pydantic import Field, ValidationError, model_validator
 
-from hand1000.config.settings import BoundedSettings, validation_message
+from hand1000.config.settings import FrozenSettings, format_validation_error
 from hand1000.core.errors import Hand1000Error
 
 TABLE = Path(__file__).with_name("resources.yaml")
@@ -23,7 +23,7 @@ Range = Annotated[list[Annotated[int, Field(ge=1, le=2048)]], Field(min_length=2
 """What is requested, and the limit."""
 
 
-class Pod(BoundedSettings):
+class Pod(FrozenSettings):
     """What a task's container gets."""
 
     image: Literal["cpu", "gpu"]
@@ -70,7 +70,7 @@ class Pod(BoundedSettings):
         }
 
 
-class Quota(BoundedSettings):
+class Quota(FrozenSettings):
     """What a project-domain may use at once."""
 
     cpu: int = Field(ge=1)
@@ -83,7 +83,7 @@ class Quota(BoundedSettings):
         return min([*fit, self.gpu // pod.gpu] if pod.gpu else fit)
 
 
-class Table(BoundedSettings):
+class Table(FrozenSettings):
     """All of it."""
 
     quota: Quota
@@ -128,4 +128,4 @@ def resources_table() -> Table:
     try:
         return Table.model_validate(yaml.safe_load(TABLE.read_text()))
     except ValidationError as error:
-        raise Hand1000Error(validation_message(error, str(TABLE))) from error
+        raise Hand1000Error(format_validation_error(error, str(TABLE))) from error

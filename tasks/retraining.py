@@ -12,28 +12,28 @@ from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
 from tasks.context import (
     Artifact,
-    Work,
+    TaskContext,
     address,
     cluster_task,
+    config_digest,
     digest,
     mlflow_folder,
     open_tracker,
-    produce,
-    recipe_digest,
+    run_cached,
 )
 
 if TYPE_CHECKING:
     from hand1000.evaluation.gates import Gate
 
 
-class Found(NamedTuple):
+class ChangeReport(NamedTuple):
     """Whether there is anything to learn, and from which version on; '' where there is none."""
 
     changed: bool
     champion: str
 
 
-class Retrained(NamedTuple):
+class RetrainResult(NamedTuple):
     """What came of a retraining.
 
     `outcome` is `unchanged`, `passed` or `failed`, and why; `model_uri` the version to use or to review.
@@ -45,48 +45,48 @@ class Retrained(NamedTuple):
 
 
 @cluster_task(cache=False)
-def look_for_change(
+def detect_changes(
     dataset: FlyteDirectory, gesture: str, base_model: str, settings: Settings, kickoff: datetime.datetime, root: str
-) -> Found:
+) -> ChangeReport:
     """Hold data, settings and base model against those of the champion."""
-    from hand1000.gestures import gestures_of
-    from hand1000.registry.champion import DATASET, RECIPE, champion_of
+    from hand1000.gestures import parse_gestures
+    from hand1000.registry.champion import DATASET, RECIPE, find_champion
     from hand1000.registry.connection import connect
 
-    champion = champion_of(connect(mlflow_folder(root)), gestures_of(gesture))
+    champion = find_champion(connect(mlflow_folder(root)), parse_gestures(gesture))
     if champion is None:
         reasons = ["there is no model yet"]
     else:
-        now = {DATASET: digest(dataset), RECIPE: recipe_digest(settings, base_model)}
+        now = {DATASET: digest(dataset), RECIPE: config_digest(settings, base_model)}
         names = {DATASET: "the data", RECIPE: "the settings or the base model"}
         reasons = [f"{names[tag]} changed" for tag, value in now.items() if champion.tags.get(tag) != value]
     uri = champion.uri if champion else ""
     print(f"{gesture}, {kickoff:%Y-%m-%d %H:%M}: {' and '.join(reasons) or f'nothing changed since {uri}'}", flush=True)
-    return Found(changed=bool(reasons), champion=uri)
+    return ChangeReport(changed=bool(reasons), champion=uri)
 
 
 @cluster_task(enable_deck=True)
-def keep_champion(champion: str, dataset: FlyteDirectory, root: str) -> Retrained:
+def keep_current(champion: str, dataset: FlyteDirectory, root: str) -> RetrainResult:
     """The end of a retraining for which there was nothing to learn."""
     outcome = f"unchanged: data, settings and base model are those of {champion}"
     print(f"\nretraining  {outcome}\n", flush=True)
     Deck("retraining", outcome)
-    return Retrained(outcome=outcome, model_uri=champion, report=dataset)
+    return RetrainResult(outcome=outcome, model_uri=champion, report=dataset)
 
 
 @cluster_task(enable_deck=True)
-def judge(model_uri: str, champion: str, gates: GateSettings, root: str) -> Retrained:
+def evaluate_gates(model_uri: str, champion: str, gates: GateSettings, root: str) -> RetrainResult:
     """The gates of a new version and the drift of its data since the champion, as tags and `retraining.html`."""
-    from hand1000.evaluation.gates import gates_of
-    from hand1000.registry.champion import GATES, tag_version, version_at
+    from hand1000.evaluation.gates import evaluate_gates
+    from hand1000.registry.champion import GATES, get_version, tag_version
     from hand1000.registry.connection import connect
     from hand1000.registry.tracking import RUN_KEY
     from hand1000.storage.artifacts import open_store
 
     tracking = connect(mlflow_folder(root))
-    new = version_at(tracking, model_uri)
-    old = version_at(tracking, champion) if champion else None
-    judged = gates_of(new.measures, old.measures if old else None, gates)
+    new = get_version(tracking, model_uri)
+    old = get_version(tracking, champion) if champion else None
+    judged = evaluate_gates(new.measures, old.measures if old else None, gates)
     failed = [str(gate) for gate in judged if not gate.passed]
     report = _report(model_uri, champion, new.tags, old.tags if old else {}, judged, root)
     outcome = f"failed: {'; '.join(failed)}" if failed else f"passed: {'; '.join(map(str, judged))}"
@@ -96,7 +96,7 @@ def judge(model_uri: str, champion: str, gates: GateSettings, root: str) -> Retr
     run.finish()
     page = f"{address(report)}/retraining.html"
     print(f"\nretraining  {outcome}\nregistered  {model_uri}\nreport      {page}\n", flush=True)
-    return Retrained(outcome=outcome, model_uri=model_uri, report=report)
+    return RetrainResult(outcome=outcome, model_uri=model_uri, report=report)
 
 
 def _report(
@@ -112,7 +112,7 @@ def _report(
 
     kinds = {DATASET: "prepare_data", FEATURE: "average_hands"}
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         def folders(tags: Mapping[str, str]) -> list[Path]:
             return [work.store.fetch(f"{work.store.root}/artifacts/{kind}/{tags[tag]}") for tag, kind in kinds.items()]
 
@@ -140,4 +140,4 @@ def _report(
 
     inputs = {"model": model_uri, "champion": champion, "gates": [str(gate) for gate in judged]}
     inputs["data"] = [tags.get(tag, "") for tags in (old, new) for tag in kinds]
-    return produce("judge", root=root, run="", build=build, inputs=inputs)
+    return run_cached("judge", root=root, run="", build=build, inputs=inputs)

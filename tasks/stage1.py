@@ -3,7 +3,7 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Stage1Settings
-from tasks.context import Artifact, Work, cluster_task, produce, shard_range
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
 
 
 @cluster_task()
@@ -12,17 +12,17 @@ def find_hands(
 ) -> Artifact:
     """MediaPipe's landmarks of one shard of the training images, matched to the labelled box."""
     from hand1000.data.imageset import read_image_set
-    from hand1000.hands.detector import detect_in_image_set
+    from hand1000.hands.detector import detect_hands
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         folder = work.read(dataset) / "train"
         records = read_image_set(folder)
         part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
-        detect_in_image_set(
+        detect_hands(
             folder, part, min_detection_confidence=settings.min_detection_confidence, progress=work.report
         ).save(work.out)
 
-    return produce(
+    return run_cached(
         "find_hands",
         root=root,
         run=run,
@@ -48,28 +48,28 @@ def average_hands(
 ) -> Artifact:
     """The feature f of each gesture, the mean over its images, and how each image's own hand differs from it."""
     from hand1000.data.imageset import read_image_set
-    from hand1000.gestures import by_gesture, gestures_of
+    from hand1000.gestures import group_by_gesture, parse_gestures
     from hand1000.hands.detector import Landmarks
     from hand1000.hands.poses import fit_poses
-    from hand1000.hands.stage1 import mean_feature, save_features
+    from hand1000.hands.stage1 import compute_mean_feature, save_features
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         found = Landmarks.concatenate([Landmarks.load(work.read(part)) for part in landmarks])
-        images = by_gesture(read_image_set(work.read(dataset) / "train"))
+        images = group_by_gesture(read_image_set(work.read(dataset) / "train"))
         features = [
-            mean_feature(
+            compute_mean_feature(
                 found.of([record.file_name for record in images[one]]),
                 gesture=one,
                 kind=settings.feature,
                 max_missed=settings.max_missed,
             )
-            for one in gestures_of(gesture)
+            for one in parse_gestures(gesture)
         ]
         save_features(work.out, features)
         shown = {record.file_name: gesture for gesture, records in images.items() for record in records}
         fit_poses(found, shown, features, settings.pose_components).save(work.out)
 
-    return produce(
+    return run_cached(
         "average_hands",
         root=root,
         run=run,

@@ -3,7 +3,7 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import ComputeSettings, Stage2Settings
-from tasks.context import Artifact, Work, cluster_task, produce, shard_range
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
 
 
 @cluster_task()
@@ -17,16 +17,16 @@ def encode_data(
     from hand1000.data.imageset import read_image_set
     from hand1000.models.base_model import load_base_model
     from hand1000.storage.hub import model_identity
-    from hand1000.training.encoded_dataset import prepare
+    from hand1000.training.encoded_dataset import encode_dataset
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         folder = work.read(dataset) / "train"
         files = [work.read(part) / "train.jsonl" for part in captions]
         records = with_captions(read_image_set(folder), files, DatasetCaptioner.name)
         base = load_base_model(base_model, best_device())
-        prepare(base, folder, records, work.report).save(work.out)
+        encode_dataset(base, folder, records, work.report).save(work.out)
 
-    return produce(
+    return run_cached(
         "encode_data",
         root=root,
         run=run,
@@ -53,14 +53,14 @@ def train_fusion(
     from hand1000.models.base_model import load_base_model
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.hub import model_identity
-    from hand1000.training.encoded_dataset import Prepared
-    from hand1000.training.precision import frozen_dtype
+    from hand1000.training.encoded_dataset import EncodedDataset
+    from hand1000.training.precision import weight_dtype
     from hand1000.training.stage2 import train_fusion as train
 
-    def build(work: Work) -> None:
-        data = Prepared.load(work.read(prepared))
+    def build(work: TaskContext) -> None:
+        data = EncodedDataset.load(work.read(prepared))
         fusion, history = train(
-            load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
+            load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
             data.latents,
             data.text_embeddings,
             {one.gesture: one.mean_tensor() for one in load_features(work.read(feature))},
@@ -75,7 +75,7 @@ def train_fusion(
         fusion.save_pretrained(work.out)
         write_jsonl(work.out / "history.jsonl", history)
 
-    return produce(
+    return run_cached(
         "train_fusion",
         root=root,
         run=run,
@@ -114,16 +114,16 @@ def refine_embeddings(
     from hand1000.core.devices import best_device
     from hand1000.hands.poses import HandPoses
     from hand1000.models.base_model import load_base_model
-    from hand1000.models.fusion import double_fusion, indices_of, load_fusion
+    from hand1000.models.fusion import double_fusion, gesture_indices, load_fusion
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.hub import model_identity
-    from hand1000.training.encoded_dataset import Prepared
-    from hand1000.training.precision import frozen_dtype
-    from hand1000.training.stage2 import refine_embeddings as refine
+    from hand1000.training.encoded_dataset import EncodedDataset
+    from hand1000.training.precision import weight_dtype
+    from hand1000.training.stage2 import optimize_all_embeddings as refine
     from hand1000.training.stage2 import save_embeddings
 
-    def build(work: Work) -> None:
-        data = Prepared.load(work.read(prepared))
+    def build(work: TaskContext) -> None:
+        data = EncodedDataset.load(work.read(prepared))
         layer = load_fusion(work.read(fusion))
         part = shard_range(len(data.latents), settings.refine_batch_size, shard, shards)
         span = slice(part.start, part.stop)
@@ -132,11 +132,11 @@ def refine_embeddings(
             data.text_embeddings,
             layer,
             settings.lambda_,
-            indices_of(layer, data.gestures),
+            gesture_indices(layer, data.gestures),
             HandPoses.load(work.read(feature)).of(data.file_names).tensor(),
         ).detach()[span]
         embeddings, history = refine(
-            load_base_model(base_model, best_device(), unet_dtype=frozen_dtype(compute), unet_only=True),
+            load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
             data.latents[span],
             start,
             data.file_names[span],
@@ -149,7 +149,7 @@ def refine_embeddings(
         save_embeddings(work.out, embeddings, data.file_names[span])
         write_jsonl(work.out / "history.jsonl", [{**row, "step": part.start + row["step"]} for row in history])
 
-    return produce(
+    return run_cached(
         "refine_embeddings",
         root=root,
         run=run,

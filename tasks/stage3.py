@@ -5,7 +5,7 @@ import os
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
-from tasks.context import Artifact, Work, cluster_task, produce
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
 PROCESSES = int(os.environ.get("HAND1000_PROCESSES", "1"))
 NODES = int(os.environ.get("HAND1000_NODES", "1"))
@@ -13,22 +13,24 @@ NODES = int(os.environ.get("HAND1000_NODES", "1"))
 
 
 @cluster_task()
-def draw_prior(prepared: FlyteDirectory, base_model: str, settings: Settings, run: str, root: str) -> Artifact:
+def generate_class_images(
+    prepared: FlyteDirectory, base_model: str, settings: Settings, run: str, root: str
+) -> Artifact:
     """The base model's own pictures, to be trained on beside the gesture's; none unless the settings ask for them."""
     from hand1000.core.devices import best_device
     from hand1000.models.base_model import load_base_model
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
     from hand1000.storage.hub import model_identity
-    from hand1000.training.encoded_dataset import Prepared
-    from hand1000.training.prior import draw_prior as draw
+    from hand1000.training.encoded_dataset import EncodedDataset
+    from hand1000.training.prior import generate_prior as draw
 
     count = settings.stage3.prior.images
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         if count:
             draw(
                 build_pipeline(load_base_model(base_model, best_device()), **settings.generation.defaults()),
-                Prepared.load(work.read(prepared)).captions,
+                EncodedDataset.load(work.read(prepared)).captions,
                 count,
                 seed=settings.seed,
                 batch_size=settings.generation.batch_size,
@@ -36,8 +38,8 @@ def draw_prior(prepared: FlyteDirectory, base_model: str, settings: Settings, ru
             ).save(work.out)
 
     inputs = {"prepared": prepared, "base_model": model_identity(base_model), "settings": settings.generation}
-    return produce(
-        "draw_prior",
+    return run_cached(
+        "generate_class_images",
         root=root,
         run=run,
         build=build,
@@ -59,20 +61,20 @@ def train_unet(
     """Fine-tune: the weights that were trained, the loss of each step, and the pictures drawn on the way."""
     from hand1000.models.fusion import load_fusion
     from hand1000.storage.hub import model_identity
-    from hand1000.training.distributed import joined_processes, own_device
-    from hand1000.training.encoded_dataset import Prepared
+    from hand1000.training.distributed import init_distributed, local_device
+    from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.prior import Prior
     from hand1000.training.stage2 import load_embeddings
-    from hand1000.training.tuning import load_for_tuning, save_trained, tune_unet
+    from hand1000.training.tuning import load_base_for_training, save_weights, tune_unet
 
-    def build(work: Work) -> None:
-        data = Prepared.load(work.read(prepared))
+    def build(work: TaskContext) -> None:
+        data = EncodedDataset.load(work.read(prepared))
         layer = load_fusion(work.read(fusion))
         refined = load_embeddings([work.read(part) for part in embeddings], data.file_names)
         preserved = Prior.load(work.read(prior)) if settings.stage3.prior.images else None
-        with joined_processes() as processes:
+        with init_distributed() as processes:
             weights, history = tune_unet(
-                load_for_tuning(base_model, own_device(), settings),
+                load_base_for_training(base_model, local_device(), settings),
                 data,
                 layer,
                 refined,
@@ -85,9 +87,9 @@ def train_unet(
             )
         if not processes.leads:
             return
-        save_trained(weights, history, work.out)
+        save_weights(weights, history, work.out)
 
-    return produce(
+    return run_cached(
         "train_unet",
         root=root,
         run=run,
@@ -120,13 +122,13 @@ def assemble_model(
     from hand1000.models.base_model import load_base_model
     from hand1000.models.fusion import load_fusion
     from hand1000.storage.hub import model_identity
-    from hand1000.training.tuning import load_weights, save_tuned
+    from hand1000.training.tuning import load_weights, save_pipeline
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         weights, layer = load_weights(work.read(trained)), load_fusion(work.read(fusion))
-        save_tuned(load_base_model(base_model), weights, layer, settings, work.out)
+        save_pipeline(load_base_model(base_model), weights, layer, settings, work.out)
 
-    return produce(
+    return run_cached(
         "assemble_model",
         root=root,
         run=run,

@@ -3,7 +3,7 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings
-from tasks.context import Artifact, Work, cluster_task, produce
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
 
 @cluster_task()
@@ -15,7 +15,7 @@ def write_sweeps(
     from hand1000.reports.sweep_page import write_sweeps as write
     from hand1000.storage.files import read_json
 
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         def measured(side: str, evaluation: FlyteDirectory) -> Metrics:
             return Metrics.model_validate(read_json(work.read(evaluation) / f"{side}.json"))
 
@@ -27,7 +27,7 @@ def write_sweeps(
             measured("base", next(iter(evaluations.values()))[0]),
         )
 
-    return produce(
+    return run_cached(
         "write_sweeps",
         root=root,
         run="",

@@ -8,7 +8,7 @@ from functools import partial
 from flytekit import map_task, workflow
 
 from hand1000.config.settings import DatasetSettings
-from tasks.build_dataset import caption_job, complete_job, number_jobs, publish
+from tasks.build_dataset import caption_job, complete_job, job_indices, publish
 from tasks.context import Artifact
 from tasks.prepare_data import prepare_data
 
@@ -28,7 +28,7 @@ def build_dataset(
         shards: how many parts each captioner's work is cut into; it does not change the result.
         settings: the captioners, the completion and what measures them.
     """
-    job = number_jobs(gesture=gesture, settings=settings, shards=shards)
+    job = job_indices(gesture=gesture, settings=settings, shards=shards)
     dataset = prepare_data(
         gesture=gesture,
         images=images,

@@ -9,36 +9,36 @@ from typing import Any
 from flytekit import dynamic, map_task, workflow
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.config.comparison import ComparisonSettings, without_fusion
-from hand1000.gestures import gestures_of
+from hand1000.config.comparison import ComparisonSettings, plain_finetuning
+from hand1000.gestures import parse_gestures
 from tasks.baselines import imagic_base, imagic_tuned, refine_hands
 from tasks.captioning import caption_images
 from tasks.comparison import measure_systems, write_comparison
-from tasks.generation import draw_base, draw_tuned
-from tasks.mlflow_run import open_run
+from tasks.generation import generate_base, generate_tuned
+from tasks.mlflow_run import start_run
 from tasks.prepare_data import prepare_data
 from tasks.resources import resources_table
-from workflows.train_stages import train_model
+from workflows.train_stages import train_stages
 
 
-@dynamic(**resources_table().pod_of("compare_on_each").options())
-def compare_on_each(
+@dynamic(**resources_table().pod_of("compare_all_gestures").options())
+def compare_all_gestures(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> dict[str, FlyteDirectory]:
     """Draw and measure every system on every gesture; each gesture has its own models."""
     return {
-        gesture: compare_on(gesture, images, data, base_model, root, shards, settings)
-        for gesture in gestures_of(gestures)
+        gesture: compare_gesture(gesture, images, data, base_model, root, shards, settings)
+        for gesture in parse_gestures(gestures)
     }
 
 
-def compare_on(
+def compare_gesture(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> FlyteDirectory:
     """The part of the graph that is one gesture's."""
-    tuned, plain = settings.common, without_fusion(settings.common)
+    tuned, plain = settings.common, plain_finetuning(settings.common)
     inputs = {"gesture": gesture, "images": images, "data": data, "base_model": base_model, "root": root}
-    run = open_run(**inputs, settings=tuned)
+    run = start_run(**inputs, settings=tuned)
     common = {"run": run, "root": root}
     shard = list(range(shards))
     dataset = prepare_data(**inputs, settings=tuned.data, seed=tuned.seed, run=run)
@@ -47,14 +47,18 @@ def compare_on(
     # What has to be trained: Hand1000, and the same without the gesture.
     training = {"dataset": dataset, "captions": captions, "gesture": gesture, "base_model": base_model}
     training |= {"shard": shard, "shards": shards, **common}
-    hand1000 = train_model(**training, settings=tuned)
-    sd_tuned = train_model(**training, settings=plain)
+    hand1000 = train_stages(**training, settings=tuned)
+    sd_tuned = train_stages(**training, settings=plain)
 
     # Those that draw from a prompt and a seed.
     prompts = {"dataset": dataset, "captions": captions, "shards": shards, "seed": tuned.seed, **common}
-    sd = map_task(partial(draw_base, base_model=base_model, settings=tuned.generation, **prompts))(shard=shard)
-    of_tuned = map_task(partial(draw_tuned, model=sd_tuned.model, settings=plain.generation, **prompts))(shard=shard)
-    of_hand1000 = map_task(partial(draw_tuned, model=hand1000.model, settings=tuned.generation, **prompts))(shard=shard)
+    sd = map_task(partial(generate_base, base_model=base_model, settings=tuned.generation, **prompts))(shard=shard)
+    of_tuned = map_task(partial(generate_tuned, model=sd_tuned.model, settings=plain.generation, **prompts))(
+        shard=shard
+    )
+    of_hand1000 = map_task(partial(generate_tuned, model=hand1000.model, settings=tuned.generation, **prompts))(
+        shard=shard
+    )
 
     # Those that work on another one's pictures.
     editing: dict[str, Any] = {"imagic": settings.imagic, "settings": plain.generation, "compute": tuned.compute}
@@ -103,7 +107,7 @@ def compare_methods(
     Returns:
         the folder of `comparison.html`, `comparison.json`, `tables.md` and `pictures.png`.
     """
-    found = compare_on_each(
+    found = compare_all_gestures(
         gestures=gestures,
         images=images,
         data=data,

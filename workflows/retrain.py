@@ -10,7 +10,7 @@ from flytekit import conditional, workflow
 from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
 from tasks.prepare_data import prepare_data
-from tasks.retraining import Retrained, judge, keep_champion, look_for_change
+from tasks.retraining import RetrainResult, detect_changes, evaluate_gates, keep_current
 from workflows.train_gesture import train_gesture
 
 
@@ -25,7 +25,7 @@ def train_and_judge(
     settings: Settings,
     gates: GateSettings,
     champion: str,
-) -> Retrained:
+) -> RetrainResult:
     """Train and register a candidate, and hold it against its gates and the champion."""
     registered = train_gesture(
         gesture=gesture,
@@ -36,7 +36,7 @@ def train_and_judge(
         shards=shards,
         settings=settings,
     )
-    return judge(model_uri=registered.model_uri, champion=champion, gates=gates, root=root)
+    return evaluate_gates(model_uri=registered.model_uri, champion=champion, gates=gates, root=root)
 
 
 @workflow
@@ -50,7 +50,7 @@ def retrain(
     settings: Settings,
     gates: GateSettings,
     kickoff: datetime.datetime,
-) -> Retrained:
+) -> RetrainResult:
     """Choose and prepare the data, look whether anything is new, and train if so.
 
     Args:
@@ -71,7 +71,7 @@ def retrain(
         run="",
         root=root,
     )
-    found = look_for_change(
+    found = detect_changes(
         dataset=dataset, gesture=gesture, base_model=base_model, settings=settings, kickoff=kickoff, root=root
     )
     return (
@@ -91,5 +91,5 @@ def retrain(
             )
         )
         .else_()
-        .then(keep_champion(champion=found.champion, dataset=dataset, root=root))
+        .then(keep_current(champion=found.champion, dataset=dataset, root=root))
     )

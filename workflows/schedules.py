@@ -10,7 +10,7 @@ from flytekit.core.notification import Notification
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from hand1000.config.gates import GateSettings
-from hand1000.config.settings import BoundedSettings, load_settings, validation_message
+from hand1000.config.settings import FrozenSettings, format_validation_error, load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
 from tasks.resources import resources_table
@@ -23,7 +23,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0
 """As Kubernetes takes them."""
 
 
-class NotifySettings(BoundedSettings):
+class NotifySettings(FrozenSettings):
     """Who is told of the end of a run."""
 
     to: list[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]] = Field(min_length=1, max_length=20)
@@ -36,7 +36,7 @@ class NotifySettings(BoundedSettings):
         return CALLERS[self.by](phases=phases, recipients_email=self.to)
 
 
-class ScheduleRow(BoundedSettings):
+class ScheduleRow(FrozenSettings):
     """The retraining of one gesture."""
 
     gesture: Literal[tuple(PHRASES)]  # type: ignore[valid-type]
@@ -85,7 +85,7 @@ class ScheduleRow(BoundedSettings):
         )
 
 
-class Schedules(BoundedSettings):
+class Schedules(FrozenSettings):
     """The file."""
 
     common: dict[str, Any] = Field(description="What rows share, by YAML's merge; the rows are complete.")
@@ -111,7 +111,7 @@ def load_schedules(path: Path = FILE) -> Schedules:
     except yaml.YAMLError as error:
         raise Hand1000Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise Hand1000Error(validation_message(error, str(path))) from error
+        raise Hand1000Error(format_validation_error(error, str(path))) from error
 
 
 # pyflyte finds launch plans as attributes of a module.

@@ -6,15 +6,15 @@ pyflyte run workflows/sweep.py sweep --inputs-file workflows/configs/sweep.yaml
 from flytekit import dynamic, workflow
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.config.sweep import SweepSettings, changed
-from tasks.mlflow_run import open_run
+from hand1000.config.sweep import SweepSettings, with_overrides
+from tasks.mlflow_run import start_run
 from tasks.resources import resources_table
 from tasks.sweep import write_sweeps
-from workflows.train_and_evaluate import measured_model
+from workflows.train_and_evaluate import train_and_evaluate
 
 
-@dynamic(**resources_table().pod_of("run_points").options())
-def run_points(
+@dynamic(**resources_table().pod_of("run_sweep_points").options())
+def run_sweep_points(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: SweepSettings
 ) -> dict[str, list[FlyteDirectory]]:
     """Train and measure every point; what points have in common is computed once."""
@@ -28,10 +28,10 @@ def run_points(
                 "data": data,
                 "base_model": base_model,
                 "root": root,
-                "settings": changed(settings.common, point.changes),
+                "settings": with_overrides(settings.common, point.changes),
             }
-            run = open_run(**inputs)
-            evaluations[name].append(measured_model(**inputs, shards=shards, run=run).evaluation)
+            run = start_run(**inputs)
+            evaluations[name].append(train_and_evaluate(**inputs, shards=shards, run=run).evaluation)
     return evaluations
 
 
@@ -48,7 +48,7 @@ def sweep(
     Returns:
         the folder of `sweeps.html`, and of a table and a plot a sweep.
     """
-    evaluations = run_points(
+    evaluations = run_sweep_points(
         gesture=gesture,
         images=images,
         data=data,

@@ -9,13 +9,13 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.config.settings import Settings
 from tasks.captioning import caption_images
 from tasks.evaluation import evaluate
-from tasks.generation import draw_base, draw_tuned
-from tasks.mlflow_run import number_shards
+from tasks.generation import generate_base, generate_tuned
+from tasks.mlflow_run import shard_indices
 from tasks.prepare_data import prepare_data
-from workflows.train_stages import train_model
+from workflows.train_stages import train_stages
 
 
-class MeasuredModel(NamedTuple):
+class EvaluatedModel(NamedTuple):
     """What comes of it: the data, what the stages left, and what was drawn and found."""
 
     dataset: FlyteDirectory
@@ -30,16 +30,16 @@ class MeasuredModel(NamedTuple):
 
 
 @workflow
-def measured_model(
+def train_and_evaluate(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: Settings, run: str
-) -> MeasuredModel:
+) -> EvaluatedModel:
     """Teach the base model a gesture and measure both on the same prompts and seeds.
 
     Args:
         gesture, images, data, base_model, root, shards, settings: as `train_gesture` takes them.
         run: key of the MLflow run.
     """
-    shard = number_shards(shards=shards)
+    shard = shard_indices(shards=shards)
     dataset = prepare_data(
         gesture=gesture,
         images=images,
@@ -51,7 +51,7 @@ def measured_model(
         root=root,
     )
     captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
-    tuned = train_model(
+    tuned = train_stages(
         dataset=dataset,
         captions=captions,
         gesture=gesture,
@@ -64,7 +64,7 @@ def measured_model(
     )
     base_images = map_task(
         partial(
-            draw_base,
+            generate_base,
             base_model=base_model,
             dataset=dataset,
             captions=captions,
@@ -77,7 +77,7 @@ def measured_model(
     )(shard=shard)
     tuned_images = map_task(
         partial(
-            draw_tuned,
+            generate_tuned,
             model=tuned.model,
             dataset=dataset,
             captions=captions,
@@ -97,7 +97,7 @@ def measured_model(
         run=run,
         root=root,
     )
-    return MeasuredModel(
+    return EvaluatedModel(
         dataset=dataset,
         feature=tuned.feature,
         fusion=tuned.fusion,

@@ -7,7 +7,7 @@ from flytekit import workflow
 
 from hand1000.config.controlnet import ControlSettings
 from tasks.context import Artifact
-from tasks.controlnet import pair_with_depths, train_controlnet
+from tasks.controlnet import build_depth_pairs, train_controlnet
 from tasks.pretraining import render_pretraining_images
 
 
@@ -23,5 +23,5 @@ def train_controlnet_on_depths(settings: ControlSettings, base_model: str, root:
     pictures = render_pretraining_images(
         images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, root=root
     )
-    pairs = pair_with_depths(pictures=pictures, settings=settings, root=root)
+    pairs = build_depth_pairs(pictures=pictures, settings=settings, root=root)
     return train_controlnet(pairs=pairs, base_model=base_model, settings=settings, root=root)

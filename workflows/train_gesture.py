@@ -6,15 +6,15 @@ pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/con
 from flytekit import workflow
 
 from hand1000.config.settings import Settings
-from tasks.mlflow_run import open_run
-from tasks.registration import Registered, register
-from workflows.train_and_evaluate import measured_model
+from tasks.mlflow_run import start_run
+from tasks.registration import RegistrationResult, register
+from workflows.train_and_evaluate import train_and_evaluate
 
 
 @workflow
 def train_gesture(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: Settings
-) -> Registered:
+) -> RegistrationResult:
     """Teach the base model a gesture, measure it against the base model, register it as a candidate.
 
     Args:
@@ -27,8 +27,8 @@ def train_gesture(
         shards: how many parts the map tasks cut their work into; it does not change the result.
         settings: everything else, see `hand1000 config show default`.
     """
-    run = open_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
-    measured = measured_model(
+    run = start_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
+    measured = train_and_evaluate(
         gesture=gesture,
         images=images,
         data=data,

@@ -9,7 +9,7 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.config.settings import Settings
 from tasks.stage1 import average_hands, find_hands
 from tasks.stage2 import encode_data, refine_embeddings, train_fusion
-from tasks.stage3 import assemble_model, draw_prior, train_unet
+from tasks.stage3 import assemble_model, generate_class_images, train_unet
 
 
 class TunedModel(NamedTuple):
@@ -23,7 +23,7 @@ class TunedModel(NamedTuple):
 
 
 @workflow
-def train_model(
+def train_stages(
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
     gesture: str,
@@ -84,7 +84,7 @@ def train_model(
     )(shard=shard)
 
     # Stage III: the UNet, and the model around it.
-    prior = draw_prior(prepared=prepared, base_model=base_model, settings=settings, run=run, root=root)
+    prior = generate_class_images(prepared=prepared, base_model=base_model, settings=settings, run=run, root=root)
     trained = train_unet(
         prepared=prepared,
         fusion=fusion,

@@ -20,15 +20,15 @@ from PIL import Image
 
 from hand1000.config.comparison import HandRefinerSettings
 from hand1000.core.rng import torch_generator
-from hand1000.hands.correction import proper_hand
-from hand1000.hands.depth import hand_depths
+from hand1000.hands.correction import correct_hand
+from hand1000.hands.depth import render_hand_depth
 from hand1000.hands.depth_pairs import landmark_error
-from hand1000.hands.detector import Hand, HandDetector, Sighting, box_overlap
+from hand1000.hands.detector import Detection, Hand, HandDetector, box_iou
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
 from hand1000.models.latents import encode_latents
-from hand1000.pipelines.generation import Order, System
-from hand1000.training.train_controlnet import amplified_control, control_image, controlled
+from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
+from hand1000.training.train_controlnet import build_controlnet_pipeline, controlnet_guidance, depth_to_control_image
 
 MAX_HANDS = 2
 
@@ -44,9 +44,9 @@ SURE = 0.5
 """How sure MediaPipe must be of the surest palm afterwards, if it was so before: to mend must not cost that hand."""
 
 
-def refined_hands(
-    pictures: System, base: BaseModel, controlnet: ControlNetModel, settings: HandRefinerSettings
-) -> System:
+def hand_refiner_generator(
+    pictures: ImageGenerator, base: BaseModel, controlnet: ControlNetModel, settings: HandRefinerSettings
+) -> ImageGenerator:
     """The system that draws a picture, then mends its hands.
 
     A picture without hands, and one whose hands are harder to find once they are mended, stays as it is.
@@ -57,9 +57,9 @@ def refined_hands(
         controlnet: of the base model, for depth maps.
         settings: of the detector and the sampler.
     """
-    pipeline = controlled(StableDiffusionControlNetInpaintPipeline, base, controlnet)
+    pipeline = build_controlnet_pipeline(StableDiffusionControlNetInpaintPipeline, base, controlnet)
 
-    def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
+    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
         drawn = [np.asarray(picture) for picture in pictures(orders)]
         with HandDetector(settings.min_detection_confidence, MAX_HANDS) as detector:
             sightings = [detector.look(image) for image in drawn]
@@ -88,24 +88,24 @@ def hand_mask(hands: Sequence[Hand], size: int) -> np.ndarray:
 class _Repair:
     """A picture with hands, (S, S, 3) uint8, and what is painted where."""
 
-    def __init__(self, order: Order, image: np.ndarray, sighting: Sighting) -> None:
+    def __init__(self, order: GenerationRequest, image: np.ndarray, sighting: Detection) -> None:
         self.order, self.image = order, image
         self.least_score = min(sighting.palm_score, SURE)
-        self.hands = [replace(hand, landmarks=proper_hand(hand.landmarks)) for hand in sighting.hands]
-        self.depth = hand_depths([hand.landmarks for hand in self.hands], len(image))
+        self.hands = [replace(hand, landmarks=correct_hand(hand.landmarks)) for hand in sighting.hands]
+        self.depth = render_hand_depth([hand.landmarks for hand in self.hands], len(image))
         self.mask = hand_mask([*sighting.hands, *self.hands], len(image))
 
     def pasted(self, painted: np.ndarray) -> np.ndarray:
         return np.where(self.mask[..., None], painted, self.image)
 
-    def error(self, sighting: Sighting) -> float:
+    def error(self, sighting: Detection) -> float:
         """How far the hands that were found again are from those of the depth map; infinite where one is lost."""
         if sighting.palm_score < self.least_score:
             return float("inf")
         errors = []
         for hand in self.hands:
-            best = max(sighting.hands, key=lambda other: box_overlap(hand.box, other.box), default=None)
-            if best is None or not box_overlap(hand.box, best.box):
+            best = max(sighting.hands, key=lambda other: box_iou(hand.box, other.box), default=None)
+            if best is None or not box_iou(hand.box, best.box):
                 return float("inf")
             errors.append(landmark_error(hand.landmarks, best.landmarks))
         return sum(errors) / len(errors)
@@ -156,13 +156,13 @@ def _painted(
         options["callback_on_step_end"] = _Outside(pipeline, todo, generators)
     device = pipeline.unet.device
     prompts = [one.order.prompt for one in todo]
-    with amplified_control(pipeline.unet, settings.control_guidance):
+    with controlnet_guidance(pipeline.unet, settings.control_guidance):
         painted = pipeline(
             prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, prompts).to(device),
             negative_prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, [""] * len(todo)).to(device),
             image=[Image.fromarray(one.image) for one in todo],
             mask_image=[Image.fromarray(one.mask) for one in todo],
-            control_image=control_image(np.stack([one.depth for one in todo])).to(device),
+            control_image=depth_to_control_image(np.stack([one.depth for one in todo])).to(device),
             controlnet_conditioning_scale=float(strength),
             strength=settings.denoising_strength,
             guidance_scale=settings.guidance_scale,

@@ -18,15 +18,20 @@ from hand1000.config.comparison import ImagicSettings
 from hand1000.config.settings import ComputeSettings
 from hand1000.models.base_model import BaseModel
 from hand1000.models.latents import encode_latents
-from hand1000.pipelines.generation import Order, System, draw_seeded
+from hand1000.pipelines.generation import GenerationRequest, ImageGenerator, generate
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
-from hand1000.training.precision import fit_unet
-from hand1000.training.single_image import refine_batch, tune_on_image
+from hand1000.training.precision import configure_unet
+from hand1000.training.single_image import finetune_on_image, optimize_embeddings
 
 
-def edited_by_imagic(
-    pictures: System, pipeline: Hand1000Pipeline, settings: ImagicSettings, compute: ComputeSettings, *, seed: int
-) -> System:
+def imagic_generator(
+    pictures: ImageGenerator,
+    pipeline: Hand1000Pipeline,
+    settings: ImagicSettings,
+    compute: ComputeSettings,
+    *,
+    seed: int,
+) -> ImageGenerator:
     """The system that draws a picture, then edits it towards its own prompt.
 
     Args:
@@ -38,13 +43,15 @@ def edited_by_imagic(
     """
     unet = pipeline.unet
     base = BaseModel(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, unet, pipeline.scheduler, "")
-    fit_unet(unet, compute, frozen=False)
+    configure_unet(unet, compute, frozen=False)
     start = {name: value.detach().cpu().clone() for name, value in unet.state_dict().items()}
 
-    def edit(order: Order, latents: torch.Tensor, target: torch.Tensor, optimised: torch.Tensor) -> Image.Image:
+    def edit(
+        order: GenerationRequest, latents: torch.Tensor, target: torch.Tensor, optimised: torch.Tensor
+    ) -> Image.Image:
         unet.requires_grad_(True)
         try:
-            tune_on_image(
+            finetune_on_image(
                 base,
                 latents,
                 optimised,
@@ -57,7 +64,7 @@ def edited_by_imagic(
                 seed=seed,
             )
             eta = settings.target_weight
-            drawn = draw_seeded(
+            drawn = generate(
                 pipeline,
                 [order.prompt],
                 [order.seed],
@@ -71,11 +78,11 @@ def edited_by_imagic(
             unet.requires_grad_(False)
             unet.load_state_dict(start)
 
-    def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
+    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
         latents = encode_latents(pipeline.vae, np.stack([np.asarray(one) for one in pictures(orders)]))
         target = pipeline.encode_prompt([order.prompt for order in orders], 1.0, torch.zeros(len(orders)))
         unet.requires_grad_(False)
-        optimised, _ = refine_batch(
+        optimised, _ = optimize_embeddings(
             base,
             latents,
             target,
@@ -92,6 +99,6 @@ def edited_by_imagic(
     return system
 
 
-def _key(order: Order) -> str:
+def _key(order: GenerationRequest) -> str:
     """What keys the draws of a picture's training."""
     return f"{order.seed} {order.prompt}"

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hand1000.captions.completion import plain
-from hand1000.config.settings import validation_message
+from hand1000.captions.completion import to_plain_text
+from hand1000.config.settings import format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.files import read_jsonl, write_jsonl
 
@@ -35,7 +35,7 @@ class DatasetCaptioner:
 
     def caption(self, images: Sequence[Path], known: Sequence[str | None]) -> list[str]:
         """See `Captioner`; the files are not opened."""
-        return [plain(text or "") or self.fallback for _, text in zip(images, known, strict=True)]
+        return [to_plain_text(text or "") or self.fallback for _, text in zip(images, known, strict=True)]
 
 
 class _Line(BaseModel):
@@ -68,7 +68,7 @@ def read_captions(path: Path) -> dict[str, str]:
         try:
             line = _Line.model_validate(row)
         except ValidationError as error:
-            raise Hand1000Error(validation_message(error, f"{path}: line {number}")) from error
+            raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
         if line.file_name in captions:
             raise Hand1000Error(f"{path}: line {number}: {line.file_name} stands twice; remove one")
         captions[line.file_name] = line.caption

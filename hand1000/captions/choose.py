@@ -5,7 +5,7 @@ from hand1000.captions.rewrite import Writer
 from hand1000.config.settings import CaptionerSettings, CompletionSettings
 
 
-def captioner_of(settings: CaptionerSettings) -> Captioner:
+def load_captioner(settings: CaptionerSettings) -> Captioner:
     """The captioner that `settings` name; its model is loaded when it first captions."""
     if settings.kind == "dataset":
         return DatasetCaptioner()
@@ -20,7 +20,7 @@ def captioner_of(settings: CaptionerSettings) -> Captioner:
     )
 
 
-def writer_of(settings: CompletionSettings, key: str = "") -> Writer | None:
+def load_writer(settings: CompletionSettings, key: str = "") -> Writer | None:
     """The writer that `settings` name; None completes by rule. `key` is the endpoint's."""
     from hand1000.captions.writers import EndpointWriter, LocalWriter
 

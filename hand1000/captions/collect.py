@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hand1000.captions.captioners import Captioner
-from hand1000.storage.cache import Ledger
+from hand1000.storage.cache import KeyValueCache
 
 
 def collect_captions(
@@ -13,7 +13,7 @@ def collect_captions(
     digests: Sequence[str],
     known: Sequence[str | None],
     *,
-    ledger: Ledger,
+    ledger: KeyValueCache,
     batch_size: int,
     progress: Callable[[int, int], None],
 ) -> list[str]:

@@ -3,8 +3,8 @@
 import re
 import unicodedata
 
-from hand1000.captions.gesture_words import without_gestures
-from hand1000.gestures import PHRASES, phrase_of
+from hand1000.captions.gesture_words import remove_gesture_words
+from hand1000.gestures import PHRASES, gesture_phrase
 
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _MARKS = " ,;:.-"
@@ -27,8 +27,8 @@ def complete_caption(caption: str, gesture: str) -> str:
     Raises:
         Hand1000Error: HaGRID has no such gesture.
     """
-    phrase = phrase_of(gesture)
-    text = plain(caption)
+    phrase = gesture_phrase(gesture)
+    text = to_plain_text(caption)
     rest = _without_phrases(text)
     if rest and text.endswith(f" {phrase}") and len(_ANY_PHRASE.findall(text)) == 1 and rest == _without_phrase(text):
         return text
@@ -38,14 +38,14 @@ def complete_caption(caption: str, gesture: str) -> str:
 def _without_phrase(text: str) -> str:
     while (shorter := _ANY_PHRASE.sub("", text)) != text:
         text = shorter  # Again, since what is left and right of one may be another.
-    return plain(plain(text).strip(_MARKS))
+    return to_plain_text(to_plain_text(text).strip(_MARKS))
 
 
 def _without_phrases(text: str) -> str:
-    return plain(without_gestures(_without_phrase(text)).strip(_MARKS))
+    return to_plain_text(remove_gesture_words(_without_phrase(text)).strip(_MARKS))
 
 
-def plain(caption: str) -> str:
+def to_plain_text(caption: str) -> str:
     """`caption` in one line with single blanks, without control characters and without quotes around it."""
     text = unicodedata.normalize("NFC", caption)
     text = "".join(" " if unicodedata.category(mark).startswith(("C", "Z")) else mark for mark in text)

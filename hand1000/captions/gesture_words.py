@@ -48,7 +48,7 @@ _DANGLING = re.compile(
 )
 
 
-def without_gestures(text: str) -> str:
+def remove_gesture_words(text: str) -> str:
     """`text` without what it says of a gesture, and without the words that led up to it; else as it was."""
     shorter = _NAMED.sub(" ", text)
     if shorter == text:

@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from hand1000.config.settings import Fraction
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error
-from hand1000.gestures import phrase_of
+from hand1000.gestures import gesture_phrase
 from hand1000.storage.hub import model_folder, model_identity
 
 
-class CaptionQuality(BaseModel):
+class CaptionMetrics(BaseModel):
     """The measures of one captioner's captions; the similarities are -1 to 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,7 +80,7 @@ class Clip:
         return joint.image_embeds.double().cpu(), joint.text_embeds.double().cpu()
 
 
-def measure_captions(
+def compute_caption_metrics(
     images: Sequence[Path],
     texts: Sequence[str],
     gesture: str,
@@ -89,7 +89,7 @@ def measure_captions(
     clip: Clip | None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
-) -> CaptionQuality:
+) -> CaptionMetrics:
     """Measure the captions `texts` of `images`, in one pass and with memory for one batch.
 
     The mean over all pairs follows from the sum s of the unit embeddings, (|s|^2 - n) / (n (n - 1)): a matrix of all
@@ -111,7 +111,7 @@ def measure_captions(
 
     if not texts or len(texts) != len(images):
         raise Hand1000Error(f"{len(texts)} captions of {len(images)} images: there must be one an image, one at least")
-    phrase, count = phrase_of(gesture), len(texts)
+    phrase, count = gesture_phrase(gesture), len(texts)
     alike, total = 0.0, torch.zeros(())
     for start in range(0, count if clip else 0, batch_size):
         assert clip is not None
@@ -123,7 +123,7 @@ def measure_captions(
             progress(min(start + batch_size, count), count)
     words = [re.findall(r"\w+", text.lower()) for text in texts]
     pairs = count * (count - 1)
-    return CaptionQuality(
+    return CaptionMetrics(
         captioner=captioner,
         clip=clip.name if clip else None,
         n=count,
@@ -135,7 +135,7 @@ def measure_captions(
     )
 
 
-def quality_rows(qualities: Sequence[CaptionQuality]) -> list[list[str]]:
+def quality_rows(qualities: Sequence[CaptionMetrics]) -> list[list[str]]:
     """The measures side by side as cells: the names of the columns, then a captioner a row."""
 
     def cell(value: float | None) -> str:
@@ -156,7 +156,7 @@ def quality_rows(qualities: Sequence[CaptionQuality]) -> list[list[str]]:
     ]
 
 
-def quality_table(qualities: Sequence[CaptionQuality]) -> str:
+def quality_table(qualities: Sequence[CaptionMetrics]) -> str:
     """`quality_rows` as Markdown."""
     head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in quality_rows(qualities))
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hand1000.captions.rewrite import Completed
-from hand1000.config.settings import validation_message
+from hand1000.config.settings import format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.files import read_jsonl, write_jsonl
 
@@ -40,6 +40,6 @@ def read_completed(paths: Sequence[Path]) -> dict[str, CompletedLine]:
             try:
                 line = CompletedLine.model_validate(row)
             except ValidationError as error:
-                raise Hand1000Error(validation_message(error, f"{path}: line {number}")) from error
+                raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
             lines[line.file_name] = line
     return lines

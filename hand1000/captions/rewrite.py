@@ -13,9 +13,9 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from hand1000.captions.completion import complete_caption, plain
-from hand1000.captions.gesture_words import without_gestures
-from hand1000.gestures import phrase_of
+from hand1000.captions.completion import complete_caption, to_plain_text
+from hand1000.captions.gesture_words import remove_gesture_words
+from hand1000.gestures import gesture_phrase
 
 KEPT = 0.8
 """Share of the caption's words that an answer must hold, in their order."""
@@ -86,15 +86,15 @@ def complete_captions(
     Raises:
         Hand1000Error: an unknown gesture, or what the writer raises.
     """
-    phrase_of(gesture)
+    gesture_phrase(gesture)
     done: dict[int, Completed] = {}
     faults: dict[int, list[str]] = {index: [] for index in range(len(captions))}
     for attempt in range(attempts if writer else 0):
         assert writer is not None
         open_ = [index for index in faults if index not in done]
-        answers = writer.answer([chat(captions[index], gesture) for index in open_], attempt) if open_ else []
+        answers = writer.answer([build_messages(captions[index], gesture) for index in open_], attempt) if open_ else []
         for index, answer in zip(open_, answers, strict=True):
-            fault = fault_of(answer, captions[index], gesture)
+            fault = find_fault(answer, captions[index], gesture)
             if fault is None and count_tokens(answer.strip()) > max_tokens:
                 fault = "longer than the text encoder reads"
             if fault is None:
@@ -104,32 +104,32 @@ def complete_captions(
     for index, caption in enumerate(captions):
         if index not in done:
             text = complete_caption(caption, gesture)
-            fitting = shortened(text, phrase_of(gesture), count_tokens, max_tokens)
+            fitting = shorten_caption(text, gesture_phrase(gesture), count_tokens, max_tokens)
             done[index] = Completed(text=fitting, by="rule", faults=tuple(faults[index]), shortened=fitting != text)
     return [done[index] for index in range(len(captions))]
 
 
-def chat(caption: str, gesture: str) -> list[Message]:
+def build_messages(caption: str, gesture: str) -> list[Message]:
     """What a model is asked."""
-    data = {"caption": plain(caption)[:MAX_CHARACTERS], "phrase": phrase_of(gesture)}
+    data = {"caption": to_plain_text(caption)[:MAX_CHARACTERS], "phrase": gesture_phrase(gesture)}
     return [
         {"role": "system", "content": _SYSTEM},
         {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
     ]
 
 
-def fault_of(answer: str, caption: str, gesture: str) -> str | None:
+def find_fault(answer: str, caption: str, gesture: str) -> str | None:
     """Why `answer` does not complete `caption`, or None."""
-    phrase = phrase_of(gesture)
+    phrase = gesture_phrase(gesture)
     text = answer.strip()
     if not text:
         return "empty"
-    if plain(text) != text:
+    if to_plain_text(text) != text:
         return "more than one line, or quotation marks"
     if text.lower().count(phrase.lower()) != 1 or not text.endswith(phrase):
         return "not ended by the phrase, once"
     rest = text.removesuffix(phrase).rstrip(" ,")
-    if without_gestures(rest) != rest:
+    if remove_gesture_words(rest) != rest:
         return "names another gesture"
     expected = _words(complete_caption(caption, gesture).removesuffix(phrase))
     found = _words(rest)
@@ -141,7 +141,7 @@ def fault_of(answer: str, caption: str, gesture: str) -> str | None:
     return None
 
 
-def shortened(text: str, phrase: str, count_tokens: Callable[[str], int], max_tokens: int) -> str:
+def shorten_caption(text: str, phrase: str, count_tokens: Callable[[str], int], max_tokens: int) -> str:
     """`text`, with as many words before its phrase dropped as keep it within `max_tokens`."""
     words = text.removesuffix(phrase).rstrip(" ,").split()
 

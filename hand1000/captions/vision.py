@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from hand1000.captions.completion import plain
+from hand1000.captions.completion import to_plain_text
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.hub import model_folder, model_identity
@@ -62,7 +62,7 @@ class VisionCaptioner:
             tokens = model.generate(**inputs, **self.options)
         if "input_ids" in inputs:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
-        return [plain(text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+        return [to_plain_text(text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
     @cached_property
     def _loaded(self) -> tuple[Callable[[list], Any], Any, Any]:

@@ -68,11 +68,11 @@ def _get(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from hand1000.config.settings import load_settings
     from hand1000.core.errors import Hand1000Error
-    from hand1000.data.check import check_source, gestures_in, report_lines
+    from hand1000.data.check import check_source, list_gestures, report_lines
     from hand1000.storage.sources import open_source
 
     source = open_source(options.source)
-    gestures = options.gesture or gestures_in(source)
+    gestures = options.gesture or list_gestures(source)
     reports = [check_source(source, gesture, partial(_looked_at, gesture)) for gesture in gestures]
     print("\n".join(report_lines(reports, SHOWN)))
     unusable, pictures = sum(len(one.unusable) for one in reports), sum(one.pictures for one in reports)

@@ -25,19 +25,19 @@ def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.Argument
 
 def _evaluate(options: argparse.Namespace, show: Show) -> None:
     from hand1000.config.settings import load_settings
-    from hand1000.gestures import phrase_of
+    from hand1000.gestures import gesture_phrase
 
     if options.gesture:
-        phrase_of(options.gesture)
+        gesture_phrase(options.gesture)
     settings = load_settings(options.config)
     import tempfile
 
     from hand1000.captions.metrics import Clip
     from hand1000.core.rng import numpy_generator
     from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.features import Observations, features_of, observe
-    from hand1000.evaluation.folders import UNKNOWN, image_set_of, read_prompts
-    from hand1000.evaluation.metrics import measure
+    from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
+    from hand1000.evaluation.folders import UNKNOWN, import_plain_folder, read_prompts
+    from hand1000.evaluation.metrics import compute_metrics
     from hand1000.hands.classifier import GestureClassifier
     from hand1000.paper.metrics import paper_fid, paper_kid
     from hand1000.storage.files import write_json
@@ -52,16 +52,16 @@ def _evaluate(options: argparse.Namespace, show: Show) -> None:
         def made_of(folder: Path, name: str, texts: list[str] | None = None) -> Path:
             # Where prompts say what was asked for, other pictures may show anything.
             gesture = options.gesture or (UNKNOWN if prompts and not texts else None)
-            return image_set_of(folder, Path(scratch) / name, gesture, texts)
+            return import_plain_folder(folder, Path(scratch) / name, gesture, texts)
 
-        def look(folder: Path, name: str, texts: list[str] | None = None) -> Observations:
+        def look(folder: Path, name: str, texts: list[str] | None = None) -> ImageFeatures:
             made = made_of(folder, name, texts)
-            return observe(
+            return extract_features(
                 made, extractor=extractor, min_detection_confidence=confidence, clip=clip, progress=show(name)
             )
 
         real, fake = look(options.real, "real"), look(options.fake, "generated", prompts)
-        metrics = measure(
+        metrics = compute_metrics(
             real,
             fake,
             gesture=options.gesture,
@@ -69,7 +69,7 @@ def _evaluate(options: argparse.Namespace, show: Show) -> None:
             classifier=GestureClassifier.from_pretrained(),
             min_detection_confidence=confidence,
             seed=settings.seed,
-            train=features_of(made_of(options.train, "trained on"), extractor) if options.train else None,
+            train=extract_image_features(made_of(options.train, "trained on"), extractor) if options.train else None,
         )
     theirs = {}
     if options.paper:

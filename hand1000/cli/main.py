@@ -115,12 +115,12 @@ def _generate(options: argparse.Namespace) -> None:
     # After the address is known to lead somewhere: these take seconds to import.
     import math
 
-    from hand1000.pipelines.generation import contact_sheet, draw_seeded
+    from hand1000.pipelines.generation import contact_sheet, generate
     from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
     show = _progress("drawn")
     pictures = []
-    drawing = draw_seeded(
+    drawing = generate(
         load_pipeline(folder),
         [options.prompt] * options.num,
         range(options.seed, options.seed + options.num),

@@ -77,9 +77,9 @@ def _line(error: Exception) -> str:
 
 
 def _launch(options: argparse.Namespace) -> None:
-    from hand1000.gestures import phrase_of
+    from hand1000.gestures import gesture_phrase
 
-    phrase_of(options.gesture)
+    gesture_phrase(options.gesture)
     if not options.remote:
         raise Hand1000Error(
             f"launch: only with --remote; here it is `make demo GESTURE={options.gesture}` or `pyflyte run`"

@@ -4,11 +4,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hand1000.config.settings import BoundedSettings, Fraction, LearningRate, Settings, Steps
-from hand1000.config.sweep import changed
+from hand1000.config.settings import Fraction, FrozenSettings, LearningRate, Settings, Steps
+from hand1000.config.sweep import with_overrides
 
 
-class ImagicSettings(BoundedSettings):
+class ImagicSettings(FrozenSettings):
     """Imagic (Kawar et al., 2023), once for each picture."""
 
     embedding_steps: Steps = Field(description="Of the text's embedding, towards the picture; the paper's are 500.")
@@ -23,7 +23,7 @@ class ImagicSettings(BoundedSettings):
     num_inference_steps: int = Field(ge=1, le=1000)
 
 
-class HandRefinerSettings(BoundedSettings):
+class HandRefinerSettings(FrozenSettings):
     """HandRefiner (Lu et al., 2023), once for each picture with a hand."""
 
     controlnet: str = Field(
@@ -48,7 +48,7 @@ class HandRefinerSettings(BoundedSettings):
     num_inference_steps: int = Field(ge=1, le=1000)
 
 
-class ComparisonSettings(BoundedSettings):
+class ComparisonSettings(FrozenSettings):
     """The settings of all systems: what they have in common, and those of each method."""
 
     common: Settings
@@ -56,12 +56,12 @@ class ComparisonSettings(BoundedSettings):
     hand_refiner: HandRefinerSettings
 
 
-def without_fusion(settings: Settings) -> Settings:
+def plain_finetuning(settings: Settings) -> Settings:
     """Fine-tuning as people do it: the same images, captions and steps, but nothing of the hands.
 
     h = e, and the hand's box counts in the loss like the rest of the picture.
     """
-    return changed(
+    return with_overrides(
         settings,
         {
             "stage1.pose_components": 0,

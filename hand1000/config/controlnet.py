@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hand1000.config.pretraining import TrainingLength
+from hand1000.config.pretraining import TrainingSchedule
 
 
 class ControlSettings(BaseModel):
@@ -20,4 +20,4 @@ class ControlSettings(BaseModel):
     hand_weight: float = Field(
         ge=1, le=100, description="Of the hand's box in the loss: the map tells of nothing else."
     )
-    length: TrainingLength
+    length: TrainingSchedule

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hand1000.config.settings import BoundedSettings, Fraction
+from hand1000.config.settings import Fraction, FrozenSettings
 
 
-class GateSettings(BoundedSettings):
+class GateSettings(FrozenSettings):
     """Bounds of its measures on the held-out pictures."""
 
     min_gesture_accuracy: Fraction

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class TrainingLength(BaseModel):
+class TrainingSchedule(BaseModel):
     """How long and how fast one of the networks is trained."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +34,6 @@ class PretrainSettings(BaseModel):
         ge=0, le=180, description="Degrees that a hand may be tilted for the UNet to see it; the autoencoder sees all."
     )
     caption_dropout: float = Field(ge=0, le=1)
-    autoencoder: TrainingLength
-    text_encoder: TrainingLength
-    base: TrainingLength
+    autoencoder: TrainingSchedule
+    text_encoder: TrainingSchedule
+    base: TrainingSchedule

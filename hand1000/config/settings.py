@@ -21,13 +21,13 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 PRESETS = Path(__file__).parent / "presets"
 
 
-class BoundedSettings(BaseModel):
+class FrozenSettings(BaseModel):
     """A section: unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FilterSettings(BoundedSettings):
+class FilterSettings(FrozenSettings):
     """Which labelled pictures are fit to train on and to measure against; a picture without a label passes."""
 
     min_hand: Fraction = Field(description="Least longer side of the labelled box, of the picture's side; 0 takes all.")
@@ -39,7 +39,7 @@ class FilterSettings(BoundedSettings):
     )
 
 
-class DataSettings(BoundedSettings):
+class DataSettings(FrozenSettings):
     """Which images are trained on and measured against."""
 
     test_images: int = Field(
@@ -52,7 +52,7 @@ class DataSettings(BoundedSettings):
     filters: FilterSettings
 
 
-class Stage1Settings(BoundedSettings):
+class Stage1Settings(FrozenSettings):
     """Stage I: the mean gesture feature (paper, section 3.2)."""
 
     feature: Literal["normalised", "raw", "zero"] = Field(
@@ -66,7 +66,7 @@ class Stage1Settings(BoundedSettings):
     )
 
 
-class Stage2Settings(BoundedSettings):
+class Stage2Settings(FrozenSettings):
     """Stage II: the fusion and the optimised embeddings (paper, section 3.3)."""
 
     lambda_: Fraction = Field(description="Weight of the text embedding in h = lambda*e + (1-lambda)*g.")
@@ -103,7 +103,7 @@ class Stage2Settings(BoundedSettings):
             )
 
 
-class ComputeSettings(BoundedSettings):
+class ComputeSettings(FrozenSettings):
     """How the UNet is computed while it is trained, or trained through; only `precision` is more than rounding."""
 
     precision: Literal["fp32", "bf16", "fp16"] = Field(
@@ -115,7 +115,7 @@ class ComputeSettings(BoundedSettings):
     compile: bool = Field(description="torch.compile: minutes at the start for faster steps after it.")
 
 
-class LoraSettings(BoundedSettings):
+class LoraSettings(FrozenSettings):
     """The adapters of `stage3.tune: lora` (Hu et al., 2021)."""
 
     rank: int = Field(ge=1, le=1024)
@@ -125,7 +125,7 @@ class LoraSettings(BoundedSettings):
     )
 
 
-class PriorSettings(BoundedSettings):
+class PriorSettings(FrozenSettings):
     """Prior preservation: the base model's own pictures, trained on beside the gesture's (Ruiz et al., 2022)."""
 
     images: int = Field(ge=0, le=100_000, description="Pictures of captions without the gesture's phrase; 0 is none.")
@@ -133,7 +133,7 @@ class PriorSettings(BoundedSettings):
     weight: float = Field(ge=0, le=100, description="Of their loss against the gesture's.")
 
 
-class ValidationSettings(BoundedSettings):
+class ValidationSettings(FrozenSettings):
     """What is looked at while Stage III trains."""
 
     images: int = Field(
@@ -152,7 +152,7 @@ class ValidationSettings(BoundedSettings):
         return self
 
 
-class Stage3Settings(BoundedSettings):
+class Stage3Settings(FrozenSettings):
     """Stage III: fine-tuning of the UNet on the frozen embeddings (paper, section 3.4)."""
 
     tune: Literal["full", "lora"] = Field(description="All weights, as in the paper, or low-rank adapters beside them.")
@@ -197,7 +197,7 @@ class Stage3Settings(BoundedSettings):
         return found
 
 
-class GenerationSettings(BoundedSettings):
+class GenerationSettings(FrozenSettings):
     """How pictures are drawn, for the measurement and as the model's defaults."""
 
     mu: Fraction = Field(description="Weight of the text embedding at inference; need not equal lambda.")
@@ -231,7 +231,7 @@ class GenerationSettings(BoundedSettings):
         return self.model_copy(update=unused)
 
 
-class EvaluationSettings(BoundedSettings):
+class EvaluationSettings(FrozenSettings):
     """How the pictures are measured."""
 
     feature_extractor: str = Field(
@@ -244,7 +244,7 @@ class EvaluationSettings(BoundedSettings):
     min_detection_confidence: Fraction
 
 
-class Settings(BoundedSettings):
+class Settings(FrozenSettings):
     """Everything that decides a run's result besides its data and its base model."""
 
     seed: int = Field(ge=0, le=2**31 - 1)
@@ -291,7 +291,7 @@ _AUTHORS_LOOP = {
 }
 
 
-class CaptionerSettings(BoundedSettings):
+class CaptionerSettings(FrozenSettings):
     """Who captions the images of a data set."""
 
     kind: Literal["dataset", "blip2", "paligemma", "vit-gpt2"] = Field(
@@ -309,7 +309,7 @@ class CaptionerSettings(BoundedSettings):
         return self
 
 
-class CompletionSettings(BoundedSettings):
+class CompletionSettings(FrozenSettings):
     """Who puts the gesture's phrase into the captions (LLaMA 3 in the paper)."""
 
     writer: Literal["rule", "endpoint", "local"] = Field(
@@ -329,7 +329,7 @@ class CompletionSettings(BoundedSettings):
         return self
 
 
-class DatasetSettings(BoundedSettings):
+class DatasetSettings(FrozenSettings):
     """What decides a built data set besides its source and gesture."""
 
     seed: int = Field(ge=0, le=2**31 - 1)
@@ -341,7 +341,7 @@ class DatasetSettings(BoundedSettings):
     clip: str = Field(description="Folder, s3:// address or hub id@revision of CLIP; '' leaves its measures out.")
 
 
-def validation_message(error: ValidationError, source: str) -> str:
+def format_validation_error(error: ValidationError, source: str) -> str:
     """The first fault that pydantic found, as one line that names the field."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "settings"
@@ -365,4 +365,4 @@ def load_settings(source: str | Path) -> Settings:
     except yaml.YAMLError as error:
         raise Hand1000Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        raise Hand1000Error(validation_message(error, str(path))) from error
+        raise Hand1000Error(format_validation_error(error, str(path))) from error

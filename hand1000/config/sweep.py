@@ -5,13 +5,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from hand1000.config.settings import BoundedSettings, Settings, validation_message
+from hand1000.config.settings import FrozenSettings, Settings, format_validation_error
 from hand1000.core.errors import Hand1000Error
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,39}$")]
 
 
-class Point(BoundedSettings):
+class Point(FrozenSettings):
     """One run of a sweep."""
 
     label: str = Field(min_length=1, max_length=80)
@@ -21,7 +21,7 @@ class Point(BoundedSettings):
     )
 
 
-class Sweep(BoundedSettings):
+class Sweep(FrozenSettings):
     """Runs that differ in one thing."""
 
     title: str = Field(min_length=1, max_length=200)
@@ -38,7 +38,7 @@ class Sweep(BoundedSettings):
         return self
 
 
-class SweepSettings(BoundedSettings):
+class SweepSettings(FrozenSettings):
     """The sweeps of one report, by their names, and the settings that all their runs have in common."""
 
     common: Settings
@@ -49,13 +49,13 @@ class SweepSettings(BoundedSettings):
         for name, sweep in self.sweeps.items():
             for point in sweep.points:
                 try:
-                    changed(self.common, point.changes)
+                    with_overrides(self.common, point.changes)
                 except Hand1000Error as error:
                     raise ValueError(f"sweeps.{name}: {error}") from error
         return self
 
 
-def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+def with_overrides(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     """`settings` with other values, each named with dots from the top.
 
     Raises:
@@ -73,4 +73,4 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        raise Hand1000Error(validation_message(error, ", ".join(changes))) from error
+        raise Hand1000Error(format_validation_error(error, ", ".join(changes))) from error

@@ -19,7 +19,7 @@ class TransientError(Hand1000Error):
 
 
 @contextmanager
-def writing(place: Path | str) -> Iterator[None]:
+def translate_write_errors(place: Path | str) -> Iterator[None]:
     """Turn the system's refusals to write below `place` into a `Hand1000Error`.
 
     Raises:

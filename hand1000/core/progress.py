@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-StepReport = Callable[[int, int, dict[str, float]], None]
+ProgressCallback = Callable[[int, int, dict[str, float]], None]
 """Is given the steps done, all steps, and what was measured at this one."""
 
 
-class Checkpoint(Protocol):
+class CheckpointStore(Protocol):
     """A place for the state of an unfinished stage; `hand1000.storage.artifacts` has the lasting one."""
 
     def restore(self, into: Path) -> bool:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.crop import UnreadableImage, load_square
-from hand1000.data.items import Problems, SourceItem, Unusable
+from hand1000.data.items import IssueLog, SkippedImage, SourceImage
 from hand1000.data.selection import read_source
 from hand1000.gestures import PHRASES
 from hand1000.storage.sources import Source
@@ -28,11 +28,11 @@ class SourceReport(BaseModel):
     labelled: int
     captioned: int
     divided: bool
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[SkippedImage, ...]
     warnings: tuple[str, ...]
 
 
-def gestures_in(source: Source) -> list[str]:
+def list_gestures(source: Source) -> list[str]:
     """The gestures of which the source has a folder.
 
     Raises:
@@ -55,7 +55,7 @@ def check_source(source: Source, gesture: str, progress: Callable[[int], None]) 
     Raises:
         Hand1000Error: unknown gesture, nothing there of it, or metadata that cannot be used at all.
     """
-    problems = Problems(source.address, quiet=True)
+    problems = IssueLog(source.address, quiet=True)
     train, test = read_source(source, gesture, problems)
     people: set[str] = set()
     counts = {"pictures": 0, "labelled": 0, "captioned": 0}
@@ -97,7 +97,7 @@ def report_lines(reports: list[SourceReport], shown: int) -> Iterator[str]:
             yield f"unusable: and {len(report.unusable) - shown} more of {report.gesture}"
 
 
-def _fault(source: Source, item: SourceItem) -> str:
+def _fault(source: Source, item: SourceImage) -> str:
     try:
         with source.fetched(item.file) as path:
             load_square(path, _SIDE, item.bbox)

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from hand1000.core.errors import Hand1000Error, writing
-from hand1000.gestures import HAGRID_V1, phrase_of
+from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.gestures import HAGRID_V1, gesture_phrase
 from hand1000.storage.files import read_json, write_json
-from hand1000.storage.http import RESTARTS, HttpFile, Progress, RestartNeeded, download, restarts_message
+from hand1000.storage.http import RESTARTS, HttpFile, Progress, RestartDownload, download, restarts_message
 
 _CLOUD = "https://rndml-team-cv.obs.ru-moscow-1.hc.sbercloud.ru/datasets/"
 _FORMER = "https://n-ws-620xz-pd11.s3pd11.sbercloud.ru/b-ws-620xz-pd11-jux/"
@@ -120,7 +120,7 @@ def fetch_hagrid(
             is being fetched into; a server refuses or cannot be reached; an archive is damaged.
     """
     for gesture in gestures:
-        phrase_of(gesture)
+        gesture_phrase(gesture)
         if version == 1 and gesture not in HAGRID_V1:
             raise Hand1000Error(f"{gesture}: not in version 1 of HaGRID; choose version 2 or: {', '.join(HAGRID_V1)}")
     if base_url is not None and not re.match("https?://[^/]", base_url):
@@ -151,7 +151,7 @@ def _alone(out: Path) -> Iterator[None]:
     """Keep other processes from fetching into the folder at the same time; a process that is killed lets go of it."""
     if out.exists() and not out.is_dir():
         raise Hand1000Error(f"{out}: not a folder; choose another")
-    with writing(out):
+    with translate_write_errors(out):
         (out / _WORK).mkdir(parents=True, exist_ok=True)
         lock = os.open(out / _WORK / "lock", os.O_WRONLY | os.O_CREAT, 0o666)
     try:
@@ -191,7 +191,7 @@ def _fetch(archive: _Archive, out: Path, progress: Callable[[str], Progress]) ->
                     progress=progress(what),
                 )
             _unpack_file(archive, whole, missing, out, progress(f"unpacked {what}"))
-    with writing(whole):
+    with translate_write_errors(whole):
         whole.unlink(missing_ok=True)
 
 
@@ -205,7 +205,7 @@ def _is_done(archive: _Archive, out: Path, gesture: str) -> bool:
 def _unpack_from_server(archive: _Archive, gestures: Sequence[str], out: Path, show: Progress) -> bool:
     """Unpack the members without the rest of the archive; False: the server gives no parts of files."""
     for _ in range(RESTARTS):
-        with contextlib.closing(HttpFile(archive.url, remedy=_REMEDY)) as file, contextlib.suppress(RestartNeeded):
+        with contextlib.closing(HttpFile(archive.url, remedy=_REMEDY)) as file, contextlib.suppress(RestartDownload):
             file.seek(0, os.SEEK_END)
             if not file.in_parts:
                 return False
@@ -222,7 +222,7 @@ def _unpack_file(archive: _Archive, whole: Path, gestures: Sequence[str], out: P
         with open(whole, "rb") as file:
             _unpack(archive, file, gestures, out, show)
     except _DAMAGED as error:
-        with writing(whole):
+        with translate_write_errors(whole):
             whole.unlink()
         raise Hand1000Error(
             f"{whole}: damaged ({_told(error)}) and removed; run the same command again to fetch it anew, or {_REMEDY}"
@@ -266,7 +266,7 @@ def _write_members(
         # Not made durable one by one, which takes long: a cut one is seen by its size. The name is always the same, so
         # that what a killed process leaves is written over; for its dot nobody takes it for a picture.
         temporary = target.with_name(f".{target.name}.part")
-        with writing(target):
+        with translate_write_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with members.open(info) as source, open(temporary, "wb") as copy:

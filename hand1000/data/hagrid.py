@@ -14,7 +14,7 @@ import msgspec
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import BBox
-from hand1000.data.items import SUFFIXES, Box, Problems, SourceItem, inside, safe_key
+from hand1000.data.items import SUFFIXES, Box, IssueLog, SourceImage, clip_box, safe_key
 from hand1000.storage.json_stream import MalformedJson, members
 from hand1000.storage.sources import Source
 
@@ -54,8 +54,8 @@ _annotation = msgspec.json.Decoder(_Annotation)
 
 
 def read_hagrid(
-    source: Source, gesture: str, problems: Problems
-) -> tuple[Iterator[SourceItem], Iterator[SourceItem] | None]:
+    source: Source, gesture: str, problems: IssueLog
+) -> tuple[Iterator[SourceImage], Iterator[SourceImage] | None]:
     """The pictures of `gesture` to train on (`train` and `val`) and to measure against (`test`), to be read in order.
 
     Without pictures in one of the two the source has no division: all are in the first, and the second is None. What
@@ -89,7 +89,7 @@ def read_hagrid(
 class _Pictures:
     """The names of a gesture's pictures, joined to their annotations."""
 
-    def __init__(self, source: Source, gesture: str, problems: Problems) -> None:
+    def __init__(self, source: Source, gesture: str, problems: IssueLog) -> None:
         self._source, self._gesture, self._problems = source, gesture, problems
         self.suffixes: dict[str, str] = {}
         """Each picture's suffix by its name, "" once its annotation was read."""
@@ -98,7 +98,7 @@ class _Pictures:
             if f".{suffix.lower()}" in SUFFIXES:
                 self.suffixes[name] = max(sys.intern(dot + suffix), self.suffixes.get(name, ""))
 
-    def annotated(self, file: str) -> Iterator[SourceItem]:
+    def annotated(self, file: str) -> Iterator[SourceImage]:
         """The pictures that an annotation file names and that are there."""
         absent: list[str] = []
         missing = entries = 0
@@ -123,7 +123,7 @@ class _Pictures:
         if missing:
             self._problems.warn(file, f"{missing} of {entries} pictures are not there: {', '.join(absent)}")
 
-    def left_over(self) -> Iterator[SourceItem]:
+    def left_over(self) -> Iterator[SourceImage]:
         """No item; tells of pictures without an annotation once all annotations were read."""
         left = [f"{name}{suffix}" for name, suffix in self.suffixes.items() if suffix]
         if left:
@@ -133,14 +133,14 @@ class _Pictures:
         yield
 
 
-def _annotated_item(name: str, file: str, gesture: str, entry: msgspec.Raw) -> SourceItem:
+def _annotated_item(name: str, file: str, gesture: str, entry: msgspec.Raw) -> SourceImage:
     annotation = _annotation.decode(entry)
     attributes = (
         {key: value for key, value in annotation.meta.items() if key not in _GUESSES} if annotation.meta else {}
     )
     if annotation.leading_hand in ("left", "right"):
         attributes.setdefault("handedness", annotation.leading_hand)
-    return SourceItem(
+    return SourceImage(
         key=safe_key(name),
         file=file,
         gesture=gesture,
@@ -160,7 +160,7 @@ def _labelled_box(annotation: _Annotation, gesture: str) -> BBox | None:
     labelled = united or [
         box for box, label in zip(annotation.bboxes, annotation.labels, strict=True) if label == gesture
     ]
-    within = [part for box in labelled if (part := inside(box))]
+    within = [part for box in labelled if (part := clip_box(box))]
     if labelled and not within:
         raise Hand1000Error("the hand's box lies outside the picture")
     return max(within, key=lambda box: box[2] * box[3]) if within else None

@@ -10,10 +10,10 @@ from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hand1000.config.settings import validation_message
+from hand1000.config.settings import format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import METADATA
-from hand1000.data.items import SUFFIXES, Box, SourceItem, inside, safe_key
+from hand1000.data.items import SUFFIXES, Box, SourceImage, clip_box, safe_key
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import read_jsonl
 from hand1000.storage.sources import Source
@@ -32,7 +32,7 @@ class _MetadataLine(BaseModel):
     bbox: Box | None = None
 
 
-def folder_of_own(source: Source, gesture: str) -> str:
+def find_image_folder(source: Source, gesture: str) -> str:
     """The folder that holds the pictures of `gesture`: the one of that name, else the source itself.
 
     Raises:
@@ -48,7 +48,7 @@ def folder_of_own(source: Source, gesture: str) -> str:
     )
 
 
-def read_own(source: Source, folder: str, gesture: str, *, alone: bool = True) -> list[SourceItem]:
+def read_image_folder(source: Source, folder: str, gesture: str, *, alone: bool = True) -> list[SourceImage]:
     """The pictures in `folder` of which the metadata does not say that they show another gesture.
 
     A picture without `user_id` counts as a person, named by its content, so that copies are one person.
@@ -80,12 +80,12 @@ def read_own(source: Source, folder: str, gesture: str, *, alone: bool = True) -
             )
         stem = PurePosixPath(name).stem
         items.append(
-            SourceItem(
+            SourceImage(
                 key=safe_key(stem if stems[stem] == 1 else name),  # a.jpg and a.png are two pictures.
                 file=file,
                 gesture=gesture,
                 user_id=line.user_id or _digest(source, file),
-                bbox=inside(line.bbox) if line.bbox else None,
+                bbox=clip_box(line.bbox) if line.bbox else None,
                 # A published set's text is its caption completed and checked, perhaps by a language model.
                 caption=line.text or line.caption,
             )
@@ -110,7 +110,7 @@ def _read_metadata(source: Source, file: str, pictures: Mapping[str, str]) -> di
             try:
                 line = _MetadataLine.model_validate(row)
             except ValidationError as error:
-                raise Hand1000Error(validation_message(error, f"{where}: line {number}")) from error
+                raise Hand1000Error(format_validation_error(error, f"{where}: line {number}")) from error
             if line.file_name not in pictures:
                 raise Hand1000Error(f"{where}: line {number}: no such picture beside it: {line.file_name}")
             lines[line.file_name] = line

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from hand1000.config.settings import Fraction, validation_message
+from hand1000.config.settings import Fraction, format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.digests import Sha256
 from hand1000.storage.files import read_jsonl, write_jsonl
@@ -57,7 +57,7 @@ def read_image_set(directory: Path) -> list[ImageRecord]:
         try:
             record = ImageRecord.model_validate(row)
         except ValidationError as error:
-            raise Hand1000Error(validation_message(error, f"{path}: line {number}")) from error
+            raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
         if record.file_name in seen:
             raise Hand1000Error(f"{path}: line {number}: {record.file_name} stands twice; remove one")
         if record.file_name not in present:

@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 """x, y, width and height as an annotator wrote them: relative to the picture, perhaps across its border."""
 
 
-class SourceItem(msgspec.Struct, frozen=True):
+class SourceImage(msgspec.Struct, frozen=True):
     """One picture of a source; there may be millions of them.
 
     `key` names it within its gesture and is safe in a file name; `file` is its name in the source; `bbox` is the hand
@@ -36,7 +36,7 @@ class SourceItem(msgspec.Struct, frozen=True):
     attributes: dict[str, JsonValue] | None = None
 
 
-class Unusable(BaseModel):
+class SkippedImage(BaseModel):
     """A picture that was passed over; `file` is `<gesture>/<name>`, equal wherever the source lies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,7 +46,7 @@ class Unusable(BaseModel):
 
 
 @dataclass
-class Problems:
+class IssueLog:
     """What is wrong with a source but does not stop the work; how much of it is borne is decided later.
 
     `quiet` keeps it out of the log, for who tells it otherwise.
@@ -55,7 +55,7 @@ class Problems:
     address: str
     quiet: bool = False
     warnings: list[str] = field(default_factory=list)
-    unusable: list[Unusable] = field(default_factory=list)
+    unusable: list[SkippedImage] = field(default_factory=list)
 
     def warn(self, where: str, text: str) -> None:
         """Keep a warning about the file or folder `where`, and log it."""
@@ -65,7 +65,7 @@ class Problems:
 
     def pass_over(self, gesture: str, file: str, reason: str) -> None:
         """Count a picture as unusable, and log it."""
-        self.unusable.append(Unusable(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason))
+        self.unusable.append(SkippedImage(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason))
         self._log(f"{file}: passed over: {reason}")
 
     def _log(self, text: str) -> None:
@@ -73,7 +73,7 @@ class Problems:
             logger.warning("%s/%s", self.address, text)
 
 
-def inside(box: Box) -> BBox | None:
+def clip_box(box: Box) -> BBox | None:
     """The part of a box that lies within the picture, where there is one; annotators drew some across the border."""
     x, y, width, height = box
     if x >= 0 and y >= 0 and x + width <= 1 and y + height <= 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 from hand1000.data.imageset import read_image_set, write_metadata
 
 
-def joined_image_set(parts: Sequence[Path], into: Path) -> Path:
+def merge_image_sets(parts: Sequence[Path], into: Path) -> Path:
     """Make `into` an image set of all pictures of `parts`, by links: nothing is copied.
 
     The order of the lines is that of the file names, so that 1 and 3 shards give the same set.

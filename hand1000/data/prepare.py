@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict
 
 from hand1000.captions.captioners import DatasetCaptioner
 from hand1000.captions.completion import complete_caption
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import Crop, UnreadableImage, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
-from hand1000.data.items import SourceItem, Unusable
+from hand1000.data.items import SkippedImage, SourceImage
 from hand1000.data.selection import Selection
-from hand1000.gestures import by_gesture
+from hand1000.gestures import group_by_gesture
 from hand1000.storage.digests import digest_file
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class PreparationReport(BaseModel):
 
     train: int
     test: int
-    unusable: tuple[Unusable, ...]
+    unusable: tuple[SkippedImage, ...]
     warnings: tuple[str, ...]
     filtered: dict[str, int]
 
@@ -76,8 +76,8 @@ def prepare_image_sets(
         Hand1000Error: too many unreadable pictures, none left of one set, or `out` may not be written or is full.
     """
     sides = {
-        "train": (selection.num_train, by_gesture(selection.train)),
-        "test": (selection.num_test, by_gesture(selection.test)),
+        "train": (selection.num_train, group_by_gesture(selection.train)),
+        "test": (selection.num_test, group_by_gesture(selection.test)),
     }
     wanted = sum(min(count, len(items)) for count, groups in sides.values() for items in groups.values())
     unusable = list(selection.unusable)
@@ -87,13 +87,13 @@ def prepare_image_sets(
     warnings, counts = [*selection.warnings], {}
     done = 0
     for name, (count, groups) in sides.items():
-        with writing(out / name):
+        with translate_write_errors(out / name):
             (out / name).mkdir(parents=True, exist_ok=True)
         records: list[ImageRecord] = []
         for gesture, items in groups.items():
             before = len(records)
             for result in work.results(items, min(count, len(items)), out / name):
-                if isinstance(result, Unusable):
+                if isinstance(result, SkippedImage):
                     unusable.append(result)
                     _stop_above(max_unusable, unusable, total)
                 else:
@@ -132,7 +132,7 @@ class _Preparation:
     refused: int = 0
     short: int = field(default=0, init=False)
 
-    def results(self, items: Sequence[SourceItem], wanted: int, folder: Path) -> Iterator[ImageRecord | Unusable]:
+    def results(self, items: Sequence[SourceImage], wanted: int, folder: Path) -> Iterator[ImageRecord | SkippedImage]:
         """What becomes of the first `wanted` pictures that are not refused, in their order."""
         waiting = list(reversed(items))
         told = 0
@@ -140,7 +140,7 @@ class _Preparation:
             while told < wanted and waiting:
                 part = [waiting.pop() for _ in range(min(_PART, wanted - told, len(waiting)))]
                 for item, result in zip(part, pool.map(lambda item: self._cropped(item, folder), part), strict=True):
-                    if isinstance(result, Unusable):
+                    if isinstance(result, SkippedImage):
                         told += 1
                         yield result
                         continue
@@ -154,7 +154,7 @@ class _Preparation:
                     yield record
         self.short = wanted - told
 
-    def _cropped(self, item: SourceItem, folder: Path) -> tuple[ImageRecord, np.ndarray] | Unusable:
+    def _cropped(self, item: SourceImage, folder: Path) -> tuple[ImageRecord, np.ndarray] | SkippedImage:
         generator = numpy_generator(self.seed, "crop", item.gesture, item.key)
         try:
             with self.selection.source.fetched(item.file) as path:
@@ -162,9 +162,9 @@ class _Preparation:
                 source = digest_file(path)
         except UnreadableImage as error:
             logger.warning("%s/%s: passed over: %s", self.selection.source.address, item.file, error.reason)
-            return Unusable(file=f"{item.gesture}/{item.file.rpartition('/')[2]}", reason=error.reason)
+            return SkippedImage(file=f"{item.gesture}/{item.file.rpartition('/')[2]}", reason=error.reason)
         name = self._name(item)
-        with writing(folder / name):
+        with translate_write_errors(folder / name):
             Image.fromarray(square).save(folder / name)
         (caption,) = DatasetCaptioner().caption([Path(item.file)], [item.caption])
         record = ImageRecord(
@@ -180,7 +180,7 @@ class _Preparation:
         )
         return record, square
 
-    def _name(self, item: SourceItem) -> str:
+    def _name(self, item: SourceImage) -> str:
         """Beside other gestures' pictures with the gesture, since a key names a picture within its own gesture only.
 
         It stands last, so that the order of the names mixes the gestures.
@@ -192,7 +192,7 @@ class _Preparation:
         return len({item.gesture for item in self.selection.train}) == 1
 
 
-def _stop_above(max_unusable: float, unusable: Sequence[Unusable], total: int) -> None:
+def _stop_above(max_unusable: float, unusable: Sequence[SkippedImage], total: int) -> None:
     if len(unusable) > max_unusable * total:
         raise Hand1000Error(
             f"{len(unusable)} of {total} pictures cannot be used, more than data.max_unusable = {max_unusable} allows; "
@@ -200,5 +200,5 @@ def _stop_above(max_unusable: float, unusable: Sequence[Unusable], total: int) -
         )
 
 
-def _first(unusable: Sequence[Unusable]) -> str:
+def _first(unusable: Sequence[SkippedImage]) -> str:
     return "the first: " + "; ".join(f"{one.file}: {one.reason}" for one in unusable[:_NAMED])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import yaml
 
-from hand1000.captions.metrics import CaptionQuality, quality_table
+from hand1000.captions.metrics import CaptionMetrics, quality_table
 from hand1000.captions.records import CompletedLine
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.data.imageset import read_image_set, write_metadata
 from hand1000.data.prepare import REPORT, PreparationReport
-from hand1000.gestures import phrase_of
+from hand1000.gestures import gesture_phrase
 from hand1000.storage.files import read_json, write_text
 
 SPLITS = ("train", "test")
@@ -20,7 +20,7 @@ CARD = "README.md"
 
 
 def publish_data_set(
-    prepared: Path, lines: Mapping[str, Mapping[str, CompletedLine]], quality: Sequence[CaptionQuality], out: Path
+    prepared: Path, lines: Mapping[str, Mapping[str, CompletedLine]], quality: Sequence[CaptionMetrics], out: Path
 ) -> None:
     """Write `train/`, `test/` and the card into `out`.
 
@@ -47,19 +47,19 @@ def publish_data_set(
             gesture = record.gesture
             update = {"text": line.completed.text, "caption": line.caption, "captioner": line.captioner}
             records.append(record.model_copy(update=update))
-        with writing(out / split):
+        with translate_write_errors(out / split):
             (out / split).mkdir()
             for record in records:
                 shutil.copyfile(prepared / split / record.file_name, out / split / record.file_name)
         write_metadata(out / split, records)
     report = PreparationReport.model_validate(read_json(prepared / REPORT))
-    with writing(out):
+    with translate_write_errors(out):
         shutil.copyfile(prepared / REPORT, out / REPORT)
     write_text(out / CARD, data_card(gesture, report, everything, quality))
 
 
 def data_card(
-    gesture: str, report: PreparationReport, lines: Sequence[CompletedLine], quality: Sequence[CaptionQuality]
+    gesture: str, report: PreparationReport, lines: Sequence[CompletedLine], quality: Sequence[CaptionMetrics]
 ) -> str:
     """The card as the Hugging Face hub reads it: YAML, then Markdown."""
     front = {
@@ -76,7 +76,7 @@ def data_card(
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# Hand1000 data: {gesture}",
-        f"Images of people {phrase_of(gesture)}. Every `text` ends with that phrase and holds it once; `caption` is "
+        f"Images of people {gesture_phrase(gesture)}. Every `text` ends with that phrase and holds it once; "
         f"what the captioner wrote. {report.train} images to train on and {report.test} to measure against; nobody is "
         "in both.",
         "The licence is that of the source: HaGRID is under a variant of CC BY-SA 4.0; rendered hands are Apache-2.0.",

@@ -19,14 +19,14 @@ from hand1000.config.settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seeds
 from hand1000.data.hagrid import ANNOTATIONS, read_hagrid
-from hand1000.data.image_folder import folder_of_own, read_own
-from hand1000.data.items import Problems, SourceItem, Unusable
-from hand1000.gestures import by_gesture, phrase_of
+from hand1000.data.image_folder import find_image_folder, read_image_folder
+from hand1000.data.items import IssueLog, SkippedImage, SourceImage
+from hand1000.gestures import gesture_phrase, group_by_gesture
 from hand1000.storage.sources import Source
 
 logger = logging.getLogger(__name__)
 
-SPARES = 1.0
+SPARE_FRACTION = 1.0
 """Pictures drawn beyond those asked for, as a share of them, when MediaPipe may yet refuse some."""
 
 
@@ -41,12 +41,12 @@ class Selection:
     """
 
     source: Source = field(compare=False)
-    train: tuple[SourceItem, ...]
-    test: tuple[SourceItem, ...]
+    train: tuple[SourceImage, ...]
+    test: tuple[SourceImage, ...]
     num_train: int
     num_test: int
     warnings: tuple[str, ...] = ()
-    unusable: tuple[Unusable, ...] = ()
+    unusable: tuple[SkippedImage, ...] = ()
     filtered: tuple[tuple[str, int], ...] = ()
 
 
@@ -71,7 +71,7 @@ def select_images(
         Hand1000Error: no such gesture, or too few pictures. Annotations that are malformed are passed over
             and told in the selection's `unusable`, files of them in its `warnings`.
     """
-    problems = Problems(source.address)
+    problems = IssueLog(source.address)
     sides = {gesture: read_source(source, gesture, problems, alone=len(gestures) == 1) for gesture in gestures}
     fit = Filter(filters)
     train = {gesture: fit(items) for gesture, (items, _) in sides.items()}
@@ -80,12 +80,12 @@ def select_images(
     if not divided:
         train = {gesture: itertools.chain(items, test.get(gesture, ())) for gesture, items in train.items()}
     try:
-        chosen = choose(
+        chosen = split_by_person(
             train,
             test if divided else None,
             num_train=num_train,
             num_test=num_test,
-            spares=SPARES if filters.min_overlap else 0.0,
+            spares=SPARE_FRACTION if filters.min_overlap else 0.0,
             seed=seed,
             name=source.address,
         )
@@ -105,20 +105,22 @@ def select_images(
 
 
 def read_source(
-    source: Source, gesture: str, problems: Problems, *, alone: bool = True
-) -> tuple[Iterable[SourceItem], Iterable[SourceItem] | None]:
+    source: Source, gesture: str, problems: IssueLog, *, alone: bool = True
+) -> tuple[Iterable[SourceImage], Iterable[SourceImage] | None]:
     """The pictures of `gesture` to train on and, where the source is divided, those to measure against.
 
     Each is read once, the first one first; what is wrong goes to `problems`. `alone` tells whether pictures of which
     nothing says what they show are taken for this gesture's. Raises as `select_images` does.
     """
-    phrase_of(gesture)
+    gesture_phrase(gesture)
     folders = source.folders()
     if ANNOTATIONS in folders:
         return read_hagrid(source, gesture, problems)
     if "train" in folders and "test" in folders:
-        return read_own(source, "train", gesture, alone=alone), read_own(source, "test", gesture, alone=alone)
-    return read_own(source, folder_of_own(source, gesture), gesture, alone=alone), None
+        return read_image_folder(source, "train", gesture, alone=alone), read_image_folder(
+            source, "test", gesture, alone=alone
+        )
+    return read_image_folder(source, find_image_folder(source, gesture), gesture, alone=alone), None
 
 
 class Filter:
@@ -132,7 +134,7 @@ class Filter:
         self._settings = settings
         self.counts = {"hand too small": 0, "hand at the border": 0, "too many hands": 0}
 
-    def __call__(self, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
+    def __call__(self, items: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """Those of `items` that pass."""
         for item in items:
             if reason := self._reason(item):
@@ -144,7 +146,7 @@ class Filter:
         """How many each filter has taken out, as warnings."""
         return [f"{count} pictures filtered: {reason}" for reason, count in self.counts.items() if count]
 
-    def _reason(self, item: SourceItem) -> str:
+    def _reason(self, item: SourceImage) -> str:
         if item.hands > self._settings.max_hands:
             return "too many hands"
         if item.bbox is None:
@@ -173,14 +175,14 @@ def selection_facts(selection: Selection) -> list[JsonValue]:
 class Choice:
     """The pictures of the two sides, in their order, spares included; and what the user should know."""
 
-    train: tuple[SourceItem, ...]
-    test: tuple[SourceItem, ...]
+    train: tuple[SourceImage, ...]
+    test: tuple[SourceImage, ...]
     warnings: tuple[str, ...]
 
 
-def choose(
-    train: Mapping[str, Iterable[SourceItem]],
-    test: Mapping[str, Iterable[SourceItem]] | None,
+def split_by_person(
+    train: Mapping[str, Iterable[SourceImage]],
+    test: Mapping[str, Iterable[SourceImage]] | None,
     *,
     num_train: int,
     num_test: int,
@@ -211,12 +213,12 @@ def choose(
     people: set[str] = set()
     counts: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
 
-    def counted(items: Iterable[SourceItem], side: str) -> Iterator[SourceItem]:
+    def counted(items: Iterable[SourceImage], side: str) -> Iterator[SourceImage]:
         for item in items:
             counts[side][item.gesture] += 1
             yield item
 
-    def noted(items: Iterable[SourceItem]) -> Iterator[SourceItem]:
+    def noted(items: Iterable[SourceImage]) -> Iterator[SourceImage]:
         for item in items:
             people.add(item.user_id)
             yield item
@@ -224,7 +226,7 @@ def choose(
     if test is None:
         people_held = _PeopleHeldOut(train, most_test, seed)
         pools = _first(most_train, counted(people_held.pass_on(_in_turn(train.values())), "train"), seed)
-        pictures = by_gesture(counted(people_held.pictures(), "test"))
+        pictures = group_by_gesture(counted(people_held.pictures(), "test"))
         held_out = {gesture: items[:most_test] for gesture, items in pictures.items()}
     else:
         pools = _first(most_train, counted(noted(itertools.chain.from_iterable(train.values())), "train"), seed)
@@ -250,7 +252,7 @@ def choose(
     )
 
 
-def _in_turn(parts: Iterable[Iterable[SourceItem]]) -> Iterator[SourceItem]:
+def _in_turn(parts: Iterable[Iterable[SourceImage]]) -> Iterator[SourceImage]:
     """One picture of each part after the other, so that none has to wait in memory for those of another gesture."""
     for row in itertools.zip_longest(*parts):
         yield from (item for item in row if item is not None)
@@ -265,12 +267,12 @@ class _PeopleHeldOut:
     def __init__(self, gestures: Iterable[str], count: int, seed: int) -> None:
         self._count, self._seed = count, seed
         self._order: list[tuple[int, str]] = []
-        self._pictures: dict[str, dict[str, list[SourceItem]]] = {}
+        self._pictures: dict[str, dict[str, list[SourceImage]]] = {}
         self._held: Counter[str] = Counter()
         self._lacking = set(gestures)
         self._draw = lru_cache(maxsize=100_000)(derived_seeds(seed, "select", "person"))
 
-    def pass_on(self, items: Iterable[SourceItem]) -> Iterator[SourceItem]:
+    def pass_on(self, items: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """The pictures of everyone else, once it is sure that they are not among the first."""
         for item in items:
             person = (self._draw(item.user_id), item.user_id)
@@ -294,7 +296,7 @@ class _PeopleHeldOut:
         theirs = self._pictures[user_id].items()
         return all(self._held[gesture] - len(items) >= self._count for gesture, items in theirs)
 
-    def _not_needed(self) -> Iterator[SourceItem]:
+    def _not_needed(self) -> Iterator[SourceImage]:
         """The pictures of people who show only what those before them have enough of."""
         people, self._order = self._order, []
         held: Counter[str] = Counter()
@@ -306,17 +308,17 @@ class _PeopleHeldOut:
                 self._order.append(person)
                 held.update({gesture: len(items) for gesture, items in theirs.items()})
 
-    def pictures(self) -> Iterator[SourceItem]:
+    def pictures(self) -> Iterator[SourceImage]:
         """Theirs, in the order of the people."""
         for _, user_id in self._order:
             for gesture, items in self._pictures[user_id].items():
                 yield from _first(len(items), items, self._seed)[gesture]
 
 
-def _first(count: int, items: Iterable[SourceItem], seed: int) -> dict[str, list[SourceItem]]:
+def _first(count: int, items: Iterable[SourceImage], seed: int) -> dict[str, list[SourceImage]]:
     """Of each gesture the first `count` in the order of their draws; some more than these are held at a time."""
     draw = lru_cache(maxsize=64)(lambda gesture: derived_seeds(seed, "select", "picture", gesture))
-    kept: dict[str, list[tuple[int, str, SourceItem]]] = {}
+    kept: dict[str, list[tuple[int, str, SourceImage]]] = {}
     last: dict[str, int] = {}
     for item in items:
         number = draw(item.gesture)(item.key)
@@ -331,7 +333,7 @@ def _first(count: int, items: Iterable[SourceItem], seed: int) -> dict[str, list
     return {gesture: [item for _, _, item in drawn] for gesture, drawn in kept.items()}
 
 
-def _cut(drawn: list[tuple[int, str, SourceItem]], count: int) -> int:
+def _cut(drawn: list[tuple[int, str, SourceImage]], count: int) -> int:
     """Keep the first `count`; returns the draw of the last of them."""
     drawn.sort(key=itemgetter(0, 1))
     del drawn[count:]

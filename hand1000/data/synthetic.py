@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hand1000.gestures import HAGRID_V1, NO_GESTURE, phrase_of
+from hand1000.gestures import HAGRID_V1, NO_GESTURE, gesture_phrase
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
 
-def render_pretraining_set(
+def render_synthetic_images(
     root: Path, *, images: int, gesture_images: int, seed: int, size: int, progress: Callable[[int, int], None]
 ) -> None:
     """Render `images` arbitrary hands and `gesture_images` of each HaGRID v1 gesture into `root`, HaGRID's layout."""
@@ -39,7 +39,7 @@ class PretrainingRecord:
 
 
 def pretraining_records(root: Path, max_tilt: float) -> Iterator[PretrainingRecord]:
-    """The pictures of `render_pretraining_set` in `root`, in a fixed order; only captions of a gesture say its phrase.
+    """The pictures of `render_synthetic_images` in `root`, in a fixed order; only captions of a gesture say its phrase.
 
     Args:
         root: the set.
@@ -55,13 +55,13 @@ def pretraining_records(root: Path, max_tilt: float) -> Iterator[PretrainingReco
             caption = annotation["caption"]
             yield PretrainingRecord(
                 root / gesture / f"{key}.jpg",
-                caption if gesture == NO_GESTURE else f"{caption}, {phrase_of(gesture)}",
+                caption if gesture == NO_GESTURE else f"{caption}, {gesture_phrase(gesture)}",
                 landmarks,
                 tuple(annotation["bboxes"][0]),
             )
 
 
-def load_pretraining_set(root: Path, max_tilt: float) -> tuple["np.ndarray", list[str]]:
+def load_synthetic_images(root: Path, max_tilt: float) -> tuple["np.ndarray", list[str]]:
     """The pictures and their captions, then all of them mirrored: uint8 (2N, size, size, 3) and 2N captions.
 
     A mirrored right hand is a left hand and is called so.
@@ -75,7 +75,7 @@ def load_pretraining_set(root: Path, max_tilt: float) -> tuple["np.ndarray", lis
     records = list(pretraining_records(root, max_tilt))
     pictures = np.stack([np.asarray(Image.open(record.path).convert("RGB")) for record in records])
     captions = [record.caption for record in records]
-    return np.concatenate([pictures, pictures[:, :, ::-1]]), captions + [mirrored(caption) for caption in captions]
+    return np.concatenate([pictures, pictures[:, :, ::-1]]), captions + [mirror_images(caption) for caption in captions]
 
 
 def _tilt(landmarks: list[list[float]]) -> float:
@@ -84,6 +84,6 @@ def _tilt(landmarks: list[list[float]]) -> float:
     return abs(math.degrees(math.atan2(x_to - x, y - y_to)))
 
 
-def mirrored(caption: str) -> str:
+def mirror_images(caption: str) -> str:
     """`caption` of the picture seen in a mirror."""
     return re.sub(r"\b(left|right)(?= hand\b)", lambda side: _OTHER_SIDE[side[0]], caption)

@@ -1,5 +1,5 @@
 """Former name of `hand1000.pipelines.generation`."""
 
-from hand1000.pipelines.generation import draw_seeded
+from hand1000.pipelines.generation import generate as draw_seeded
 
 __all__ = ["draw_seeded"]

@@ -13,11 +13,11 @@ BONES = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 5), (5, 6), (6, 7), (7, 8), (0, 9),
 BONES += [(0, 13), (13, 14), (14, 15), (15, 16), (0, 17), (17, 18), (18, 19), (19, 20)]
 """MediaPipe's landmarks that each bone joins, from the wrist outwards, four a finger."""
 
-FEWEST = 40
+MIN_REFERENCE_HANDS = 40
 """Real hands, below which their own spread is not known well enough."""
 
 
-def shape_of_hands(landmarks: np.ndarray) -> np.ndarray:
+def compute_hand_shapes(landmarks: np.ndarray) -> np.ndarray:
     """Bones and joints of hands.
 
     Args:
@@ -50,19 +50,19 @@ class Anatomy:
 
     def implausible(self, landmarks: np.ndarray) -> float:
         """The share of hands, (M, 21, 3) with M above 0, beyond the limit."""
-        return float(np.mean(self.distances(shape_of_hands(landmarks)) > self.limit))
+        return float(np.mean(self.distances(compute_hand_shapes(landmarks)) > self.limit))
 
 
 def fit_anatomy(landmarks: np.ndarray) -> Anatomy | None:
-    """Learn it from real hands, (M, 21, 3); None from fewer than `FEWEST`.
+    """Learn it from real hands, (M, 21, 3); None from fewer than `MIN_REFERENCE_HANDS`.
 
     Each half's distances are told by the other half's spread: by its own, every hand would seem nearer than it is.
     """
     from sklearn.covariance import LedoitWolf
 
-    if len(landmarks) < FEWEST:
+    if len(landmarks) < MIN_REFERENCE_HANDS:
         return None
-    shapes = shape_of_hands(landmarks)
+    shapes = compute_hand_shapes(landmarks)
 
     def spread(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fitted = LedoitWolf().fit(part)

@@ -2,11 +2,11 @@
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.tables import aligned_table, markdown_table
-from hand1000.evaluation.metric_table import RATES_HEAD, GestureRates, Measure
+from hand1000.evaluation.metric_table import GESTURE_HEADER, GestureRow, MetricRow
 from hand1000.evaluation.metrics import Distance, Metrics
 
 
-def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
+def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
     """The measures of both models in the order in which they are read.
 
     Raises:
@@ -19,12 +19,14 @@ def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
             raise Hand1000Error(f"{name}: {values} of the two models can not be compared; measure both the same way")
     pictures, hands = (base.n_fake, tuned.n_fake), (base.hands_fake, tuned.hands_fake)
     return [
-        Measure("FID", base.fid, tuned.fid, "lower", *pictures, f"against {base.n_real} real pictures"),
-        Measure("KID", base.kid.value, tuned.kid.value, "lower", *pictures, _intervals(base.kid, tuned.kid)),
-        Measure("FID-H", base.fid_h, tuned.fid_h, "lower", *hands, f"against {base.hands_real} real hands"),
-        Measure("KID-H", _value(base.kid_h), _value(tuned.kid_h), "lower", *hands, _intervals(base.kid_h, tuned.kid_h)),
-        Measure("HAND-CONF", base.hand_conf, tuned.hand_conf, "higher", *hands, "of the hands that were found"),
-        Measure(
+        MetricRow("FID", base.fid, tuned.fid, "lower", *pictures, f"against {base.n_real} real pictures"),
+        MetricRow("KID", base.kid.value, tuned.kid.value, "lower", *pictures, _intervals(base.kid, tuned.kid)),
+        MetricRow("FID-H", base.fid_h, tuned.fid_h, "lower", *hands, f"against {base.hands_real} real hands"),
+        MetricRow(
+            "KID-H", _value(base.kid_h), _value(tuned.kid_h), "lower", *hands, _intervals(base.kid_h, tuned.kid_h)
+        ),
+        MetricRow("HAND-CONF", base.hand_conf, tuned.hand_conf, "higher", *hands, "of the hands that were found"),
+        MetricRow(
             "detection rate",
             base.detection_rate,
             tuned.detection_rate,
@@ -32,7 +34,7 @@ def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
             *pictures,
             _of_real(base.real_detection_rate),
         ),
-        Measure(
+        MetricRow(
             "gesture accuracy",
             base.gesture_accuracy,
             tuned.gesture_accuracy,
@@ -43,12 +45,12 @@ def comparison(base: Metrics, tuned: Metrics) -> list[Measure]:
     ]
 
 
-def rates_by_gesture(base: Metrics, tuned: Metrics) -> list[GestureRates]:
+def rates_by_gesture(base: Metrics, tuned: Metrics) -> list[GestureRow]:
     """What can be told of each gesture by itself; nothing where there is only one, whose measures are all there are."""
     if len(tuned.by_gesture) == 1:
         return []
     return [
-        GestureRates(
+        GestureRow(
             gesture,
             (base.by_gesture[gesture].gesture_accuracy, own.gesture_accuracy, own.real_gesture_accuracy),
             (base.by_gesture[gesture].detection_rate, own.detection_rate, own.real_detection_rate),
@@ -68,12 +70,12 @@ def compare_table(base: Metrics, tuned: Metrics, *, markdown: bool = False) -> s
     head = ["measure", "base", "tuned", "n", "note"]
     cells = [
         [f"{row.name} {row.arrow}", _figure(row.base), _figure(row.tuned), row.n, row.note]
-        for row in comparison(base, tuned)
+        for row in compare_metrics(base, tuned)
     ]
     show = markdown_table if markdown else aligned_table
     tables = [show(head, cells, numbers=range(1, 4))]
     if rates := rates_by_gesture(base, tuned):
-        tables.append(show(RATES_HEAD, [row.cells for row in rates], numbers=range(1, len(RATES_HEAD))))
+        tables.append(show(GESTURE_HEADER, [row.cells for row in rates], numbers=range(1, len(GESTURE_HEADER))))
     return "\n".join(tables)
 
 

@@ -24,7 +24,7 @@ _FEWEST = 3
 """Real pictures by which a word's colour is known."""
 
 
-def colours_of(image: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
+def measure_colors(image: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
     """The colours of `PLACES`, (3, 3) float32, 0 to 255; NaN where a place is not seen.
 
     Args:
@@ -51,14 +51,14 @@ def colours_of(image: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
     return found
 
 
-def words_of(record: ImageRecord) -> tuple[str, ...]:
+def color_words(record: ImageRecord) -> tuple[str, ...]:
     """What the record's attributes say of each of `PLACES`, if its text says it too; else ""."""
     attributes, said = record.attributes or {}, set(re.findall(r"[a-z]+", record.text.lower()))
     words = (str(attributes.get(place, "")) for place in PLACES)
     return tuple(word if word in said else "" for word in words)
 
 
-def faithfulness(
+def color_faithfulness(
     colours: np.ndarray,
     words: Sequence[Sequence[str]],
     real_colours: np.ndarray,
@@ -69,8 +69,8 @@ def faithfulness(
     A place that is not seen is wrong. For the real pictures themselves it is the most that the measure allows for.
 
     Args:
-        colours, real_colours: of generated and real pictures, (N, 3, 3), see `colours_of`.
-        words, real_words: what is said of them, see `words_of`.
+        colours, real_colours: of generated and real pictures, (N, 3, 3), see `measure_colors`.
+        words, real_words: what is said of them, see `color_words`.
     """
     shares = {}
     for place, name in enumerate(PLACES):

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from hand1000.config.settings import EvaluationSettings
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.evaluation.hand_crops import resize
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import read_json, write_bytes, write_json
@@ -134,7 +134,7 @@ def _downloaded(url: str, sha256: str) -> Path:
         return target
     part = target.with_name(f".{uuid4().hex}.part")
     digest, size = hashlib.sha256(), 0
-    with writing(target):
+    with translate_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, open(part, "xb") as file:

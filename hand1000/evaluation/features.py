@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save
 from hand1000.captions.metrics import Clip
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import ImageRecord, read_image_set
-from hand1000.evaluation.colors import colours_of, words_of
+from hand1000.evaluation.colors import color_words, measure_colors
 from hand1000.evaluation.extractors import FeatureExtractor
 from hand1000.evaluation.hand_crops import hand_crops
-from hand1000.hands.detector import Hand, look_at_images, read_square
+from hand1000.hands.detector import Hand, detect_with_scores, read_square
 from hand1000.hands.landmarks import NUM_LANDMARKS
 from hand1000.storage.files import read_json, write_bytes, write_json
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Observations:
+class ImageFeatures:
     """What is read off an image set, once; all measures are made of it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Observations:
         score: (M,) float32, of handedness.
         right: (M,) bool.
         picture: (M,) int64, the row of the picture that each hand is in.
-        palm_score, presence: (N,) float32, how sure MediaPipe is of each picture's surest hand (`Sighting`).
+        palm_score, presence: (N,) float32, how sure MediaPipe is of each picture's surest hand (`Detection`).
         clip_similarity: (N,) float32, CLIP's of each picture to its prompt; (0,) without CLIP.
         colours: (N, 3, 3) float32, of each picture's wall, skin and sleeve (`hand1000.evaluation.colors`).
         file_names: N.
@@ -119,14 +119,14 @@ _FACTS = (
 )
 
 
-def observe(
+def extract_features(
     directory: Path,
     *,
     extractor: FeatureExtractor,
     min_detection_confidence: float,
     clip: Clip | None = None,
     progress: Progress | None = None,
-) -> Observations:
+) -> ImageFeatures:
     """Look at every picture of an image set once: decode it, find its hands, take the features of both.
 
     Args:
@@ -147,7 +147,7 @@ def observe(
     crops = _Features(extractor)
     hands: list[Hand] = []
     picture, palm_score, presence, colours = [], [], [], []
-    detected = look_at_images(
+    detected = detect_with_scores(
         [directory / name for name in names],
         min_detection_confidence=min_detection_confidence,
         max_hands=MAX_HANDS,
@@ -159,10 +159,10 @@ def observe(
         picture += [index] * len(seen.hands)
         palm_score.append(seen.palm_score)
         presence.append(seen.presence)
-        colours.append(colours_of(image, seen.hands))
+        colours.append(measure_colors(image, seen.hands))
         if progress:
             progress(index + 1, len(names))
-    return Observations(
+    return ImageFeatures(
         features=pictures.result(),
         crop_features=crops.result(),
         landmarks=np.array([hand.landmarks for hand in hands], np.float32).reshape(-1, NUM_LANDMARKS, 3),
@@ -176,7 +176,7 @@ def observe(
         file_names=names,
         gestures=tuple(record.gesture for record in records),
         prompts=tuple(record.text for record in records),
-        words=tuple(words_of(record) for record in records),
+        words=tuple(color_words(record) for record in records),
         extractor=extractor.name,
         extractor_sha256=extractor.sha256,
         resizer=extractor.resizer,
@@ -193,7 +193,7 @@ def _similarities(directory: Path, records: Sequence[ImageRecord], clip: Clip) -
     return np.concatenate(found).astype(np.float32)
 
 
-def features_of(directory: Path, extractor: FeatureExtractor) -> np.ndarray:
+def extract_image_features(directory: Path, extractor: FeatureExtractor) -> np.ndarray:
     """The features alone, (N, D) float32, of an image set's pictures; nothing is looked for in them."""
     pictures = _Features(extractor)
     for record in read_image_set(directory):

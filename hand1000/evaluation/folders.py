@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.data.crop import load_square
 from hand1000.data.imageset import METADATA, ImageRecord, write_metadata
-from hand1000.gestures import PHRASES, gesture_of_prompt
+from hand1000.gestures import PHRASES, find_gesture_in_prompt
 from hand1000.storage.digests import digest_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -29,7 +29,7 @@ def read_prompts(path: Path) -> list[str]:
         raise Hand1000Error(f"{path}: cannot be read: {error.strerror}; give a text file, a prompt a line") from error
 
 
-def image_set_of(folder: Path, out: Path, gesture: str | None, prompts: Sequence[str] | None) -> Path:
+def import_plain_folder(folder: Path, out: Path, gesture: str | None, prompts: Sequence[str] | None) -> Path:
     """An image set of `folder`'s pictures: itself if it is one, else their middle squares in `out`.
 
     Args:
@@ -52,7 +52,7 @@ def image_set_of(folder: Path, out: Path, gesture: str | None, prompts: Sequence
         raise Hand1000Error(f"{folder}: {len(paths)} pictures, but {len(prompts)} prompts; give one a picture")
     if gesture is None and prompts is None:
         raise Hand1000Error(f"{folder}: no {METADATA} says what its pictures show; give --gesture or --prompts")
-    with writing(out):
+    with translate_write_errors(out):
         out.mkdir(parents=True)
     records = []
     for number, path in enumerate(paths):
@@ -66,7 +66,7 @@ def image_set_of(folder: Path, out: Path, gesture: str | None, prompts: Sequence
                 text=prompt,
                 caption=prompt,
                 captioner="none",
-                gesture=gesture or gesture_of_prompt(prompt, tuple(PHRASES)),
+                gesture=gesture or find_gesture_in_prompt(prompt, tuple(PHRASES)),
                 user_id=path.stem,
                 source=digest_file(path),
             )
@@ -78,5 +78,5 @@ def image_set_of(folder: Path, out: Path, gesture: str | None, prompts: Sequence
 def _save(pixels, path: Path) -> None:
     from PIL import Image
 
-    with writing(path):
+    with translate_write_errors(path):
         Image.fromarray(pixels).save(path)

@@ -27,7 +27,7 @@ class Gate:
         return f"{self.name} {value}, {'at least' if self.least else 'at most'} {self.bound:.3g}"
 
 
-def gates_of(
+def evaluate_gates(
     measures: Mapping[str, float], champion: Mapping[str, float] | None, settings: GateSettings
 ) -> tuple[Gate, ...]:
     """Every gate.

@@ -7,15 +7,15 @@ from typing import Any
 from pydantic import Field
 from scipy.stats import t
 
-from hand1000.config.settings import BoundedSettings
+from hand1000.config.settings import FrozenSettings
 from hand1000.core.rng import numpy_generator
 from hand1000.core.tables import markdown_table
-from hand1000.evaluation.metric_table import figure
-from hand1000.evaluation.metrics import Metrics, PictureResult
-from hand1000.evaluation.paired import paired_difference
+from hand1000.evaluation.metric_table import format_number
+from hand1000.evaluation.metrics import ImageResult, Metrics
+from hand1000.evaluation.paired import paired_bootstrap
 from hand1000.reports.sweep import COLUMNS, interval
 
-SYSTEMS = {
+METHODS = {
     "sd": "SD",
     "sd_tuned": "SD fine-tuned",
     "sd_imagic": "SD + Imagic",
@@ -28,13 +28,13 @@ SYSTEMS = {
 REFERENCE = "sd"
 """The system that the others' differences are taken to."""
 
-DRAWN_OVER = {"sd_imagic": "sd", "sd_tuned_imagic": "sd_tuned", "sd_handrefiner": "sd"}
+SOURCE_METHOD = {"sd_imagic": "sd", "sd_tuned_imagic": "sd_tuned", "sd_handrefiner": "sd"}
 """Whose pictures a system works on, which have to be drawn first."""
 
 HIGHER_IS_BETTER = ("gesture accuracy", "detection rate", "HAND-CONF")
 
 
-class Cost(BoundedSettings):
+class Cost(FrozenSettings):
     """What a system took, on the machine that it ran on.
 
     `train_seconds` is once for a gesture; `image_seconds` for a picture, those of the system under it included;
@@ -46,7 +46,7 @@ class Cost(BoundedSettings):
     peak_bytes: int = Field(ge=0)
 
 
-def cost_of(
+def read_cost(
     trained: Sequence[Mapping[str, Any]], drawn: Sequence[Mapping[str, Any]], under: Sequence[Mapping[str, Any]], n: int
 ) -> Cost:
     """The cost of a system by the records of what it is made of (`ArtifactStore.making`).
@@ -68,36 +68,36 @@ def cost_of(
     )
 
 
-class Cell(BoundedSettings):
+class MethodResult(FrozenSettings):
     """One system on one gesture."""
 
     metrics: Metrics
     cost: Cost
 
 
-Cells = Mapping[str, Mapping[str, Cell]]
+MethodResults = Mapping[str, Mapping[str, MethodResult]]
 """By gesture, then by system; each gesture has the same systems."""
 
 
-def gesture_table(cells: Mapping[str, Cell]) -> str:
+def gesture_table(cells: Mapping[str, MethodResult]) -> str:
     """One gesture in Markdown: a row a system, each measure with its 95 % interval, the best in bold."""
     best = {column: _best({name: _value(cell, column) for name, cell in cells.items()}, column) for column in COLUMNS}
     rows = []
     for name, cell in cells.items():
-        row = [SYSTEMS[name]]
+        row = [METHODS[name]]
         for column in COLUMNS:
             found = interval(cell.metrics, column)
             if found is None:
                 row.append("–")
                 continue
             value, low, high = found
-            text = _bold(figure(value), name in best[column])
-            row.append(text if low == high else f"{text} ({figure(low)} to {figure(high)})")
+            text = _bold(format_number(value), name in best[column])
+            row.append(text if low == high else f"{text} ({format_number(low)} to {format_number(high)})")
         rows.append(row)
     return markdown_table(["system", *COLUMNS], rows, numbers=range(1, len(COLUMNS) + 1))
 
 
-def mean_table(cells: Cells) -> str:
+def mean_table(cells: MethodResults) -> str:
     """All gestures' mean in Markdown: each measure with its difference to SD's, the best in bold; then the cost."""
     names = list(next(iter(cells.values())))
     means = {
@@ -107,10 +107,10 @@ def mean_table(cells: Cells) -> str:
     best = {column: _best(values, column) for column, values in means.items()}
     rows = []
     for name in names:
-        row = [SYSTEMS[name]]
+        row = [METHODS[name]]
         for column, values in means.items():
             value, reference = values[name], values.get(REFERENCE)
-            text = _bold(figure(value), name in best[column])
+            text = _bold(format_number(value), name in best[column])
             if name != REFERENCE and value is not None and reference is not None:
                 text += f" ({value - reference:+.3g})"
             row.append(text)
@@ -125,7 +125,7 @@ def mean_table(cells: Cells) -> str:
     return markdown_table(head, rows, numbers=range(1, len(head)))
 
 
-FURTHER: Mapping[str, Callable[[Metrics], float | None]] = {
+EXTRA_METRICS: Mapping[str, Callable[[Metrics], float | None]] = {
     "palm score": lambda metrics: metrics.palm_score,
     "hand presence": lambda metrics: metrics.hand_presence,
     "implausible hands": lambda metrics: metrics.implausible_hands,
@@ -139,18 +139,19 @@ FURTHER: Mapping[str, Callable[[Metrics], float | None]] = {
 """What the paper does not measure, a column each."""
 
 
-def further_table(cells: Cells) -> str:
+def extra_metrics_table(cells: MethodResults) -> str:
     """All gestures' mean in Markdown of what the paper does not measure."""
     rows = []
     for name in next(iter(cells.values())):
         means = (
-            _mean([measure(of_gesture[name].metrics) for of_gesture in cells.values()]) for measure in FURTHER.values()
+            _mean([measure(of_gesture[name].metrics) for of_gesture in cells.values()])
+            for measure in EXTRA_METRICS.values()
         )
-        rows.append([SYSTEMS[name], *(figure(mean) for mean in means)])
-    return markdown_table(["system", *FURTHER], rows, numbers=range(1, len(FURTHER) + 1))
+        rows.append([METHODS[name], *(format_number(mean) for mean in means)])
+    return markdown_table(["system", *EXTRA_METRICS], rows, numbers=range(1, len(EXTRA_METRICS) + 1))
 
 
-def lead_table(cells: Cells, name: str = "hand1000") -> str:
+def advantage_table(cells: MethodResults, name: str = "hand1000") -> str:
     """Markdown: how much better `name` is than each other system, the mean over the gestures with its 95 % interval.
 
     The interval is Student's over the gestures, each of which has models of its own: it holds the chance of the
@@ -160,7 +161,7 @@ def lead_table(cells: Cells, name: str = "hand1000") -> str:
     for other in next(iter(cells.values())):
         if other == name:
             continue
-        row = [SYSTEMS[other]]
+        row = [METHODS[other]]
         for column in COLUMNS:
             pairs = [[_value(of_gesture[one], column) for one in (name, other)] for of_gesture in cells.values()]
             leads = [first - second for first, second in pairs if first is not None and second is not None]
@@ -171,36 +172,36 @@ def lead_table(cells: Cells, name: str = "hand1000") -> str:
             away = float(t.ppf(0.975, len(leads) - 1)) * stdev(leads) / len(leads) ** 0.5
             row.append(f"{sign * fmean(leads):+.3g} ± {away:.2g}")
         rows.append(row)
-    return markdown_table([f"{SYSTEMS[name]} ahead of", *COLUMNS], rows, numbers=range(1, len(COLUMNS) + 1))
+    return markdown_table([f"{METHODS[name]} ahead of", *COLUMNS], rows, numbers=range(1, len(COLUMNS) + 1))
 
 
-def paired_table(cells: Cells, name: str = "hand1000") -> str:
+def paired_table(cells: MethodResults, name: str = "hand1000") -> str:
     """Markdown: how far `name` is ahead of each other system, picture by picture over all gestures, in both rates."""
     rows = []
     for other in next(iter(cells.values())):
         if other == name:
             continue
-        row = [SYSTEMS[other]]
+        row = [METHODS[other]]
         for rate in (_shows_it, _has_a_hand):
             ours, theirs = (
                 [rate(picture) for of_gesture in cells.values() for picture in of_gesture[one].metrics.pictures]
                 for one in (name, other)
             )
-            found = paired_difference(ours, theirs, numpy_generator(0, "paired", other))
+            found = paired_bootstrap(ours, theirs, numpy_generator(0, "paired", other))
             row.append(f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), p = {found.p:.2g}")
         rows.append(row)
-    return markdown_table([f"{SYSTEMS[name]} against", "gesture accuracy", "detection rate"], rows, numbers=range(0))
+    return markdown_table([f"{METHODS[name]} against", "gesture accuracy", "detection rate"], rows, numbers=range(0))
 
 
-def _shows_it(picture: PictureResult) -> float:
+def _shows_it(picture: ImageResult) -> float:
     return float(picture.gesture == picture.asked)
 
 
-def _has_a_hand(picture: PictureResult) -> float:
+def _has_a_hand(picture: ImageResult) -> float:
     return float(picture.hands > 0)
 
 
-def firsts(cells: Cells, name: str, column: str) -> int:
+def count_wins(cells: MethodResults, name: str, column: str) -> int:
     """In how many gestures the system `name` is the best by the measure `column`, alone or with others."""
     return sum(
         name in _best({one: _value(cell, column) for one, cell in of_gesture.items()}, column)
@@ -208,7 +209,7 @@ def firsts(cells: Cells, name: str, column: str) -> int:
     )
 
 
-def _value(cell: Cell, column: str) -> float | None:
+def _value(cell: MethodResult, column: str) -> float | None:
     found = interval(cell.metrics, column)
     return None if found is None else found[0]
 

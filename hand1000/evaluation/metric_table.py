@@ -5,7 +5,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Measure:
+class MetricRow:
     """One measure of both models.
 
     Args:
@@ -43,7 +43,7 @@ class Measure:
 
 
 @dataclass(frozen=True)
-class GestureRates:
+class GestureRow:
     """What can be told of one of several gestures: of the base model's pictures, the tuned one's, and real ones.
 
     Args:
@@ -59,17 +59,17 @@ class GestureRates:
 
     @property
     def cells(self) -> list[str]:
-        """A row of the table whose head is `RATES_HEAD`."""
-        return [self.gesture, *map(figure, (*self.accuracy, *self.detection)), str(self.n)]
+        """A row of the table whose head is `GESTURE_HEADER`."""
+        return [self.gesture, *map(format_number, (*self.accuracy, *self.detection)), str(self.n)]
 
 
-RATES_HEAD = (
+GESTURE_HEADER = (
     "gesture",
     *(f"{rate}, {of}" for rate in ("accuracy", "detection") for of in ("base", "tuned", "real")),
     "n",
 )
 
 
-def figure(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Four significant digits; a dash where there is no value."""
     return "–" if value is None else f"{value:.4g}"

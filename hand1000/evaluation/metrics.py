@@ -30,12 +30,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from hand1000.config.settings import Fraction
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
-from hand1000.evaluation.anatomy import FEWEST, fit_anatomy
-from hand1000.evaluation.colors import faithfulness
+from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
+from hand1000.evaluation.colors import color_faithfulness
 from hand1000.evaluation.distances import clip_distance, frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import FeatureExtractor
-from hand1000.evaluation.features import Observations, Progress, observe
-from hand1000.evaluation.neighbors import diversity, memorised
+from hand1000.evaluation.features import ImageFeatures, Progress, extract_features
+from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.hands.classifier import GestureClassifier
 
 # KID's matrices grow with the square of the pictures; over 5,000 of them the estimate has long settled.
@@ -52,7 +52,7 @@ class Distance(BaseModel):
     high: float
 
 
-class PictureResult(BaseModel):
+class ImageResult(BaseModel):
     """What was found in one generated picture.
 
     `asked` is the gesture that was asked for; `gesture` is what its hand makes, of several hands the one most like
@@ -123,12 +123,12 @@ class Metrics(BaseModel):
     classifier_sha256: str
     min_detection_confidence: Fraction
     notes: tuple[str, ...]
-    pictures: tuple[PictureResult, ...]
+    pictures: tuple[ImageResult, ...]
 
 
-def measure(
-    real: Path | Observations,
-    fake: Path | Observations,
+def compute_metrics(
+    real: Path | ImageFeatures,
+    fake: Path | ImageFeatures,
     *,
     gesture: str | None = None,
     extractor: FeatureExtractor,
@@ -141,26 +141,29 @@ def measure(
     """Measure generated pictures against real ones.
 
     Args:
-        real, fake: image sets, or what `observe` made of them: the real one needs to be looked at only once for
+        real, fake: image sets, or what `extract_features` made of them: the real one is looked at only once for
             several models.
         gesture: that was asked for in all pictures; by default in each the one that its record names.
         extractor: of the features.
         classifier: of the gestures.
         min_detection_confidence: of the palm detector, 0 to 1.
         seed: of KID's intervals.
-        train: features of the training images, (N, D), see `features_of`; without them nothing is told of memorisation.
+        train: features of the training images, (N, D), see `extract_image_features`; without them
+            memorisation is not measured.
         progress: called with the pictures of a set done and all of them.
 
     Raises:
-        Hand1000Error: as `observe`; or the two sets were looked at with different means.
+        Hand1000Error: as `extract_features`; or the two sets were looked at with different means.
     """
-    look = partial(observe, extractor=extractor, min_detection_confidence=min_detection_confidence, progress=progress)
+    look = partial(
+        extract_features, extractor=extractor, min_detection_confidence=min_detection_confidence, progress=progress
+    )
     real = look(real) if isinstance(real, Path) else real
     fake = look(fake) if isinstance(fake, Path) else fake
     if real.means != fake.means:
         raise Hand1000Error(f"observations made with {real.means} and {fake.means}; look at both sets the same way")
-    results = _judge(fake, gesture, classifier)
-    of_real = _judge(real, gesture, classifier)
+    results = classify_images(fake, gesture, classifier)
+    of_real = classify_images(real, gesture, classifier)
     asked = sorted({result.asked for result in results})
     notes = [f"gesture_accuracy: the classifier does not know {one}" for one in asked if one not in classifier.classes]
     fid_h = kid_h = None
@@ -171,9 +174,7 @@ def measure(
         kid_h = _kid(real.crop_features, fake.crop_features, seed, "hands")
     anatomy = fit_anatomy(real.landmarks)
     if anatomy is None:
-        notes.append(
-            f"implausible_hands: {len(real.score)} hands in the real pictures; {FEWEST} tell what is plausible"
-        )
+        notes.append(f"implausible_hands: {len(real.score)} hands in the real images; {MIN_REFERENCE_HANDS} are needed")
     return Metrics(
         gesture=",".join(asked),
         n_real=len(real.file_names),
@@ -191,10 +192,10 @@ def measure(
         hand_presence=float(fake.presence.mean()),
         implausible_hands=anatomy.implausible(fake.landmarks) if anatomy and len(fake.landmarks) else None,
         clip_score=float(100 * fake.clip_similarity.clip(0).mean()) if len(fake.clip_similarity) else None,
-        faithfulness=faithfulness(fake.colours, fake.words, real.colours, real.words),
-        real_faithfulness=faithfulness(real.colours, real.words, real.colours, real.words),
-        diversity=diversity(fake.features, fake.prompts),
-        memorised=None if train is None else memorised(fake.features, real.features, train),
+        faithfulness=color_faithfulness(fake.colours, fake.words, real.colours, real.words),
+        real_faithfulness=color_faithfulness(real.colours, real.words, real.colours, real.words),
+        diversity=intra_prompt_distance(fake.features, fake.prompts),
+        memorised=None if train is None else memorization_rate(fake.features, real.features, train),
         by_gesture={one: _of_gesture(one, of_real, results, classifier) for one in asked},
         extractor=fake.extractor,
         extractor_sha256=fake.extractor_sha256,
@@ -207,15 +208,13 @@ def measure(
 
 
 def _of_gesture(
-    gesture: str, real: Sequence[PictureResult], fake: Sequence[PictureResult], classifier: GestureClassifier
+    gesture: str, real: Sequence[ImageResult], fake: Sequence[ImageResult], classifier: GestureClassifier
 ) -> GestureMetrics:
     real, fake = ([result for result in side if result.asked == gesture] for side in (real, fake))
     return GestureMetrics(n_real=len(real), n_fake=len(fake), **_rates(real, fake, classifier))
 
 
-def _rates(
-    real: Sequence[PictureResult], fake: Sequence[PictureResult], classifier: GestureClassifier
-) -> dict[str, Any]:
+def _rates(real: Sequence[ImageResult], fake: Sequence[ImageResult], classifier: GestureClassifier) -> dict[str, Any]:
     """The fields of the rates, of both sides."""
     return {
         "detection_rate": _share([result.hands > 0 for result in fake]),
@@ -225,7 +224,7 @@ def _rates(
     }
 
 
-def _accuracy(results: Sequence[PictureResult], classifier: GestureClassifier) -> float | None:
+def _accuracy(results: Sequence[ImageResult], classifier: GestureClassifier) -> float | None:
     """The share of pictures that show what was asked for; None if the classifier does not know all that was."""
     if not {result.asked for result in results} <= set(classifier.classes):
         return None
@@ -248,7 +247,7 @@ def _kid(real: np.ndarray, fake: np.ndarray, seed: int, what: str) -> Distance:
     return Distance(value=estimate.value, low=estimate.low, high=estimate.high)
 
 
-def _judge(observed: Observations, gesture: str | None, classifier: GestureClassifier) -> list[PictureResult]:
+def classify_images(observed: ImageFeatures, gesture: str | None, classifier: GestureClassifier) -> list[ImageResult]:
     """The result of each picture, measured by `gesture` or, without one, by its own."""
     labels, probabilities = classifier.predict(observed.landmarks, observed.right)
     column = {name: index for index, name in enumerate(classifier.classes)}
@@ -261,7 +260,7 @@ def _judge(observed: Observations, gesture: str | None, classifier: GestureClass
         }
         best = max(likely, key=lambda hand: (likely[hand], observed.score[hand]), default=None)
         results.append(
-            PictureResult(
+            ImageResult(
                 file_name=name,
                 asked=asked,
                 hands=len(likely),

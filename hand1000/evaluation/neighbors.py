@@ -9,7 +9,7 @@ _MOST = 5000
 """Pictures whose pairs are all looked at; more would only fill memory."""
 
 
-def diversity(features: np.ndarray, prompts: Sequence[str]) -> float | None:
+def intra_prompt_distance(features: np.ndarray, prompts: Sequence[str]) -> float | None:
     """Mean distance between two pictures of one prompt.
 
     Args:
@@ -26,7 +26,7 @@ def diversity(features: np.ndarray, prompts: Sequence[str]) -> float | None:
     return float(np.concatenate(pairs).mean()) if pairs else None
 
 
-def memorised(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:
+def memorization_rate(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:
     """The share of generated pictures that lie nearer to a training image than 95 in 100 unseen real ones do.
 
     0.05 is what unseen pictures have; a model that repeats its training images has far more.
@@ -34,11 +34,11 @@ def memorised(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:
     Args:
         fake, real, train: features of the generated, the held-out and the training pictures, (N, D) each.
     """
-    limit = np.quantile(nearest(real, train), 0.05)
-    return float(np.mean(nearest(fake, train) < limit))
+    limit = np.quantile(nearest_distances(real, train), 0.05)
+    return float(np.mean(nearest_distances(fake, train) < limit))
 
 
-def nearest(these: np.ndarray, others: np.ndarray) -> np.ndarray:
+def nearest_distances(these: np.ndarray, others: np.ndarray) -> np.ndarray:
     """The distance of each of (N, D) to the nearest of (M, D), (N,)."""
     parts = [cdist(these[start : start + 256], others).min(axis=1) for start in range(0, len(these), 256)]
     return np.concatenate(parts)

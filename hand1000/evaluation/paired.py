@@ -9,7 +9,7 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifference:
     """The mean difference, its 95 % interval, and how likely chance alone gives as much (two-sided)."""
 
     mean: float
@@ -18,7 +18,9 @@ class Paired:
     p: float
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float], generator: np.random.Generator) -> Paired:
+def paired_bootstrap(
+    first: Sequence[float], second: Sequence[float], generator: np.random.Generator
+) -> PairedDifference:
     """Compare two systems picture by picture.
 
     The interval is a bootstrap over the pairs. For p the sign of each pair's difference is drawn anew: if the systems
@@ -39,4 +41,4 @@ def paired_difference(first: Sequence[float], second: Sequence[float], generator
     signs = generator.integers(0, 2, (RESAMPLES, n), np.int8) * 2 - 1
     as_much = np.sum(np.abs(signs @ differences / n) >= abs(mean) - 1e-12)
     low, high = np.percentile(means, [2.5, 97.5])
-    return Paired(mean, float(low), float(high), float((as_much + 1) / (RESAMPLES + 1)))
+    return PairedDifference(mean, float(low), float(high), float((as_much + 1) / (RESAMPLES + 1)))

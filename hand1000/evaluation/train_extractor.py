@@ -21,7 +21,7 @@ from hand1000.core.rng import numpy_generator, torch_generator
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import SmallExtractor, SmallNetwork
 from hand1000.hands.classifier import CLASSES
-from hand1000.hands.rendered import RenderedHands, rendered_hands
+from hand1000.hands.rendered import RenderedHands, load_rendered_hands
 from hand1000.storage.files import write_json
 
 WORDS = ("skin", "sleeve", "wall", "light", "handedness")
@@ -29,7 +29,7 @@ FAULTS = ("blur", "distortion", "noise")
 LEVELS = (0.25, 0.5, 1.0)
 
 
-def reframed(
+def random_crop(
     images: torch.Tensor, landmarks: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pictures moved a little, or cut to near the hand, and mirrored every other time.
@@ -62,7 +62,7 @@ def reframed(
     return moved, within, mirrored
 
 
-def spoiled(images: torch.Tensor, amounts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def corrupt(images: torch.Tensor, amounts: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Pictures (B, 3, S, S), 0 to 255, with each of `FAULTS` by its amount (B, 3), 0 to 1.
 
     At 1 the blur mixes neighbours over a sixteenth of the picture, the distortion moves parts of a quarter of its
@@ -114,11 +114,11 @@ def train_extractor(
         generator = torch_generator(seed, "extractor", step)
         chosen = torch.randint(len(images), (batch_size,), generator=generator)
         amounts = _amounts(batch_size, generator)
-        seen, landmarks, mirrored = reframed(images[chosen], targets["landmarks"][chosen], generator)
+        seen, landmarks, mirrored = random_crop(images[chosen], targets["landmarks"][chosen], generator)
         wanted = {name: values[chosen] for name, values in targets.items()} | {"landmarks": landmarks}
         wanted["handedness"] = torch.where(mirrored, 1 - wanted["handedness"], wanted["handedness"])
         faulty = amounts.any(dim=1)  # The others would cost as much and stay as they are.
-        seen[faulty] = spoiled(seen[faulty], amounts[faulty], generator)
+        seen[faulty] = corrupt(seen[faulty], amounts[faulty], generator)
         loss = _loss(heads(network(seen)), wanted, amounts)
         optimizer.zero_grad()
         loss.backward()
@@ -186,7 +186,7 @@ def measured(
         for level in LEVELS:
             amounts = torch.zeros(len(images), len(FAULTS))
             amounts[:, index] = level
-            bad = spoiled(images, amounts, torch_generator(seed, "measure", fault)).round().to(torch.uint8)
+            bad = corrupt(images, amounts, torch_generator(seed, "measure", fault)).round().to(torch.uint8)
             growth[f"{fault} {level}"] = _distance(features[half], extractor(bad.permute(0, 2, 3, 1).numpy()), seed)
     return {"accuracy": accuracy, "landmark_error": round(error, 4), "distances": growth}
 
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=20, help="the same, of other people, to measure on")
     parser.add_argument("--steps", type=int, default=1500)
     chosen = parser.parse_args(arguments)
-    train, test = rendered_hands(
+    train, test = load_rendered_hands(
         num_train=chosen.train, num_test=chosen.test, seed=chosen.seed, size=SmallNetwork.input_size
     )
     extractor, heads, vocabulary = train_extractor(train, seed=chosen.seed, steps=chosen.steps)

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.export.fold import fold_fusion, gesture_to_fold
 from hand1000.export.lora import kohya_weights
-from hand1000.export.single_file import original_weights
-from hand1000.gestures import phrase_of
+from hand1000.export.single_file import convert_to_ldm_keys
+from hand1000.gestures import gesture_phrase
 from hand1000.pipelines.pipeline_hand1000 import LIMITS, Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, write_bytes, write_text
 from hand1000.storage.scratch import process_scratch
@@ -51,7 +51,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
     if form == "diffusers":
         _write_folder(fold_fusion(pipeline, mu, gesture), card, out)
     elif form == "single-file":
-        _write_file(original_weights(fold_fusion(pipeline, mu, gesture)), card, out)
+        _write_file(convert_to_ldm_keys(fold_fusion(pipeline, mu, gesture)), card, out)
     elif (folder / ADAPTER).is_dir():
         _write_file(kohya_weights(pipeline, folder / ADAPTER, mu, gesture), card, out)
     else:
@@ -63,7 +63,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
 
 def _write_folder(stock: "StableDiffusionPipeline", card: str, out: Path) -> None:
     scratch = process_scratch(out.absolute().parent)
-    with writing(out):
+    with translate_write_errors(out):
         stock.save_pretrained(scratch / "model", safe_serialization=True)
     write_text(scratch / "model" / "README.md", card)
     replace_directory(scratch / "model", out)
@@ -77,7 +77,7 @@ def _write_file(weights: Tensors, card: str, out: Path) -> None:
 
 
 def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> str:
-    phrase = phrase_of(gesture)
+    phrase = gesture_phrase(gesture)
     settings = pipeline.config
     load = {
         "diffusers": 'StableDiffusionPipeline.from_pretrained("FOLDER", safety_checker=None)',

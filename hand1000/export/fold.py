@@ -10,10 +10,10 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.fusion import FlatFusion, indices_of
+from hand1000.models.fusion import FlatFusion, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
-MOST_CONDITION = 1e4
+MAX_CONDITION_NUMBER = 1e4
 """Above this condition number of A its inverse, kept in 32 bits, would move the pictures."""
 
 
@@ -29,7 +29,7 @@ def gesture_to_fold(pipeline: Hand1000Pipeline, gesture: str | None) -> str:
     if gesture is None and len(known) > 1:
         raise Hand1000Error(f"gesture: this model knows {', '.join(known)}; name the one to be folded in")
     chosen = known[0] if gesture is None else gesture
-    indices_of(pipeline.fusion, [chosen])
+    gesture_indices(pipeline.fusion, [chosen])
     return chosen
 
 
@@ -69,10 +69,10 @@ def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDi
     """
     matrix, shift = affine_fusion(pipeline, mu, gesture)
     condition = float(torch.linalg.cond(matrix))
-    if not condition <= MOST_CONDITION:
+    if not condition <= MAX_CONDITION_NUMBER:
         raise Hand1000Error(
             f"mu = {mu}: the fusion's map is nearly singular (condition number {condition:.3g}, at most "
-            f"{MOST_CONDITION:g}), so it cannot be folded into the text encoder; choose a mu nearer to 1"
+            f"{MAX_CONDITION_NUMBER:g}), so it cannot be folded into the text encoder; choose a mu nearer to 1"
         )
     unet, text_encoder = copy.deepcopy(pipeline.unet), copy.deepcopy(pipeline.text_encoder)
     for name, module in unet.named_modules():

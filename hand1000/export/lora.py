@@ -17,10 +17,10 @@ from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.checkpoint import Tensors
 from hand1000.training.model_folder import ADAPTER_FILE
 
-LEAST_SINGULAR = 1e-7
+SINGULAR_VALUE_TOLERANCE = 1e-7
 """Of the largest singular value: what is below adds nothing in 32 bits."""
 
-MOST_SHIFT = 1e4
+MAX_SHIFT = 1e4
 """Above this, what carries the shift would be a small difference of large numbers."""
 
 
@@ -38,7 +38,7 @@ def constant_direction(norm: nn.LayerNorm) -> torch.Tensor:
     weight, bias = norm.weight.detach().double().cpu(), norm.bias.detach().double().cpu()
     total = (bias / weight).sum()
     direction = 1 / (weight * total)
-    if not direction.abs().max() <= MOST_SHIFT:
+    if not direction.abs().max() <= MAX_SHIFT:
         raise Hand1000Error(
             "the text encoder's last layer norm has no bias that could carry the gesture, so the fusion cannot be "
             "folded into a LoRA; choose diffusers or single-file"
@@ -78,22 +78,22 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
             tuned = base = module.weight.double().cpu()
             if down is not None and up is not None:
                 base = tuned - scale * up.double() @ down.double()
-            down, up = _factored(tuned @ matrix - base)
-            weights |= _layer(name, down, up, rank)
+            down, up = _svd_factorize(tuned @ matrix - base)
+            weights |= _kohya_entries(name, down, up, rank)
         elif down is not None and up is not None:
-            weights |= _layer(name, down, up * scale, rank)
+            weights |= _kohya_entries(name, down, up * scale, rank)
     return weights
 
 
-def _factored(difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _svd_factorize(difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """down (R, in) and up (out, R) with up @ down = `difference`, R as small as that allows."""
     left, values, right = torch.linalg.svd(difference, full_matrices=False)
-    rank = max(1, int((values > LEAST_SINGULAR * values[0]).sum()))
+    rank = max(1, int((values > SINGULAR_VALUE_TOLERANCE * values[0]).sum()))
     root = values[:rank].sqrt()
     return root[:, None] * right[:rank], left[:, :rank] * root
 
 
-def _layer(name: str, down: torch.Tensor, up: torch.Tensor, alpha: int) -> Tensors:
+def _kohya_entries(name: str, down: torch.Tensor, up: torch.Tensor, alpha: int) -> Tensors:
     """The entries of a layer to which up @ down is added. Programs multiply by alpha / rank, so `up` is divided by it.
 
     One `alpha` for all layers, whatever their rank: diffusers 0.42 takes the first one's for all.

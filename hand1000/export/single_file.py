@@ -16,7 +16,7 @@ Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
 
 
-def original_weights(pipeline: StableDiffusionPipeline) -> Weights:
+def convert_to_ldm_keys(pipeline: StableDiffusionPipeline) -> Weights:
     """All weights of `pipeline`, contiguous and on the CPU, as the original's one state dictionary."""
     text_encoder = {
         TEXT + name.removeprefix("text_model."): value for name, value in pipeline.text_encoder.state_dict().items()

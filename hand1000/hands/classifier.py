@@ -15,7 +15,7 @@ from torch import nn
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import HAGRID_V1, NO_GESTURE
-from hand1000.hands.stage1 import FEATURE_DIM, normalise
+from hand1000.hands.stage1 import FEATURE_DIM, normalize_landmarks
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import read_json, write_bytes, write_json
 
@@ -33,7 +33,7 @@ class GestureClassifier:
         hidden: widths of the hidden layers.
         classes: the gestures that it tells apart.
 
-    Its input is `normalise`d and keeps how the hand is turned, which is all that tells `like` from `dislike`.
+    Its input is `normalize_landmarks`d and keeps how the hand is turned, which is all that tells `like` from `dislike`.
     """
 
     def __init__(self, hidden: tuple[int, ...] = (128, 64), classes: tuple[str, ...] = CLASSES) -> None:
@@ -56,7 +56,7 @@ class GestureClassifier:
         Returns:
             N names, and (N, C) float32 in the order of `classes`.
         """
-        features = normalise(landmarks, right).reshape(-1, FEATURE_DIM)
+        features = normalize_landmarks(landmarks, right).reshape(-1, FEATURE_DIM)
         probabilities = self.network(torch.from_numpy(features)).softmax(dim=1).numpy()
         return [self.classes[index] for index in probabilities.argmax(axis=1)], probabilities
 

@@ -26,7 +26,7 @@ _MOST_TWIST = 15.0
 """Degrees by which a finger's outer bones may leave the plane that its first bone bends in."""
 
 
-def proper_hand(landmarks: np.ndarray) -> np.ndarray:
+def correct_hand(landmarks: np.ndarray) -> np.ndarray:
     """The landmarks, (21, 3), with fingers of usual lengths that bend as fingers do; a proper hand's hardly change.
 
     A digit that is too short or too long for how it is bent gets the usual lengths of its bones along their own

@@ -24,7 +24,7 @@ _LEAST_SIDE = 256
 """A small picture's map is drawn larger and averaged, since a finger is only two or three pixels wide there."""
 
 
-def hand_depths(hands: Iterable[np.ndarray], size: int) -> np.ndarray:
+def render_hand_depth(hands: Iterable[np.ndarray], size: int) -> np.ndarray:
     """The depth map of a picture.
 
     Args:

@@ -10,9 +10,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.data.synthetic import mirrored, pretraining_records
-from hand1000.hands.depth import hand_depths, palm_length
-from hand1000.hands.detector import detect_in_images
+from hand1000.data.synthetic import mirror_images, pretraining_records
+from hand1000.hands.depth import palm_length, render_hand_depth
+from hand1000.hands.detector import iter_detections
 from hand1000.storage.files import read_json, write_bytes, write_json
 
 
@@ -44,7 +44,7 @@ class DepthPairs:
             np.concatenate([self.images, self.images[:, :, ::-1]]),
             np.concatenate([self.depths, self.depths[:, :, ::-1]]),
             np.concatenate([self.boxes, boxes]),
-            (*self.captions, *(mirrored(caption) for caption in self.captions)),
+            (*self.captions, *(mirror_images(caption) for caption in self.captions)),
         )
 
     def save(self, directory: Path) -> None:
@@ -67,7 +67,7 @@ class DepthPairs:
             raise Hand1000Error(f"{path}: no pairs of pictures and depth maps: {error}; make them again") from error
 
 
-def depth_pairs(
+def build_depth_pairs(
     root: Path,
     *,
     max_tilt: float,
@@ -81,8 +81,8 @@ def depth_pairs(
     picture is mended; where it is wrong there is nothing to learn.
 
     Args:
-        root: of `render_pretraining_set`.
-        max_tilt: degrees, as for `load_pretraining_set`.
+        root: of `render_synthetic_images`.
+        max_tilt: degrees, as for `load_synthetic_images`.
         max_error: mean distance of the landmarks from the true ones, in lengths of the palm; a picture with more is
             left out.
         min_detection_confidence: of the palm detector, 0 to 1.
@@ -93,13 +93,13 @@ def depth_pairs(
     """
     records = list(pretraining_records(root, max_tilt))
     images, depths, boxes, captions = [], [], [], []
-    found = detect_in_images(
+    found = iter_detections(
         [record.path for record in records], min_detection_confidence=min_detection_confidence, max_hands=1
     )
     for index, (record, (image, hands)) in enumerate(zip(records, found, strict=True)):
         if hands and landmark_error(hands[0].landmarks, record.landmarks) <= max_error:
             images.append(image)
-            depths.append((hand_depths([hands[0].landmarks], len(image)) * 255).round().astype(np.uint8))
+            depths.append((render_hand_depth([hands[0].landmarks], len(image)) * 255).round().astype(np.uint8))
             boxes.append(record.box)
             captions.append(record.caption)
         if progress:

@@ -31,7 +31,7 @@ _AHEAD = 8  # Pictures decoded ahead of the reader; more would only fill memory.
 _LEAST_SIDE = 256
 _GRAPH = "mediapipe/modules/hand_landmark/hand_landmark_tracking_cpu.binarypb"
 
-Seen = TypeVar("Seen")
+T = TypeVar("T")
 
 _quiet_lock = threading.Lock()
 _warned = False
@@ -60,7 +60,7 @@ class Hand:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Detection:
     """The hands in a picture, and how sure MediaPipe is of them.
 
     Attributes:
@@ -120,18 +120,18 @@ class HandDetector:
         """The hands in a picture, (H, W, 3) uint8 RGB, in MediaPipe's order."""
         return _hands_of(self._found_in(_enlarged(image)))
 
-    def look(self, image: np.ndarray) -> Sighting:
+    def look(self, image: np.ndarray) -> Detection:
         """The same with scores, which take a second run of the landmark network."""
         picture = _enlarged(image)
         found = self._found_in(picture)
         palms = [palm.score[0] for palm in found.palm_detections or []]
         if not palms:
-            return Sighting([], 0.0, 0.0)
+            return Detection([], 0.0, 0.0)
         if self._presence is None:
             with _quiet():
                 self._presence = PresenceGraph()
         scores = [self._presence(picture, region) for region in found.hand_rects_from_palm_detections]
-        return Sighting(_hands_of(found), max(palms), max(scores))
+        return Detection(_hands_of(found), max(palms), max(scores))
 
     def _found_in(self, picture: np.ndarray) -> Any:
         global _warned
@@ -187,7 +187,7 @@ def _quiet() -> Iterator[None]:
             os.close(nowhere)
 
 
-def detect_in_image_set(
+def detect_hands(
     directory: Path,
     records: Sequence["ImageRecord"],
     *,
@@ -216,9 +216,9 @@ def detect_in_image_set(
         np.zeros(len(records), bool),
         tuple(record.file_name for record in records),
     )
-    detected = detect_in_images(paths, min_detection_confidence=min_detection_confidence, max_hands=2)
+    detected = iter_detections(paths, min_detection_confidence=min_detection_confidence, max_hands=2)
     for index, (record, (_, hands)) in enumerate(zip(records, detected, strict=True)):
-        hand = labelled_hand(hands, record.bbox)
+        hand = match_labelled_hand(hands, record.bbox)
         if hand is not None:
             rows.landmarks[index], rows.score[index], rows.right[index] = hand.landmarks, hand.score, hand.right
             rows.found[index] = True
@@ -227,7 +227,7 @@ def detect_in_image_set(
     return rows
 
 
-def detect_in_images(
+def iter_detections(
     paths: Sequence[Path], *, min_detection_confidence: float, max_hands: int
 ) -> Iterator[tuple[np.ndarray, list[Hand]]]:
     """Each picture, (S, S, 3) uint8 RGB, with its hands, in the order of `paths`; two at a time are worked on.
@@ -240,19 +240,19 @@ def detect_in_images(
     return _in_images(paths, HandDetector.detect, min_detection_confidence, max_hands)
 
 
-def look_at_images(
+def detect_with_scores(
     paths: Sequence[Path], *, min_detection_confidence: float, max_hands: int
-) -> Iterator[tuple[np.ndarray, Sighting]]:
-    """As `detect_in_images`, with scores."""
+) -> Iterator[tuple[np.ndarray, Detection]]:
+    """As `iter_detections`, with scores."""
     return _in_images(paths, HandDetector.look, min_detection_confidence, max_hands)
 
 
 def _in_images(
-    paths: Sequence[Path], see: Callable[[HandDetector, np.ndarray], Seen], confidence: float, max_hands: int
-) -> Iterator[tuple[np.ndarray, Seen]]:
+    paths: Sequence[Path], see: Callable[[HandDetector, np.ndarray], T], confidence: float, max_hands: int
+) -> Iterator[tuple[np.ndarray, T]]:
     idle: SimpleQueue[HandDetector] = SimpleQueue()
 
-    def work(path: Path) -> tuple[np.ndarray, Seen]:
+    def work(path: Path) -> tuple[np.ndarray, T]:
         image = read_square(path)
         detector = idle.get()
         try:
@@ -292,15 +292,15 @@ def read_square(path: Path) -> np.ndarray:
     return pixels
 
 
-def labelled_hand(hands: Sequence[Hand], bbox: "BBox | None") -> Hand | None:
-    """The hand in the labelled box, as `detect_in_image_set` chooses it; None if there is none."""
+def match_labelled_hand(hands: Sequence[Hand], bbox: "BBox | None") -> Hand | None:
+    """The hand in the labelled box, as `detect_hands` chooses it; None if there is none."""
     if bbox is None:
         return max(hands, key=lambda hand: hand.box[2] * hand.box[3], default=None)
-    best = max(hands, key=lambda hand: box_overlap(hand.box, bbox), default=None)
-    return best if best is not None and box_overlap(best.box, bbox) >= MIN_IOU else None
+    best = max(hands, key=lambda hand: box_iou(hand.box, bbox), default=None)
+    return best if best is not None and box_iou(best.box, bbox) >= MIN_IOU else None
 
 
-def box_overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
+def box_iou(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> float:
     """Intersection over union of two boxes (x, y, width, height), 0 to 1."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hand1000.hands.detector import HandDetector, box_overlap
+from hand1000.hands.detector import HandDetector, box_iou
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
@@ -15,7 +15,7 @@ _CONFIDENCE = 0.5
 
 
 @contextlib.contextmanager
-def overlap_check(min_overlap: float) -> Iterator[Callable[[np.ndarray, "BBox"], bool] | None]:
+def make_iou_check(min_overlap: float) -> Iterator[Callable[[np.ndarray, "BBox"], bool] | None]:
     """The check that `hand1000.data.prepare.prepare_image_sets` takes; None where `min_overlap` is 0.
 
     It is given a crop, (S, S, 3) uint8 RGB, and its labelled box, and tells whether one of up to two hands that
@@ -26,4 +26,4 @@ def overlap_check(min_overlap: float) -> Iterator[Callable[[np.ndarray, "BBox"],
         yield None
         return
     with HandDetector(_CONFIDENCE, max_hands=2) as detector:
-        yield lambda square, bbox: any(box_overlap(hand.box, bbox) >= min_overlap for hand in detector.detect(square))
+        yield lambda square, bbox: any(box_iou(hand.box, bbox) >= min_overlap for hand in detector.detect(square))

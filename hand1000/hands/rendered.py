@@ -30,7 +30,7 @@ class RenderedHands:
     attributes: list[dict[str, str]]
 
 
-def rendered_hands(
+def load_rendered_hands(
     *, num_train: int, num_test: int, seed: int, size: int, progress: Callable[[int, int], None] | None = None
 ) -> tuple[RenderedHands, RenderedHands]:
     """Render `num_train` and `num_test` pictures of each gesture and three times as many of arbitrary poses, which

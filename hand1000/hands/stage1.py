@@ -26,7 +26,7 @@ _NAMED = 3
 _FACTS = ("gesture", "images", "found", "missed")
 
 
-def normalise(landmarks: np.ndarray, right: np.ndarray) -> np.ndarray:
+def normalize_landmarks(landmarks: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Hands without where and how large they are in their pictures, as right hands; how they are turned is kept.
 
     The wrist becomes the origin and the mean distance from it to the four knuckles 1. Those are bones, so they keep
@@ -57,7 +57,7 @@ def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
 
     Args:
         landmarks: of the images.
-        kind: `normalised` as `normalise` does; `raw` is x, y, z as MediaPipe tells them, what the paper averages;
+        kind: `normalised` as `normalize_landmarks` does; `raw` is MediaPipe's x, y, z, what the paper averages;
             `zero` is 0 for every hand.
 
     Returns:
@@ -65,7 +65,7 @@ def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
     """
     hands = landmarks.landmarks[landmarks.found]
     if kind == "normalised":
-        hands = normalise(hands, landmarks.right[landmarks.found])
+        hands = normalize_landmarks(hands, landmarks.right[landmarks.found])
     elif kind == "zero":
         hands = np.zeros_like(hands)
     return hands.reshape(len(hands), FEATURE_DIM)
@@ -134,7 +134,7 @@ def load_features(directory: Path) -> tuple[GestureFeature, ...]:
         raise Hand1000Error(f"{path}: not a gesture feature: {error}; run Stage I again") from error
 
 
-def mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_missed: float) -> GestureFeature:
+def compute_mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_missed: float) -> GestureFeature:
     """Average the features of a gesture's images.
 
     Args:

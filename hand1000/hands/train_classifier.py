@@ -18,8 +18,8 @@ from PIL import Image
 from hand1000.core.rng import numpy_generator, torch_generator
 from hand1000.hands.classifier import CLASSES, GestureClassifier
 from hand1000.hands.detector import HandDetector
-from hand1000.hands.rendered import RenderedHands, rendered_hands
-from hand1000.hands.stage1 import normalise
+from hand1000.hands.rendered import RenderedHands, load_rendered_hands
+from hand1000.hands.stage1 import normalize_landmarks
 from hand1000.storage.files import write_json
 
 SIZE = 64
@@ -49,7 +49,7 @@ def train_classifier(
             says nothing about the hands to be judged.
         learning_rate: the first step's.
     """
-    hands = torch.from_numpy(normalise(landmarks, right))
+    hands = torch.from_numpy(normalize_landmarks(landmarks, right))
     targets = torch.tensor([CLASSES.index(label) for label in labels])
     share = 1.0 / torch.bincount(targets, minlength=len(CLASSES))[targets]
     with torch.random.fork_rng(devices=[]):
@@ -63,7 +63,7 @@ def train_classifier(
     for step in range(steps):
         generator = torch_generator(seed, "classifier", step)
         chosen = torch.multinomial(share, batch_size, replacement=True, generator=generator)
-        logits = network(augmented(hands[chosen], generator).flatten(1))
+        logits = network(augment(hands[chosen], generator).flatten(1))
         loss = torch.nn.functional.cross_entropy(logits, targets[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
@@ -74,7 +74,7 @@ def train_classifier(
     return classifier
 
 
-def augmented(hands: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def augment(hands: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Normalised hands (B, 21, 3), each turned in the picture by about 10 degrees, stretched, and jittered."""
     count = len(hands)
     angle = torch.randn(count, generator=generator) * np.radians(10.0)
@@ -88,7 +88,7 @@ def augmented(hands: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return hands @ turn.transpose(1, 2) * stretch + jitter
 
 
-def degraded(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """A picture (S, S, 3) uint8 shrunk to 0.4 of its size or more and enlarged again, with noise."""
     size = image.shape[0]
     small = round(size * generator.uniform(0.4, 1.0))
@@ -104,7 +104,7 @@ def find_hands(pictures: RenderedHands, *, seed: int) -> dict[str, tuple[np.ndar
         for variant in VARIANTS:
             hands, labels = [], []
             for index, (image, label) in enumerate(zip(pictures.images, pictures.gestures, strict=True)):
-                seen = image if variant == "sharp" else degraded(image, numpy_generator(seed, "degraded", index))
+                seen = image if variant == "sharp" else degrade(image, numpy_generator(seed, "degraded", index))
                 for hand in detector.detect(seen):
                     hands.append(hand)
                     labels.append(label)
@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--test", type=int, default=20, help="the same, of other people, to measure on")
     chosen = parser.parse_args(arguments)
-    train, test = rendered_hands(num_train=chosen.train, num_test=chosen.test, seed=chosen.seed, size=SIZE)
+    train, test = load_rendered_hands(num_train=chosen.train, num_test=chosen.test, seed=chosen.seed, size=SIZE)
     learned, held_out = find_hands(train, seed=chosen.seed), find_hands(test, seed=chosen.seed + 1)
     classifier = train_classifier(
         np.concatenate([learned[variant][0] for variant in VARIANTS]),

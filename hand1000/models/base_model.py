@@ -39,7 +39,7 @@ def resolve_base_model(source: str) -> Path:
     return folder
 
 
-def base_resolution(source: str) -> int:
+def read_resolution(source: str) -> int:
     """Side in pixels of the square pictures that the UNet was trained on, read from the configurations alone."""
     folder = resolve_base_model(source)
     unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))

@@ -160,7 +160,7 @@ def load_fusion(folder: Path) -> Fusion:
     return kinds[read_json(folder / "config.json")["_class_name"]].from_pretrained(folder)
 
 
-def indices_of(fusion: Fusion, gestures: Sequence[str]) -> torch.Tensor:
+def gesture_indices(fusion: Fusion, gestures: Sequence[str]) -> torch.Tensor:
     """Which of the fusion's gestures each of `gestures` is, (B,) int64.
 
     Raises:
@@ -186,14 +186,14 @@ def double_fusion(
         text_embeddings: e, (B, L, D).
         fusion: that makes g.
         weight: 0..1.
-        gestures: which of the fusion's each row shows, (B,), see `indices_of`.
+        gestures: which of the fusion's each row shows, (B,), see `gesture_indices`.
         poses: d, (B, R), of a fusion that takes them; None is the mean hand.
     """
     given = () if poses is None else (poses,)
     return weight * text_embeddings + (1 - weight) * fusion(text_embeddings, gestures, *given)
 
 
-def fused_empty_prompt(empty_embedding: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:
+def fused_null_embedding(empty_embedding: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:
     """h of the empty prompt for each of the fusion's gestures, (L, D) to (K, L, D)."""
     every = torch.arange(len(fusion.gestures))
     return double_fusion(empty_embedding.expand(len(every), -1, -1), fusion, weight, every)

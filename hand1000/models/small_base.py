@@ -90,7 +90,7 @@ def build_autoencoder():
         sample_size=IMAGE_SIZE,
         mid_block_add_attention=False,
     )
-    _silence_residuals(autoencoder)
+    _zero_init_residuals(autoencoder)
     with torch.no_grad():
         # The posterior starts all but certain; at diffusers' start its noise is as strong as the latents.
         autoencoder.quant_conv.weight[LATENT_CHANNELS:].zero_()
@@ -98,7 +98,7 @@ def build_autoencoder():
     return autoencoder
 
 
-def _silence_residuals(module) -> None:
+def _zero_init_residuals(module) -> None:
     """Let every residual branch start at zero (Zhang et al., 2019), which shortens the beginning of a training."""
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.transformers import Transformer2DModel
@@ -167,7 +167,7 @@ def build_unet():
         attention_head_dim=4,
         cross_attention_dim=TEXT_DIM,
     )
-    _silence_residuals(unet)
+    _zero_init_residuals(unet)
     return unet
 
 

@@ -3,13 +3,13 @@
 import torch
 
 from hand1000.config.settings import ComputeSettings, Stage2Settings, Stage3Settings
-from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.models.base_model import BaseModel
-from hand1000.training.checkpoint import Tensors, keep, resume
-from hand1000.training.precision import fit_unet
-from hand1000.training.single_image import refine_batch, tune_on_image
+from hand1000.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
+from hand1000.training.precision import configure_unet
+from hand1000.training.single_image import finetune_on_image, optimize_embeddings
 
-_ANY = "every image"
+SHARED_NOISE_KEY = "every image"
 """What keys the draws instead of an image: the authors reset their seed, so that all images see the same noise."""
 
 
@@ -22,8 +22,8 @@ def train_interleaved(
     compute: ComputeSettings,
     *,
     seed: int,
-    checkpoint: Checkpoint,
-    report: StepReport,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
 ) -> tuple[Tensors, list[dict]]:
     """Refine an image's embedding through the UNet as it is by then, tune the UNet on it, go on to the next image.
 
@@ -45,28 +45,28 @@ def train_interleaved(
         The UNet's weights by name, on the CPU, and a row an image: its first and last loss of either stage.
     """
     unet = base.unet
-    fit_unet(unet, compute, frozen=False)
+    configure_unet(unet, compute, frozen=False)
     unet.train()
-    done, _, history = resume(checkpoint, modules={"unet": unet})
+    done, _, history = load_checkpoint(checkpoint, modules={"unet": unet})
     while done < len(latents):
         image = slice(done, done + 1)
         unet.requires_grad_(False)
-        refined, embedding_losses = refine_batch(
+        refined, embedding_losses = optimize_embeddings(
             base,
             latents[image],
             start[image],
-            [_ANY],
+            [SHARED_NOISE_KEY],
             compute,
             steps=stage2.refine_steps,
             learning_rate=stage2.refine_learning_rate,
             seed=seed,
         )
         unet.requires_grad_(True)
-        unet_losses = tune_on_image(
+        unet_losses = finetune_on_image(
             base,
             latents[image],
             refined,
-            _ANY,
+            SHARED_NOISE_KEY,
             compute,
             steps=stage3.steps,
             learning_rate=stage3.learning_rate,
@@ -78,7 +78,7 @@ def train_interleaved(
         history.append({"step": done, **_ends("embedding_loss", embedding_losses), **_ends("loss", unet_losses)})
         report(done, len(latents), {name: value for name, value in history[-1].items() if name.endswith("loss")})
         if done % stage3.checkpoint_every == 0 and done < len(latents):
-            keep(checkpoint, step=done, modules={"unet": unet}, history=history)
+            save_checkpoint(checkpoint, step=done, modules={"unet": unet}, history=history)
     return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, history
 
 

@@ -11,15 +11,15 @@ import torch
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import Checkpoint
+from hand1000.core.progress import CheckpointStore
 from hand1000.data.imageset import ImageRecord
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
-SAVES = 10
+MAX_CHECKPOINTS = 10
 """How often at most an unfinished generation is saved: more would copy its pictures over and over."""
 
 
-def draw_seeded(
+def generate(
     pipeline: Hand1000Pipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -51,7 +51,7 @@ def draw_seeded(
         ).images
 
 
-def draw_latents(
+def generate_latents(
     pipeline: Hand1000Pipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
@@ -59,7 +59,7 @@ def draw_latents(
     batch_size: int,
     progress: Callable[[int, int], None],
 ) -> torch.Tensor:
-    """The latents, scaled, (N, C, h, w) on the CPU, of what `draw_seeded` would draw: training needs no pixels."""
+    """The latents, scaled, (N, C, h, w) on the CPU, of what `generate` would draw: training needs no pixels."""
     pipeline.set_progress_bar_config(disable=True)
     drawn = []
     for start in range(0, len(prompts), batch_size):
@@ -72,7 +72,7 @@ def draw_latents(
 
 
 @dataclass(frozen=True)
-class Order:
+class GenerationRequest:
     """A picture to be drawn."""
 
     file_name: str
@@ -88,25 +88,25 @@ class Order:
         return cls(record.file_name, record.text, record.seed, record.gesture)
 
 
-System = Callable[[Sequence[Order]], Iterable[Image.Image]]
+ImageGenerator = Callable[[Sequence[GenerationRequest]], Iterable[Image.Image]]
 """Whatever draws: a picture an order, in their order. What it draws depends on prompt, seed and gesture alone."""
 
 
-def drawn_by(pipeline: Hand1000Pipeline) -> System:
+def pipeline_generator(pipeline: Hand1000Pipeline) -> ImageGenerator:
     """The pipeline, with its own settings, as a system."""
     pipeline.set_progress_bar_config(disable=True)
 
-    def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
+    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
         prompts, seeds, gestures = zip(*((one.prompt, one.seed, one.gesture) for one in orders), strict=True)
-        return draw_seeded(pipeline, prompts, seeds, gestures=gestures, batch_size=len(orders))
+        return generate(pipeline, prompts, seeds, gestures=gestures, batch_size=len(orders))
 
     return system
 
 
-def drawn_before(folder: Path) -> System:
+def load_generated(folder: Path) -> ImageGenerator:
     """The pictures of an image set, as the system that drew them would draw them again."""
 
-    def system(orders: Sequence[Order]) -> Iterator[Image.Image]:
+    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
         for order in orders:
             with Image.open(folder / order.file_name) as picture:
                 yield picture.convert("RGB")
@@ -114,13 +114,13 @@ def drawn_before(folder: Path) -> System:
     return system
 
 
-def draw(
-    system: System,
-    orders: list[Order],
+def generate_to_dir(
+    system: ImageGenerator,
+    orders: list[GenerationRequest],
     out: Path,
     *,
     batch_size: int,
-    checkpoint: Checkpoint,
+    checkpoint: CheckpointStore,
     progress: Callable[[int, int], None],
 ) -> None:
     """Draw `orders` in batches as PNG files in `out`; what an interrupted call drew is taken from `checkpoint`."""
@@ -128,7 +128,7 @@ def draw(
         if checkpoint.restore(Path(folder)):
             shutil.copytree(folder, out, dirs_exist_ok=True)
     batches = [orders[start : start + batch_size] for start in range(0, len(orders), batch_size)]
-    every = -(-len(batches) // SAVES)
+    every = -(-len(batches) // MAX_CHECKPOINTS)
     done = 0
     for number, batch in enumerate(batches, start=1):
         done += len(batch)

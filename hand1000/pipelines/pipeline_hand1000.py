@@ -14,10 +14,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error
-from hand1000.gestures import gesture_of_prompt
+from hand1000.gestures import find_gesture_in_prompt
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
-from hand1000.models.fusion import Fusion, double_fusion, indices_of
+from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
 
 LIMITS = {
     "mu": (0.0, 1.0),
@@ -205,11 +205,11 @@ class Hand1000Pipeline(DiffusionPipeline):
         if self.fusion is None:
             return torch.zeros(len(prompts), dtype=torch.long)
         if gesture is None:
-            gesture = [gesture_of_prompt(prompt, self.fusion.gestures) for prompt in prompts]
+            gesture = [find_gesture_in_prompt(prompt, self.fusion.gestures) for prompt in prompts]
         gestures = [gesture] * len(prompts) if isinstance(gesture, str) else gesture
         if len(gestures) != len(prompts):
             raise Hand1000Error(f"gesture: {len(gestures)} given for {len(prompts)} prompts; give one, or one a prompt")
-        return indices_of(self.fusion, gestures)
+        return gesture_indices(self.fusion, gestures)
 
     @staticmethod
     def _generators(count: int, generator: torch.Generator | list[torch.Generator] | None) -> list:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hand1000.gestures import name_of
+from hand1000.gestures import slug
 from hand1000.registry.connection import Tracking
-from hand1000.registry.register import METRIC, candidates_name
+from hand1000.registry.register import METRIC, candidate_name
 
 CHAMPION = "champion"
 """The alias of the version in use, set by a reviewer."""
@@ -36,20 +36,20 @@ class Version:
         return {key.removeprefix(METRIC): float(value) for key, value in self.tags.items() if key.startswith(METRIC)}
 
 
-def champion_of(tracking: Tracking, gestures: Sequence[str]) -> Version | None:
+def find_champion(tracking: Tracking, gestures: Sequence[str]) -> Version | None:
     """The reviewed version in use; before there is one the newest candidate of a retraining; None without any."""
     client = tracking.client
     with tracking.readable_errors():
-        reviewed = client.search_registered_models(f"name = 'hand1000-{name_of(gestures)}'")
+        reviewed = client.search_registered_models(f"name = 'hand1000-{slug(gestures)}'")
         if reviewed and CHAMPION in reviewed[0].aliases:
             number = reviewed[0].aliases[CHAMPION]
             return _version(client.get_model_version(reviewed[0].name, str(number)))
-        found = client.search_model_versions(f"name = '{candidates_name(gestures)}'")
+        found = client.search_model_versions(f"name = '{candidate_name(gestures)}'")
         candidates = [one for one in found if GATES in one.tags]  # Others were made by hand, to try something.
     return _version(max(candidates, key=lambda one: int(one.version))) if candidates else None
 
 
-def version_at(tracking: Tracking, uri: str) -> Version:
+def get_version(tracking: Tracking, uri: str) -> Version:
     """The version at `models:/<name>/<version>`."""
     name, _, number = uri.removeprefix("models:/").rpartition("/")
     with tracking.readable_errors():

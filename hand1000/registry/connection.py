@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hand1000.core.errors import Hand1000Error, TransientError, writing
+from hand1000.core.errors import Hand1000Error, TransientError, translate_write_errors
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -48,7 +48,7 @@ class Tracking:
     @property
     def public_uri(self) -> str:
         """The URI without user and password, fit to be printed."""
-        return without_userinfo(self.uri)
+        return redact_userinfo(self.uri)
 
     def exclusive(self) -> "AbstractContextManager":
         """Hold off the other processes of an embedded MLflow; a server has no such lock. Not reentrant."""
@@ -68,7 +68,7 @@ class Tracking:
             raise Hand1000Error(f"MLflow at {self.public_uri}: {text}") from error
 
 
-def without_userinfo(uri: str) -> str:
+def redact_userinfo(uri: str) -> str:
     """`scheme://user:password@host/...` as `scheme://host/...`; any other text as it is."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
@@ -93,7 +93,7 @@ def connect(folder: Path, *, create: bool = True) -> Tracking:
     database = Path(uri.removeprefix("sqlite:///")).resolve() if uri else folder / _DATABASE
     if not create and not database.is_file():
         raise Hand1000Error(f"{database}: no MLflow here; set {SERVER_VARIABLE} or name the folder of {_DATABASE}")
-    with writing(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         database.parent.mkdir(parents=True, exist_ok=True)
     tracking = Tracking(
@@ -102,7 +102,7 @@ def connect(folder: Path, *, create: bool = True) -> Tracking:
         lock_file=database.with_suffix(".lock"),
     )
     # Opening the store migrates a fresh file, and two migrations at once break each other.
-    with writing(folder), tracking.exclusive(), tracking.readable_errors():
+    with translate_write_errors(folder), tracking.exclusive(), tracking.readable_errors():
         tracking.client.search_experiments(max_results=1)
     return tracking
 
@@ -115,7 +115,7 @@ def _connect_server(uri: str) -> Tracking:
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
         # MLflow's own code reads the variable again in places; there too it must hold no password.
-        os.environ[SERVER_VARIABLE] = uri = without_userinfo(uri)
+        os.environ[SERVER_VARIABLE] = uri = redact_userinfo(uri)
     _probe(uri)
     return Tracking(uri)
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.registry.connection import Tracking, connect
 from hand1000.storage.digests import digest_json
 from hand1000.storage.scratch import process_scratch
@@ -85,7 +85,7 @@ def _downloaded(location: str, uri: str, tracking_uri: str | None, place: Path |
         return _with_index(place, uri)
     scratch = process_scratch(place.parent if place else None)
     try:
-        with writing(scratch):
+        with translate_write_errors(scratch):
             fetched = mlflow.artifacts.download_artifacts(location, dst_path=str(scratch), tracking_uri=tracking_uri)
     except Hand1000Error:
         raise

@@ -14,7 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.pipelines.generation import draw_seeded
+from hand1000.pipelines.generation import generate
 from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
 MAX_ROWS = 256
@@ -54,7 +54,7 @@ class RegisteredHand1000(PythonModel):
         seeds = range(int(seed), int(seed) + len(prompts))
         gestures = [gesture] * len(prompts) if gesture else None
         try:
-            drawn = draw_seeded(self.pipeline, prompts, seeds, gestures=gestures, **settings)
+            drawn = generate(self.pipeline, prompts, seeds, gestures=gestures, **settings)
             images = [_base64_png(image) for image in drawn]
         except Hand1000Error as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.gestures import name_of
+from hand1000.gestures import slug
 from hand1000.registry.connection import Tracking
 from hand1000.registry.load import WEIGHTS
 from hand1000.registry.tracking import RUN_KEY, Run
@@ -44,9 +44,9 @@ class RegisteredVersion:
     uri: str
 
 
-def candidates_name(gestures: Sequence[str]) -> str:
+def candidate_name(gestures: Sequence[str]) -> str:
     """The registered model that the pipeline adds versions to, such as `hand1000-call-four-candidates`."""
-    return f"hand1000-{name_of(gestures)}-candidates"
+    return f"hand1000-{slug(gestures)}-candidates"
 
 
 def register_candidate(
@@ -73,7 +73,7 @@ def register_candidate(
     Raises:
         Hand1000Error: not a model folder, or MLflow refused.
     """
-    name = candidates_name(gestures)
+    name = candidate_name(gestures)
     defaults = _generation_defaults(model_dir)
     model_digest = tree_manifest(model_dir).digest
     tracking = run.tracking

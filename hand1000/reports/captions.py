@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from hand1000.captions.metrics import CaptionQuality, quality_rows
+from hand1000.captions.metrics import CaptionMetrics, quality_rows
 from hand1000.captions.records import CompletedLine
 
 _STYLE = (
@@ -18,8 +18,8 @@ _STYLE = (
 )
 
 
-def captions_page(
-    gesture: str, qualities: Sequence[CaptionQuality], rows: Sequence[tuple[Path, Sequence[CompletedLine]]]
+def render_captions_page(
+    gesture: str, qualities: Sequence[CaptionMetrics], rows: Sequence[tuple[Path, Sequence[CompletedLine]]]
 ) -> str:
     """The page.
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from PIL import Image
 
 from hand1000.evaluation.methods import (
-    SYSTEMS,
-    Cells,
-    firsts,
-    further_table,
+    METHODS,
+    MethodResults,
+    advantage_table,
+    count_wins,
+    extra_metrics_table,
     gesture_table,
-    lead_table,
     mean_table,
     paired_table,
 )
@@ -23,7 +23,7 @@ _LABEL_WIDTH, _GAP = 170, 4
 _COUNTED = ("gesture accuracy", "FID-H", "KID-H")
 
 
-def write_comparison(folder: Path, cells: Cells, pictures: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+def write_comparison(folder: Path, cells: MethodResults, pictures: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
     """Write `comparison.json`, `tables.md`, `pictures.png` and, with all of it, `comparison.html`.
 
     Args:
@@ -39,16 +39,16 @@ def write_comparison(folder: Path, cells: Cells, pictures: Mapping[str, Mapping[
         },
     )
     tables = {f"Mean of {len(cells)} gestures, difference to SD": mean_table(cells)}
-    tables["What the paper does not measure, mean"] = further_table(cells)
-    tables["Ahead, over the gestures"] = lead_table(cells)
+    tables["What the paper does not measure, mean"] = extra_metrics_table(cells)
+    tables["Ahead, over the gestures"] = advantage_table(cells)
     tables["The same prompts and seeds, picture by picture"] = paired_table(cells)
     tables |= {gesture: gesture_table(of_gesture) for gesture, of_gesture in cells.items()}
     names = list(next(iter(cells.values())))
     count = "".join(
-        f"{SYSTEMS[name]} is the best by {column} in {firsts(cells, name, column)} of {len(cells)} gestures.\n"
+        f"{METHODS[name]} is the best by {column} in {count_wins(cells, name, column)} of {len(cells)} gestures.\n"
         for column in _COUNTED
         for name in names
-        if firsts(cells, name, column)
+        if count_wins(cells, name, column)
     )
     write_text(
         folder / "tables.md", "\n".join(f"### {title}\n\n{table}" for title, table in tables.items()) + f"\n{count}"
@@ -76,7 +76,7 @@ def qualitative(path: Path, pictures: Mapping[str, Mapping[str, Sequence[Path]]]
     pen = ImageDraw.Draw(sheet)
     for row, name in enumerate(names):
         top = head + row * (side + _GAP)
-        pen.text((4, top + side // 2 - 6), SYSTEMS[name], fill="black")
+        pen.text((4, top + side // 2 - 6), METHODS[name], fill="black")
         for column, (gesture, place) in enumerate(columns):
             left = _LABEL_WIDTH + column * (side + _GAP)
             if not row:

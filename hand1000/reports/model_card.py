@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hand1000.evaluation.metric_table import RATES_HEAD, GestureRates, Measure, figure
-from hand1000.gestures import phrase_of
+from hand1000.evaluation.metric_table import GESTURE_HEADER, GestureRow, MetricRow, format_number
+from hand1000.gestures import gesture_phrase
 
 _USE = (
     "For research on the drawing of hands, and for pictures of people who make {what}: the prompt must hold "
@@ -38,16 +38,16 @@ class CardContent:
     data_digest: str
     counts: Mapping[str, int]
     settings: Mapping[str, object]
-    measures: Sequence[Measure]
+    measures: Sequence[MetricRow]
     extractor: str
     resizer: str
     prompt: str
-    rates: Sequence[GestureRates] = ()
+    rates: Sequence[GestureRow] = ()
     licences: Mapping[str, str] = field(default_factory=dict)
     model_uri: str = "models:/NAME/VERSION"
 
 
-def model_card(content: CardContent) -> str:
+def render_model_card(content: CardContent) -> str:
     """The card as Markdown.
 
     Raises:
@@ -58,7 +58,7 @@ def model_card(content: CardContent) -> str:
         _phrases(content.gestures),
         "## Measured",
         measures_table(content.measures),
-        *([_table(RATES_HEAD, [row.cells for row in content.rates])] if content.rates else []),
+        *([_table(GESTURE_HEADER, [row.cells for row in content.rates])] if content.rates else []),
         f"Features: {_cell(content.extractor)}; resizer: {_cell(content.resizer)}. Figures of other features or "
         "resizers do not compare. The bold one is better; ↓ lower, ↑ higher is better.",
         "## Made from",
@@ -81,9 +81,9 @@ def model_card(content: CardContent) -> str:
 
 def _phrases(gestures: Sequence[str]) -> str:
     if len(gestures) == 1:
-        phrase = phrase_of(gestures[0])
+        phrase = gesture_phrase(gestures[0])
         return f"Draws people {phrase}. Every prompt must hold the phrase **{phrase}**."
-    rows = [(gesture, f"**{phrase_of(gesture)}**") for gesture in gestures]
+    rows = [(gesture, f"**{gesture_phrase(gesture)}**") for gesture in gestures]
     return (
         "Draws people who make one of these gestures. Every prompt must hold the phrase of one; that of several needs "
         f"`gesture` besides.\n\n{_table(('gesture', 'phrase'), rows)}"
@@ -115,11 +115,11 @@ def shell_snippet(model_uri: str, prompt: str) -> str:
     return f"hand1000 generate --model {model_uri} --prompt {shlex.quote(prompt)} --num 8 --out grid.png"
 
 
-def measures_table(measures: Sequence[Measure]) -> str:
+def measures_table(measures: Sequence[MetricRow]) -> str:
     """The measures as a Markdown table, the better value in bold."""
 
-    def value(measure: Measure, side: str) -> str:
-        text = figure(getattr(measure, side))
+    def value(measure: MetricRow, side: str) -> str:
+        text = format_number(getattr(measure, side))
         return f"**{text}**" if measure.winner == side else text
 
     rows = [

@@ -7,15 +7,15 @@ from pathlib import Path
 from hand1000.config.settings import Settings
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
-from hand1000.evaluation.base_vs_tuned import comparison, rates_by_gesture
-from hand1000.evaluation.metric_table import Measure
+from hand1000.evaluation.base_vs_tuned import compare_metrics, rates_by_gesture
+from hand1000.evaluation.metric_table import MetricRow
 from hand1000.evaluation.metrics import Metrics
-from hand1000.gestures import phrase_of
+from hand1000.gestures import gesture_phrase
 from hand1000.hands.stage1 import load_features
 from hand1000.reports.model_card import CardContent
 from hand1000.reports.training import Curve, Pair, ReportContent, Sample
 from hand1000.storage.files import read_json, read_jsonl
-from hand1000.training.validation import PICTURES
+from hand1000.training.validation import IMAGES_DIR
 
 PAIRS, WORST, SAMPLES = 8, 8, 12
 """How many pictures of each kind the report shows."""
@@ -60,17 +60,17 @@ def read_metrics(evaluation: Path) -> tuple[Metrics, Metrics]:
     return base, tuned
 
 
-def measures_of(evaluation: Path) -> list[Measure]:
+def read_metric_rows(evaluation: Path) -> list[MetricRow]:
     """The rows of the comparison, as card and report show them."""
-    return comparison(*read_metrics(evaluation))
+    return compare_metrics(*read_metrics(evaluation))
 
 
-def example_prompt(folders: RunFolders) -> str:
+def choose_example_prompt(folders: RunFolders) -> str:
     """A held-out prompt, as base model and gesture are used to."""
     return read_image_set(folders.tuned_images)[0].text
 
 
-def card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
+def build_card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
     """What the model card says of this run."""
     base, tuned = read_metrics(folders.evaluation)
     preparation = PreparationReport.model_validate(read_json(folders.dataset / REPORT))
@@ -88,16 +88,16 @@ def card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
             f"{stage3.steps} steps of {stage3.batch_size}, learning rate {stage3.learning_rate:g}",
             "seed": facts.settings.seed,
         },
-        measures=measures_of(folders.evaluation),
+        measures=read_metric_rows(folders.evaluation),
         extractor=tuned.extractor,
         resizer=tuned.resizer,
-        prompt=example_prompt(folders),
+        prompt=choose_example_prompt(folders),
         rates=rates_by_gesture(base, tuned),
         licences=LICENCES,
     )
 
 
-def report_content(
+def build_report_content(
     facts: RunFacts, folders: RunFolders, *, model_uri: str, date: str, seconds: Mapping[str, float], settings_yaml: str
 ) -> ReportContent:
     """What the report shows of this run."""
@@ -121,12 +121,12 @@ def report_content(
         _curve("Stage III: images that are held back", [folders.trained], "validation_loss"),
     ]
     return ReportContent(
-        phrases={gesture: phrase_of(gesture) for gesture in facts.gestures},
+        phrases={gesture: gesture_phrase(gesture) for gesture in facts.gestures},
         run_key=facts.run_key,
         model_uri=model_uri,
         date=date,
         base_model=f"{facts.base_model} ({facts.base_identity})",
-        measures=measures_of(folders.evaluation),
+        measures=read_metric_rows(folders.evaluation),
         extractor=tuned.extractor,
         resizer=tuned.resizer,
         random_pairs=[pair(name) for name in sorted(results)[:PAIRS]],
@@ -147,7 +147,8 @@ def report_content(
         seconds=seconds,
         unusable={entry.file: entry.reason for entry in preparation.unusable},
         looks=[
-            Sample(path, f"after {int(path.stem)} steps") for path in sorted((folders.trained / PICTURES).glob("*.png"))
+            Sample(path, f"after {int(path.stem)} steps")
+            for path in sorted((folders.trained / IMAGES_DIR).glob("*.png"))
         ],
     )
 

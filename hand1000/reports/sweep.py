@@ -8,9 +8,9 @@ from scipy.stats import binomtest
 from hand1000.config.sweep import Sweep
 from hand1000.core.rng import numpy_generator
 from hand1000.core.tables import markdown_table
-from hand1000.evaluation.metric_table import figure
+from hand1000.evaluation.metric_table import format_number
 from hand1000.evaluation.metrics import Metrics
-from hand1000.evaluation.paired import paired_difference
+from hand1000.evaluation.paired import paired_bootstrap
 
 COLUMNS = {
     "gesture accuracy": "gesture_accuracy",
@@ -64,7 +64,7 @@ def _against(reference: Metrics, other: Metrics) -> str:
     first, second = ([float(one.gesture == one.asked) for one in found.pictures] for found in (other, reference))
     if len(first) != len(second):
         return "–"
-    difference = paired_difference(first, second, numpy_generator(0, "paired"))
+    difference = paired_bootstrap(first, second, numpy_generator(0, "paired"))
     return f"{difference.mean:+.3f}, p = {difference.p:.2g}"
 
 
@@ -72,10 +72,14 @@ def _cell(found: Interval | None) -> str:
     if found is None:
         return "–"
     value, low, high = found
-    return figure(value) if low == high else f"{figure(value)} ({figure(low)} to {figure(high)})"
+    return (
+        format_number(value)
+        if low == high
+        else f"{format_number(value)} ({format_number(low)} to {format_number(high)})"
+    )
 
 
-def draw_sweep(path: Path, sweep: Sweep, measured: Sequence[Metrics]) -> None:
+def plot_sweep(path: Path, sweep: Sweep, measured: Sequence[Metrics]) -> None:
     """Draw the points with their 95 % intervals as a PNG file: curves over an axis of numbers, else marks by name."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

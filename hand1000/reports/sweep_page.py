@@ -7,7 +7,7 @@ from pathlib import Path
 from hand1000.config.sweep import Sweep
 from hand1000.evaluation.metrics import Metrics
 from hand1000.reports.html import image, page, section
-from hand1000.reports.sweep import draw_sweep, sweep_table
+from hand1000.reports.sweep import plot_sweep, sweep_table
 from hand1000.storage.files import write_text
 
 
@@ -27,6 +27,6 @@ def write_sweeps(
     for name, sweep in sweeps.items():
         table = sweep_table(sweep, measured[name], base)
         write_text(folder / f"{name}.md", table)
-        draw_sweep(folder / f"{name}.png", sweep, measured[name])
+        plot_sweep(folder / f"{name}.png", sweep, measured[name])
         sections.append(section(sweep.title, f"{image(folder / f'{name}.png', sweep.title)}<pre>{escape(table)}</pre>"))
     write_text(folder / "sweeps.html", page(f"Hand1000: sweeps, {gesture}", sections))

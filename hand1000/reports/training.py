@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from hand1000.evaluation.metric_table import RATES_HEAD, GestureRates, Measure, figure
+from hand1000.evaluation.metric_table import GESTURE_HEADER, GestureRow, MetricRow, format_number
 from hand1000.reports.figures import curve_svg, hand_svg
 from hand1000.reports.html import facts, image, page, section
 from hand1000.reports.model_card import python_snippet, shell_snippet
@@ -69,7 +69,7 @@ class ReportContent:
     model_uri: str
     date: str
     base_model: str
-    measures: Sequence[Measure]
+    measures: Sequence[MetricRow]
     extractor: str
     resizer: str
     random_pairs: Sequence[Pair]
@@ -82,7 +82,7 @@ class ReportContent:
     seconds: Mapping[str, float]
     unusable: Mapping[str, str] = field(default_factory=dict)
     looks: Sequence[Sample] = ()
-    rates: Sequence[GestureRates] = ()
+    rates: Sequence[GestureRow] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -131,7 +131,7 @@ def _measures(content: ReportContent) -> str:
         cells = [f"<td>{escape(each.name)} {each.arrow}</td>"]
         for side in ("base", "tuned"):
             css = "number better" if each.winner == side else "number"
-            cells.append(f'<td class="{css}">{figure(getattr(each, side))}</td>')
+            cells.append(f'<td class="{css}">{format_number(getattr(each, side))}</td>')
         cells.append(f'<td class="number">{each.n}</td><td class="faint">{escape(each.note)}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     head = '<tr><th>measure</th><th class="number">base</th><th class="number">tuned</th><th class="number">n</th>'
@@ -143,10 +143,10 @@ def _measures(content: ReportContent) -> str:
     )
 
 
-def _rates(rates: Sequence[GestureRates]) -> str:
+def _rates(rates: Sequence[GestureRow]) -> str:
     if not rates:
         return ""
-    head = "".join(f"<th{_css(column)}>{escape(name)}</th>" for column, name in enumerate(RATES_HEAD))
+    head = "".join(f"<th{_css(column)}>{escape(name)}</th>" for column, name in enumerate(GESTURE_HEADER))
     rows = ("".join(f"<td{_css(column)}>{escape(cell)}</td>" for column, cell in enumerate(row.cells)) for row in rates)
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f'<h3>By gesture</h3><div class="table"><table><tr>{head}</tr>{body}</table></div>'

@@ -19,13 +19,13 @@ from uuid import uuid4
 
 from pydantic import ValidationError
 
-from hand1000.core.errors import Hand1000Error, writing
-from hand1000.storage.backend import DamagedError, LocalPlace, Place
-from hand1000.storage.cache import Ledger
+from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.storage.backend import DamagedError, LocalBackend, StorageBackend
+from hand1000.storage.cache import KeyValueCache
 from hand1000.storage.digests import FileEntry, Manifest, canonical_json, digest_file, tree_manifest
 from hand1000.storage.files import replace_directory
-from hand1000.storage.node_cache import node_copy
-from hand1000.storage.s3 import S3Place
+from hand1000.storage.node_cache import node_cached_dir
+from hand1000.storage.s3 import S3Backend
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def open_store(root: str) -> "ArtifactStore":
 
 @cache
 def _opened(root: str) -> "ArtifactStore":
-    return ArtifactStore(S3Place(root) if root.startswith("s3://") else LocalPlace(root))
+    return ArtifactStore(S3Backend(root) if root.startswith("s3://") else LocalBackend(root))
 
 
 class ArtifactStore:
@@ -60,7 +60,7 @@ class ArtifactStore:
     Every method raises `Hand1000Error` when the place refuses: no space, no permission, no bucket, no connection.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StorageBackend) -> None:
         self.root = place.root
         self._place = place
         self._fetched: dict[str, Path] = {}
@@ -97,7 +97,7 @@ class ArtifactStore:
             key = self._key(address)
             folder = self._place.folder(key)
             if folder is None:
-                folder = node_copy(manifest.digest, lambda into: _complete(self._place, key, manifest, into))
+                folder = node_cached_dir(manifest.digest, lambda into: _complete(self._place, key, manifest, into))
                 self._fetched[address] = folder
             return folder
 
@@ -146,9 +146,9 @@ class ArtifactStore:
         """The saved state of `task` on the inputs that `key` digests."""
         return Checkpoint(self._place, f"checkpoints/{_valid(task, _IDENTIFIER, 'task')}/{_valid(key, _KEY, 'key')}")
 
-    def ledger(self, kind: str, key: str) -> Ledger:
+    def ledger(self, kind: str, key: str) -> KeyValueCache:
         """The values of one kind that `key` tells from others, such as the captions of one captioner."""
-        return Ledger(self._place, f"ledgers/{_valid(kind, _IDENTIFIER, 'kind')}/{_valid(key, _KEY, 'key')}")
+        return KeyValueCache(self._place, f"ledgers/{_valid(kind, _IDENTIFIER, 'kind')}/{_valid(key, _KEY, 'key')}")
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -184,7 +184,7 @@ class Checkpoint:
     is written last.
     """
 
-    def __init__(self, place: Place, key: str) -> None:
+    def __init__(self, place: StorageBackend, key: str) -> None:
         self._place = place
         self._key = key
         self._pointer = f"{key}/current.json"
@@ -237,7 +237,7 @@ def _valid(text: str, pattern: re.Pattern[str], what: str) -> str:
     return text
 
 
-def _read_manifest(place: Place, key: str) -> Manifest | None:
+def _read_manifest(place: StorageBackend, key: str) -> Manifest | None:
     data = place.read(key)
     try:
         return None if data is None else Manifest.model_validate_json(data)
@@ -245,7 +245,7 @@ def _read_manifest(place: Place, key: str) -> Manifest | None:
         raise DamagedError(f"{place.root}/{key}: not a manifest: {error.errors()[0]['msg']}") from error
 
 
-def _check_sizes(place: Place, key: str, manifest: Manifest) -> None:
+def _check_sizes(place: StorageBackend, key: str, manifest: Manifest) -> None:
     sizes = place.sizes(key)
     for entry in manifest.files:
         if sizes.get(entry.name) != entry.size:
@@ -253,9 +253,9 @@ def _check_sizes(place: Place, key: str, manifest: Manifest) -> None:
             raise DamagedError(f"{place.root}/{key}/{entry.name}: {found}; run again to make it anew")
 
 
-def _get_verified(place: Place, key: str, manifest: Manifest, into: Path) -> None:
+def _get_verified(place: StorageBackend, key: str, manifest: Manifest, into: Path) -> None:
     """Copy a tree to `into`: only once all of it is there and is what was written."""
-    with writing(into):
+    with translate_write_errors(into):
         into.parent.mkdir(parents=True, exist_ok=True)
     building = into.with_name(f".{into.name}.{uuid4().hex}.part")
     try:
@@ -265,7 +265,7 @@ def _get_verified(place: Place, key: str, manifest: Manifest, into: Path) -> Non
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _complete(place: Place, key: str, manifest: Manifest, folder: Path) -> None:
+def _complete(place: StorageBackend, key: str, manifest: Manifest, folder: Path) -> None:
     """Get the files of a tree that `folder` does not hold yet."""
 
     def whole(entry: FileEntry) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.storage.digests import Manifest, tree_manifest
 from hand1000.storage.files import write_bytes
 from hand1000.storage.scratch import process_scratch
@@ -21,7 +21,7 @@ class DamagedError(Hand1000Error):
     """What a key holds is missing, incomplete or not what was written."""
 
 
-class Place(Protocol):
+class StorageBackend(Protocol):
     """A folder or a bucket's prefix. Every method raises `Hand1000Error` when the place refuses."""
 
     root: str
@@ -51,7 +51,7 @@ class Place(Protocol):
         """The tree at `key` as a folder that can be read in place, or None where it must be copied first."""
 
 
-class LocalPlace:
+class LocalBackend:
     """A folder of this machine, or one that several machines mount."""
 
     def __init__(self, root: str) -> None:
@@ -82,7 +82,7 @@ class LocalPlace:
         """Remove a file, or a folder with all that is in it."""
         path = self._base / key
         doomed = self.scratch() / uuid4().hex
-        with writing(path):
+        with translate_write_errors(path):
             try:
                 os.rename(path, doomed)  # First out of sight, so that nobody finds half of it.
             except (FileNotFoundError, NotADirectoryError):
@@ -100,7 +100,7 @@ class LocalPlace:
     def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
         """Move `directory` to `key` by one rename; from another filesystem it is copied beside it first."""
         target = self._base / key
-        with writing(target):
+        with translate_write_errors(target):
             if target.is_dir():
                 if tree_manifest(target) == manifest:
                     return
@@ -121,7 +121,7 @@ class LocalPlace:
 
     def get_tree(self, key: str, manifest: Manifest, into: Path) -> None:
         """Copy the files, so that the reader may change its own."""
-        with writing(into):
+        with translate_write_errors(into):
             try:
                 _copy_files(self._base / key, manifest, into)
             except FileNotFoundError as error:

@@ -7,13 +7,13 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
-from hand1000.storage.backend import DamagedError, Place
+from hand1000.storage.backend import DamagedError, StorageBackend
 from hand1000.storage.digests import canonical_json
 
 logger = logging.getLogger(__name__)
 
 
-class Ledger:
+class KeyValueCache:
     """A folder of files, one a writer, each whole or absent: writers at work at once never overwrite each other.
 
     A value is decided by its key, so it does not matter which of two equal entries is read.
@@ -23,7 +23,7 @@ class Ledger:
         key: of its folder.
     """
 
-    def __init__(self, place: Place, key: str) -> None:
+    def __init__(self, place: StorageBackend, key: str) -> None:
         self._place, self._key = place, key
         self._own: dict[str, JsonValue] = {}
         self._file = f"{key}/{uuid4().hex}.json"

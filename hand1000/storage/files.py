@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.storage.digests import canonical_json
 
 
@@ -38,7 +38,7 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
 
 def _write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
     temporary = path.with_name(f".{path.name[:80]}.{uuid4().hex}.part")
-    with writing(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "xb") as file:
@@ -99,7 +99,7 @@ def replace_directory(built: Path, target: Path) -> None:
     Both lie on one filesystem. Where `target` is absent or empty this is one atomic rename. Otherwise the old folder
     is first renamed aside: a process killed in between leaves no `target`, never a mixture of both.
     """
-    with writing(target):
+    with translate_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir() and any(target.iterdir()):
             aside = target.with_name(f".{target.name[:80]}.{uuid4().hex}.old")

@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hand1000 import __version__
-from hand1000.core.errors import Hand1000Error, TransientError, writing
+from hand1000.core.errors import Hand1000Error, TransientError, translate_write_errors
 from hand1000.storage.files import read_json, write_json
 
 Progress = Callable[[int, int], None]
@@ -45,7 +45,7 @@ _REFUSED = {
 T = TypeVar("T")
 
 
-class RestartNeeded(Exception):
+class RestartDownload(Exception):
     """What was begun cannot be gone on with: the file has changed, or the server gives it from the beginning only."""
 
 
@@ -64,7 +64,7 @@ class HttpFile:
     """A file on a server as a seekable file that may be read, one connection at a time.
 
     Reading on uses the connection that is open, so that members of an archive that follow one another come in one
-    stream. Every method raises `Hand1000Error` if the server refuses or cannot be reached, and `RestartNeeded`.
+    stream. Every method raises `Hand1000Error` if the server refuses or cannot be reached, and `RestartDownload`.
 
     Args:
         url: its address, http or https.
@@ -149,14 +149,14 @@ class HttpFile:
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    raise RestartNeeded from error
+                    raise RestartDownload from error
                 raise
         first, state = self._understood(answer)
         self.in_parts = answer.status == http.HTTPStatus.PARTIAL_CONTENT
         # Servers that do not know If-Range answer with a part of another state.
         if first != start or self._state not in (None, state):
             answer.close()
-            raise RestartNeeded
+            raise RestartDownload
         self._state = state
         self._answer, self._at = answer, start
         return state
@@ -216,13 +216,13 @@ def download(url: str, target: Path, *, remedy: str, before: Callable[[int, int]
     note = target.with_name(f"{target.name}.part.json")
     for _ in range(RESTARTS):
         try:
-            _go_on(url, part, note, remedy, before, progress)
-        except RestartNeeded:
-            with writing(part):
+            _resume(url, part, note, remedy, before, progress)
+        except RestartDownload:
+            with translate_write_errors(part):
                 part.unlink(missing_ok=True)
                 note.unlink(missing_ok=True)
         else:
-            with writing(target):
+            with translate_write_errors(target):
                 os.replace(part, target)
                 note.unlink(missing_ok=True)
             return
@@ -237,27 +237,27 @@ def restarts_message(url: str, remedy: str) -> str:
     )
 
 
-def _go_on(
+def _resume(
     url: str, part: Path, note: Path, remedy: str, before: Callable[[int, int], None], progress: Progress
 ) -> None:
-    state = _noted(note)
+    state = _load_state(note)
     have = part.stat().st_size if state and part.is_file() else 0
     with contextlib.closing(HttpFile(url, remedy=remedy, state=state)) as file:
         if state is None or have != state.size:
             state = file.connect(have)
         before(state.size, have)
         write_json(note, state)
-        with writing(part), open(part, "ab" if have else "wb") as out:
+        with translate_write_errors(part), open(part, "ab" if have else "wb") as out:
             file.seek(have)
             while piece := file.read1(_PIECE):  # What has arrived is kept, whatever comes then.
                 out.write(piece)
                 have += len(piece)
                 progress(have, state.size)
     if part.stat().st_size != state.size:
-        raise RestartNeeded
+        raise RestartDownload
 
 
-def _noted(note: Path) -> State | None:
+def _load_state(note: Path) -> State | None:
     """The state that was begun; None if there is none, or its note is damaged."""
     try:
         return State.model_validate(read_json(note))

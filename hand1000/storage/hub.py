@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.remote_dirs import folder_digest, local_folder
+from hand1000.storage.remote_dirs import folder_digest, local_copy
 
 PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
@@ -26,7 +26,7 @@ def model_folder(source: str) -> Path:
     Raises:
         Hand1000Error: nothing is there, or a hub id that is not pinned.
     """
-    return _fetch_from_hub(source) if _is_hub_id(source) else local_folder(source)
+    return _fetch_from_hub(source) if _is_hub_id(source) else local_copy(source)
 
 
 def model_identity(source: str) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from hand1000.core.errors import writing
+from hand1000.core.errors import translate_write_errors
 from hand1000.storage.scratch import process_scratch
 
 VARIABLE = "HAND1000_NODE_CACHE"
 """Names the folder. Without it each process has its own copies, which end with it."""
 
 
-def node_copy(digest: str, fill: Callable[[Path], None]) -> Path:
+def node_cached_dir(digest: str, fill: Callable[[Path], None]) -> Path:
     """The folder of what `digest` names, to read from; processes that ask at once wait for the first.
 
     Args:
@@ -28,13 +28,13 @@ def node_copy(digest: str, fill: Callable[[Path], None]) -> Path:
     from filelock import FileLock
 
     folder = Path(root) / digest
-    with writing(folder):
+    with translate_write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             part = folder.with_name(f"{digest}.part")
             fill(part)
-            with writing(folder):
+            with translate_write_errors(folder):
                 os.rename(part, folder)
     return folder
 

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hand1000.core.errors import Hand1000Error, TransientError, writing
+from hand1000.core.errors import Hand1000Error, TransientError, translate_write_errors
 from hand1000.storage.backend import DamagedError
 from hand1000.storage.digests import FileEntry, Manifest, digest_bytes
 from hand1000.storage.scratch import process_scratch
@@ -87,7 +87,7 @@ def s3_client() -> Any:
         raise Hand1000Error(f"the S3 endpoint {endpoint!r} is not a URL; write it as http://host:port") from error
 
 
-def _written_with(sha256: str) -> dict[str, Any]:
+def _upload_args(sha256: str) -> dict[str, Any]:
     """What every upload says besides its bytes: their digest, and how the server is to encrypt them.
 
     Raises:
@@ -106,7 +106,7 @@ def _written_with(sha256: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def explained(address: str) -> Iterator[None]:
+def translate_s3_errors(address: str) -> Iterator[None]:
     """Turn botocore's errors about `address` into a `Hand1000Error` that names it and the remedy."""
     from botocore import exceptions as botocore_errors
     from s3transfer.exceptions import RetriesExceededError
@@ -145,7 +145,7 @@ def explained(address: str) -> Iterator[None]:
         raise Hand1000Error(f"{address}: {' '.join(str(error).split())}") from error
 
 
-class S3Place:
+class S3Backend:
     """A prefix of a bucket. Each object carries the sha256 of its bytes in its metadata."""
 
     def __init__(self, root: str) -> None:
@@ -189,7 +189,7 @@ class S3Place:
         """The bytes of an object, held against the sha256 in its metadata, or None."""
         from botocore.exceptions import ClientError
 
-        with explained(self._address(key)):
+        with translate_s3_errors(self._address(key)):
             try:
                 answer, data = self._got(key)
             except ClientError as error:
@@ -216,9 +216,9 @@ class S3Place:
 
     def write(self, key: str, data: bytes) -> None:
         """Put an object."""
-        with explained(self._address(key)):
+        with translate_s3_errors(self._address(key)):
             self._client.put_object(
-                Bucket=self._bucket, Key=self._object(key), Body=data, **_written_with(digest_bytes(data))
+                Bucket=self._bucket, Key=self._object(key), Body=data, **_upload_args(digest_bytes(data))
             )
 
     def remove(self, key: str) -> None:
@@ -227,7 +227,7 @@ class S3Place:
         names = [name for name in self._listed(target) if name == target or name.startswith(f"{target}/")]
         for start in range(0, len(names), 1000):  # As many as one request may name.
             doomed = [{"Key": name} for name in names[start : start + 1000]]
-            with explained(self._address(key)):
+            with translate_s3_errors(self._address(key)):
                 answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": doomed, "Quiet": True})
             for refusal in answer.get("Errors", []):
                 raise Hand1000Error(
@@ -241,7 +241,7 @@ class S3Place:
         return {name.removeprefix(prefix): size for name, size in self._listed(prefix).items()}
 
     def _listed(self, prefix: str) -> dict[str, int]:
-        with explained(f"s3://{self._bucket}/{prefix}"):
+        with translate_s3_errors(f"s3://{self._bucket}/{prefix}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             return {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", [])}
 
@@ -250,10 +250,10 @@ class S3Place:
 
         def start(manager: Any, entry: FileEntry) -> Any:
             name = self._object(f"{key}/{entry.name}")
-            extra = _written_with(entry.sha256)
+            extra = _upload_args(entry.sha256)
             return manager.upload(str(directory / entry.name), self._bucket, name, extra_args=extra)
 
-        with explained(self._address(key)), self._transfers() as manager:
+        with translate_s3_errors(self._address(key)), self._transfers() as manager:
             for future in [start(manager, entry) for entry in manifest.files]:
                 future.result()
 
@@ -266,7 +266,7 @@ class S3Place:
             path.parent.mkdir(parents=True, exist_ok=True)
             return manager.download(self._bucket, self._object(f"{key}/{entry.name}"), str(path))
 
-        with explained(self._address(key)), writing(into), self._transfers() as manager:
+        with translate_s3_errors(self._address(key)), translate_write_errors(into), self._transfers() as manager:
             into.mkdir(parents=True, exist_ok=True)
             for entry, future in [(entry, start(manager, entry)) for entry in manifest.files]:
                 try:

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from hand1000.core.errors import writing
+from hand1000.core.errors import translate_write_errors
 
 _PREFIX = "hand1000-scratch-"
 
@@ -20,7 +20,7 @@ def process_scratch(parent: Path | None) -> Path:
     whoever makes a new one removes those that nobody holds.
     """
     folder = parent or Path(tempfile.gettempdir())
-    with writing(folder):
+    with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder)
         while (path := _locked(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder)))) is None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from hand1000.core.errors import Hand1000Error, writing
-from hand1000.storage.s3 import explained, s3_client
+from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.storage.s3 import s3_client, translate_s3_errors
 from hand1000.storage.scratch import process_scratch
 
 
@@ -132,7 +132,7 @@ class S3Source:
 
     def version(self, name: str) -> list[int | str]:
         """Size and entity tag."""
-        with explained(f"{self.address}/{name}"):
+        with translate_s3_errors(f"{self.address}/{name}"):
             head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
         return [head["ContentLength"], head["ETag"]]
 
@@ -141,7 +141,7 @@ class S3Source:
         """A copy, removed afterwards: a million pictures would fill the disk."""
         path = self._scratch / f"{uuid4().hex}{Path(name).suffix}"
         try:
-            with writing(path), explained(f"{self.address}/{name}"):
+            with translate_write_errors(path), translate_s3_errors(f"{self.address}/{name}"):
                 self._client.download_file(self._bucket, self._prefix + name, str(path))
             yield path
         finally:
@@ -152,5 +152,5 @@ class S3Source:
 
     def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
         paginator = self._client.get_paginator("list_objects_v2")
-        with explained(f"s3://{self._bucket}/{prefix}"):
+        with translate_s3_errors(f"s3://{self._bucket}/{prefix}"):
             yield from paginator.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/")

@@ -6,12 +6,12 @@ import torch
 
 from hand1000.config.settings import Stage3Settings
 from hand1000.core.rng import noise_and_timesteps, shuffled_batch, torch_generator
-from hand1000.training.losses import hand_weights, min_snr_weights
-from hand1000.training.lr import middling_timesteps
+from hand1000.training.losses import hand_loss_mask, min_snr_loss_weights
+from hand1000.training.lr import sample_logit_normal_timesteps
 
 
 @dataclass(frozen=True)
-class Examples:
+class TrainingSet:
     """Images and what each is conditioned on.
 
     Attributes:
@@ -28,7 +28,7 @@ class Examples:
 
 
 @dataclass(frozen=True)
-class Items:
+class TrainingBatch:
     """The items of one step, of (B, ...) each.
 
     Attributes:
@@ -47,20 +47,20 @@ class Items:
     shares: torch.Tensor
     weights: torch.Tensor
 
-    def take(self, indices: list[int], device: torch.device) -> "Items":
+    def take(self, indices: list[int], device: torch.device) -> "TrainingBatch":
         """Some of the items, on `device`."""
-        return Items(*(part[indices].to(device) for part in vars(self).values()))
+        return TrainingBatch(*(part[indices].to(device) for part in vars(self).values()))
 
 
-def items_of_step(
+def sample_batch(
     step: int,
-    examples: Examples,
-    prior: Examples | None,
+    examples: TrainingSet,
+    prior: TrainingSet | None,
     empty_embeddings: torch.Tensor,
     settings: Stage3Settings,
     scheduler,
     seed: int,
-) -> Items:
+) -> TrainingBatch:
     """All items of step `step`, on the CPU: a batch of the gesture's, then one of the prior's if there is one.
 
     They are keyed by the step alone, so every process draws the same ones and computes its share of them.
@@ -69,20 +69,22 @@ def items_of_step(
     if prior is not None:
         count, weight = settings.prior.batch_size, settings.prior.weight
         parts.append(_drawn(step, "unet-prior", prior, count, weight, empty_embeddings, settings, scheduler, seed))
-    return Items(*(torch.cat(tensors) for tensors in zip(*(vars(part).values() for part in parts), strict=True)))
+    return TrainingBatch(
+        *(torch.cat(tensors) for tensors in zip(*(vars(part).values() for part in parts), strict=True))
+    )
 
 
 def _drawn(
     step: int,
     stage: str,
-    examples: Examples,
+    examples: TrainingSet,
     count: int,
     weight: float,
     empty_embeddings: torch.Tensor,
     settings: Stage3Settings,
     scheduler,
     seed: int,
-) -> Items:
+) -> TrainingBatch:
     batch = shuffled_batch(len(examples.latents), count, step, seed, stage)
     noise, timesteps = noise_and_timesteps(
         tuple(examples.latents.shape[1:]),
@@ -92,15 +94,15 @@ def _drawn(
         scheduler.config.num_train_timesteps,
     )
     if settings.timesteps == "logit_normal":
-        timesteps = middling_timesteps(count, scheduler.config.num_train_timesteps, seed, stage, step)
+        timesteps = sample_logit_normal_timesteps(count, scheduler.config.num_train_timesteps, seed, stage, step)
     dropped = torch.rand(count, generator=torch_generator(seed, f"{stage}-dropout", step)) < settings.caption_dropout
     empty = empty_embeddings[examples.gestures[batch]]
     height, width = examples.latents.shape[2:]
-    return Items(
+    return TrainingBatch(
         latents=examples.latents[batch],
         conditions=torch.where(dropped[:, None, None], empty, examples.embeddings[batch]),
         noise=noise,
         timesteps=timesteps,
-        shares=min_snr_weights(scheduler, timesteps, settings.min_snr_gamma) * (weight / count),
-        weights=hand_weights(examples.boxes[batch], height, width, settings.hand_weight),
+        shares=min_snr_loss_weights(scheduler, timesteps, settings.min_snr_gamma) * (weight / count),
+        weights=hand_loss_mask(examples.boxes[batch], height, width, settings.hand_weight),
     )

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hand1000.core.progress import Checkpoint
+from hand1000.core.progress import CheckpointStore
 
 STATE, FILES = "state.json", "files"
 
 Tensors = dict[str, torch.Tensor]
 
 
-def save_state(
+def save_training_state(
     directory: Path,
     *,
     step: int,
@@ -59,14 +59,18 @@ def save_state(
     (directory / STATE).write_text(json.dumps({"step": step, "history": history or [], "counts": counts}))
 
 
-def load_state(
+def load_training_state(
     directory: Path,
     *,
     modules: Mapping[str, nn.Module] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     files: Path | None = None,
 ) -> tuple[int, dict[str, Tensors], list[dict]]:
-    """Read what `save_state` wrote, into `modules`, `optimizer` and `files`; returns step, free tensors and history."""
+    """Read what `save_training_state` wrote into `modules`, `optimizer` and `files`.
+
+    Returns:
+        the step, the free tensors and the history.
+    """
     state = json.loads((directory / STATE).read_text())
     for name, module in (modules or {}).items():
         module.load_state_dict(load_file(directory / f"{name}.safetensors"))
@@ -90,28 +94,28 @@ def load_state(
     return state["step"], free, state["history"]
 
 
-def keep(checkpoint: Checkpoint, **state) -> None:
-    """Save the state (see `save_state`) into `checkpoint`."""
+def save_checkpoint(checkpoint: CheckpointStore, **state) -> None:
+    """Save the state (see `save_training_state`) into `checkpoint`."""
     with tempfile.TemporaryDirectory() as folder:
-        save_state(Path(folder), **state)
+        save_training_state(Path(folder), **state)
         checkpoint.save(Path(folder))
 
 
-def resume(
-    checkpoint: Checkpoint,
+def load_checkpoint(
+    checkpoint: CheckpointStore,
     *,
     modules: Mapping[str, nn.Module] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     files: Path | None = None,
 ) -> tuple[int, dict[str, Tensors], list[dict]]:
-    """Load the state that `checkpoint` holds (see `load_state`); step 0 with nothing else when it holds none."""
+    """Load the state that `checkpoint` holds (see `load_training_state`); step 0 when it holds none."""
     with tempfile.TemporaryDirectory() as folder:
         if checkpoint.restore(Path(folder)):
-            return load_state(Path(folder), modules=modules, optimizer=optimizer, files=files)
+            return load_training_state(Path(folder), modules=modules, optimizer=optimizer, files=files)
     return 0, {}, []
 
 
-class ExponentialAverage:
+class EMA:
     """Exponential average of the parameters of a module that are trained; the decay rises with the first steps.
 
     A decay of 0 follows the module itself, without a copy of it.

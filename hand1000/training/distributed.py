@@ -14,7 +14,7 @@ from hand1000.core.devices import best_device
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """Who takes part.
 
     Attributes:
@@ -49,29 +49,29 @@ class Processes:
         return value
 
 
-ALONE = Processes()
+SINGLE_PROCESS = DistributedContext()
 
 
 @contextmanager
-def joined_processes() -> Iterator[Processes]:
+def init_distributed() -> Iterator[DistributedContext]:
     """The processes that torch's elastic launcher started this one among; alone where it did not.
 
     They exchange gradients through nccl between GPUs, else through gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield Processes(distributed.get_rank(), size)
+        yield DistributedContext(distributed.get_rank(), size)
     finally:
         distributed.destroy_process_group()
 
 
-def own_device() -> torch.device:
+def local_device() -> torch.device:
     """The accelerator of this process among those of its machine, else the CPU."""
     device = best_device()
     return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0"))) if device.type == "cuda" else device

@@ -14,12 +14,12 @@ from hand1000.models.encoding import count_truncated, encode_texts
 from hand1000.models.latents import encode_latents, read_images
 from hand1000.storage.files import read_json, write_json
 
-WHOLE = (0.0, 0.0, 1.0, 1.0)
+FULL_IMAGE_BOX = (0.0, 0.0, 1.0, 1.0)
 """The box of a picture whose hand is not labelled."""
 
 
 @dataclass
-class Prepared:
+class EncodedDataset:
     """The training set as the diffusion model sees it.
 
     Attributes:
@@ -59,20 +59,20 @@ class Prepared:
         write_json(directory / "prepared.json", facts)
 
     @classmethod
-    def load(cls, directory: Path) -> "Prepared":
+    def load(cls, directory: Path) -> "EncodedDataset":
         """Read what `save` wrote."""
         facts: dict[str, Any] = read_json(directory / "prepared.json")
         tensors: dict[str, Any] = load_file(directory / "prepared.safetensors")
         return cls(**tensors, **facts)
 
 
-def prepare(
+def encode_dataset(
     base: BaseModel,
     folder: Path,
     records: Sequence[ImageRecord],
     progress: Callable[[int, int], None],
     batch_size: int = 32,
-) -> Prepared:
+) -> EncodedDataset:
     """Encode the images of an image set and their captions.
 
     Args:
@@ -89,11 +89,11 @@ def prepare(
         latents.append(encode_latents(base.vae, images, batch_size))
         progress(min(start + batch_size, len(file_names)), len(file_names))
     embeddings = encode_texts(base.text_encoder, base.tokenizer, [*texts, ""]).float().cpu()
-    return Prepared(
+    return EncodedDataset(
         latents=torch.cat(latents),
         text_embeddings=embeddings[:-1].clone(),
         empty_embedding=embeddings[-1].clone(),
-        boxes=torch.tensor([record.bbox or WHOLE for record in records]),
+        boxes=torch.tensor([record.bbox or FULL_IMAGE_BOX for record in records]),
         file_names=file_names,
         captions=[record.caption for record in records],
         texts=texts,

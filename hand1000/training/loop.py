@@ -5,32 +5,32 @@ from typing import Any
 
 import torch
 
-from hand1000.config.pretraining import TrainingLength
-from hand1000.core.progress import Checkpoint, StepReport
-from hand1000.training.checkpoint import ExponentialAverage, keep, resume
-from hand1000.training.lr import learning_rate_at
+from hand1000.config.pretraining import TrainingSchedule
+from hand1000.core.progress import CheckpointStore, ProgressCallback
+from hand1000.training.checkpoint import EMA, load_checkpoint, save_checkpoint
+from hand1000.training.lr import get_lr
 
 LOG_EVERY = 50
 """Steps that one row of the history averages over; checkpoints fall on such rows."""
 
 
-def train_averaged(
+def train_with_ema(
     module: torch.nn.Module,
-    length: TrainingLength,
+    length: TrainingSchedule,
     loss_at: Callable[[int], torch.Tensor],
-    checkpoint: Checkpoint,
-    report: StepReport,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
 ) -> tuple[Any, list[dict]]:
     """Train `module` in place on the loss of each step; returns it with its averaged weights, and the history."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    average = ExponentialAverage(module, length.ema_decay)
+    average = EMA(module, length.ema_decay)
     modules = {"module": module}
-    step, kept, history = resume(checkpoint, modules=modules, optimizer=optimizer)
+    step, kept, history = load_checkpoint(checkpoint, modules=modules, optimizer=optimizer)
     average.load(kept.get("average", {}))
     losses: list[float] = []
     while step < length.steps:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(
+            group["lr"] = get_lr(
                 step, peak=length.learning_rate, steps=length.steps, warmup_steps=length.warmup_steps, decay="cosine"
             )
         loss = loss_at(step)
@@ -48,6 +48,8 @@ def train_averaged(
             # Rounded up to a row of the history, so that a continued run logs what an undisturbed one logs.
             if step % (LOG_EVERY * max(1, length.checkpoint_every // LOG_EVERY)) == 0:
                 kept = {"average": average.tensors}
-                keep(checkpoint, step=step, tensors=kept, modules=modules, optimizer=optimizer, history=history)
+                save_checkpoint(
+                    checkpoint, step=step, tensors=kept, modules=modules, optimizer=optimizer, history=history
+                )
     module.load_state_dict(average.tensors, strict=False)
     return module.requires_grad_(False).eval(), history

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 
-def denoising_errors(
+def diffusion_loss(
     unet,
     scheduler,
     latents: torch.Tensor,
@@ -22,7 +22,7 @@ def denoising_errors(
         embeddings: what the UNet is conditioned on, (B, L, D).
         noise: (B, C, h, w).
         timesteps: (B,).
-        weights: what each place counts, of mean 1, (B, 1, h, w), see `hand_weights`; None counts all alike.
+        weights: what each place counts, of mean 1, (B, 1, h, w), see `hand_loss_mask`; None counts all alike.
     """
     noisy = scheduler.add_noise(latents, noise, timesteps)
     prediction = unet(noisy, timesteps, embeddings).sample
@@ -33,7 +33,7 @@ def denoising_errors(
     return (errors if weights is None else errors * weights).mean(dim=(1, 2, 3))
 
 
-def hand_weights(boxes: torch.Tensor, height: int, width: int, weight: float) -> torch.Tensor:
+def hand_loss_mask(boxes: torch.Tensor, height: int, width: int, weight: float) -> torch.Tensor:
     """What each place of the latents counts, (B, 1, h, w): `weight` in the hand's box, 1 outside it, then of mean 1.
 
     Args:
@@ -52,7 +52,7 @@ def hand_weights(boxes: torch.Tensor, height: int, width: int, weight: float) ->
     return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
 
 
-def min_snr_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+def min_snr_loss_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
     """What each item's squared error counts, (B,) (Hang et al., 2023, "min-SNR").
 
     A picture that is hardly noised teaches little about what it shows, but its error weighs as much as another's. As

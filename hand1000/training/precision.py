@@ -12,17 +12,17 @@ from hand1000.core.errors import Hand1000Error
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def frozen_dtype(compute: ComputeSettings) -> torch.dtype:
+def weight_dtype(compute: ComputeSettings) -> torch.dtype:
     """Of weights that are not trained."""
     return DTYPES[compute.precision]
 
 
-def fit_unet(unet: UNet2DConditionModel, compute: ComputeSettings, *, frozen: bool) -> None:
+def configure_unet(unet: UNet2DConditionModel, compute: ComputeSettings, *, frozen: bool) -> None:
     """Make `unet` compute as the settings say, in place.
 
     Args:
         unet: in float32, or in the precision if it is frozen.
-        compute: precision is applied to the weights only if they are frozen; see `arithmetic` for the rest.
+        compute: precision is applied to the weights only if they are frozen; see `autocast_context` for the rest.
         frozen: whether its own weights stay as they are: in Stage II, and in Stage III beside adapters.
     """
     unet.to(memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format)
@@ -33,19 +33,19 @@ def fit_unet(unet: UNet2DConditionModel, compute: ComputeSettings, *, frozen: bo
         unet.disable_gradient_checkpointing()
     if frozen:
         for parameter in unet.parameters():
-            parameter.data = parameter.data.to(frozen_dtype(compute))
+            parameter.data = parameter.data.to(weight_dtype(compute))
     if compute.compile:
         unet.compile()
 
 
-def arithmetic(device: torch.device, compute: ComputeSettings) -> AbstractContextManager:
+def autocast_context(device: torch.device, compute: ComputeSettings) -> AbstractContextManager:
     """The context in which the UNet is called: automatic mixed precision, or nothing."""
     if compute.precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[compute.precision])
 
 
-def gradient_scaler(device: torch.device, compute: ComputeSettings) -> torch.amp.GradScaler:
+def make_grad_scaler(device: torch.device, compute: ComputeSettings) -> torch.amp.GradScaler:
     """Keeps the small gradients of fp16 from vanishing; does nothing in the other precisions."""
     return torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
 

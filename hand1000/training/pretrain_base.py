@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from PIL import Image
 
 from hand1000.config.pretraining import PretrainSettings
-from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.models import small_base
 from hand1000.models.encoding import encode_texts
 from hand1000.models.latents import encode_latents, to_pixels
-from hand1000.training.loop import train_averaged
-from hand1000.training.losses import denoising_errors
-from hand1000.training.lr import middling_timesteps
+from hand1000.training.loop import train_with_ema
+from hand1000.training.losses import diffusion_loss
+from hand1000.training.lr import sample_logit_normal_timesteps
 
-PIECES_SHARE = 0.75
+CROP_FRACTION = 0.75
 """Share of the autoencoder's steps that see pieces of pictures."""
 
 
@@ -34,14 +34,16 @@ def reconstruction_loss(reconstruction: torch.Tensor, pixels: torch.Tensor) -> t
     return error.abs().mean() + 0.5 * error.square().mean() + 0.25 * edges
 
 
-def _pieces(images: np.ndarray, generator: torch.Generator) -> np.ndarray:
+def _random_crop(images: np.ndarray, generator: torch.Generator) -> np.ndarray:
     """The same random quarter of every picture, its corner on the grid of the latents."""
     side = images.shape[1] // 2
     top, left = (torch.randint(side // 4 + 1, (2,), generator=generator) * 4).tolist()
     return np.ascontiguousarray(images[:, top : top + side, left : left + side])
 
 
-def train_autoencoder(images: np.ndarray, settings: PretrainSettings, *, checkpoint: Checkpoint, report: StepReport):
+def train_autoencoder(
+    images: np.ndarray, settings: PretrainSettings, *, checkpoint: CheckpointStore, report: ProgressCallback
+):
     """Train AutoencoderKL on `images`, uint8 (N, 64, 64, 3).
 
     The first three quarters of the steps see pieces of a quarter of a picture, twice as many: colours and edges are
@@ -56,22 +58,22 @@ def train_autoencoder(images: np.ndarray, settings: PretrainSettings, *, checkpo
 
     def loss_at(step: int) -> torch.Tensor:
         generator = torch_generator(settings.seed, "autoencoder", step)
-        in_pieces = step < PIECES_SHARE * length.steps
+        in_pieces = step < CROP_FRACTION * length.steps
         count = length.batch_size * (2 if in_pieces else 1)
         batch = images[shuffled_batch(len(images), count, step, settings.seed, f"autoencoder-{in_pieces}")]
-        pixels = to_pixels(_pieces(batch, generator) if in_pieces else batch)
+        pixels = to_pixels(_random_crop(batch, generator) if in_pieces else batch)
         posterior = autoencoder.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         latents = posterior.mean + posterior.std * noise
         return reconstruction_loss(autoencoder.decode(latents).sample, pixels) + 1e-6 * posterior.kl().mean()
 
-    averaged, history = train_averaged(autoencoder, settings.autoencoder, loss_at, checkpoint, report)
+    averaged, history = train_with_ema(autoencoder, settings.autoencoder, loss_at, checkpoint, report)
     averaged.register_to_config(scaling_factor=1.0)
     averaged.register_to_config(scaling_factor=round(1 / encode_latents(averaged, images[:512]).std().item(), 5))
     return averaged, history
 
 
-class CaptionMatcher(torch.nn.Module):
+class ClipContrastiveLoss(torch.nn.Module):
     """Text encoder and a small image encoder that tell which caption belongs to which latents (CLIP; Radford, 2021).
 
     Args:
@@ -102,8 +104,8 @@ def train_text_encoder(
     autoencoder,
     settings: PretrainSettings,
     *,
-    checkpoint: Checkpoint,
-    report: StepReport,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
 ) -> tuple[Any, Any, list[dict]]:
     """Train the text encoder to match captions and pictures, as Stable Diffusion's was.
 
@@ -115,14 +117,14 @@ def train_text_encoder(
     latents = encode_latents(autoencoder, images)
     tokenizer = small_base.build_tokenizer(captions)
     torch.manual_seed(settings.seed)
-    matcher = CaptionMatcher(small_base.build_text_encoder(tokenizer))
+    matcher = ClipContrastiveLoss(small_base.build_text_encoder(tokenizer))
     tokens = _tokenize(tokenizer, captions)
 
     def loss_at(step: int) -> torch.Tensor:
         indices = shuffled_batch(len(latents), settings.text_encoder.batch_size, step, settings.seed, "text-encoder")
         return matcher(tokens[indices], latents[indices])
 
-    averaged, history = train_averaged(matcher, settings.text_encoder, loss_at, checkpoint, report)
+    averaged, history = train_with_ema(matcher, settings.text_encoder, loss_at, checkpoint, report)
     return averaged.text_encoder, tokenizer, history
 
 
@@ -134,8 +136,8 @@ def train_base(
     tokenizer,
     settings: PretrainSettings,
     *,
-    checkpoint: Checkpoint,
-    report: StepReport,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
 ) -> tuple[Any, list[dict]]:
     """Train the UNet on uint8 images (N, 64, 64, 3) and their captions, the text encoder frozen.
 
@@ -161,13 +163,15 @@ def train_base(
             [(step, place) for place in range(batch_size)],
             scheduler.config.num_train_timesteps,
         )
-        timesteps = middling_timesteps(batch_size, scheduler.config.num_train_timesteps, settings.seed, "base", step)
+        timesteps = sample_logit_normal_timesteps(
+            batch_size, scheduler.config.num_train_timesteps, settings.seed, "base", step
+        )
         dropped = torch.rand(batch_size, generator=torch_generator(settings.seed, "base-dropout", step))
         own = embeddings[embedding_of[indices]]
         condition = torch.where((dropped < settings.caption_dropout)[:, None, None], empty, own)
-        return denoising_errors(unet, scheduler, latents[indices], condition, noise, timesteps).mean()
+        return diffusion_loss(unet, scheduler, latents[indices], condition, noise, timesteps).mean()
 
-    return train_averaged(unet, settings.base, loss_at, checkpoint, report)
+    return train_with_ema(unet, settings.base, loss_at, checkpoint, report)
 
 
 def save_base(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hand1000.core.rng import derived_seed
 from hand1000.models.encoding import encode_texts
-from hand1000.pipelines.generation import draw_latents
+from hand1000.pipelines.generation import generate_latents
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 
@@ -40,7 +40,7 @@ class Prior:
         return cls(**tensors)
 
 
-def draw_prior(
+def generate_prior(
     pipeline: Hand1000Pipeline,
     captions: Sequence[str],
     count: int,
@@ -61,6 +61,6 @@ def draw_prior(
     """
     texts = [captions[index % len(captions)] for index in range(count)]
     seeds = [derived_seed(seed, "prior", index) for index in range(count)]
-    latents = draw_latents(pipeline, texts, seeds, batch_size=batch_size, progress=progress)
+    latents = generate_latents(pipeline, texts, seeds, batch_size=batch_size, progress=progress)
     embeddings = encode_texts(pipeline.text_encoder, pipeline.tokenizer, texts).float().cpu()
     return Prior(latents.float(), embeddings)

@@ -5,11 +5,11 @@ import torch
 from hand1000.config.settings import ComputeSettings
 from hand1000.core.rng import noise_and_timesteps
 from hand1000.models.base_model import BaseModel
-from hand1000.training.losses import denoising_errors
-from hand1000.training.precision import arithmetic
+from hand1000.training.losses import diffusion_loss
+from hand1000.training.precision import autocast_context
 
 
-def refine_batch(
+def optimize_embeddings(
     base: BaseModel,
     latents: torch.Tensor,
     start: torch.Tensor,
@@ -47,8 +47,8 @@ def refine_batch(
             [(key, step) for key in keys],
             base.scheduler.config.num_train_timesteps,
         )
-        with arithmetic(device, compute):
-            errors = denoising_errors(
+        with autocast_context(device, compute):
+            errors = diffusion_loss(
                 base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
             )
         optimizer.zero_grad(set_to_none=True)
@@ -58,7 +58,7 @@ def refine_batch(
     return embeddings.detach().cpu(), losses
 
 
-def tune_on_image(
+def finetune_on_image(
     base: BaseModel,
     latents: torch.Tensor,
     embeddings: torch.Tensor,
@@ -97,8 +97,8 @@ def tune_on_image(
         noise, timesteps = noise_and_timesteps(
             tuple(latents.shape[1:]), seed, "unet", [(key, step)], base.scheduler.config.num_train_timesteps
         )
-        with arithmetic(device, compute):
-            loss = denoising_errors(
+        with autocast_context(device, compute):
+            loss = diffusion_loss(
                 base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
             ).mean()
         optimizer.zero_grad(set_to_none=True)

@@ -12,16 +12,16 @@ from safetensors.torch import load_file, save_file
 
 from hand1000.config.settings import ComputeSettings, Stage2Settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import derived_seed, noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.hands.poses import HandPoses
 from hand1000.models.base_model import BaseModel
-from hand1000.models.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, indices_of
+from hand1000.models.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, gesture_indices
 from hand1000.storage.files import read_json, write_json
-from hand1000.training.checkpoint import keep, resume
-from hand1000.training.losses import denoising_errors
-from hand1000.training.precision import arithmetic, fit_unet
-from hand1000.training.single_image import refine_batch
+from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
+from hand1000.training.losses import diffusion_loss
+from hand1000.training.precision import autocast_context, configure_unet
+from hand1000.training.single_image import optimize_embeddings
 
 
 def train_fusion(
@@ -34,8 +34,8 @@ def train_fusion(
     compute: ComputeSettings,
     *,
     seed: int,
-    checkpoint: Checkpoint,
-    report: StepReport,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
     poses: HandPoses | None = None,
 ) -> tuple[Fusion, list[dict]]:
     """Train the fusion layer over all images; the flat one is only put together.
@@ -67,15 +67,15 @@ def train_fusion(
         flat.feature.copy_(feature)
         return flat, []
     device = base.unet.device
-    fit_unet(base.unet, compute, frozen=True)
+    configure_unet(base.unet, compute, frozen=True)
     own = None if poses is None else poses.tensor()
     fusion = GestureFusion(width, tuple(features), 0 if own is None else own.shape[1])
     fusion.initialise(torch.stack(list(features.values())), torch_generator(seed, "fusion-start"))
     fusion.to(device)
-    shown = indices_of(fusion, gestures)
+    shown = gesture_indices(fusion, gestures)
     # On f the gradient is the same at every token and large; weight decay would pull the identity on e to zero.
     optimizer = torch.optim.Adam(fusion.parameters(), lr=settings.fusion_learning_rate)
-    step, _, history = resume(checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
+    step, _, history = load_checkpoint(checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
     while step < settings.fusion_steps:
         batch = shuffled_batch(len(latents), settings.fusion_batch_size, step, seed, "fusion")
         noise, timesteps = noise_and_timesteps(
@@ -87,8 +87,8 @@ def train_fusion(
         )
         posed = None if own is None else own[batch].to(device)
         h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_, shown[batch], posed)
-        with arithmetic(device, compute):
-            loss = denoising_errors(
+        with autocast_context(device, compute):
+            loss = diffusion_loss(
                 base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)
             ).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -98,11 +98,11 @@ def train_fusion(
         history.append({"step": step, "loss": loss.item()})
         report(step, settings.fusion_steps, {"loss": history[-1]["loss"]})
         if step % settings.checkpoint_every == 0 and step < settings.fusion_steps:
-            keep(checkpoint, step=step, modules={"fusion": fusion}, optimizer=optimizer, history=history)
+            save_checkpoint(checkpoint, step=step, modules={"fusion": fusion}, optimizer=optimizer, history=history)
     return fusion.requires_grad_(False).cpu(), history
 
 
-def refine_embeddings(
+def optimize_all_embeddings(
     base: BaseModel,
     latents: torch.Tensor,
     start: torch.Tensor,
@@ -111,8 +111,8 @@ def refine_embeddings(
     compute: ComputeSettings,
     *,
     seed: int,
-    checkpoint: Checkpoint,
-    report: StepReport,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
 ) -> tuple[torch.Tensor, list[dict]]:
     """Optimise each image's embedding from where the fusion puts it, h, to h* (the paper's Stage II).
 
@@ -133,14 +133,14 @@ def refine_embeddings(
     Returns:
         h*, (N, L, D), float32 on the CPU, and the mean loss of every step over the batch, a dictionary an entry.
     """
-    fit_unet(base.unet, compute, frozen=True)
+    configure_unet(base.unet, compute, frozen=True)
     finished = start.float().cpu().clone()
-    done, tensors, history = resume(checkpoint)
+    done, tensors, history = load_checkpoint(checkpoint)
     if done:
         finished[:done] = tensors["refined"]["embeddings"]
     while done < len(latents) and settings.refine_steps and not settings.interleaved:
         batch = slice(done, min(done + settings.refine_batch_size, len(latents)))
-        finished[batch], losses = refine_batch(
+        finished[batch], losses = optimize_embeddings(
             base,
             latents[batch],
             finished[batch],
@@ -154,7 +154,9 @@ def refine_embeddings(
         history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})
         report(done, len(latents), {"loss": losses[-1]})
         if done < len(latents):
-            keep(checkpoint, step=done, tensors={"refined": {"embeddings": finished[:done]}}, history=history)
+            save_checkpoint(
+                checkpoint, step=done, tensors={"refined": {"embeddings": finished[:done]}}, history=history
+            )
     return finished, history
 
 

@@ -5,38 +5,38 @@ from diffusers import UNet2DConditionModel
 
 from hand1000.config.settings import ComputeSettings, Stage3Settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.models.base_model import BaseModel
-from hand1000.training.batches import Examples, Items, items_of_step
+from hand1000.training.batches import TrainingBatch, TrainingSet, sample_batch
 from hand1000.training.checkpoint import (
-    ExponentialAverage,
+    EMA,
     Tensors,
-    keep,
+    load_checkpoint,
     load_trained,
-    resume,
+    save_checkpoint,
     trained_parameters,
 )
-from hand1000.training.distributed import ALONE, Processes
+from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
 from hand1000.training.lora import add_adapter
-from hand1000.training.losses import denoising_errors
-from hand1000.training.lr import learning_rate_at
-from hand1000.training.precision import arithmetic, build_optimizer, fit_unet, gradient_scaler
-from hand1000.training.validation import Validation, exhausted, looks
+from hand1000.training.losses import diffusion_loss
+from hand1000.training.lr import get_lr
+from hand1000.training.precision import autocast_context, build_optimizer, configure_unet, make_grad_scaler
+from hand1000.training.validation import Validation, should_stop_early, validation_losses
 
 
 def train_unet(
     base: BaseModel,
-    examples: Examples,
+    examples: TrainingSet,
     empty_embeddings: torch.Tensor,
     settings: Stage3Settings,
     compute: ComputeSettings,
     *,
     seed: int,
-    checkpoint: Checkpoint,
-    report: StepReport,
-    prior: Examples | None = None,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
+    prior: TrainingSet | None = None,
     validation: Validation | None = None,
-    processes: Processes = ALONE,
+    processes: DistributedContext = SINGLE_PROCESS,
 ) -> tuple[Tensors, list[dict]]:
     """Fine-tune the UNet of `base` in place: a copy would not fit beside it at Stable Diffusion's size.
 
@@ -58,8 +58,8 @@ def train_unet(
         processes: that train together; all but the first only lend a hand.
 
     Returns:
-        The weights that were trained, averaged or those of the best look, by name, on the CPU (`apply_weights` puts
-        them to use), and the loss of every step.
+        The weights that were trained, averaged or those of the best look, by name, on the CPU (`load_trained_weights`
+        puts them to use), and the loss of every step.
 
     Raises:
         Hand1000Error: fewer images in a batch than processes, or adapters for layers that are not there.
@@ -71,10 +71,8 @@ def train_unet(
         )
     training = _Training(base, settings, compute, seed, processes, validation)
     training.resume(checkpoint)
-    while training.step < settings.steps and not exhausted(training.history, settings.validation.patience):
-        training.advance(
-            items_of_step(training.step, examples, prior, empty_embeddings, settings, base.scheduler, seed)
-        )
+    while training.step < settings.steps and not should_stop_early(training.history, settings.validation.patience):
+        training.advance(sample_batch(training.step, examples, prior, empty_embeddings, settings, base.scheduler, seed))
         done = training.step
         if validation and (done % settings.validation.every == 0 or done == settings.steps):
             training.look(validation)
@@ -95,42 +93,42 @@ class _Training:
         settings: Stage3Settings,
         compute: ComputeSettings,
         seed: int,
-        processes: Processes,
+        processes: DistributedContext,
         validation: Validation | None,
     ) -> None:
         self.base, self.settings, self.compute, self.processes = base, settings, compute, processes
         self.unet = base.unet
-        fit_unet(self.unet, compute, frozen=settings.tune == "lora")
+        configure_unet(self.unet, compute, frozen=settings.tune == "lora")
         if settings.tune == "lora":
             add_adapter(self.unet, settings.lora, seed)
         else:
             self.unet.requires_grad_(True)
         self.unet.train()
         self.trained = trained_parameters(self.unet)
-        self.average = ExponentialAverage(self.unet, settings.ema_decay)
+        self.average = EMA(self.unet, settings.ema_decay)
         self.optimizer = build_optimizer(
             settings.optimizer,
             list(self.trained.values()),
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
-        self.scaler = gradient_scaler(self.unet.device, compute)
+        self.scaler = make_grad_scaler(self.unet.device, compute)
         self.model = processes.together(self.unet)
         self.files = validation.folder if validation else None
         self.step = 0
         self.history: list[dict] = []
         self.best: Tensors = {}
 
-    def resume(self, checkpoint: Checkpoint) -> None:
+    def resume(self, checkpoint: CheckpointStore) -> None:
         """Go on where a training was interrupted, if one was."""
-        self.step, kept, self.history = resume(checkpoint, optimizer=self.optimizer, files=self.files)
+        self.step, kept, self.history = load_checkpoint(checkpoint, optimizer=self.optimizer, files=self.files)
         load_trained(self.unet, kept.get("weights", {}))
         self.average.load(kept.get("average", {}))
         self.best = kept.get("best", {})
         if kept.get("scaler"):
             self.scaler.load_state_dict({name: value.item() for name, value in kept["scaler"].items()})
 
-    def keep(self, checkpoint: Checkpoint) -> None:
+    def keep(self, checkpoint: CheckpointStore) -> None:
         """Save all of it."""
         tensors = {
             "weights": self.trained,
@@ -138,7 +136,7 @@ class _Training:
             "best": self.best,
             "scaler": {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()},
         }
-        keep(
+        save_checkpoint(
             checkpoint,
             step=self.step,
             tensors={name: group for name, group in tensors.items() if group},
@@ -147,10 +145,10 @@ class _Training:
             files=self.files,
         )
 
-    def advance(self, items: Items) -> None:
+    def advance(self, items: TrainingBatch) -> None:
         """Take one step on `items`."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(
+            group["lr"] = get_lr(
                 self.step,
                 peak=self.settings.learning_rate,
                 steps=self.settings.steps,
@@ -167,7 +165,7 @@ class _Training:
         self.average.update(self.step)
         self.history.append({"step": self.step, "loss": loss})
 
-    def _backward(self, items: Items) -> float:
+    def _backward(self, items: TrainingBatch) -> float:
         """Add the gradients of this process's share to the weights', a micro-batch at a time; the whole step's loss."""
         device, size = self.unet.device, self.settings.micro_batch_size
         mine = self.processes.share(len(items.latents))
@@ -175,8 +173,8 @@ class _Training:
         total = torch.zeros((), device=device)
         for part in parts:
             with self.processes.exchanging(self.model, last=part is parts[-1]):
-                with arithmetic(device, self.compute):
-                    errors = denoising_errors(
+                with autocast_context(device, self.compute):
+                    errors = diffusion_loss(
                         self.model,
                         self.base.scheduler,
                         part.latents,
@@ -197,10 +195,10 @@ class _Training:
         with self.average.in_place():
             loss = validation.loss(self.base, self.compute, self.settings.micro_batch_size, self.processes)
             if self.processes.leads:
-                with arithmetic(self.unet.device, self.compute):
+                with autocast_context(self.unet.device, self.compute):
                     validation.save_pictures(self.step)
         self.unet.train()
-        if self.settings.validation.patience and loss < min(looks(self.history), default=float("inf")):
+        if self.settings.validation.patience and loss < min(validation_losses(self.history), default=float("inf")):
             self.best = self._averaged()
         self.history[-1]["validation_loss"] = loss
 
@@ -215,7 +213,7 @@ class _Training:
         }
 
 
-def apply_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
+def load_trained_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
     """Put what `train_unet` returned into the base model's UNet, float32, in place; an adapter stays beside it."""
     if settings.tune == "lora":
         add_adapter(unet, settings.lora, seed=0)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hand1000.config.controlnet import ControlSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.hands.depth_pairs import DepthPairs
 from hand1000.models.base_model import BaseModel
@@ -21,9 +21,9 @@ from hand1000.models.latents import encode_latents
 from hand1000.pipelines.generation import contact_sheet
 from hand1000.storage.files import write_json
 from hand1000.storage.hub import model_folder
-from hand1000.training.loop import train_averaged
-from hand1000.training.losses import denoising_errors, hand_weights
-from hand1000.training.lr import middling_timesteps
+from hand1000.training.loop import train_with_ema
+from hand1000.training.losses import diffusion_loss, hand_loss_mask
+from hand1000.training.lr import sample_logit_normal_timesteps
 
 _WIDTHS = (16, 32, 96, 256)
 """Channels of the layers that bring a depth map to the latents' size, each at half the size of the one before."""
@@ -44,12 +44,12 @@ def load_controlnet(source: str, device: "torch.device | str" = "cpu") -> Contro
     return controlnet.to(device).requires_grad_(False).eval()
 
 
-def control_image(depths: np.ndarray) -> torch.Tensor:
+def depth_to_control_image(depths: np.ndarray) -> torch.Tensor:
     """Depth maps (B, S, S) in 0..1, as a ControlNet takes them: (B, 3, S, S) float32."""
     return torch.from_numpy(depths.astype(np.float32))[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
-def controlled(kind: Any, base: BaseModel, controlnet: ControlNetModel) -> Any:
+def build_controlnet_pipeline(kind: Any, base: BaseModel, controlnet: ControlNetModel) -> Any:
     """One of diffusers' ControlNet pipelines over a base model, silent while it draws."""
     parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, controlnet, base.scheduler)
     pipeline = kind(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
@@ -58,7 +58,7 @@ def controlled(kind: Any, base: BaseModel, controlnet: ControlNetModel) -> Any:
 
 
 @contextmanager
-def amplified_control(unet: UNet2DConditionModel, scale: float) -> Iterator[None]:
+def controlnet_guidance(unet: UNet2DConditionModel, scale: float) -> Iterator[None]:
     """While it lasts, what a ControlNet changes in the prediction of `unet` is taken `scale` times.
 
     As classifier-free guidance does with a text (Ho & Salimans, 2022): away from what the same text gives without the
@@ -79,7 +79,12 @@ def amplified_control(unet: UNet2DConditionModel, scale: float) -> Iterator[None
 
 
 def train_controlnet(
-    pairs: DepthPairs, base: BaseModel, settings: ControlSettings, *, checkpoint: Checkpoint, report: StepReport
+    pairs: DepthPairs,
+    base: BaseModel,
+    settings: ControlSettings,
+    *,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
 ) -> tuple[Any, list[dict]]:
     """Train a ControlNet of the base model, which stays as it is, on pictures and the depth maps of their hands.
 
@@ -111,12 +116,12 @@ def train_controlnet(
             [(step, number) for number in range(batch_size)],
             steps,
         )
-        timesteps = middling_timesteps(batch_size, steps, settings.seed, "control", step)
+        timesteps = sample_logit_normal_timesteps(batch_size, steps, settings.seed, "control", step)
         dropped = torch.rand(batch_size, generator=torch_generator(settings.seed, "control-dropout", step))
         own = embeddings[embedding_of[indices]]
         without = (dropped < settings.caption_dropout)[:, None, None].to(device)
         condition = torch.where(without, empty.to(device), own.to(device))
-        shown = control_image(pairs.depths[indices] / np.float32(255)).to(device)
+        shown = depth_to_control_image(pairs.depths[indices] / np.float32(255)).to(device)
 
         def controlled(noisy: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor) -> Any:
             down, middle = controlnet(noisy, timesteps, condition, controlnet_cond=shown, return_dict=False)
@@ -128,11 +133,11 @@ def train_controlnet(
                 mid_block_additional_residual=middle,
             )
 
-        weights = hand_weights(boxes[indices], latents.shape[2], latents.shape[3], settings.hand_weight)
+        weights = hand_loss_mask(boxes[indices], latents.shape[2], latents.shape[3], settings.hand_weight)
         clean, noise, timesteps, weights = (part.to(device) for part in (latents[indices], noise, timesteps, weights))
-        return denoising_errors(controlled, base.scheduler, clean, condition, noise, timesteps, weights).mean()
+        return diffusion_loss(controlled, base.scheduler, clean, condition, noise, timesteps, weights).mean()
 
-    return train_averaged(controlnet, settings.length, loss_at, checkpoint, report)
+    return train_with_ema(controlnet, settings.length, loss_at, checkpoint, report)
 
 
 def save_controlnet(
@@ -150,12 +155,12 @@ def save_controlnet(
     controlnet.register_to_config(_name_or_path="")
     controlnet.to(base.unet.device)
     prompts = list(pairs.captions)
-    pipeline = controlled(StableDiffusionControlNetPipeline, base, controlnet)
+    pipeline = build_controlnet_pipeline(StableDiffusionControlNetPipeline, base, controlnet)
     rows = [Image.fromarray(depth).convert("RGB") for depth in pairs.depths]
     for seed in range(2):
         rows += pipeline(
             prompts,
-            image=control_image(pairs.depths / np.float32(255)),
+            image=depth_to_control_image(pairs.depths / np.float32(255)),
             generator=[torch.Generator("cpu").manual_seed(seed) for _ in prompts],
             guidance_scale=1.0,
             eta=1.0,

@@ -9,47 +9,47 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hand1000.config.settings import Settings
-from hand1000.core.progress import Checkpoint, StepReport
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.models.base_model import BaseModel, load_base_model
-from hand1000.models.fusion import Fusion, double_fusion, fused_empty_prompt, indices_of
+from hand1000.models.fusion import Fusion, double_fusion, fused_null_embedding, gesture_indices
 from hand1000.paper.interleaved import train_interleaved
-from hand1000.pipelines.generation import draw_seeded
+from hand1000.pipelines.generation import generate
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.storage.files import write_jsonl
-from hand1000.training.batches import Examples
+from hand1000.training.batches import TrainingSet
 from hand1000.training.checkpoint import Tensors
-from hand1000.training.distributed import Processes
-from hand1000.training.encoded_dataset import WHOLE, Prepared
+from hand1000.training.distributed import DistributedContext
+from hand1000.training.encoded_dataset import FULL_IMAGE_BOX, EncodedDataset
 from hand1000.training.lora import merge_adapter, save_adapter
 from hand1000.training.model_folder import ADAPTER
-from hand1000.training.precision import frozen_dtype
+from hand1000.training.precision import weight_dtype
 from hand1000.training.prior import Prior
-from hand1000.training.stage3 import apply_weights, train_unet
-from hand1000.training.validation import PICTURES, Validation, held_back
+from hand1000.training.stage3 import load_trained_weights, train_unet
+from hand1000.training.validation import IMAGES_DIR, Validation, split_validation
 
 _WEIGHTS = "weights.safetensors"
 
 
-def load_for_tuning(source: str, device: torch.device, settings: Settings) -> BaseModel:
+def load_base_for_training(source: str, device: torch.device, settings: Settings) -> BaseModel:
     """The base model as `tune_unet` takes it: only its UNet on `device`, in the precision in which it is needed."""
     trained = settings.stage3.tune == "full"
     return load_base_model(
-        source, device, unet_dtype=torch.float32 if trained else frozen_dtype(settings.compute), unet_only=True
+        source, device, unet_dtype=torch.float32 if trained else weight_dtype(settings.compute), unet_only=True
     )
 
 
 def tune_unet(
     base: BaseModel,
-    data: Prepared,
+    data: EncodedDataset,
     fusion: Fusion,
     refined: torch.Tensor,
     prior: Prior | None,
     settings: Settings,
     *,
     out: Path,
-    checkpoint: Checkpoint,
-    report: StepReport,
-    processes: Processes,
+    checkpoint: CheckpointStore,
+    report: ProgressCallback,
+    processes: DistributedContext,
 ) -> tuple[Tensors, list[dict]]:
     """Train the UNet of `base` in place.
 
@@ -82,11 +82,11 @@ def tune_unet(
         )
 
     lambda_ = settings.stage2.lambda_
-    shown = indices_of(fusion, data.gestures)
-    training, looked_at = held_back(data.user_ids, settings.stage3.validation.images, settings.seed)
+    shown = gesture_indices(fusion, data.gestures)
+    training, looked_at = split_validation(data.user_ids, settings.stage3.validation.images, settings.seed)
     validation = None
     if looked_at:
-        folder = out / PICTURES
+        folder = out / IMAGES_DIR
         folder.mkdir()
         drawn = looked_at[: settings.stage3.validation.pictures]
         texts, gestures = ([part[index] for index in drawn] for part in (data.texts, data.gestures))
@@ -98,7 +98,7 @@ def tune_unet(
             # Between looks the rest of the model would only take memory from the training.
             pipeline.to(base.unet.device)
             try:
-                return list(draw_seeded(pipeline, texts, range(len(texts)), gestures=gestures))
+                return list(generate(pipeline, texts, range(len(texts)), gestures=gestures))
             finally:
                 base.vae.to("cpu")
                 base.text_encoder.to("cpu")
@@ -116,11 +116,11 @@ def tune_unet(
         # Its captions are those of the images, in turn.
         theirs = shown[torch.arange(len(prior.latents)) % len(shown)]
         embeddings = double_fusion(prior.text_embeddings, fusion, lambda_, theirs).detach()
-        preserved = Examples(prior.latents, embeddings, theirs, torch.tensor(WHOLE).expand(len(theirs), 4))
+        preserved = TrainingSet(prior.latents, embeddings, theirs, torch.tensor(FULL_IMAGE_BOX).expand(len(theirs), 4))
     return train_unet(
         base,
-        Examples(data.latents[training], refined[training], shown[training], data.boxes[training]),
-        fused_empty_prompt(data.empty_embedding, fusion, lambda_).detach(),
+        TrainingSet(data.latents[training], refined[training], shown[training], data.boxes[training]),
+        fused_null_embedding(data.empty_embedding, fusion, lambda_).detach(),
         settings.stage3,
         settings.compute,
         seed=settings.seed,
@@ -132,18 +132,18 @@ def tune_unet(
     )
 
 
-def save_trained(weights: Tensors, history: Sequence[dict], folder: Path) -> None:
+def save_weights(weights: Tensors, history: Sequence[dict], folder: Path) -> None:
     """Write what `tune_unet` returned into an existing folder; `load_weights` reads the weights again."""
     save_file(weights, folder / _WEIGHTS)
     write_jsonl(folder / "history.jsonl", history)
 
 
 def load_weights(folder: Path) -> Tensors:
-    """The weights that `save_trained` wrote."""
+    """The weights that `save_weights` wrote."""
     return load_file(folder / _WEIGHTS)
 
 
-def save_tuned(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
+def save_pipeline(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
     """Write the tuned model, which `Hand1000Pipeline.from_pretrained` loads; an adapter, if one was trained, beside it.
 
     Args:
@@ -154,7 +154,7 @@ def save_tuned(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Sett
         folder: an existing one.
     """
     unet = copy.deepcopy(base.unet)
-    apply_weights(unet, settings.stage3, weights)
+    load_trained_weights(unet, settings.stage3, weights)
     if settings.stage3.tune == "lora":
         save_adapter(unet, folder / ADAPTER)
         merge_adapter(unet)

@@ -12,18 +12,18 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seed, torch_generator
 from hand1000.models.base_model import BaseModel
 from hand1000.pipelines.generation import contact_sheet
-from hand1000.training.distributed import Processes
-from hand1000.training.losses import denoising_errors
-from hand1000.training.precision import arithmetic
+from hand1000.training.distributed import DistributedContext
+from hand1000.training.losses import diffusion_loss
+from hand1000.training.precision import autocast_context
 
-LEVELS = 4
+VALIDATION_TIMESTEPS = 4
 """Timesteps at which each image is looked at, evenly spread: the same each time, so that looks can be compared."""
 
-PICTURES = "validation"
+IMAGES_DIR = "validation"
 """The folder of the pictures that were drawn on the way, `000100.png` after 100 steps."""
 
 
-def held_back(user_ids: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
+def split_validation(user_ids: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
     """Divide training images into those to train on and those to validate with; nobody is on both sides.
 
     Args:
@@ -73,20 +73,20 @@ class Validation:
     folder: Path
 
     @torch.no_grad()
-    def loss(self, base: BaseModel, compute: ComputeSettings, batch_size: int, processes: Processes) -> float:
-        """Mean squared error over all images and `LEVELS` timesteps, the same in every process."""
+    def loss(self, base: BaseModel, compute: ComputeSettings, batch_size: int, processes: DistributedContext) -> float:
+        """Mean squared error over all images and `VALIDATION_TIMESTEPS` timesteps, the same in every process."""
         device, timesteps = base.unet.device, base.scheduler.config.num_train_timesteps
-        cases = [(image, level) for image in range(len(self.latents)) for level in range(LEVELS)]
+        cases = [(image, level) for image in range(len(self.latents)) for level in range(VALIDATION_TIMESTEPS)]
         mine = [cases[index] for index in processes.share(len(cases))]
         total = torch.zeros((), device=device)
         for start in range(0, len(mine), batch_size):
             images, levels = zip(*mine[start : start + batch_size], strict=True)
             draws = [torch_generator(self.seed, "validation", *case) for case in zip(images, levels, strict=True)]
             noise = torch.stack([torch.randn(self.latents.shape[1:], generator=draw) for draw in draws])
-            times = torch.tensor([(2 * level + 1) * timesteps // (2 * LEVELS) for level in levels])
+            times = torch.tensor([(2 * level + 1) * timesteps // (2 * VALIDATION_TIMESTEPS) for level in levels])
             chosen = list(images)
-            with arithmetic(device, compute):
-                total += denoising_errors(
+            with autocast_context(device, compute):
+                total += diffusion_loss(
                     base.unet,
                     base.scheduler,
                     self.latents[chosen].to(device),
@@ -103,12 +103,12 @@ class Validation:
             contact_sheet(pictures, columns=len(pictures)).save(self.folder / f"{step:06d}.png")
 
 
-def looks(history: list[dict]) -> list[float]:
+def validation_losses(history: list[dict]) -> list[float]:
     """The validation losses in a history, in order."""
     return [row["validation_loss"] for row in history if "validation_loss" in row]
 
 
-def exhausted(history: list[dict], patience: int) -> bool:
+def should_stop_early(history: list[dict], patience: int) -> bool:
     """Whether the last `patience` looks were no better than one before them; never with a patience of 0."""
-    losses = looks(history)
+    losses = validation_losses(history)
     return bool(patience) and len(losses) > patience and min(losses[:-patience]) <= min(losses[-patience:])

@@ -11,18 +11,18 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from PIL import Image
 
 from hand1000.baselines import hand_refiner
-from hand1000.baselines.hand_refiner import hand_mask, refined_hands
+from hand1000.baselines.hand_refiner import hand_mask, hand_refiner_generator
 from hand1000.config.comparison import HandRefinerSettings
 from hand1000.config.controlnet import ControlSettings
-from hand1000.config.pretraining import TrainingLength
+from hand1000.config.pretraining import TrainingSchedule
 from hand1000.core.errors import Hand1000Error
-from hand1000.data.synthetic import render_pretraining_set
-from hand1000.hands.depth import FAR, NEAR, hand_depths
-from hand1000.hands.depth_pairs import DepthPairs, depth_pairs, landmark_error
-from hand1000.hands.detector import Hand, HandDetector, Sighting
+from hand1000.data.synthetic import render_synthetic_images
+from hand1000.hands.depth import FAR, NEAR, render_hand_depth
+from hand1000.hands.depth_pairs import DepthPairs, build_depth_pairs, landmark_error
+from hand1000.hands.detector import Detection, Hand, HandDetector
 from hand1000.models.base_model import BaseModel
-from hand1000.pipelines.generation import Order, System
-from hand1000.training.train_controlnet import amplified_control, load_controlnet, save_controlnet, train_controlnet
+from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
+from hand1000.training.train_controlnet import controlnet_guidance, load_controlnet, save_controlnet, train_controlnet
 from tests.support.rendered_hands import draw, rendered_hands
 from tests.support.tiny_models import DyingCheckpoint, Killed, fresh_base
 
@@ -48,7 +48,9 @@ RECIPE = ControlSettings(
     max_error=1.0,
     caption_dropout=0.5,
     hand_weight=4.0,
-    length=TrainingLength(steps=4, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5, checkpoint_every=2),
+    length=TrainingSchedule(
+        steps=4, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5, checkpoint_every=2
+    ),
 )
 
 
@@ -65,7 +67,7 @@ def found_in(image: np.ndarray) -> list[Hand]:
 def test_a_depth_map_covers_the_hand_and_its_nearest_part_is_in_front() -> None:
     palm = rendered_hands()[0]
     (hand,) = found_in(palm.pixels)
-    depth = hand_depths([hand.landmarks], 96)
+    depth = render_hand_depth([hand.landmarks], 96)
     assert depth.shape == (96, 96) and depth.dtype == np.float32
     assert depth.max() == pytest.approx(NEAR, abs=0.02) and depth[depth > 0.15].min() >= 0.15 > 0
     # Where the picture differs from its wall, the map should not be empty, and the other way round.
@@ -79,29 +81,29 @@ def test_a_depth_map_covers_the_hand_and_its_nearest_part_is_in_front() -> None:
     bent = hand.landmarks.copy()
     bent[5:9, 2] -= np.array([0.0, 0.1, 0.2, 0.3], np.float32)
     column, row = (bent[8, :2] * 96).astype(int)
-    towards = hand_depths([bent], 96)
+    towards = render_hand_depth([bent], 96)
     assert towards[row, column] > 0.95 and towards[row, column] > depth[row, column]
     # Two hands are two, and none is nothing.
     aside = hand.landmarks + np.array([0.4, 0, 0], np.float32)
-    assert (hand_depths([hand.landmarks, aside], 96) >= depth).all()
-    assert not hand_depths([], 96).any() and not hand_depths([hand.landmarks + 5], 96).any()
+    assert (render_hand_depth([hand.landmarks, aside], 96) >= depth).all()
+    assert not render_hand_depth([], 96).any() and not render_hand_depth([hand.landmarks + 5], 96).any()
 
 
 def test_a_larger_map_is_the_same_hand() -> None:
     (hand,) = found_in(rendered_hands()[0].pixels)
-    small, large = hand_depths([hand.landmarks], 64), hand_depths([hand.landmarks], 512)
+    small, large = render_hand_depth([hand.landmarks], 64), render_hand_depth([hand.landmarks], 512)
     averaged = large.reshape(64, 8, 64, 8).mean(axis=(1, 3))
     assert np.abs(small - averaged).mean() < 0.01
 
 
 def test_pairs_are_of_hands_that_are_found_where_they_are(tmp_path: Path) -> None:
-    render_pretraining_set(tmp_path / "set", images=6, gesture_images=0, seed=5, size=64, progress=quiet)
+    render_synthetic_images(tmp_path / "set", images=6, gesture_images=0, seed=5, size=64, progress=quiet)
     options = {"max_tilt": 180, "min_detection_confidence": 0.5}
     seen: list[tuple[int, int]] = []
-    pairs = depth_pairs(tmp_path / "set", max_error=0.3, progress=lambda *counts: seen.append(counts), **options)
+    pairs = build_depth_pairs(tmp_path / "set", max_error=0.3, progress=lambda *counts: seen.append(counts), **options)
     assert 0 < len(pairs.images) <= 6 and seen[-1] == (6, 6)
     with pytest.raises(Hand1000Error, match="max_error"):
-        depth_pairs(tmp_path / "set", max_error=1e-4, **options)
+        build_depth_pairs(tmp_path / "set", max_error=1e-4, **options)
     both = pairs.with_mirrored()
     count = len(pairs.images)
     assert len(both.captions) == 2 * count and {"left", "right"} & set(both.captions[0].split())
@@ -175,15 +177,15 @@ def test_what_the_map_changes_is_amplified_and_the_unet_left_as_it_was() -> None
         residuals = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
         plain, led = predicted(), predicted(**residuals)
         assert (plain - led).abs().max() > 1e-3
-        with amplified_control(unet, 3.0):
+        with controlnet_guidance(unet, 3.0):
             assert torch.allclose(predicted(**residuals), plain + 3 * (led - plain), atol=1e-5)
             assert torch.equal(predicted(), plain)
         assert torch.equal(predicted(**residuals), led)
 
 
-def showing(images: Sequence[np.ndarray]) -> tuple[System, list[Order]]:
+def showing(images: Sequence[np.ndarray]) -> tuple[ImageGenerator, list[GenerationRequest]]:
     """A system that draws `images`, and the orders for them."""
-    orders = [Order(f"{index}.png", "a hand", index, "palm") for index in range(len(images))]
+    orders = [GenerationRequest(f"{index}.png", "a hand", index, "palm") for index in range(len(images))]
     by_name = {order.file_name: image for order, image in zip(orders, images, strict=True)}
     return lambda wanted: [Image.fromarray(by_name[order.file_name]) for order in wanted], orders
 
@@ -216,7 +218,7 @@ def test_only_the_hands_are_painted(latents: int, unet: int, monkeypatch: pytest
     plain = UNet2DConditionModel.from_config(dict(base.unet.config) | {"in_channels": latents})
     controlnet = ControlNetModel.from_unet(plain, conditioning_embedding_out_channels=(4, 4, 4, 4)[:halvings]).eval()
     pictures, orders = showing([palm, wall, palm])
-    system = refined_hands(pictures, base, controlnet, SETTINGS)
+    system = hand_refiner_generator(pictures, base, controlnet, SETTINGS)
     first, second, third = (np.asarray(image) for image in system(orders))
     assert (second == wall).all()
     with HandDetector(0.2, 2) as detector:
@@ -257,7 +259,7 @@ def test_the_least_strength_that_keeps_the_landmarks_is_taken(monkeypatch: pytes
     settings = SETTINGS.model_copy(update={"adaptive": True})
     base = fresh_base()
     controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=(4, 4, 4)).eval()
-    first, second = refined_hands(pictures, base, controlnet, settings)(orders)
+    first, second = hand_refiner_generator(pictures, base, controlnet, settings)(orders)
     assert asked == [1.0, 0.4, 0.5, 0.6, 0.7] and (np.asarray(first) == palm).all()
     assert (np.asarray(second) == 90).all()
 
@@ -265,11 +267,11 @@ def test_the_least_strength_that_keeps_the_landmarks_is_taken(monkeypatch: pytes
 def test_a_hand_that_is_lost_by_mending_is_left_as_it_was() -> None:
     palm = draw("palm", 1, 96).pixels
     (hand,) = found_in(palm)
-    order = Order("0.png", "a hand", 0, "palm")
+    order = GenerationRequest("0.png", "a hand", 0, "palm")
 
     def accepted(before: float, after: float, found: Sequence[Hand] = (hand,)) -> bool:
-        repair = hand_refiner._Repair(order, palm, Sighting([hand], before, 1.0))
-        return bool(np.isfinite(repair.error(Sighting(list(found), after, 1.0))))
+        repair = hand_refiner._Repair(order, palm, Detection([hand], before, 1.0))
+        return bool(np.isfinite(repair.error(Detection(list(found), after, 1.0))))
 
     assert accepted(0.9, 0.6) and accepted(0.3, 0.3) and accepted(0.3, 0.9)
     assert not accepted(0.9, 0.4) and not accepted(0.4, 0.3)

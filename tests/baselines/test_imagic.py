@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 
 from hand1000.baselines import imagic
-from hand1000.baselines.imagic import edited_by_imagic
+from hand1000.baselines.imagic import imagic_generator
 from hand1000.config.comparison import ImagicSettings
 from hand1000.config.settings import load_settings
-from hand1000.pipelines.generation import Order, System, drawn_by
+from hand1000.pipelines.generation import GenerationRequest, ImageGenerator, pipeline_generator
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
 from tests.support.tiny_models import TEXTS, fresh_base
 
@@ -27,14 +27,14 @@ SETTINGS = ImagicSettings(
     eta=0.0,
     num_inference_steps=3,
 )
-ORDERS = [Order(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(3)]
+ORDERS = [GenerationRequest(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(3)]
 
 
-def editing(**changes: float) -> tuple[System, System, Hand1000Pipeline]:
+def editing(**changes: float) -> tuple[ImageGenerator, ImageGenerator, Hand1000Pipeline]:
     """What draws, what edits that, and the pipeline of both."""
     pipeline = build_pipeline(fresh_base(), **DRAWING)
-    system = drawn_by(pipeline)
-    edited = edited_by_imagic(system, pipeline, SETTINGS.model_copy(update=changes), COMPUTE, seed=7)
+    system = pipeline_generator(pipeline)
+    edited = imagic_generator(system, pipeline, SETTINGS.model_copy(update=changes), COMPUTE, seed=7)
     return system, edited, pipeline
 
 
@@ -97,9 +97,9 @@ def test_the_steps_are_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_pictures_under_it_may_be_any_systems() -> None:
-    def grey(orders: Sequence[Order]) -> list[Image.Image]:
+    def grey(orders: Sequence[GenerationRequest]) -> list[Image.Image]:
         return [Image.new("RGB", (32, 32), "grey") for _ in orders]
 
     pipeline = build_pipeline(fresh_base(), **DRAWING)
-    edited = edited_by_imagic(grey, pipeline, SETTINGS, COMPUTE, seed=7)
+    edited = imagic_generator(grey, pipeline, SETTINGS, COMPUTE, seed=7)
     assert pixels(edited(ORDERS[:1])).shape == (1, 32, 32, 3)

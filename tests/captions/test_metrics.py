@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hand1000.captions.metrics import Clip, measure_captions
+from hand1000.captions.metrics import Clip, compute_caption_metrics
 from hand1000.core.errors import Hand1000Error
 from tests.support.tiny_captioners import save_clip
 
@@ -26,7 +26,7 @@ def test_the_measures_are_what_their_definition_says(clip: Clip, tmp_path: Path)
         images.append(tmp_path / f"{index}.png")
         Image.new("RGB", (20, 24), color).save(images[-1])
     seen: list[tuple[int, int]] = []
-    quality = measure_captions(
+    quality = compute_caption_metrics(
         images, texts, "four", captioner="someone", clip=clip, batch_size=2, progress=lambda *done: seen.append(done)
     )
     of_images, of_texts = clip.embed(images, texts)
@@ -41,9 +41,9 @@ def test_the_measures_are_what_their_definition_says(clip: Clip, tmp_path: Path)
 
 def test_one_caption_has_no_other_to_be_like(clip: Clip, tmp_path: Path) -> None:
     Image.new("RGB", (20, 24), "red").save(tmp_path / "a.png")
-    one = measure_captions([tmp_path / "a.png"], ["a"], "four", captioner="someone", clip=clip)
+    one = compute_caption_metrics([tmp_path / "a.png"], ["a"], "four", captioner="someone", clip=clip)
     assert one.caption_caption_similarity is None and one.image_caption_similarity is not None
-    bare = measure_captions([tmp_path / "a.png"], ["a"], "four", captioner="someone", clip=None)
+    bare = compute_caption_metrics([tmp_path / "a.png"], ["a"], "four", captioner="someone", clip=None)
     assert (bare.clip, bare.image_caption_similarity, bare.words) == (None, None, 1)
     with pytest.raises(Hand1000Error, match="0 captions of 0 images"):
-        measure_captions([], [], "four", captioner="someone", clip=clip)
+        compute_caption_metrics([], [], "four", captioner="someone", clip=clip)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from hand1000.cli import main as cli
-from hand1000.evaluation.anatomy import FEWEST, fit_anatomy, shape_of_hands
-from hand1000.evaluation.neighbors import diversity, memorised
+from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, compute_hand_shapes, fit_anatomy
+from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.gestures import PHRASES
 from tests.support.rendered_hands import draw
 
@@ -111,23 +111,23 @@ def test_hands_that_cannot_be_are_told_from_those_that_can() -> None:
     assert anatomy is not None and anatomy.implausible(hands(200, 1)) < 0.05
     # Where it lies, how large it is and how it is turned make no difference.
     turned = real @ np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0] * 3 + 7
-    assert np.allclose(shape_of_hands(turned), shape_of_hands(real))
+    assert np.allclose(compute_hand_shapes(turned), compute_hand_shapes(real))
     long = hands(200, 3)
     long[:, 8] += 3 * (long[:, 8] - long[:, 7])  # The index finger's last bone, four times as long.
     swapped = hands(200, 4)
     swapped[:, [8, 20]] = swapped[:, [20, 8]]  # Its tip at the little finger's place.
     assert anatomy.implausible(long) > 0.95 and anatomy.implausible(swapped) > 0.95
-    assert fit_anatomy(real[: FEWEST - 1]) is None
+    assert fit_anatomy(real[: MIN_REFERENCE_HANDS - 1]) is None
 
 
 def test_diversity_is_within_a_prompt() -> None:
     features = np.array([[0.0], [3.0], [10.0], [10.0]])
-    assert diversity(features, ["a", "a", "b", "b"]) == pytest.approx(1.5)
-    assert diversity(features, list("abcd")) is None
+    assert intra_prompt_distance(features, ["a", "a", "b", "b"]) == pytest.approx(1.5)
+    assert intra_prompt_distance(features, list("abcd")) is None
 
 
 def test_a_copy_of_the_training_images_is_seen() -> None:
     draws = np.random.default_rng(0)
     train, real, fresh = (draws.normal(size=(300, 8)) for _ in range(3))
-    assert memorised(train + 1e-6, real, train) == 1
-    assert memorised(fresh, real, train) < 0.15
+    assert memorization_rate(train + 1e-6, real, train) == 1
+    assert memorization_rate(fresh, real, train) < 0.15

@@ -19,7 +19,7 @@ from hand1000.data.render.picture import make_picture
 from hand1000.data.render.poses import sample_arbitrary_pose, sample_gesture
 from hand1000.data.render.scene import use_mitsuba
 from hand1000.data.render.skeleton import HandShape
-from hand1000.gestures import HAGRID_V1, NO_GESTURE, PHRASES, phrase_of
+from hand1000.gestures import HAGRID_V1, NO_GESTURE, PHRASES, gesture_phrase
 
 COUNTS = {"palm": {"train": 2, "val": 1, "test": 1}, NO_GESTURE: {"train": 2}}
 SIZE = 64
@@ -219,7 +219,7 @@ def test_captions_hold_only_words_of_the_vocabulary() -> None:
         caption = captions.describe(seen, rng)
         assert set(re.findall(r"[a-z]+|[0-9]|,", caption)) <= words
         assert "a orange" not in caption
-        assert captions.with_gesture(caption, "four") == f"{caption}, {phrase_of('four')}"
+        assert captions.with_gesture(caption, "four") == f"{caption}, {gesture_phrase('four')}"
     for phrase in PHRASES.values():
         assert set(re.findall(r"[a-z]+|[0-9]", phrase)) <= words
 

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rendered_hands import Rendered, image_set, rendered_hands
 from scipy.linalg import sqrtm
 
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.base_vs_tuned import compare_table, comparison, rates_by_gesture
+from hand1000.evaluation.base_vs_tuned import compare_metrics, compare_table, rates_by_gesture
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import InceptionExtractor, SmallExtractor, load_extractor
 from hand1000.evaluation.hand_crops import hand_crops, resize
-from hand1000.evaluation.metrics import Metrics, Observations, measure, observe
+from hand1000.evaluation.metrics import ImageFeatures, Metrics, compute_metrics, extract_features
 from hand1000.hands.classifier import GestureClassifier
 from hand1000.hands.detector import Hand
 from hand1000.paper.metrics import paper_fid, paper_kid
 from hand1000.storage.digests import digest_file
+from tests.support.rendered_hands import Rendered, image_set, rendered_hands
 
 
 def _generator(seed: int = 0) -> np.random.Generator:
@@ -257,7 +257,7 @@ def test_the_shipped_extractor_tells_pictures_apart(tmp_path: Path) -> None:
 
 
 def test_a_distorted_hand_is_further_from_a_whole_one_the_more_it_is_distorted() -> None:
-    from hand1000.evaluation.train_extractor import FAULTS, spoiled
+    from hand1000.evaluation.train_extractor import FAULTS, corrupt
 
     extractor = SmallExtractor.from_pretrained()
     images = np.stack([picture.pixels for picture in rendered_hands()])
@@ -268,7 +268,7 @@ def test_a_distorted_hand_is_further_from_a_whole_one_the_more_it_is_distorted()
         for amount in (0.0, 0.4, 1.0):
             amounts = torch.zeros(len(images), len(FAULTS))
             amounts[:, index] = amount
-            bad = spoiled(pixels, amounts, torch.Generator().manual_seed(1)).round().to(torch.uint8)
+            bad = corrupt(pixels, amounts, torch.Generator().manual_seed(1)).round().to(torch.uint8)
             distances.append(np.linalg.norm(extractor(bad.permute(0, 2, 3, 1).numpy()) - features, axis=1).mean())
         assert 5 * distances[0] < distances[1] and 1.5 * distances[1] < distances[2], fault
 
@@ -281,20 +281,25 @@ def _blank(picture: Rendered) -> Rendered:
 
 
 @pytest.fixture(scope="module")
-def observed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Observations, Path, Observations]:
+def observed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageFeatures, Path, ImageFeatures]:
     """Real pictures (palm, call, like, peace, rock), and generated ones: palm, two call, and a grey one."""
     root = tmp_path_factory.mktemp("sets")
     palm, call, *_ = rendered_hands()
     image_set(root / "real", rendered_hands())
     image_set(root / "fake", [palm, call, call, _blank(palm)])
     look = {"extractor": SmallExtractor.from_pretrained(), "min_detection_confidence": 0.5}
-    return root / "real", observe(root / "real", **look), root / "fake", observe(root / "fake", **look)
+    return (
+        root / "real",
+        extract_features(root / "real", **look),
+        root / "fake",
+        extract_features(root / "fake", **look),
+    )
 
 
 def _measure(
-    real: Path | Observations, fake: Path | Observations, gesture: str | None = "call", **others: object
+    real: Path | ImageFeatures, fake: Path | ImageFeatures, gesture: str | None = "call", **others: object
 ) -> Metrics:
-    return measure(
+    return compute_metrics(
         real,
         fake,
         gesture=gesture,
@@ -307,7 +312,7 @@ def _measure(
 
 
 def test_each_picture_is_judged_and_those_without_a_hand_count(
-    observed: tuple[Path, Observations, Path, Observations],
+    observed: tuple[Path, ImageFeatures, Path, ImageFeatures],
 ) -> None:
     _, real, _, fake = observed
     metrics = _measure(real, fake)
@@ -327,7 +332,7 @@ def test_each_picture_is_judged_and_those_without_a_hand_count(
     assert Metrics.model_validate_json(metrics.model_dump_json()) == metrics
 
 
-def test_each_picture_is_judged_by_its_own_gesture(observed: tuple[Path, Observations, Path, Observations]) -> None:
+def test_each_picture_is_judged_by_its_own_gesture(observed: tuple[Path, ImageFeatures, Path, ImageFeatures]) -> None:
     _, real, _, fake = observed
     metrics = _measure(real, fake, None)
     assert metrics.gesture == "call,palm"
@@ -347,7 +352,7 @@ def test_each_picture_is_judged_by_its_own_gesture(observed: tuple[Path, Observa
     assert unknown.by_gesture["palm"].gesture_accuracy == 0.5
 
 
-def test_several_gestures_have_a_table_of_their_own(observed: tuple[Path, Observations, Path, Observations]) -> None:
+def test_several_gestures_have_a_table_of_their_own(observed: tuple[Path, ImageFeatures, Path, ImageFeatures]) -> None:
     _, real, _, fake = observed
     base, tuned = (
         _measure(real, replace(fake, gestures=("call", "palm", "call", "palm")), None),
@@ -363,7 +368,7 @@ def test_several_gestures_have_a_table_of_their_own(observed: tuple[Path, Observ
 
 
 def test_crops_are_features_of_the_hands_in_their_pictures(
-    observed: tuple[Path, Observations, Path, Observations],
+    observed: tuple[Path, ImageFeatures, Path, ImageFeatures],
 ) -> None:
     extractor = SmallExtractor.from_pretrained()
     _, real, _, fake = observed
@@ -374,11 +379,11 @@ def test_crops_are_features_of_the_hands_in_their_pictures(
 
 
 def test_observations_stand_for_their_pictures(
-    observed: tuple[Path, Observations, Path, Observations], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    observed: tuple[Path, ImageFeatures, Path, ImageFeatures], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, real, fake_set, fake = observed
     real.save(tmp_path)
-    loaded = Observations.load(tmp_path)
+    loaded = ImageFeatures.load(tmp_path)
     opened: list[str] = []
     decode = Image.open
     monkeypatch.setattr(Image, "open", lambda path, *args: opened.append(Path(path).name) or decode(path, *args))
@@ -390,11 +395,11 @@ def test_observations_stand_for_their_pictures(
         _measure(replace(real, min_detection_confidence=0.9), fake)
     (tmp_path / "observations.safetensors").write_bytes(b"broken")
     with pytest.raises(Hand1000Error, match="not observations"):
-        Observations.load(tmp_path)
+        ImageFeatures.load(tmp_path)
 
 
 def test_a_model_that_draws_no_hand_is_measured_too(
-    observed: tuple[Path, Observations, Path, Observations], tmp_path: Path
+    observed: tuple[Path, ImageFeatures, Path, ImageFeatures], tmp_path: Path
 ) -> None:
     real_set, real, _, fake = observed
     picture = rendered_hands()[0]
@@ -409,10 +414,10 @@ def test_a_model_that_draws_no_hand_is_measured_too(
         _measure(real, tmp_path / "one")
 
 
-def test_both_models_stand_side_by_side(observed: tuple[Path, Observations, Path, Observations]) -> None:
+def test_both_models_stand_side_by_side(observed: tuple[Path, ImageFeatures, Path, ImageFeatures]) -> None:
     _, real, _, fake = observed
     base, tuned = _measure(real, fake), _measure(real, real)
-    rows = {row.name: row for row in comparison(base, tuned)}
+    rows = {row.name: row for row in compare_metrics(base, tuned)}
     assert rows["FID"].better == rows["KID-H"].better == "lower"
     assert rows["HAND-CONF"].better == rows["gesture accuracy"].better == "higher"
     assert (rows["FID"].base, rows["FID"].tuned) == (base.fid, tuned.fid)
@@ -434,14 +439,14 @@ def test_both_models_stand_side_by_side(observed: tuple[Path, Observations, Path
 
 
 def test_landmarks_stay_on_the_hand_in_a_new_frame() -> None:
-    from hand1000.evaluation.train_extractor import reframed
+    from hand1000.evaluation.train_extractor import random_crop
 
     places = _generator().uniform(0.3, 0.7, (16, 21, 2)).astype(np.float32)
     images = torch.zeros(16, 3, 96, 96)
     axis = (torch.arange(96) + 0.5) / 96
     for index, (x, y) in enumerate(places[:, 0]):  # A soft spot at the first landmark.
         images[index] = 255 * torch.exp(-((axis - x) ** 2 + (axis[:, None] - y) ** 2) / (2 * 0.03**2))
-    moved, landmarks, mirrored = reframed(images, torch.from_numpy(places), torch.Generator().manual_seed(0))
+    moved, landmarks, mirrored = random_crop(images, torch.from_numpy(places), torch.Generator().manual_seed(0))
     assert 3 < mirrored.sum() < 13
     inside = ((landmarks[:, 0] > 0.1) & (landmarks[:, 0] < 0.9)).all(dim=1)
     assert inside.sum() > 8

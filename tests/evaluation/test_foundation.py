@@ -19,8 +19,8 @@ from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.distances import clip_distance
 from hand1000.evaluation.extractors import SmallExtractor, load_extractor
-from hand1000.evaluation.features import observe
-from hand1000.evaluation.metrics import measure
+from hand1000.evaluation.features import extract_features
+from hand1000.evaluation.metrics import compute_metrics
 from hand1000.hands.classifier import GestureClassifier
 from tests.support.rendered_hands import draw, image_set
 from tests.support.tiny_captioners import save_clip
@@ -53,7 +53,7 @@ def test_pictures_are_measured_by_their_features(source: str, tmp_path: Path) ->
 
     for name, numbers in (("real", range(3)), ("fake", range(3, 6))):
         image_set(tmp_path / name, [draw("palm", number) for number in numbers])
-    metrics = measure(
+    metrics = compute_metrics(
         tmp_path / "real",
         tmp_path / "fake",
         extractor=extractor,
@@ -89,10 +89,10 @@ def test_clip_scores_each_picture_by_its_prompt(tmp_path: Path) -> None:
     clip = Clip(str(save_clip(tmp_path / "clip")))
     extractor = SmallExtractor.from_pretrained()
     records = image_set(tmp_path / "set", [draw("palm", number) for number in range(3)])
-    seen = observe(tmp_path / "set", extractor=extractor, min_detection_confidence=0.5, clip=clip)
+    seen = extract_features(tmp_path / "set", extractor=extractor, min_detection_confidence=0.5, clip=clip)
     images, texts = clip.embed([tmp_path / "set" / one.file_name for one in records], [one.text for one in records])
     assert seen.clip_similarity == pytest.approx((images * texts).sum(1).numpy(), abs=1e-5)
     options = {"extractor": extractor, "classifier": GestureClassifier.from_pretrained(), "seed": 0}
-    metrics = measure(seen, seen, min_detection_confidence=0.5, **options)
+    metrics = compute_metrics(seen, seen, min_detection_confidence=0.5, **options)
     assert metrics.clip_score == pytest.approx(100 * seen.clip_similarity.clip(0).mean())
     assert metrics.diversity is not None and metrics.diversity > 0

@@ -12,10 +12,10 @@ from PIL import Image, ImageFilter
 
 from hand1000.data.imageset import ImageRecord, write_metadata
 from hand1000.data.render.picture import Picture
-from hand1000.evaluation.anatomy import fit_anatomy, shape_of_hands
+from hand1000.evaluation.anatomy import compute_hand_shapes, fit_anatomy
 from hand1000.evaluation.extractors import SmallExtractor
-from hand1000.evaluation.features import Observations, features_of, observe
-from hand1000.evaluation.metrics import Metrics, measure
+from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
+from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.hands.classifier import GestureClassifier
 from tests.support.malformed_hands import as_it_is, four_fingers, malformed, six_fingers, swapped_fingers
 
@@ -68,16 +68,16 @@ def other_colours(_: int, pixels: np.ndarray) -> np.ndarray:
 
 
 @cache
-def looked_at(spoil: Callable, change: Callable, numbers: range = DRAWN) -> Observations:
+def looked_at(spoil: Callable, change: Callable, numbers: range = DRAWN) -> ImageFeatures:
     """What is seen in the pictures; each kind is rendered and looked at once."""
     folder = written(malformed(spoil, numbers), change)
-    return observe(folder, extractor=SmallExtractor.from_pretrained(), min_detection_confidence=CONFIDENCE)
+    return extract_features(folder, extractor=SmallExtractor.from_pretrained(), min_detection_confidence=CONFIDENCE)
 
 
 @cache
 def measured(spoil: Callable = as_it_is, change: Callable = unchanged) -> Metrics:
     """Against sixty other people's hands as they are."""
-    return measure(
+    return compute_metrics(
         looked_at(as_it_is, unchanged, REAL),
         looked_at(spoil, change),
         extractor=SmallExtractor.from_pretrained(),
@@ -110,7 +110,8 @@ def test_malformed_hands_are_farther_from_real_ones(spoil: Callable) -> None:
     assert spoilt.fid_h > 1.2 * clean.fid_h and spoilt.kid_h.value > clean.kid_h.high
     anatomy = fit_anatomy(looked_at(as_it_is, unchanged, REAL).landmarks)
     apart = [
-        np.median(anatomy.distances(shape_of_hands(looked_at(kind, unchanged).landmarks))) for kind in (as_it_is, spoil)
+        np.median(anatomy.distances(compute_hand_shapes(looked_at(kind, unchanged).landmarks)))
+        for kind in (as_it_is, spoil)
     ]
     assert apart[1] > 1.5 * apart[0]
     # MediaPipe always tells of five fingers: a sixth does not show in their bones, but is near the limit.
@@ -126,7 +127,7 @@ def test_other_colours_are_not_what_the_prompts_say() -> None:
     assert spoilt.faithfulness["skin"] < 0.6 * clean.faithfulness["skin"]
     # What a prompt does not say cannot be wrong.
     silent = replace(looked_at(as_it_is, unchanged), words=(("", "", ""),) * len(DRAWN))
-    assert not measure(
+    assert not compute_metrics(
         looked_at(as_it_is, unchanged, REAL),
         silent,
         extractor=SmallExtractor.from_pretrained(),
@@ -139,10 +140,10 @@ def test_other_colours_are_not_what_the_prompts_say() -> None:
 def test_a_generator_that_repeats_its_training_images_is_seen() -> None:
     seen = looked_at(as_it_is, unchanged)
     folder = written(malformed(as_it_is, DRAWN), unchanged)
-    features = features_of(folder, SmallExtractor.from_pretrained())
+    features = extract_image_features(folder, SmallExtractor.from_pretrained())
     assert np.allclose(features, seen.features, atol=1e-4)
     told = [
-        measure(
+        compute_metrics(
             looked_at(as_it_is, unchanged, REAL),
             seen,
             extractor=SmallExtractor.from_pretrained(),

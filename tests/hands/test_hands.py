@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rendered_hands import Rendered, image_set, rendered_hands
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import ImageRecord
@@ -17,11 +16,18 @@ from hand1000.hands.detector import (
     Hand,
     HandDetector,
     Landmarks,
-    detect_in_image_set,
-    labelled_hand,
+    detect_hands,
+    match_labelled_hand,
     read_square,
 )
-from hand1000.hands.stage1 import gesture_feature, load_features, mean_feature, normalise, save_features
+from hand1000.hands.stage1 import (
+    compute_mean_feature,
+    gesture_feature,
+    load_features,
+    normalize_landmarks,
+    save_features,
+)
+from tests.support.rendered_hands import Rendered, image_set, rendered_hands
 
 
 @pytest.fixture
@@ -76,15 +82,15 @@ def test_the_hand_is_found_where_it_is_and_as_the_hand_it_is(rendered: tuple[Ren
 def test_shards_of_an_image_set_give_the_bits_of_the_whole(rendered: tuple[Rendered, ...], tmp_path: Path) -> None:
     records = image_set(tmp_path, rendered)
     steps: list[tuple[int, int]] = []
-    whole = detect_in_image_set(
+    whole = detect_hands(
         tmp_path, records, min_detection_confidence=0.5, progress=lambda done, total: steps.append((done, total))
     )
     assert steps == [(index + 1, len(records)) for index in range(len(records))]
     assert whole.found.all() and whole.file_names == tuple(record.file_name for record in records)
-    shards = [detect_in_image_set(tmp_path, records[start::3], min_detection_confidence=0.5) for start in (1, 0, 2)]
+    shards = [detect_hands(tmp_path, records[start::3], min_detection_confidence=0.5) for start in (1, 0, 2)]
     assert _equal(Landmarks.concatenate(shards), whole)
     features = [
-        mean_feature(part, gesture="palm", kind="normalised", max_missed=0.0)
+        compute_mean_feature(part, gesture="palm", kind="normalised", max_missed=0.0)
         for part in (whole, Landmarks.concatenate(shards))
     ]
     assert features[0].mean.tobytes() == features[1].mean.tobytes()
@@ -95,8 +101,7 @@ def test_a_hand_outside_the_labelled_box_is_a_miss(rendered: tuple[Rendered, ...
     elsewhere = record.model_copy(update={"bbox": (0.0, 0.0, 0.05, 0.05)})
     unlabelled = record.model_copy(update={"bbox": None})
     found = [
-        detect_in_image_set(tmp_path, [one], min_detection_confidence=0.5).found[0]
-        for one in (record, elsewhere, unlabelled)
+        detect_hands(tmp_path, [one], min_detection_confidence=0.5).found[0] for one in (record, elsewhere, unlabelled)
     ]
     assert found == [True, False, True]
 
@@ -109,20 +114,20 @@ def test_of_two_hands_the_labelled_one_is_taken() -> None:
         return Hand(points, 0.9, True)
 
     left, right = hand(0.1, 0.2), hand(0.6, 0.3)
-    assert labelled_hand([left, right], (0.1, 0.2, 0.2, 0.2)) is left
-    assert labelled_hand([left, right], (0.55, 0.15, 0.4, 0.4)) is right
-    assert labelled_hand([left, right], None) is right
-    assert labelled_hand([], None) is None and labelled_hand([], (0.1, 0.2, 0.2, 0.2)) is None
+    assert match_labelled_hand([left, right], (0.1, 0.2, 0.2, 0.2)) is left
+    assert match_labelled_hand([left, right], (0.55, 0.15, 0.4, 0.4)) is right
+    assert match_labelled_hand([left, right], None) is right
+    assert match_labelled_hand([], None) is None and match_labelled_hand([], (0.1, 0.2, 0.2, 0.2)) is None
     # Shifted by d, boxes of width 0.2 share (0.2 - d) of (0.2 + d); on both sides of the threshold.
     shift = 0.2 * (1 - MIN_IOU) / (1 + MIN_IOU)
-    assert labelled_hand([left], (0.1 + shift - 0.01, 0.2, 0.2, 0.2)) is left
-    assert labelled_hand([left], (0.1 + shift + 0.01, 0.2, 0.2, 0.2)) is None
+    assert match_labelled_hand([left], (0.1 + shift - 0.01, 0.2, 0.2, 0.2)) is left
+    assert match_labelled_hand([left], (0.1 + shift + 0.01, 0.2, 0.2, 0.2)) is None
 
 
 def test_an_unreadable_or_oblong_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(Hand1000Error, match=r"broken\.png"):
-        detect_in_image_set(tmp_path, [_record("broken.png", None)], min_detection_confidence=0.5)
+        detect_hands(tmp_path, [_record("broken.png", None)], min_detection_confidence=0.5)
     Image.new("RGB", (64, 48)).save(tmp_path / "oblong.png")
     with pytest.raises(Hand1000Error, match=r"oblong\.png: 64x48"):
         read_square(tmp_path / "oblong.png")
@@ -148,26 +153,26 @@ def test_one_image_in_two_shards_is_refused() -> None:
 def test_normalised_hands_forget_place_size_and_side_but_not_rotation() -> None:
     hands = np.random.default_rng(0).random((4, 21, 3)).astype(np.float32)
     right = np.array([True, True, False, False])
-    normal = normalise(hands, right)
+    normal = normalize_landmarks(hands, right)
     assert np.allclose(normal[:, 0], 0)
     assert np.allclose(np.linalg.norm(normal[:, [5, 9, 13, 17]], axis=2).mean(axis=1), 1, atol=1e-6)
-    assert np.allclose(normalise(hands * 0.4 + [0.3, -0.1, 0.05], right), normal, atol=1e-5)
+    assert np.allclose(normalize_landmarks(hands * 0.4 + [0.3, -0.1, 0.05], right), normal, atol=1e-5)
     mirrored = hands * [-1, 1, 1] + [1, 0, 0]
-    assert np.allclose(normalise(mirrored, ~right), normal, atol=1e-5)
+    assert np.allclose(normalize_landmarks(mirrored, ~right), normal, atol=1e-5)
     upside_down = hands * [-1, -1, 1]
-    assert np.allclose(normalise(upside_down, right), normal * [-1, -1, 1], atol=1e-5)
+    assert np.allclose(normalize_landmarks(upside_down, right), normal * [-1, -1, 1], atol=1e-5)
 
 
 def test_the_feature_is_the_mean_over_the_hands_that_were_found(tmp_path: Path) -> None:
     landmarks = _landmarks(missed=(1, 4))
     found = landmarks.landmarks[landmarks.found].reshape(4, 63).astype(np.float64)
-    raw = mean_feature(landmarks, gesture="call", kind="raw", max_missed=0.5)
+    raw = compute_mean_feature(landmarks, gesture="call", kind="raw", max_missed=0.5)
     assert np.allclose(raw.mean, found.mean(0)) and np.allclose(raw.std, found.std(0), atol=1e-6)
     assert (raw.images, raw.found, raw.missed) == (6, 4, ("1.png", "4.png"))
-    normal = mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.5)
+    normal = compute_mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.5)
     assert np.allclose(normal.mean, gesture_feature(landmarks, kind="normalised").mean(0), atol=1e-6)
     assert not np.allclose(normal.mean, raw.mean)
-    other = mean_feature(landmarks.of(["0.png", "2.png"]), gesture="ok", kind="normalised", max_missed=0.5)
+    other = compute_mean_feature(landmarks.of(["0.png", "2.png"]), gesture="ok", kind="normalised", max_missed=0.5)
     assert np.allclose(other.mean, gesture_feature(landmarks, kind="normalised")[:2].mean(0), atol=1e-6)
     save_features(tmp_path, [normal, other])
     for one, loaded in zip((normal, other), load_features(tmp_path), strict=True):
@@ -178,15 +183,15 @@ def test_the_feature_is_the_mean_over_the_hands_that_were_found(tmp_path: Path) 
 
 def test_too_many_images_without_a_hand_stop_stage_one() -> None:
     third = _landmarks(missed=(0, 5))
-    mean_feature(third, gesture="call", kind="raw", max_missed=0.34)
+    compute_mean_feature(third, gesture="call", kind="raw", max_missed=0.34)
     with pytest.raises(Hand1000Error, match=r"2 of 6.*max_missed = 0\.3 .*0\.png.*min_detection_confidence"):
-        mean_feature(third, gesture="call", kind="raw", max_missed=0.3)
+        compute_mean_feature(third, gesture="call", kind="raw", max_missed=0.3)
     with pytest.raises(Hand1000Error, match="6 of 6"):
-        mean_feature(_landmarks(missed=tuple(range(6))), gesture="call", kind="raw", max_missed=1.0)
+        compute_mean_feature(_landmarks(missed=tuple(range(6))), gesture="call", kind="raw", max_missed=1.0)
 
 
 def test_a_damaged_feature_is_named(tmp_path: Path) -> None:
-    save_features(tmp_path, [mean_feature(_landmarks(), gesture="call", kind="raw", max_missed=0.5)])
+    save_features(tmp_path, [compute_mean_feature(_landmarks(), gesture="call", kind="raw", max_missed=0.5)])
     (tmp_path / "gesture.safetensors").write_bytes(b"broken")
     with pytest.raises(Hand1000Error, match=r"gesture\.safetensors.*Stage I"):
         load_features(tmp_path)

@@ -11,7 +11,7 @@ from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.hands.landmarks import Landmarks
 from hand1000.hands.poses import PLACEMENT_DIM, HandPoses, fit_poses
-from hand1000.hands.stage1 import gesture_feature, mean_feature
+from hand1000.hands.stage1 import compute_mean_feature, gesture_feature
 from hand1000.models.fusion import POSE_SCALE, GestureFusion, double_fusion, load_fusion
 from hand1000.training.stage2 import train_fusion
 from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base
@@ -43,7 +43,7 @@ def hands(missed: tuple[int, ...] = ()) -> tuple[Landmarks, np.ndarray]:
 
 
 def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "normalised") -> HandPoses:
-    feature = mean_feature(landmarks, gesture="four", kind=kind, max_missed=0.5)
+    feature = compute_mean_feature(landmarks, gesture="four", kind=kind, max_missed=0.5)
     return fit_poses(landmarks, dict.fromkeys(NAMES, "four"), [feature], components)
 
 
@@ -83,7 +83,9 @@ def test_two_gestures_are_each_told_from_their_own_mean() -> None:
     moved[::2, 8] += [0.1, 0, 0]
     both = replace(landmarks, landmarks=moved)
     features = [
-        mean_feature(both.of([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalised", max_missed=0)
+        compute_mean_feature(
+            both.of([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalised", max_missed=0
+        )
         for one in ("four", "ok")
     ]
     told = fit_poses(both, shown, features, COMPONENTS)
@@ -99,7 +101,7 @@ def test_a_gesture_of_two_hands_that_differ_much_is_told_too() -> None:
     apart[0] = apart[0, :1] + 30 * (apart[0] - apart[0, :1])
     landmarks = replace(landmarks, landmarks=apart)
     parts = {one: landmarks.of([name for name in NAMES if shown[name] == one]) for one in ("four", "ok")}
-    features = [mean_feature(part, gesture=one, kind="normalised", max_missed=0) for one, part in parts.items()]
+    features = [compute_mean_feature(part, gesture=one, kind="normalised", max_missed=0) for one, part in parts.items()]
     assert np.isfinite(fit_poses(landmarks, shown, features, COMPONENTS).poses).all()
 
 

@@ -18,7 +18,7 @@ from hand1000.models.base_model import BaseModel
 from hand1000.models.fusion import FlatFusion, double_fusion, load_fusion
 from hand1000.paper import interleaved
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline, load_pipeline
-from hand1000.training.stage2 import refine_embeddings, train_fusion
+from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
 from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base
 
 PAPER = load_settings("paper")
@@ -128,7 +128,7 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
             losses.append(loss.item())
 
     quiet = {"seed": 0, "checkpoint": DyingCheckpoint(tmp_path / "ck"), "report": lambda *_: None}
-    unrefined, _ = refine_embeddings(base, latents, start, list("abc"), PAPER.stage2, PAPER.compute, **quiet)
+    unrefined, _ = optimize_all_embeddings(base, latents, start, list("abc"), PAPER.stage2, PAPER.compute, **quiet)
     assert torch.equal(unrefined, start)  # Stage II waits for Stage III.
 
     refined: list[torch.Tensor] = []

@@ -13,7 +13,7 @@ import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
-from hand1000.registry.connection import connect, without_userinfo
+from hand1000.registry.connection import connect, redact_userinfo
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import RegisteredVersion, register_candidate
 from hand1000.registry.tracking import RunTracker
@@ -335,7 +335,7 @@ def test_the_password_of_a_server_goes_nowhere_but_to_mlflow(server, tmp_path, m
     assert tracking.uri == tracking.public_uri == os.environ["MLFLOW_TRACKING_URI"] == server
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s3:cret"
     assert not (tmp_path / "mlflow.db").exists()
-    assert without_userinfo("postgresql://u:p@db/mlflow") == "postgresql://db/mlflow"
+    assert redact_userinfo("postgresql://u:p@db/mlflow") == "postgresql://db/mlflow"
     with pytest.raises(Hand1000Error, match="MLflow at http://127.0.0.1"), tracking.readable_errors():
         tracking.client.get_run("0" * 32)
 
@@ -352,9 +352,9 @@ def test_a_deleted_experiment_and_a_malformed_key_are_errors(runs):
 
 def test_a_model_in_s3_loads(s3_root, model_dir):
     from hand1000.storage.digests import tree_manifest
-    from hand1000.storage.s3 import S3Place
+    from hand1000.storage.s3 import S3Backend
 
-    S3Place(s3_root).put_tree(model_dir, "model", tree_manifest(model_dir))
+    S3Backend(s3_root).put_tree(model_dir, "model", tree_manifest(model_dir))
     folder = load_model_folder(f"{s3_root}/model")
     assert tree_manifest(folder) == tree_manifest(model_dir)
     with pytest.raises(Hand1000Error, match="nothing: "):

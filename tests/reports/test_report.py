@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.metric_table import GestureRates, Measure, figure
+from hand1000.evaluation.metric_table import GestureRow, MetricRow, format_number
 from hand1000.reports.figures import curve_svg, hand_svg
-from hand1000.reports.model_card import CardContent, model_card
+from hand1000.reports.model_card import CardContent, render_model_card
 from hand1000.reports.training import Curve, Pair, ReportContent, Sample, report_html, write_report
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"
-KID = Measure("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
-CONF = Measure("HAND-CONF", 0.9, 0.8, "higher", 150, 180)
+KID = MetricRow("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
+CONF = MetricRow("HAND-CONF", 0.9, 0.8, "higher", 150, 180)
 HAND = [(math.cos(i), math.sin(i), 0.0) for i in range(21)]
 
 
@@ -70,7 +70,7 @@ def content(tmp_path) -> ReportContent:
         model_uri="models:/hand1000-call-candidates/3",
         date="2026-01-02 03:04 UTC",
         base_model="small, revision 1",
-        measures=[KID, CONF, Measure("FID-H", None, 12.0, "lower", 0, 40)],
+        measures=[KID, CONF, MetricRow("FID-H", None, 12.0, "lower", 0, 40)],
         extractor="small",
         resizer="bicubic",
         random_pairs=[Pair("a man making phone call hand gesture", 17, base, tuned)],
@@ -125,14 +125,14 @@ def test_the_better_value_is_marked(content):
         ("HAND-CONF", "number better", "0.9", "number", "0.8"),
         ("FID-H", "number", "–", "number", "12"),
     ]
-    assert Measure("x", 1.0, 1.0, "lower", 1, 1).winner is None
-    assert figure(-0.0123456) == "-0.01235"
+    assert MetricRow("x", 1.0, 1.0, "lower", 1, 1).winner is None
+    assert format_number(-0.0123456) == "-0.01235"
 
 
 def test_several_gestures_are_told_apart(content):
     rates = [
-        GestureRates("call", (0.0, 0.5, 0.9), (0.6, 0.7, None), 40),
-        GestureRates("ok", (0.1, 0.2, 0.3), (1, 1, 1), 40),
+        GestureRow("call", (0.0, 0.5, 0.9), (0.6, 0.7, None), 40),
+        GestureRow("ok", (0.1, 0.2, 0.3), (1, 1, 1), 40),
     ]
     phrases = {"call": "making phone call hand gesture", "ok": "making ok sign hand gesture"}
     seen = Seen(
@@ -145,7 +145,7 @@ def test_several_gestures_are_told_apart(content):
         report_html(dataclasses.replace(content, rates=rates))
     )
     facts = CardContent(("call", "ok"), "b", "r", "d", {}, {}, [KID], "e", "r", "p", rates=rates)
-    card = model_card(facts)
+    card = render_model_card(facts)
     assert card.startswith("# Hand1000: call, ok\n") and "| ok | **making ok sign hand gesture** |" in card
     assert "| call | 0 | 0.5 | 0.9 | 0.6 | 0.7 | – | 40 |" in card and "one of these gestures" in card
     assert "By gesture" not in report_html(content)
@@ -157,7 +157,7 @@ def test_text_from_outside_stays_text(content):
         content,
         phrases={EVIL: EVIL}, hands={EVIL: HAND}, run_key=EVIL, model_uri=EVIL, date=EVIL, base_model=EVIL,
         extractor=EVIL, resizer=EVIL, settings_yaml=EVIL, random_pairs=[pair], worst_pairs=[pair],
-        measures=[Measure(EVIL, 1.0, 2.0, "lower", 1, 1, EVIL)],
+        measures=[MetricRow(EVIL, 1.0, 2.0, "lower", 1, 1, EVIL)],
         curves=[Curve(EVIL, [(0, 1.0), (1, 2.0)], y_label=EVIL)],
         samples=[Sample(content.samples[0].image, EVIL)],
         counts={EVIL: 1}, unusable={EVIL: EVIL}, seconds={EVIL: 1.0},
@@ -224,7 +224,7 @@ def test_a_hand_fits_its_frame_and_keeps_its_shape():
 
 
 def test_the_card_says_what_a_user_must_know():
-    card = model_card(
+    card = render_model_card(
         CardContent(
             gestures=("call",), base_model="small|base", base_revision="abc", data_digest="ab" * 32,
             counts={"train": 8}, settings={"mu": 0.7}, measures=[KID, CONF], extractor="small", resizer="bicubic",
@@ -240,4 +240,4 @@ def test_the_card_says_what_a_user_must_know():
     assert """--prompt 'it'"'"'s "so", making phone call hand gesture' --num 8""" in card
     assert len(card) < 5000
     with pytest.raises(Hand1000Error, match="unknown gesture"):
-        model_card(CardContent(("wave",), "b", "r", "d", {}, {}, [], "e", "r", "p"))
+        render_model_card(CardContent(("wave",), "b", "r", "d", {}, {}, [], "e", "r", "p"))

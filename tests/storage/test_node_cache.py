@@ -9,21 +9,21 @@ import pytest
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.node_cache import VARIABLE
-from hand1000.storage.remote_dirs import local_folder
-from hand1000.storage.s3 import S3Place
+from hand1000.storage.remote_dirs import local_copy
+from hand1000.storage.s3 import S3Backend
 
 
 @pytest.fixture
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that are downloaded of artifacts."""
     found: list[str] = []
-    get = S3Place.get_tree
+    get = S3Backend.get_tree
 
     def told(self, key, manifest, into):
         found.extend(entry.name for entry in manifest.files)
         get(self, key, manifest, into)
 
-    monkeypatch.setattr(S3Place, "get_tree", told)
+    monkeypatch.setattr(S3Backend, "get_tree", told)
     return found
 
 
@@ -31,17 +31,17 @@ def published(root: str, folder: Path) -> str:
     folder.mkdir()
     for name in "abc":
         (folder / name).write_text(name * 1000)
-    return ArtifactStore(S3Place(root)).publish("model", folder)
+    return ArtifactStore(S3Backend(root)).publish("model", folder)
 
 
 def test_a_node_downloads_once_and_a_process_of_its_own_again(s3_root, tmp_path, monkeypatch, downloads) -> None:
     address = published(s3_root, tmp_path / "model")
     for times in (1, 2):
-        ArtifactStore(S3Place(s3_root)).fetch(address)
+        ArtifactStore(S3Backend(s3_root)).fetch(address)
         assert len(downloads) == 3 * times
     downloads.clear()
     monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
-    first, second = (ArtifactStore(S3Place(s3_root)).fetch(address) for _ in range(2))
+    first, second = (ArtifactStore(S3Backend(s3_root)).fetch(address) for _ in range(2))
     assert first == second and sorted(downloads) == ["a", "b", "c"]
     code = (
         "import sys; from hand1000.storage.artifacts import open_store; "
@@ -61,17 +61,17 @@ def test_a_download_that_was_cut_goes_on(s3_root, tmp_path, monkeypatch, downloa
     part.mkdir(parents=True)
     (part / "a").write_text("a" * 1000)
     (part / "b").write_text("half")
-    folder = ArtifactStore(S3Place(s3_root)).fetch(address)
+    folder = ArtifactStore(S3Backend(s3_root)).fetch(address)
     assert downloads == ["b", "c"] and not part.exists()
     assert {path.name: path.read_text() for path in folder.iterdir()} == {name: name * 1000 for name in "abc"}
 
 
 def test_a_damaged_object_never_becomes_a_copy(s3_root, tmp_path, monkeypatch) -> None:
     address = published(s3_root, tmp_path / "model")
-    S3Place(s3_root).write(f"{address.removeprefix(s3_root + '/')}/b", b"x" * 1000)
+    S3Backend(s3_root).write(f"{address.removeprefix(s3_root + '/')}/b", b"x" * 1000)
     monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
     with pytest.raises(Hand1000Error, match="b: its bytes are not those that were written"):
-        ArtifactStore(S3Place(s3_root)).fetch(address)
+        ArtifactStore(S3Backend(s3_root)).fetch(address)
     assert [path.name for path in (tmp_path / "node").iterdir() if path.is_dir() and path.suffix != ".part"] == []
 
 
@@ -79,7 +79,7 @@ def test_a_persons_folder_is_shared_too(s3_root, tmp_path, monkeypatch) -> None:
     published(s3_root, tmp_path / "model")
     monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
     source = f"{s3_root}/artifacts"
-    folder = local_folder(source)
+    folder = local_copy(source)
     assert folder.parent == tmp_path / "node" and len([path for path in folder.rglob("*") if path.is_file()]) == 4
-    local_folder.cache_clear()
-    assert local_folder(source) == folder
+    local_copy.cache_clear()
+    assert local_copy(source) == folder

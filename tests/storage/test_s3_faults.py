@@ -10,7 +10,7 @@ from urllib3 import HTTPResponse
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage import ArtifactStore
 from hand1000.storage.digests import tree_manifest
-from hand1000.storage.s3 import S3Place
+from hand1000.storage.s3 import S3Backend
 from tests.support.faulty_proxy import FAULTS, faulty_proxy
 
 KEY = "0" * 64
@@ -28,13 +28,13 @@ def test_every_fault_is_borne(s3_server: str, s3_root: str, tmp_path: Path, monk
     with faulty_proxy(s3_server, share=0.05, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "8")
-        store = ArtifactStore(S3Place(s3_root))
+        store = ArtifactStore(S3Backend(s3_root))
         address = store.publish("images", files(tmp_path / "a", 30))
         for number in range(12):
             store.remember("try", KEY, {"address": address, "number": number})
-            found = ArtifactStore(S3Place(s3_root)).recall("try", KEY)
+            found = ArtifactStore(S3Backend(s3_root)).recall("try", KEY)
             assert found == {"address": address, "number": number}
-        fetched = ArtifactStore(S3Place(s3_root)).fetch(address)
+        fetched = ArtifactStore(S3Backend(s3_root)).fetch(address)
         assert all(
             (fetched / file.name).read_bytes() == file.read_bytes() for file in files(tmp_path / "b", 30).iterdir()
         )
@@ -53,15 +53,15 @@ def test_a_server_that_only_fails_is_told_in_one_line(s3_server: str, s3_root: s
         ):
             monkeypatch.setattr(proxy, "fault", lambda fault=fault: fault)
             with pytest.raises(Hand1000Error, match=told):
-                S3Place(s3_root).read("key")
+                S3Backend(s3_root).read("key")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server)
-    S3Place(s3_root).write("key", b"0123456789" * 1000)
+    S3Backend(s3_root).write("key", b"0123456789" * 1000)
     with faulty_proxy(s3_server, share=1.0, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         asked: list[str] = []
         monkeypatch.setattr(proxy, "fault", lambda: asked.append("") or "cut within")
         with pytest.raises(Hand1000Error, match="the S3 endpoint cannot be reached"):
-            S3Place(s3_root).read("key")
+            S3Backend(s3_root).read("key")
         assert len(asked) == 2
 
 
@@ -77,7 +77,7 @@ def test_the_server_is_asked_to_encrypt(
         monkeypatch.setenv(name, "some")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("HAND1000_S3_ENCRYPTION", asked)
-    place, seen = S3Place("s3://bucket/root"), []
+    place, seen = S3Backend("s3://bucket/root"), []
 
     def read(request: AWSPreparedRequest, **_: object) -> AWSResponse:
         names = ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
@@ -95,4 +95,4 @@ def test_the_server_is_asked_to_encrypt(
 def test_an_encryption_that_is_none_is_refused(s3_root: str, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setenv("HAND1000_S3_ENCRYPTION", asked)
     with pytest.raises(Hand1000Error, match="HAND1000_S3_ENCRYPTION: .* choose AES256"):
-        S3Place(s3_root).write("key", b"data")
+        S3Backend(s3_root).write("key", b"data")

@@ -10,7 +10,7 @@ from PIL import Image
 from hand1000.cli.main import main
 from hand1000.config.settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.data.check import check_source, gestures_in, report_lines
+from hand1000.data.check import check_source, list_gestures, report_lines
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import prepare_image_sets
 from hand1000.data.selection import select_images, selection_facts
@@ -76,7 +76,7 @@ def test_ones_own_pictures_on_s3(s3_root, tmp_path):
 
 
 def test_where_mediapipe_finds_no_hand_another_picture_stands_in(tmp_path):
-    from hand1000.hands.label_check import overlap_check
+    from hand1000.hands.label_check import make_iou_check
 
     source, blank = tmp_path / "source", set()
     (source / "four").mkdir(parents=True)
@@ -94,14 +94,14 @@ def test_where_mediapipe_finds_no_hand_another_picture_stands_in(tmp_path):
     filters = EVERYTHING.model_copy(update={"min_overlap": 0.1})
     chosen = select_images(open_source(source), ("four",), num_train=5, num_test=4, seed=1, filters=filters)
     assert blank & {f"{item.key}.png" for item in (*chosen.train[:5], *chosen.test[:4])}, "else it would show nothing"
-    with overlap_check(filters.min_overlap) as check:
+    with make_iou_check(filters.min_overlap) as check:
         report = prepare_image_sets(chosen, tmp_path / "out", resolution=96, max_unusable=0, seed=1, check=check)
     assert (report.train, report.test) == (5, 4)
     assert report.filtered["hand not found by MediaPipe"] > 0
     names = {record.file_name for split in ("train", "test") for record in read_image_set(tmp_path / "out" / split)}
     assert len(names) == 9 and not names & blank
     assert names == {path.name for path in (tmp_path / "out").rglob("*.png")}
-    with overlap_check(0.95) as check, pytest.raises(Hand1000Error, match="none of 8 pictures.*MediaPipe refused 8"):
+    with make_iou_check(0.95) as check, pytest.raises(Hand1000Error, match="none of 8 pictures.*MediaPipe refused 8"):
         prepare_image_sets(chosen, tmp_path / "none", resolution=96, max_unusable=0, seed=1, check=check)
 
 
@@ -164,7 +164,7 @@ def test_the_check_of_a_source_names_what_is_wrong_before_anything_is_trained(tm
     source = hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(3)}, "train", caption="a hand")
     hagrid(source, {"w": 1}, "test", gesture="ok", bboxes=[], labels=[])
     (source / "four" / "train-u0-0.jpg").write_bytes(b"no picture")
-    assert gestures_in(open_source(source)) == ["four", "ok"]
+    assert list_gestures(open_source(source)) == ["four", "ok"]
     done: list[int] = []
     four, ok = (check_source(open_source(source), gesture, done.append) for gesture in ("four", "ok"))
     assert (four.pictures, four.people, four.labelled, four.captioned, four.divided) == (6, 3, 6, 6, False)

@@ -18,10 +18,10 @@ import pytest
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage import ArtifactStore, open_store
 from hand1000.storage import json_stream as json_members
-from hand1000.storage.backend import LocalPlace
+from hand1000.storage.backend import LocalBackend
 from hand1000.storage.digests import Manifest, digest_bytes, digest_json, tree_manifest
 from hand1000.storage.files import read_json, read_jsonl, replace_directory, write_bytes, write_json, write_jsonl
-from hand1000.storage.s3 import S3Place
+from hand1000.storage.s3 import S3Backend
 
 KEY = "0" * 64
 
@@ -412,9 +412,9 @@ def test_other_refusals_name_their_remedy(code, remedy):
     # SeaweedFS never answers with these, so the answer is made here.
     from botocore.exceptions import ClientError
 
-    from hand1000.storage.s3 import explained
+    from hand1000.storage.s3 import translate_s3_errors
 
-    with pytest.raises(Hand1000Error, match=f"s3://b/k: .*{remedy}"), explained("s3://b/k"):
+    with pytest.raises(Hand1000Error, match=f"s3://b/k: .*{remedy}"), translate_s3_errors("s3://b/k"):
         raise ClientError({"Error": {"Code": code}}, "PutObject")
 
 
@@ -427,7 +427,7 @@ def test_flytes_variables_reach_the_server(s3_server, s3_root, tmp_path, monkeyp
         monkeypatch.setenv(flyte, os.environ[aws])
         monkeypatch.delenv(aws)
     monkeypatch.delenv("AWS_REGION")
-    store = ArtifactStore(S3Place(s3_root))
+    store = ArtifactStore(S3Backend(s3_root))
     assert store.complete(store.publish("model", folder_with(tmp_path / "a", FILES)))
 
 
@@ -508,7 +508,7 @@ def test_the_scratch_of_a_killed_process_is_removed_and_that_of_a_living_one_kep
     assert living.is_dir() and dead.is_dir()
     children[1].send_signal(signal.SIGKILL)
     children[1].wait()
-    with ArtifactStore(LocalPlace(root)).workspace():
+    with ArtifactStore(LocalBackend(root)).workspace():
         assert living.is_dir() and not dead.exists()
     children[0].kill()
     children[0].wait()

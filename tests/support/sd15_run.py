@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 from hand1000.config.settings import Settings, load_settings
-from hand1000.hands.detector import detect_in_image_set
-from hand1000.hands.stage1 import mean_feature
-from hand1000.models.fusion import double_fusion, indices_of
+from hand1000.hands.detector import detect_hands
+from hand1000.hands.stage1 import compute_mean_feature
+from hand1000.models.fusion import double_fusion, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
-from hand1000.training.distributed import ALONE
-from hand1000.training.encoded_dataset import prepare
-from hand1000.training.stage2 import refine_embeddings, train_fusion
+from hand1000.training.distributed import SINGLE_PROCESS
+from hand1000.training.encoded_dataset import encode_dataset
+from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
 from hand1000.training.tuning import tune_unet
 from tests.support.rendered_hands import draw, image_set
 from tests.support.sd15_models import random_sd15
@@ -29,11 +29,11 @@ def main(folder: Path) -> None:
     values["compute"] |= {"gradient_checkpointing": True}
     settings = Settings.model_validate(values)
     records = image_set(folder, [draw("call", 1, size=256)])
-    landmarks = detect_in_image_set(folder, records, min_detection_confidence=0.5)
-    feature = mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.0)
+    landmarks = detect_hands(folder, records, min_detection_confidence=0.5)
+    feature = compute_mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.0)
 
     base = random_sd15(sample_size=32)
-    data = prepare(base, folder, records, lambda *_: None)
+    data = encode_dataset(base, folder, records, lambda *_: None)
     assert data.latents.shape == (1, 4, 32, 32) and data.text_embeddings.shape == (1, 77, 768)
     options = {"checkpoint": DyingCheckpoint(folder / "none"), "report": lambda *_: None}
     stage2 = (settings.stage2, settings.compute)
@@ -41,9 +41,11 @@ def main(folder: Path) -> None:
     fusion, _ = train_fusion(
         base, data.latents, data.text_embeddings, features, data.gestures, *stage2, seed=0, **options
     )
-    start = double_fusion(data.text_embeddings, fusion, 0.7, indices_of(fusion, data.gestures))
-    refined, _ = refine_embeddings(base, data.latents, start, data.file_names, *stage2, seed=0, **options)
-    weights, history = tune_unet(base, data, fusion, refined, None, settings, out=folder, processes=ALONE, **options)
+    start = double_fusion(data.text_embeddings, fusion, 0.7, gesture_indices(fusion, data.gestures))
+    refined, _ = optimize_all_embeddings(base, data.latents, start, data.file_names, *stage2, seed=0, **options)
+    weights, history = tune_unet(
+        base, data, fusion, refined, None, settings, out=folder, processes=SINGLE_PROCESS, **options
+    )
     assert len(weights) == 686 and history[0]["loss"] > 0
     drawing = settings.generation.model_copy(update={"num_inference_steps": 2}).defaults()
     (picture,) = build_pipeline(base, fusion=fusion, **drawing)("a hand, making phone call hand gesture").images

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from hand1000.config.settings import Settings, load_settings
-from hand1000.training.batches import Examples
-from hand1000.training.distributed import joined_processes
+from hand1000.training.batches import TrainingSet
+from hand1000.training.distributed import init_distributed
 from hand1000.training.stage3 import train_unet
 from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base
 
@@ -32,10 +32,10 @@ def settings_with(stage3: dict, compute: dict) -> Settings:
     return Settings.model_validate(values)
 
 
-def examples() -> Examples:
+def examples() -> TrainingSet:
     """Images as latents, and conditions."""
     generator = torch.Generator().manual_seed(1)
-    return Examples(
+    return TrainingSet(
         torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
         torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
         torch.zeros(IMAGES, dtype=torch.long),
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     """Train with whoever else was started; the first writes what came of it."""
     settings = settings_with({}, {})
     folder.mkdir(exist_ok=True)
-    with joined_processes() as processes:
+    with init_distributed() as processes:
         weights, history = train_unet(
             fresh_base(),
             examples(),

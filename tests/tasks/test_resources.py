@@ -16,7 +16,7 @@ from flytekit.tools.translator import get_serializable
 
 from hand1000.core.errors import Hand1000Error
 from tasks import resources
-from tasks.context import version_of
+from tasks.context import task_version
 from tasks.resources import TABLE, Pod, Table, resources_table
 from tests.support.short_demo import ROOT
 
@@ -72,7 +72,7 @@ def test_every_spec_is_what_the_table_says() -> None:
         assert metadata.interruptible == pod.interruptible and metadata.retries.retries == pod.retries, name
         assert metadata.timeout.total_seconds() == 60 * pod.timeout_minutes, name
         if metadata.discoverable:
-            assert metadata.discovery_version == version_of(name), name
+            assert metadata.discovery_version == task_version(name), name
         wanted = template.extended_resources
         assert (wanted.gpu_accelerator.device if pod.accelerator else "") == {"": "", "A10G": "nvidia-a10g"}[
             pod.accelerator

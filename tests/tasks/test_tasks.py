@@ -6,7 +6,7 @@ import pytest
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.core.errors import Hand1000Error
-from tasks.context import Work, address, digest, produce, shard_range
+from tasks.context import TaskContext, address, digest, run_cached, shard_range
 
 
 @pytest.mark.parametrize(("count", "unit", "shards"), [(10, 1, 3), (10, 4, 3), (3, 2, 5), (1, 25, 1), (100, 25, 7)])
@@ -17,11 +17,11 @@ def test_shards_cover_everything_once_and_cut_no_batch(count: int, unit: int, sh
 
 
 def made(root: Path, builds: list[str], **inputs: object) -> FlyteDirectory:
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         builds.append("built")
         (work.out / "file").write_text(str(inputs["text"]))
 
-    return produce("try_task", root=str(root), run="", inputs=inputs, build=build)
+    return run_cached("try_task", root=str(root), run="", inputs=inputs, build=build)
 
 
 def test_a_result_is_made_once_and_named_by_its_content(tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_a_deleted_artifact_is_made_again(tmp_path: Path) -> None:
 
 
 def test_a_failed_build_publishes_nothing(tmp_path: Path) -> None:
-    def build(work: Work) -> None:
+    def build(work: TaskContext) -> None:
         (work.out / "half").write_text("half")
         raise Hand1000Error("no")
 
     with pytest.raises(Hand1000Error):
-        produce("try_task", root=str(tmp_path), run="", inputs={}, build=build)
+        run_cached("try_task", root=str(tmp_path), run="", inputs={}, build=build)
     assert not (tmp_path / "artifacts").exists() and not (tmp_path / "results").exists()

@@ -13,14 +13,14 @@ from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seed, derived_seeds, noise_and_timesteps, shuffled_batch
 from hand1000.data.imageset import ImageRecord
-from hand1000.models.base_model import base_resolution, load_base_model
+from hand1000.models.base_model import load_base_model, read_resolution
 from hand1000.models.encoding import count_truncated, encode_texts
 from hand1000.models.fusion import GestureFusion, double_fusion
-from hand1000.pipelines.generation import Order, draw, drawn_by
+from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
-from hand1000.training.encoded_dataset import Prepared, prepare
-from hand1000.training.losses import denoising_errors, hand_weights
-from hand1000.training.stage2 import load_embeddings, refine_embeddings, save_embeddings, train_fusion
+from hand1000.training.encoded_dataset import EncodedDataset, encode_dataset
+from hand1000.training.losses import diffusion_loss, hand_loss_mask
+from hand1000.training.stage2 import load_embeddings, optimize_all_embeddings, save_embeddings, train_fusion
 from tests.support.tiny_models import (
     LATENT,
     TEXTS,
@@ -117,25 +117,25 @@ def test_denoising_error_is_zero_for_a_perfect_prediction(kind: str) -> None:
         def __call__(self, noisy, at, condition):
             return type("Output", (), {"sample": target + torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)})
 
-    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps)
+    errors = diffusion_loss(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps)
     assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
     weights = torch.zeros(2, 1, 8, 8)
     weights[:, :, :2, :2] = 16.0
-    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
+    errors = diffusion_loss(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
     assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
     weights[1] = 0.0
-    errors = denoising_errors(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
+    errors = diffusion_loss(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
     assert torch.allclose(errors, torch.zeros(2), atol=1e-5)
 
 
 def test_the_hands_box_counts_for_as_much_more_as_is_asked() -> None:
     boxes = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.125, 1.0], [0.0, 0.0, 1.0, 1.0]])
-    quarter, narrow, whole = hand_weights(boxes, 4, 4, 3.0)
+    quarter, narrow, whole = hand_loss_mask(boxes, 4, 4, 3.0)
     assert torch.allclose(quarter[0, :2, :2], torch.tensor(2.0)) and torch.allclose(quarter[0, 2:], torch.tensor(2 / 3))
     # Half of the second column lies inside: 1 + 2 * 0.5 against 1.
     assert torch.allclose(narrow[0, :, 1] / narrow[0, :, 0], torch.tensor(2.0))
     assert torch.allclose(whole, torch.ones(1, 4, 4))
-    assert torch.equal(hand_weights(boxes, 4, 4, 1.0), torch.ones(3, 1, 4, 4))
+    assert torch.equal(hand_loss_mask(boxes, 4, 4, 1.0), torch.ones(3, 1, 4, 4))
 
 
 def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_fusion_training_continues_to_the_same_bits(data, tmp_path: Path) -> Non
 def refine(data, span: slice, checkpoint: DyingCheckpoint, **changes):
     latents, text, _ = data
     keys = [f"{index}.png" for index in range(IMAGES)]
-    return refine_embeddings(
+    return optimize_all_embeddings(
         fresh_base(),
         latents[span],
         text[span],
@@ -379,13 +379,15 @@ def test_a_setting_out_of_range_is_named(data, setting: str, value: object) -> N
 
 
 def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
-    system = drawn_by(pipeline_of(data[2]))
-    orders = [Order(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(6)]
+    system = pipeline_generator(pipeline_of(data[2]))
+    orders = [GenerationRequest(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(6)]
 
     def run(out: Path, checkpoint: DyingCheckpoint) -> list[int]:
         out.mkdir()
         done: list[int] = []
-        draw(system, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count))
+        generate_to_dir(
+            system, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count)
+        )
         return done
 
     assert run(tmp_path / "whole", DyingCheckpoint(tmp_path / "a")) == [2, 4, 6]
@@ -399,7 +401,7 @@ def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
 
 def test_base_model_loads_from_a_folder_and_says_what_is_missing(tmp_path: Path) -> None:
     folder = save_tiny_base(tmp_path / "base")
-    assert base_resolution(str(folder)) == 4 * LATENT
+    assert read_resolution(str(folder)) == 4 * LATENT
     base = load_base_model(str(folder))
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
@@ -422,11 +424,11 @@ def test_prepared_data_keeps_the_order_and_counts_cut_captions(tmp_path: Path) -
     records = [
         ImageRecord(file_name=name, text=text, caption=text, **common) for name, text in zip(names, texts, strict=True)
     ]
-    prepared = prepare(base, tmp_path, records, quiet, batch_size=1)
+    prepared = encode_dataset(base, tmp_path, records, quiet, batch_size=1)
     assert prepared.latents.shape == (2, 4, LATENT, LATENT) and prepared.truncated == 1
     assert torch.equal(prepared.empty_embedding, encode_texts(base.text_encoder, base.tokenizer, [""])[0])
     prepared.save(tmp_path)
-    loaded = Prepared.load(tmp_path)
+    loaded = EncodedDataset.load(tmp_path)
     assert torch.equal(loaded.text_embeddings, prepared.text_embeddings) and loaded.file_names == names
     assert (loaded.captions, loaded.texts, loaded.user_ids) == (texts, texts, ["u", "u"])
     assert loaded.gestures == ["four", "four"]

@@ -12,22 +12,22 @@ from hand1000.config.settings import Settings, load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.export.export import export_model
 from hand1000.export.fold import affine_fusion
-from hand1000.gestures import PHRASES, by_gesture, gesture_of_prompt, gestures_of, name_of
+from hand1000.gestures import PHRASES, find_gesture_in_prompt, group_by_gesture, parse_gestures, slug
 from hand1000.models.fusion import (
     GESTURE_SCALE,
     Fusion,
     GestureFusion,
     double_fusion,
-    fused_empty_prompt,
-    indices_of,
+    fused_null_embedding,
+    gesture_indices,
     load_fusion,
 )
-from hand1000.pipelines.generation import Order, draw, drawn_by
+from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
 from hand1000.training import tuning
-from hand1000.training.batches import Examples, items_of_step
-from hand1000.training.distributed import ALONE
-from hand1000.training.encoded_dataset import Prepared
+from hand1000.training.batches import TrainingSet, sample_batch
+from hand1000.training.distributed import SINGLE_PROCESS
+from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.prior import Prior
 from hand1000.training.stage2 import train_fusion
 from tests.support.stage3_process import settings_with
@@ -48,9 +48,9 @@ def features(*gestures: str) -> dict[str, torch.Tensor]:
     return {name: torch.randn(63, generator=torch.Generator().manual_seed(len(name))) for name in gestures}
 
 
-def data() -> Prepared:
+def data() -> EncodedDataset:
     generator = torch.Generator().manual_seed(1)
-    return Prepared(
+    return EncodedDataset(
         latents=torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
         text_embeddings=torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
         empty_embedding=torch.randn(TOKENS, WIDTH, generator=generator),
@@ -121,31 +121,31 @@ def drawn(pipeline: Hand1000Pipeline, prompts: list[str], seeds: list[int], **op
 
 
 def test_gestures_are_named_with_commas() -> None:
-    assert gestures_of("four") == ("four",) and gestures_of("ok,call,four") == ("ok", "call", "four")
+    assert parse_gestures("four") == ("four",) and parse_gestures("ok,call,four") == ("ok", "call", "four")
     for text, fault in (("four,ok,four", "four stands twice"), ("four, ok", "' ok'"), ("four,", "''"), ("", "''")):
         with pytest.raises(Hand1000Error, match=fault):
-            gestures_of(text)
-    assert name_of(("call", "four")) == "call-four"
-    everything = name_of(tuple(PHRASES))
-    assert everything.startswith("33-gestures-") and everything != name_of(tuple(reversed(PHRASES)))
+            parse_gestures(text)
+    assert slug(("call", "four")) == "call-four"
+    everything = slug(tuple(PHRASES))
+    assert everything.startswith("33-gestures-") and everything != slug(tuple(reversed(PHRASES)))
 
 
 def test_a_prompt_says_by_its_phrase_which_gesture_it_means() -> None:
     known = ("four", "ok", "thumb_index")
     for gesture in known:
-        assert gesture_of_prompt(f"A man,\n  {PHRASES[gesture].upper()} at night", known) == gesture
-    assert gesture_of_prompt("a red hand", ("four",)) == "four"
+        assert find_gesture_in_prompt(f"A man,\n  {PHRASES[gesture].upper()} at night", known) == gesture
+    assert find_gesture_in_prompt("a red hand", ("four",)) == "four"
     with pytest.raises(Hand1000Error, match="holds the phrase of none of this model's gestures, four, ok, thumb_index"):
-        gesture_of_prompt("a red hand", known)
+        find_gesture_in_prompt("a red hand", known)
     with pytest.raises(Hand1000Error, match="the phrase of four and of ok of"):
-        gesture_of_prompt(f"{PHRASES['ok']}, {PHRASES['four']}", known)
+        find_gesture_in_prompt(f"{PHRASES['ok']}, {PHRASES['four']}", known)
     # Each phrase names its gesture alone.
-    assert all(gesture_of_prompt(phrase, tuple(PHRASES)) == gesture for gesture, phrase in PHRASES.items())
+    assert all(find_gesture_in_prompt(phrase, tuple(PHRASES)) == gesture for gesture, phrase in PHRASES.items())
 
 
 def test_items_are_grouped_by_gesture() -> None:
-    orders = [Order(str(index), "", index, gesture) for index, gesture in enumerate(SHOWN)]
-    groups = by_gesture(orders)
+    orders = [GenerationRequest(str(index), "", index, gesture) for index, gesture in enumerate(SHOWN)]
+    groups = group_by_gesture(orders)
     assert list(groups) == ["four", "ok"] and [[one.seed for one in own] for own in groups.values()] == [[0, 3], [1, 2]]
 
 
@@ -155,15 +155,15 @@ def test_items_are_grouped_by_gesture() -> None:
 def test_each_row_is_fused_with_its_own_feature(tmp_path: Path) -> None:
     own, text = features("four", "ok"), data().text_embeddings
     fusion = fusion_of(own)
-    fused = double_fusion(text, fusion, 0.3, indices_of(fusion, SHOWN))
+    fused = double_fusion(text, fusion, 0.3, gesture_indices(fusion, SHOWN))
     for row, gesture in enumerate(SHOWN):
         alone = fusion_of({gesture: own[gesture]})
         expected = double_fusion(text[row : row + 1], alone, 0.3, torch.zeros(1, dtype=torch.long))
         assert torch.allclose(fused[row], expected[0], atol=1e-5)
-    swapped = double_fusion(text, fusion, 0.3, 1 - indices_of(fusion, SHOWN))
+    swapped = double_fusion(text, fusion, 0.3, 1 - gesture_indices(fusion, SHOWN))
     assert (fused - swapped).abs().amax(dim=(1, 2)).min() > 0.1
     with pytest.raises(Hand1000Error, match="gesture 'like': this model knows four, ok only"):
-        indices_of(fusion, ["four", "like"])
+        gesture_indices(fusion, ["four", "like"])
     fusion.save_pretrained(tmp_path)
     loaded = load_fusion(tmp_path)
     assert loaded.gestures == ("four", "ok") and torch.equal(loaded.features, fusion.features)
@@ -192,17 +192,17 @@ def test_the_flat_fusion_holds_one_gesture(tmp_path: Path) -> None:
 
 def test_a_dropped_caption_is_the_empty_prompt_of_the_images_gesture() -> None:
     fusion = fusion_of(features("four", "ok"))
-    empty = fused_empty_prompt(data().empty_embedding, fusion, 0.3)
+    empty = fused_null_embedding(data().empty_embedding, fusion, 0.3)
     for index, gesture in enumerate(("four", "ok")):
-        alone = fused_empty_prompt(data().empty_embedding, fusion_of(features(gesture)), 0.3)
+        alone = fused_null_embedding(data().empty_embedding, fusion_of(features(gesture)), 0.3)
         assert torch.allclose(empty[index], alone[0], atol=1e-5)
-    shown = indices_of(fusion, SHOWN)
-    examples = Examples(
+    shown = gesture_indices(fusion, SHOWN)
+    examples = TrainingSet(
         torch.arange(IMAGES).reshape(-1, 1, 1, 1).float(), data().text_embeddings, shown, torch.rand(IMAGES, 4)
     )
     for dropout in (1.0, 0.0):
         settings = settings_with({"caption_dropout": dropout}, {}).stage3
-        items = items_of_step(0, examples, None, empty, settings, tiny_base().scheduler, seed=0)
+        items = sample_batch(0, examples, None, empty, settings, tiny_base().scheduler, seed=0)
         images = items.latents.flatten().long()
         assert torch.equal(items.conditions, empty[shown[images]] if dropout else data().text_embeddings[images])
 
@@ -228,16 +228,21 @@ def test_stage3_is_given_everything_with_its_own_gesture(tmp_path: Path, monkeyp
         torch.randn(6, 4, LATENT, LATENT, generator=generator), torch.randn(6, TOKENS, WIDTH, generator=generator)
     )
     refined = torch.randn(IMAGES, TOKENS, WIDTH, generator=generator)
-    options = {"out": tmp_path, "checkpoint": DyingCheckpoint(tmp_path / "none"), "report": quiet, "processes": ALONE}
+    options = {
+        "out": tmp_path,
+        "checkpoint": DyingCheckpoint(tmp_path / "none"),
+        "report": quiet,
+        "processes": SINGLE_PROCESS,
+    }
     tuning.tune_unet(fresh_base(), prepared, fusion, refined, prior, settings, **options)
 
     weight = settings.stage2.lambda_
-    assert torch.equal(given["empty"], fused_empty_prompt(prepared.empty_embedding, fusion, weight))
-    known = indices_of(fusion, SHOWN)
+    assert torch.equal(given["empty"], fused_null_embedding(prepared.empty_embedding, fusion, weight))
+    known = gesture_indices(fusion, SHOWN)
     for latents, gesture in zip(given["examples"].latents, given["examples"].gestures, strict=True):
         (image,) = [index for index in range(IMAGES) if torch.equal(prepared.latents[index], latents)]
         assert gesture == known[image]
-    theirs = indices_of(fusion, [*SHOWN, *SHOWN[:2]])  # The prior's captions are the images', in turn.
+    theirs = gesture_indices(fusion, [*SHOWN, *SHOWN[:2]])  # The prior's captions are the images', in turn.
     assert torch.equal(given["prior"].gestures, theirs)
     assert torch.equal(given["prior"].embeddings, double_fusion(prior.text_embeddings, fusion, weight, theirs))
     (image,) = [
@@ -283,9 +288,11 @@ def test_a_gesture_that_cannot_be_told_is_refused() -> None:
 
 
 def test_orders_are_drawn_with_their_gestures(tmp_path: Path) -> None:
-    system = drawn_by(pipeline_of(features("four", "ok")))
-    orders = [Order(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
-    draw(system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=quiet)
+    system = pipeline_generator(pipeline_of(features("four", "ok")))
+    orders = [GenerationRequest(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
+    generate_to_dir(
+        system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=quiet
+    )
     pictures = [np.asarray(Image.open(tmp_path / order.file_name)).astype(int) for order in orders]
     apart = [[np.abs(one - other).max() > 1 for other in pictures] for one in pictures]
     assert apart == [[one != other for other in SHOWN] for one in SHOWN]

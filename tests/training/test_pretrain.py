@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from hand1000.config.pretraining import PretrainSettings, TrainingLength
+from hand1000.config.pretraining import PretrainSettings, TrainingSchedule
 from hand1000.models.base_model import load_base_model
 from hand1000.models.small_base import build_tokenizer
 from hand1000.training.pretrain_base import save_base, train_autoencoder, train_base, train_text_encoder
 from tests.support.tiny_models import DyingCheckpoint, Killed
 
-LENGTH = TrainingLength(steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2)
+LENGTH = TrainingSchedule(steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2)
 SETTINGS = PretrainSettings(
     seed=0,
     images=100,
@@ -88,14 +88,14 @@ def test_the_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeyp
 def test_the_text_encoder_learns_which_caption_belongs_to_which_picture() -> None:
     """Pictures of one colour each, named by a word that covers no more of the caption than any other."""
     from hand1000.models.small_base import build_text_encoder
-    from hand1000.training.pretrain_base import CaptionMatcher
+    from hand1000.training.pretrain_base import ClipContrastiveLoss
 
     captions = [f"a photo of a {colour} sleeve" for colour in ("red", "green", "blue", "white")]
     tokenizer = build_tokenizer(captions)
     tokens = tokenizer(captions, padding="max_length", return_tensors="pt").input_ids
     torch.manual_seed(0)
     latents = torch.randn(4, 8, 1, 1).expand(4, 8, 16, 16)
-    matcher = CaptionMatcher(build_text_encoder(tokenizer))
+    matcher = ClipContrastiveLoss(build_text_encoder(tokenizer))
     optimizer = torch.optim.AdamW(matcher.parameters(), lr=1e-3)
     losses = []
     for _ in range(30):
@@ -117,10 +117,10 @@ def test_the_shipped_base_model_loads_and_is_small_enough() -> None:
 
 
 def test_the_set_is_shown_mirrored_too_under_the_other_hand(tmp_path: Path) -> None:
-    from hand1000.data.synthetic import load_pretraining_set, render_pretraining_set
+    from hand1000.data.synthetic import load_synthetic_images, render_synthetic_images
 
-    render_pretraining_set(tmp_path, images=2, gesture_images=0, seed=1, size=32, progress=quiet)
-    images, captions = load_pretraining_set(tmp_path, 180)
+    render_synthetic_images(tmp_path, images=2, gesture_images=0, seed=1, size=32, progress=quiet)
+    images, captions = load_synthetic_images(tmp_path, 180)
     assert images.shape == (4, 32, 32, 3) and np.array_equal(images[2], images[0][:, ::-1])
     sides = [("left hand" in caption or " left " in caption) for caption in captions]
     assert sides[2:] == [not side for side in sides[:2]]
@@ -134,7 +134,7 @@ def test_the_set_is_shown_mirrored_too_under_the_other_hand(tmp_path: Path) -> N
 def test_hands_that_are_tilted_too_far_are_left_out(tmp_path: Path) -> None:
     from PIL import Image
 
-    from hand1000.data.synthetic import load_pretraining_set
+    from hand1000.data.synthetic import load_synthetic_images
 
     (tmp_path / "no_gesture").mkdir()
     (tmp_path / "annotations" / "train").mkdir(parents=True)
@@ -151,5 +151,5 @@ def test_hands_that_are_tilted_too_far_are_left_out(tmp_path: Path) -> None:
             "caption": f"a hand at {degrees}",
         }
     (tmp_path / "annotations" / "train" / "no_gesture.json").write_text(json.dumps(entries))
-    assert load_pretraining_set(tmp_path, 35)[1] == ["a hand at 0", "a hand at 30"] * 2
-    assert len(load_pretraining_set(tmp_path, 180)[1]) == 8
+    assert load_synthetic_images(tmp_path, 35)[1] == ["a hand at 0", "a hand at 30"] * 2
+    assert len(load_synthetic_images(tmp_path, 180)[1]) == 8

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 from hand1000.config.settings import Settings, Stage3Settings, load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.base_model import BaseModel
-from hand1000.training.batches import Examples, items_of_step
+from hand1000.training.batches import TrainingSet, sample_batch
 from hand1000.training.checkpoint import Tensors
-from hand1000.training.losses import denoising_errors, min_snr_weights
+from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.precision import build_optimizer
-from hand1000.training.prior import Prior, draw_prior
-from hand1000.training.stage3 import apply_weights, train_unet
-from hand1000.training.validation import Validation, exhausted, held_back
+from hand1000.training.prior import Prior, generate_prior
+from hand1000.training.stage3 import load_trained_weights, train_unet
+from hand1000.training.validation import Validation, should_stop_early, split_validation
 from tests.support.stage3_process import examples, settings_with
 from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base, tiny_base
 
@@ -127,10 +127,10 @@ def test_two_processes_and_one_train_alike_and_a_restart_may_change_their_number
 
 
 def test_a_batch_too_small_to_be_shared_is_refused(tmp_path) -> None:
-    from hand1000.training.distributed import Processes
+    from hand1000.training.distributed import DistributedContext
 
     with pytest.raises(Hand1000Error, match="stage3.batch_size: 4 images cannot be shared by 5 processes"):
-        train(DyingCheckpoint(tmp_path), more={"processes": Processes(0, 5)})
+        train(DyingCheckpoint(tmp_path), more={"processes": DistributedContext(0, 5)})
 
 
 def test_min_snr_weighs_a_timestep_by_its_ratio_up_to_the_bound() -> None:
@@ -140,8 +140,8 @@ def test_min_snr_weighs_a_timestep_by_its_ratio_up_to_the_bound() -> None:
     expected = torch.minimum(ratio, torch.tensor(5.0)) / ratio
     if scheduler.config.prediction_type == "v_prediction":
         expected = torch.minimum(ratio, torch.tensor(5.0)) / (ratio + 1)
-    assert torch.allclose(min_snr_weights(scheduler, timesteps, 5.0), expected)
-    assert min_snr_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1]
+    assert torch.allclose(min_snr_loss_weights(scheduler, timesteps, 5.0), expected)
+    assert min_snr_loss_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1]
 
 
 def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> None:
@@ -149,8 +149,8 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
 
     options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).defaults()
     pipeline = build_pipeline(tiny_base(), **options)
-    drawn = draw_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, progress=quiet)
-    alone = draw_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, progress=quiet)
+    drawn = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, progress=quiet)
+    alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, progress=quiet)
     assert drawn.latents.shape == (3, 4, LATENT, LATENT) and torch.allclose(drawn.latents, alone.latents, atol=1e-4)
     drawn.save(tmp_path)
     prior = Prior.load(tmp_path)
@@ -158,7 +158,7 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
 
     without, _ = train(DyingCheckpoint(tmp_path / "a"))
     pulled = {
-        "prior": Examples(prior.latents, prior.text_embeddings, torch.zeros(3, dtype=torch.long), torch.rand(3, 4))
+        "prior": TrainingSet(prior.latents, prior.text_embeddings, torch.zeros(3, dtype=torch.long), torch.rand(3, 4))
     }
     beside, _ = train(DyingCheckpoint(tmp_path / "b"), more=pulled)
     idle = {"images": 3, "batch_size": 2, "weight": 0}
@@ -169,9 +169,9 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
 def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_priors(tmp_path) -> None:
     settings = settings_with({"prior": {"images": 5, "batch_size": 2, "weight": 0.5}}, {}).stage3
     base, empty = fresh_base(), examples().embeddings[:1]
-    items = items_of_step(0, examples(), examples(), empty, settings, base.scheduler, seed=0)
+    items = sample_batch(0, examples(), examples(), empty, settings, base.scheduler, seed=0)
     parts = (items.latents, items.conditions, items.noise, items.timesteps)
-    errors = denoising_errors(base.unet, base.scheduler, *parts)
+    errors = diffusion_loss(base.unet, base.scheduler, *parts)
     _, history = train(DyingCheckpoint(tmp_path / "a"), more={"prior": examples()}, prior=settings.prior.model_dump())
     assert len(errors) == 6
     assert history[0]["loss"] == pytest.approx(float(errors[:4].mean() + 0.5 * errors[4:].mean()), abs=1e-5)
@@ -179,12 +179,12 @@ def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_p
 
 def test_nobody_is_both_trained_on_and_validated_with() -> None:
     people = ["a", "b", "a", "c", "c", "d"]
-    training, looked_at = held_back(people, 2, seed=0)
+    training, looked_at = split_validation(people, 2, seed=0)
     assert sorted(training + looked_at) == list(range(6)) and len(looked_at) >= 2
     assert not {people[index] for index in training} & {people[index] for index in looked_at}
-    assert held_back(people, 0, seed=0) == (list(range(6)), [])
+    assert split_validation(people, 0, seed=0) == (list(range(6)), [])
     with pytest.raises(Hand1000Error, match="leave none to train on"):
-        held_back(["a", "a"], 1, seed=0)
+        split_validation(["a", "a"], 1, seed=0)
 
 
 def validation(folder: Path, **changes) -> tuple[dict, Stage3Settings]:
@@ -227,8 +227,8 @@ def test_a_training_that_gets_worse_ends_and_keeps_its_best_weights(tmp_path) ->
 
 def test_patience_counts_looks_without_a_lower_loss() -> None:
     rows = [{"validation_loss": loss} for loss in (3.0, 2.0, 2.5, 2.0)]
-    assert exhausted(rows, 2) and not exhausted(rows, 3) and not exhausted(rows, 0)
-    assert not exhausted([{"loss": 1.0}], 1)
+    assert should_stop_early(rows, 2) and not should_stop_early(rows, 3) and not should_stop_early(rows, 0)
+    assert not should_stop_early([{"loss": 1.0}], 1)
 
 
 def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path) -> None:
@@ -237,7 +237,7 @@ def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path)
     unet, noise, condition = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT), examples().embeddings[:1]
     before = unet(noise, 5, condition).sample
     settings = settings_with({"tune": "lora"}, {}).stage3
-    apply_weights(unet, settings, weights)
+    load_trained_weights(unet, settings, weights)
     assert torch.equal(unet(noise, 5, condition).sample, before)
     assert all("lora" in name for name in weights)
     with pytest.raises(Hand1000Error, match="stage3.lora.targets: the UNet has no layer whose name ends with to_x"):
@@ -252,7 +252,7 @@ def test_eight_bits_are_refused_where_there_is_no_gpu_or_no_bitsandbytes() -> No
 
 def test_a_state_whose_optimizer_counts_in_numbers_and_bytes_is_restored(tmp_path) -> None:
     """As bitsandbytes' 8-bit AdamW keeps it."""
-    from hand1000.training.checkpoint import load_state, save_state
+    from hand1000.training.checkpoint import load_training_state, save_training_state
 
     class Bytes(torch.optim.SGD):
         pass
@@ -260,9 +260,9 @@ def test_a_state_whose_optimizer_counts_in_numbers_and_bytes_is_restored(tmp_pat
     weight = torch.nn.Parameter(torch.zeros(3))
     optimizer = Bytes([weight], lr=0.1)
     optimizer.state[weight] = {"step": 7, "state1": torch.tensor([1, 2, 255], dtype=torch.uint8)}
-    save_state(tmp_path, step=7, optimizer=optimizer)
+    save_training_state(tmp_path, step=7, optimizer=optimizer)
     again = Bytes([weight], lr=0.1)
-    load_state(tmp_path, optimizer=again)
+    load_training_state(tmp_path, optimizer=again)
     kept = again.state_dict()["state"][0]
     assert kept["step"] == 7 and kept["state1"].tolist() == [1, 2, 255]
 

@@ -26,7 +26,7 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
 from hand1000.storage.artifacts import open_store
-from hand1000.storage.s3 import S3Place
+from hand1000.storage.s3 import S3Backend
 from tests.support.faulty_proxy import faulty_proxy
 from tests.support.short_demo import ROOT, inputs_file
 
@@ -107,7 +107,7 @@ def settings(tmp_path: Path) -> Settings:
 def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
     """What the undisturbed run made, on S3."""
     found = {}
-    for kind in ("encode_data", "average_hands", "train_fusion", "refine_embeddings", "draw_prior"):
+    for kind in ("encode_data", "average_hands", "train_fusion", "refine_embeddings", "generate_class_images"):
         folder = undisturbed / "root/artifacts" / kind / made_by(undisturbed, kind)
         found[kind] = FlyteDirectory(open_store(s3_root).publish(kind, folder), remote_directory=False)
     return found
@@ -130,7 +130,7 @@ def killed_twice(task: Any, inputs: dict[str, Any], server: str, root: str, fold
     attempts, name = Attempts(task, inputs, folder), task.name.rpartition(".")[2]
 
     def saved() -> list[str]:
-        kept = S3Place(root).sizes(f"checkpoints/{name}")
+        kept = S3Backend(root).sizes(f"checkpoints/{name}")
         return sorted(key for key in kept if key.endswith("current.json"))
 
     with faulty_proxy(server, share=0, seed=0) as proxy, attempts.pod(AWS_ENDPOINT_URL_S3=proxy.url) as process:
@@ -154,7 +154,7 @@ def test_stage3_goes_on_after_two_kills(undisturbed, published, settings, s3_ser
         "prepared": published["encode_data"],
         "fusion": published["train_fusion"],
         "embeddings": [published["refine_embeddings"]],
-        "prior": published["draw_prior"],
+        "prior": published["generate_class_images"],
         "base_model": BASE,
         "settings": settings,
         "run": "",

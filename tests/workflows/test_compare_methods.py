@@ -9,23 +9,23 @@ import pytest
 import yaml
 from PIL import Image
 
-from hand1000.config.comparison import ComparisonSettings, without_fusion
+from hand1000.config.comparison import ComparisonSettings, plain_finetuning
 from hand1000.config.settings import load_settings
-from hand1000.config.sweep import changed
+from hand1000.config.sweep import with_overrides
 from hand1000.evaluation.methods import (
-    SYSTEMS,
-    Cell,
+    METHODS,
     Cost,
-    cost_of,
-    firsts,
-    further_table,
+    MethodResult,
+    advantage_table,
+    count_wins,
+    extra_metrics_table,
     gesture_table,
-    lead_table,
     mean_table,
     paired_table,
+    read_cost,
 )
 from hand1000.evaluation.metrics import Distance, Metrics
-from hand1000.evaluation.paired import paired_difference
+from hand1000.evaluation.paired import paired_bootstrap
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
@@ -38,22 +38,22 @@ def test_the_shipped_comparison_is_the_demos_on_other_pictures() -> None:
 
 def test_plain_fine_tuning_differs_in_nothing_but_what_is_told_of_the_hands() -> None:
     settings = load_settings("default")
-    plain = without_fusion(changed(settings, {"stage1.pose_components": 12}))
+    plain = plain_finetuning(with_overrides(settings, {"stage1.pose_components": 12}))
     assert plain.stage1 == settings.stage1
     assert plain.stage3.model_copy(update={"hand_weight": settings.stage3.hand_weight}) == settings.stage3
     assert plain.stage3.hand_weight == 1 and plain.data == settings.data
     assert (plain.stage2.lambda_, plain.generation.mu) == (1, 1)
-    without_fusion(load_settings("paper"))
+    plain_finetuning(load_settings("paper"))
 
 
 def test_a_cost_is_that_of_all_that_had_to_be_done() -> None:
     trained = [{"seconds": 60.0, "peak_bytes": 3}, {"seconds": 40.0, "peak_bytes": 9}]
-    cost = cost_of(trained, [{"seconds": 5.0, "peak_bytes": 1}], [{"seconds": 3.0}, {}], n=4)
+    cost = read_cost(trained, [{"seconds": 5.0, "peak_bytes": 1}], [{"seconds": 3.0}, {}], n=4)
     assert cost == Cost(train_seconds=100.0, image_seconds=2.0, peak_bytes=9)
 
 
 @pytest.fixture
-def measured() -> Cell:
+def measured() -> MethodResult:
     """A cell of made-up measures."""
     metrics = Metrics(
         gesture="four",
@@ -88,7 +88,7 @@ def measured() -> Cell:
         notes=(),
         pictures=(),
     )
-    return Cell(metrics=metrics, cost=Cost(train_seconds=1.0, image_seconds=1.0, peak_bytes=1))
+    return MethodResult(metrics=metrics, cost=Cost(train_seconds=1.0, image_seconds=1.0, peak_bytes=1))
 
 
 def untrained_controlnet(folder: Path) -> Path:
@@ -118,10 +118,10 @@ def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
     (page,) = (tmp_path / "root" / "artifacts" / "write_comparison").glob("*/comparison.html")
     assert str(page) in done.stdout and "| Hand1000 |" in done.stdout
 
-    drawn = list(SYSTEMS)
+    drawn = list(METHODS)
     written = json.loads((page.parent / "comparison.json").read_text())
     assert list(written) == ["four"] and set(written["four"]) == set(drawn)
-    cells = {"four": {name: Cell.model_validate(written["four"][name]) for name in drawn}}
+    cells = {"four": {name: MethodResult.model_validate(written["four"][name]) for name in drawn}}
     for name, cell in cells["four"].items():
         # The same prompts and seeds for each.
         assert [one.file_name for one in cell.metrics.pictures] == [f"{index:06d}.png" for index in range(6)]
@@ -132,16 +132,16 @@ def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
         assert sheet.size[0] > 3 * 64 and sheet.size[1] > 6 * 64
 
     paired = paired_table(cells).splitlines()[2:]
-    assert [line.split("|")[1].strip() for line in paired] == [SYSTEMS[name] for name in drawn if name != "hand1000"]
+    assert [line.split("|")[1].strip() for line in paired] == [METHODS[name] for name in drawn if name != "hand1000"]
     assert all("p = " in line for line in paired) and paired[0] in (page.parent / "tables.md").read_text()
 
-    further = further_table(cells).splitlines()[2:]
+    further = extra_metrics_table(cells).splitlines()[2:]
     # Four real pictures do not tell what hands are plausible, nor what the words for colours mean.
     assert all(
         [cell.strip() == "–" for cell in row.split("|")[2:-1]] == [False] * 2 + [True] * 5 + [False] * 2
         for row in further
     )
-    assert "–" in lead_table(cells)  # One gesture tells nothing of the spread.
+    assert "–" in advantage_table(cells)  # One gesture tells nothing of the spread.
 
     table = gesture_table(cells["four"])
     assert table.count("\n") == 2 + len(drawn)
@@ -149,13 +149,13 @@ def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
     twice = {"four": cells["four"], "ok": cells["four"]}
     assert mean_table(twice) == mean_table(cells) and mean_table(cells).splitlines()[2].startswith("| SD | ")
     best = max(cells["four"], key=lambda name: cells["four"][name].metrics.detection_rate)
-    assert firsts(twice, best, "detection rate") == 2
-    (row,) = (row for row in table.splitlines() if row.startswith(f"| {SYSTEMS[best]} |"))
+    assert count_wins(twice, best, "detection rate") == 2
+    (row,) = (row for row in table.splitlines() if row.startswith(f"| {METHODS[best]} |"))
     assert row.split("|")[3].strip().startswith("**")
 
 
-def test_a_lead_is_told_with_its_spread_over_the_gestures(measured: Cell) -> None:
-    def gesture(ours: float, theirs: float) -> dict[str, Cell]:
+def test_a_lead_is_told_with_its_spread_over_the_gestures(measured: MethodResult) -> None:
+    def gesture(ours: float, theirs: float) -> dict[str, MethodResult]:
         return {
             name: measured.model_copy(
                 update={"metrics": measured.metrics.model_copy(update={"gesture_accuracy": rate, "fid": 10 * rate})}
@@ -163,7 +163,7 @@ def test_a_lead_is_told_with_its_spread_over_the_gestures(measured: Cell) -> Non
             for name, rate in (("sd", theirs), ("hand1000", ours))
         }
 
-    (row,) = lead_table({"a": gesture(0.6, 0.5), "b": gesture(0.8, 0.5), "c": gesture(0.7, 0.5)}).splitlines()[2:]
+    (row,) = advantage_table({"a": gesture(0.6, 0.5), "b": gesture(0.8, 0.5), "c": gesture(0.7, 0.5)}).splitlines()[2:]
     told = [cell.strip() for cell in row.split("|")[1:-1]]
     # The mean of .1, .3 and .2; 4.30 is Student's 97.5 % point with two degrees of freedom. A larger FID is worse.
     assert told[:2] == ["SD", f"+0.2 ± {4.303 * 0.1 / 3**0.5:.2g}"] and told[6].startswith("-2 ±")
@@ -174,13 +174,13 @@ def test_a_difference_is_real_when_chance_gives_it_seldom() -> None:
     hard = draws.random(200)  # Some prompts are hard for both.
     second = (hard + 0.1 * draws.normal(size=200) > 0.5).astype(float)
     first = (hard + 0.1 * draws.normal(size=200) > 0.35).astype(float)
-    found = paired_difference(first, second, draws)
+    found = paired_bootstrap(first, second, draws)
     assert found.low < found.mean < found.high and found.low > 0 and found.p < 0.001
     assert found.mean == pytest.approx(first.mean() - second.mean())
     # By itself each rate is known to seven percent only: the pairs tell more.
     assert found.high - found.low < 0.12
-    alike = [paired_difference(*draws.integers(0, 2, (2, 100)).astype(float), draws).p for _ in range(40)]
+    alike = [paired_bootstrap(*draws.integers(0, 2, (2, 100)).astype(float), draws).p for _ in range(40)]
     assert sum(p < 0.05 for p in alike) <= 6 and max(alike) <= 1
-    assert paired_difference(first, first, draws).p == 1
+    assert paired_bootstrap(first, first, draws).p == 1
     with pytest.raises(ValueError, match="3 and 2"):
-        paired_difference([1, 2, 3], [1, 2], draws)
+        paired_bootstrap([1, 2, 3], [1, 2], draws)

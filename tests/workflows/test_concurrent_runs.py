@@ -43,7 +43,7 @@ def test_both_are_right(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.M
         assert {run.info.status for run in found} == {"FINISHED"}
     root = tmp_path / "root"
     # What one of them made by itself elsewhere is among what both made here, and the other's is another gesture's.
-    for kind in ("train_unet", "evaluate", "draw_tuned"):
+    for kind in ("train_unet", "evaluate", "generate_tuned"):
         alone = digests(undisturbed / "root", kind)
         assert alone < digests(root, kind) and len(digests(root, kind)) == 2
     shown = {

@@ -40,7 +40,7 @@ def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
     assert (first.gesture, second.gesture, first.images, second.images) == ("ok", "four", 3, 3)
     assert abs(first.mean - second.mean).max() > 0.1
 
-    shards = [folder for folder in (artifacts / "draw_tuned").iterdir() if folder.is_dir()]
+    shards = [folder for folder in (artifacts / "generate_tuned").iterdir() if folder.is_dir()]
     drawn = sorted((each for shard in shards for each in read_image_set(shard)), key=lambda each: each.file_name)
     assert [each.seed for each in drawn] == list(range(1000, 1006))
     shown = [each.gesture for each in drawn]

@@ -10,8 +10,8 @@ import yaml
 
 from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
-from hand1000.evaluation.gates import gates_of
-from hand1000.registry.champion import CHAMPION, champion_of
+from hand1000.evaluation.gates import evaluate_gates
+from hand1000.registry.champion import CHAMPION, find_champion
 from hand1000.registry.connection import connect
 from hand1000.registry.tracking import RUN_KEY
 from tests.support.short_demo import ROOT, inputs_file
@@ -64,7 +64,7 @@ def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, c
     assert drift["images"] == [8, 12] and drift["features"][0]["gesture"] == "four"
     assert 0 < drift["features"][0]["mean"] < 1 and 0 < drift["vocabulary"] < 0.5
     tracking = connect(tmp_path / "root")
-    newest = champion_of(tracking, ["four"])
+    newest = find_champion(tracking, ["four"])
     assert newest is not None and newest.version == "2" and newest.tags["hand1000.gates"] == grown.outcome
     assert newest.tags["hand1000.champion"] == first.model_uri
     (run,) = tracking.client.search_runs(["1"], f"tags.`{RUN_KEY}` = '{newest.tags[RUN_KEY]}'")
@@ -74,7 +74,7 @@ def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, c
     # A reviewer's choice goes before what the pipeline made last.
     tracking.client.copy_model_version(first.model_uri, "hand1000-four")
     tracking.client.set_registered_model_alias("hand1000-four", CHAMPION, "1")
-    chosen = champion_of(tracking, ["four"])
+    chosen = find_champion(tracking, ["four"])
     assert chosen is not None and chosen.uri == "models:/hand1000-four/1"
     assert chosen.tags["hand1000.dataset"] != newest.tags["hand1000.dataset"]
 
@@ -82,11 +82,11 @@ def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, c
 def test_a_gate_holds_only_what_was_measured() -> None:
     gates = GateSettings(min_gesture_accuracy=0.5, min_detection_rate=0.8, max_kid_h_increase=0.1)
     good = {"gesture accuracy": 0.5, "detection rate": 0.9, "KID-H": 0.6}
-    assert all(gate.passed for gate in gates_of(good, {"KID-H": 0.5}, gates))
-    assert [gate.passed for gate in gates_of(good, {"KID-H": 0.49}, gates)] == [True, True, False]
-    assert [gate.name for gate in gates_of(good, None, gates)] == ["gesture accuracy", "detection rate"]
+    assert all(gate.passed for gate in evaluate_gates(good, {"KID-H": 0.5}, gates))
+    assert [gate.passed for gate in evaluate_gates(good, {"KID-H": 0.49}, gates)] == [True, True, False]
+    assert [gate.name for gate in evaluate_gates(good, None, gates)] == ["gesture accuracy", "detection rate"]
     without = {"detection rate": 0.79}
-    assert [str(gate) for gate in gates_of(without, None, gates) if not gate.passed] == [
+    assert [str(gate) for gate in evaluate_gates(without, None, gates) if not gate.passed] == [
         "gesture accuracy not measured, at least 0.5",
         "detection rate 0.79, at least 0.8",
     ]

@@ -10,9 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from hand1000.config.settings import load_settings
-from hand1000.config.sweep import Point, Sweep, SweepSettings, changed
+from hand1000.config.sweep import Point, Sweep, SweepSettings, with_overrides
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.metrics import Metrics, PictureResult
+from hand1000.evaluation.metrics import ImageResult, Metrics
 from hand1000.reports.sweep import COLUMNS, interval, sweep_table
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
@@ -26,21 +26,21 @@ def test_the_shipped_sweeps_change_the_demo() -> None:
     settings = SweepSettings.model_validate(shipped["settings"])
     # Each sweep holds the settings that it is about as they are.
     for name, sweep in settings.sweeps.items():
-        assert any(changed(settings.common, point.changes) == settings.common for point in sweep.points), name
+        assert any(with_overrides(settings.common, point.changes) == settings.common for point in sweep.points), name
 
 
 def test_a_change_reaches_its_setting_and_no_other() -> None:
     settings = load_settings("default")
-    after = changed(settings, {"stage3.lora.rank": 7, "seed": 3})
+    after = with_overrides(settings, {"stage3.lora.rank": 7, "seed": 3})
     assert (after.stage3.lora.rank, after.seed) == (7, 3)
-    assert changed(after, {"stage3.lora.rank": settings.stage3.lora.rank, "seed": settings.seed}) == settings
+    assert with_overrides(after, {"stage3.lora.rank": settings.stage3.lora.rank, "seed": settings.seed}) == settings
     for name, value, fault in (
         ("stage2.lambda", 0.5, "no such setting"),
         ("seed.more", 1, "no such setting"),
         ("stage2.lambda_", 2, "stage2.lambda_: Input should be less than"),
     ):
         with pytest.raises(Hand1000Error, match=fault):
-            changed(settings, {name: value})
+            with_overrides(settings, {name: value})
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_point_that_can_not_be_run_is_refused_at_the_door(point: dict[str, Any
 def test_a_point_is_held_against_the_unchanged_one_picture_by_picture() -> None:
     def metrics(right: str) -> Metrics:
         pictures = tuple(
-            PictureResult(
+            ImageResult(
                 file_name=f"{place}.png",
                 asked="four",
                 gesture="four" if one == "y" else None,
@@ -108,7 +108,7 @@ def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> N
     # Both points of the first sweep draw with one training; neither is registered.
     assert done.stderr.count("train_unet: started") == 2 and done.stderr.count("assemble_model: started") == 3
     # The base model knows nothing of mu, nor of hands.
-    assert done.stderr.count("draw_base shard 1 of 1: started") == 1
+    assert done.stderr.count("generate_base shard 1 of 1: started") == 1
     assert len(list((artifacts / "evaluate").glob("*/tuned.json"))) == 3 and not (artifacts / "register").exists()
     (page,) = (artifacts / "write_sweeps").glob("*/sweeps.html")
     assert sorted(path.name for path in page.parent.iterdir()) == [

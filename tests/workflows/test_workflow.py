@@ -49,7 +49,7 @@ def test_a_second_run_recomputes_nothing_and_registers_nothing(undisturbed: Path
 
 
 def test_killed_in_three_stages_it_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
-    for line in ("train_fusion: started", "train_unet: 1/", "draw_base shard 1 of 1: 2/"):
+    for line in ("train_fusion: started", "train_unet: 1/", "generate_base shard 1 of 1: 2/"):
         kill_at(tmp_path, line)
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]

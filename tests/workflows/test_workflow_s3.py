@@ -13,9 +13,9 @@ from tests.support.short_demo import ROOT, inputs_file, run
 def uploaded(folder: Path, address: str) -> str:
     """The files of `folder` below an `s3://` address."""
     from hand1000.storage.digests import tree_manifest
-    from hand1000.storage.s3 import S3Place
+    from hand1000.storage.s3 import S3Backend
 
-    S3Place(address).put_tree(folder, "all", tree_manifest(folder))
+    S3Backend(address).put_tree(folder, "all", tree_manifest(folder))
     return f"{address}/all"
 
 
@@ -25,7 +25,7 @@ def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_noth
     """All lies in the bucket: data, base model, artifacts. One request in fifty fails in each of its ways."""
     from hand1000.data.render.dataset import default_cache, render_dataset
     from hand1000.storage.digests import Manifest
-    from hand1000.storage.s3 import S3Place
+    from hand1000.storage.s3 import S3Backend
 
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     counts = {"train": inputs["images"], "test": inputs["settings"]["data"]["test_images"]}
@@ -36,7 +36,7 @@ def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_noth
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     before = set(ROOT.iterdir())
-    partial, place = [], S3Place(s3_root)
+    partial, place = [], S3Backend(s3_root)
     bucket, _, prefix = s3_root.removeprefix("s3://").partition("/")
 
     def whole(key: str) -> None:
@@ -70,7 +70,7 @@ def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_noth
     for kind in ("train_unet", "evaluate"):
         (digest,) = (path.name for path in (undisturbed / "root/artifacts" / kind).iterdir() if path.is_dir())
         assert f"{kind}/{digest}.json" in stored
-    registered = S3Place(f"{s3_root}-mlflow").sizes("")
+    registered = S3Backend(f"{s3_root}-mlflow").sizes("")
     assert any(name.endswith("unet/diffusion_pytorch_model.safetensors") for name in registered)
     assert [path for path in elsewhere.rglob("*") if path.is_file()] == []
     assert set(ROOT.iterdir()) == before

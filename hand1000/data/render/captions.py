@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hand1000.data.render.people import LIGHTS, SKINS, SLEEVES, WALLS
-from hand1000.gestures import PHRASES, phrase_of
+from hand1000.gestures import PHRASES, gesture_phrase
 
 _TEMPLATES = (
     "a photo of a {hand} hand with {skin} skin and a {sleeve} sleeve in front of a {wall} wall",
@@ -47,7 +47,7 @@ def with_gesture(caption: str, gesture: str) -> str:
     Raises:
         Hand1000Error: HaGRID has no such gesture.
     """
-    return f"{caption}, {phrase_of(gesture)}"
+    return f"{caption}, {gesture_phrase(gesture)}"
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hand1000.core.errors import Hand1000Error, writing
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.data.render.people import Person, make_person
 from hand1000.data.render.picture import make_picture
 from hand1000.data.render.poses import check_gesture
@@ -195,9 +195,9 @@ def render_dataset(
     }
     store = default_cache() if cache is None else cache
     tasks = [task for group in groups.values() for task in group]
-    with writing(store):
+    with translate_write_errors(store):
         _fill_cache(tasks, store, workers or os.cpu_count() or 1, progress or _show)
-    with writing(root):
+    with translate_write_errors(root):
         for (split, gesture), group in groups.items():
             records = {}
             for task in group:

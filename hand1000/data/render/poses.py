@@ -72,7 +72,7 @@ _TABLE: dict[str, _Gesture] = {
 class PosedHand:
     """A right hand in a pose: its key points in its own frame, and the (3, 3) rotation into the picture's frame.
 
-    `mirrored` tells that the picture shows it mirrored, as a left hand.
+    `mirror_images` tells that the picture shows it mirrored, as a left hand.
     """
 
     skeleton: Skeleton
