@@ -18,6 +18,11 @@ class TransientError(Hand1000Error):
     """A fault that may be gone at another attempt: a service that fails or does not answer. A cluster tries again."""
 
 
+def one_line(error: object) -> str:
+    """The text of an error without line breaks, or the name of its class where it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def translate_write_errors(place: Path | str) -> Iterator[None]:
     """Turn the system's refusals to write below `place` into a `Hand1000Error`.

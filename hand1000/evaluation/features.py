@@ -3,11 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from hand1000.captions.metrics import Clip
 from hand1000.core.errors import Hand1000Error
@@ -17,7 +14,7 @@ from hand1000.evaluation.extractors import FeatureExtractor
 from hand1000.evaluation.hand_crops import hand_crops
 from hand1000.hands.detector import Hand, detect_with_scores, read_square
 from hand1000.hands.landmarks import NUM_LANDMARKS
-from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.tensors import TensorRecord
 
 MAX_HANDS = 2
 
@@ -27,7 +24,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ImageFeatures:
+class ImageFeatures(TensorRecord, stem="observations", remedy="look at the pictures again"):
     """What is read off an image set, once; all measures are made of it.
 
     Attributes:
@@ -70,53 +67,6 @@ class ImageFeatures:
     def means(self) -> tuple[str, str, str, float]:
         """What it was read off with; only sets that agree in it can be compared."""
         return self.extractor, self.extractor_sha256, self.resizer, self.min_detection_confidence
-
-    def save(self, directory: Path) -> None:
-        """Write `observations.safetensors` and `observations.json`."""
-        tensors = {name: getattr(self, name) for name in _TENSORS}
-        write_bytes(directory / "observations.safetensors", save(tensors))
-        write_json(directory / "observations.json", {name: getattr(self, name) for name in _FACTS})
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            Hand1000Error: a file is missing or malformed.
-        """
-        path = directory / "observations.safetensors"
-        facts: dict[str, Any] = read_json(directory / "observations.json")
-        try:
-            facts |= {name: tuple(facts[name]) for name in ("file_names", "gestures", "prompts")}
-            facts["words"] = tuple(tuple(words) for words in facts["words"])
-            tensors: dict[str, Any] = dict(load_file(path))
-            return cls(**tensors, **facts)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise Hand1000Error(f"{path}: not observations: {error}; look at the pictures again") from error
-
-
-_TENSORS = (
-    "features",
-    "crop_features",
-    "landmarks",
-    "score",
-    "right",
-    "picture",
-    "palm_score",
-    "presence",
-    "clip_similarity",
-    "colours",
-)
-_FACTS = (
-    "file_names",
-    "gestures",
-    "prompts",
-    "words",
-    "extractor",
-    "extractor_sha256",
-    "resizer",
-    "min_detection_confidence",
-)
 
 
 def extract_features(

@@ -3,21 +3,20 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.synthetic import mirror_images, pretraining_records
 from hand1000.hands.depth import palm_length, render_hand_depth
 from hand1000.hands.detector import iter_detections
-from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.files import read_json, write_json
+from hand1000.storage.tensors import TensorRecord
 
 
 @dataclass(frozen=True)
-class DepthPairs:
+class DepthPairs(TensorRecord, stem="pairs", remedy="make them again"):
     """N pictures.
 
     Attributes:
@@ -47,24 +46,12 @@ class DepthPairs:
             (*self.captions, *(mirror_images(caption) for caption in self.captions)),
         )
 
-    def save(self, directory: Path) -> None:
-        """Write `pairs.safetensors` and `captions.json`."""
-        tensors = {"images": self.images, "depths": self.depths, "boxes": self.boxes}
-        write_bytes(directory / "pairs.safetensors", save(tensors))
-        write_json(directory / "captions.json", self.captions)
+    def _write_values(self, directory: Path, values: dict[str, Any]) -> None:
+        write_json(directory / "captions.json", values["captions"])
 
     @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            Hand1000Error: a file is missing or malformed.
-        """
-        path = directory / "pairs.safetensors"
-        try:
-            return cls(**load_file(path), captions=tuple(read_json(directory / "captions.json")))
-        except (OSError, SafetensorError, TypeError) as error:
-            raise Hand1000Error(f"{path}: no pairs of pictures and depth maps: {error}; make them again") from error
+    def _read_values(cls, directory: Path) -> dict[str, Any]:
+        return {"captions": read_json(directory / "captions.json")}
 
 
 def build_depth_pairs(

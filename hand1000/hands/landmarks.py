@@ -2,22 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.tensors import TensorRecord
 
 NUM_LANDMARKS = 21
 """MediaPipe's: the wrist, then four of each finger from the thumb, outwards."""
 
 
 @dataclass(frozen=True)
-class Landmarks:
+class Landmarks(TensorRecord, stem="landmarks", remedy="find the hands again"):
     """The hand of every image of a set; where none was found the row is zeros.
 
     Attributes:
@@ -37,28 +34,9 @@ class Landmarks:
     def __len__(self) -> int:
         return len(self.file_names)
 
-    def save(self, directory: Path) -> None:
-        """Write `landmarks.safetensors` and `landmarks.json`."""
-        tensors = {"landmarks": self.landmarks, "found": self.found, "score": self.score, "right": self.right}
-        write_bytes(directory / "landmarks.safetensors", save(tensors))
-        write_json(directory / "landmarks.json", {"file_names": self.file_names})
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            Hand1000Error: a file is missing or malformed.
-        """
-        path = directory / "landmarks.safetensors"
-        try:
-            names = tuple(read_json(directory / "landmarks.json")["file_names"])
-            self = cls(**load_file(path), file_names=names)
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise Hand1000Error(f"{path}: not landmarks: {error}; find the hands again") from error
-        if self.landmarks.shape != (len(names), NUM_LANDMARKS, 3):
-            raise Hand1000Error(f"{path}: {self.landmarks.shape} for {len(names)} images; find the hands again")
-        return self
+    def _validate(self) -> None:
+        if self.landmarks.shape != (len(self), NUM_LANDMARKS, 3):
+            raise ValueError(f"{self.landmarks.shape} for {len(self)} images")
 
     def of(self, file_names: Sequence[str]) -> Self:
         """The rows of some of the images, in the order of `file_names`."""

@@ -11,17 +11,13 @@ purpose: the wrist's x and y in the picture and how large the hand is. Beyond th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from hand1000.core.errors import Hand1000Error
 from hand1000.hands.landmarks import Landmarks
 from hand1000.hands.stage1 import FEATURE_DIM, GestureFeature, gesture_feature, hand_scales
-from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.tensors import TensorRecord
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +33,7 @@ _FARTHEST = 4.0
 
 
 @dataclass(frozen=True)
-class HandPoses:
+class HandPoses(TensorRecord, stem="poses", remedy="run Stage I again"):
     """The poses of the hands on N images of K gestures.
 
     Attributes:
@@ -52,26 +48,6 @@ class HandPoses:
     components: np.ndarray
     file_names: tuple[str, ...]
     gestures: tuple[str, ...]
-
-    def save(self, directory: Path) -> None:
-        """Write `poses.safetensors` and `poses.json`."""
-        tensors = {"poses": self.poses, "components": self.components}
-        write_bytes(directory / "poses.safetensors", save(tensors))
-        write_json(directory / "poses.json", {"file_names": self.file_names, "gestures": self.gestures})
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            Hand1000Error: a file is missing or malformed.
-        """
-        path = directory / "poses.safetensors"
-        facts = read_json(directory / "poses.json")
-        try:
-            return cls(**load_file(path), file_names=tuple(facts["file_names"]), gestures=tuple(facts["gestures"]))
-        except (OSError, SafetensorError, KeyError, TypeError) as error:
-            raise Hand1000Error(f"{path}: no poses of hands: {error}; run Stage I again") from error
 
     def of(self, file_names: Sequence[str]) -> Self:
         """The rows of some of the images, in the order of `file_names`."""

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from pydantic import BaseModel
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.hands.landmarks import NUM_LANDMARKS, Landmarks
-from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.tensors import TensorRecord
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +22,6 @@ FEATURE_DIM = NUM_LANDMARKS * 3
 _WRIST = 0
 _KNUCKLES = [5, 9, 13, 17]
 _NAMED = 3
-_FACTS = ("gesture", "images", "found", "missed")
 
 
 def normalize_landmarks(landmarks: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -100,12 +98,36 @@ class GestureFeature:
         return torch.from_numpy(self.mean.copy())
 
 
+class _Counts(BaseModel):
+    gesture: str
+    images: int
+    found: int
+    missed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _SavedFeatures(TensorRecord, stem="gesture", remedy="run Stage I again"):
+    """The features of K gestures: `mean` and `std` are (K, 63)."""
+
+    mean: np.ndarray
+    std: np.ndarray
+    feature: Kind
+    gestures: tuple[_Counts, ...]
+
+    def _validate(self) -> None:
+        for name, array in (("mean", self.mean), ("std", self.std)):
+            if array.shape != (len(self.gestures), FEATURE_DIM):
+                raise ValueError(f"{name} of shape {array.shape}, not ({len(self.gestures)}, {FEATURE_DIM})")
+
+
 def save_features(directory: Path, features: Sequence[GestureFeature]) -> None:
     """Write `gesture.safetensors` and `gesture.json`: the features of one gesture or of several, of one kind."""
-    tensors = {"mean": np.stack([one.mean for one in features]), "std": np.stack([one.std for one in features])}
-    write_bytes(directory / "gesture.safetensors", save(tensors))
-    facts = [{name: getattr(one, name) for name in _FACTS} for one in features]
-    write_json(directory / "gesture.json", {"feature": features[0].kind, "gestures": facts})
+    _SavedFeatures(
+        mean=np.stack([feature.mean for feature in features]),
+        std=np.stack([feature.std for feature in features]),
+        feature=features[0].kind,
+        gestures=tuple(_Counts.model_validate(feature, from_attributes=True) for feature in features),
+    ).save(directory)
 
 
 def load_features(directory: Path) -> tuple[GestureFeature, ...]:
@@ -114,24 +136,11 @@ def load_features(directory: Path) -> tuple[GestureFeature, ...]:
     Raises:
         Hand1000Error: a file is missing or malformed.
     """
-    path = directory / "gesture.safetensors"
-    facts = read_json(directory / "gesture.json")
-    try:
-        tensors, gestures = load_file(path), facts["gestures"]
-        for name in ("mean", "std"):
-            if tensors[name].shape != (len(gestures), FEATURE_DIM):
-                raise ValueError(f"{name} of shape {tensors[name].shape}, not ({len(gestures)}, {FEATURE_DIM})")
-        return tuple(
-            GestureFeature(
-                mean,
-                std,
-                kind=facts["feature"],
-                **{name: one[name] for name in _FACTS} | {"missed": tuple(one["missed"])},
-            )
-            for mean, std, one in zip(tensors["mean"], tensors["std"], gestures, strict=True)
-        )
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise Hand1000Error(f"{path}: not a gesture feature: {error}; run Stage I again") from error
+    saved = _SavedFeatures.load(directory)
+    return tuple(
+        GestureFeature(mean, std, kind=saved.feature, **vars(counts))
+        for mean, std, counts in zip(saved.mean, saved.std, saved.gestures, strict=True)
+    )
 
 
 def compute_mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_missed: float) -> GestureFeature:

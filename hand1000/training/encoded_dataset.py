@@ -3,23 +3,21 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from hand1000.data.imageset import ImageRecord
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import count_truncated, encode_texts
 from hand1000.models.latents import encode_latents, read_images
-from hand1000.storage.files import read_json, write_json
+from hand1000.storage.tensors import TensorRecord
 
 FULL_IMAGE_BOX = (0.0, 0.0, 1.0, 1.0)
 """The box of a picture whose hand is not labelled."""
 
 
 @dataclass
-class EncodedDataset:
+class EncodedDataset(TensorRecord, stem="prepared", remedy="prepare the data again"):
     """The training set as the diffusion model sees it.
 
     Attributes:
@@ -45,25 +43,6 @@ class EncodedDataset:
     user_ids: list[str]
     gestures: list[str]
     truncated: int
-
-    def save(self, directory: Path) -> None:
-        """Write `prepared.safetensors` and `prepared.json`."""
-        tensors = {
-            "latents": self.latents,
-            "text_embeddings": self.text_embeddings,
-            "empty_embedding": self.empty_embedding,
-            "boxes": self.boxes,
-        }
-        save_file(tensors, directory / "prepared.safetensors")
-        facts = {name: value for name, value in vars(self).items() if name not in tensors}
-        write_json(directory / "prepared.json", facts)
-
-    @classmethod
-    def load(cls, directory: Path) -> "EncodedDataset":
-        """Read what `save` wrote."""
-        facts: dict[str, Any] = read_json(directory / "prepared.json")
-        tensors: dict[str, Any] = load_file(directory / "prepared.safetensors")
-        return cls(**tensors, **facts)
 
 
 def encode_dataset(

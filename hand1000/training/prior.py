@@ -5,20 +5,18 @@ Trained on beside the gesture's images, they keep the tuned UNet from forgetting
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from hand1000.core.rng import derived_seed
 from hand1000.models.encoding import encode_texts
 from hand1000.pipelines.generation import generate_latents
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+from hand1000.storage.tensors import TensorRecord
 
 
 @dataclass(frozen=True)
-class Prior:
+class Prior(TensorRecord, stem="prior", remedy="generate the class images again"):
     """The base model's own pictures.
 
     Attributes:
@@ -28,16 +26,6 @@ class Prior:
 
     latents: torch.Tensor
     text_embeddings: torch.Tensor
-
-    def save(self, directory: Path) -> None:
-        """Write `prior.safetensors`."""
-        save_file({name: value.contiguous() for name, value in vars(self).items()}, directory / "prior.safetensors")
-
-    @classmethod
-    def load(cls, directory: Path) -> "Prior":
-        """Read what `save` wrote."""
-        tensors: dict[str, Any] = load_file(directory / "prior.safetensors")
-        return cls(**tensors)
 
 
 def generate_prior(

@@ -394,7 +394,7 @@ def test_observations_stand_for_their_pictures(
     with pytest.raises(Hand1000Error, match="the same way"):
         _measure(replace(real, min_detection_confidence=0.9), fake)
     (tmp_path / "observations.safetensors").write_bytes(b"broken")
-    with pytest.raises(Hand1000Error, match="not observations"):
+    with pytest.raises(Hand1000Error, match="not valid observations"):
         ImageFeatures.load(tmp_path)
 
 

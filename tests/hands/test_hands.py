@@ -141,7 +141,7 @@ def test_landmarks_are_saved_and_loaded(tmp_path: Path) -> None:
     with pytest.raises(Hand1000Error, match="landmarks"):
         Landmarks.load(tmp_path)
     (tmp_path / "landmarks.safetensors").write_bytes(b"broken")
-    with pytest.raises(Hand1000Error, match="not landmarks"):
+    with pytest.raises(Hand1000Error, match="not valid landmarks"):
         Landmarks.load(tmp_path)
 
 

@@ -1,0 +1,83 @@
+"""A dataclass of arrays and JSON values that is saved as two files: safetensors and JSON, never a pickle."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, Self, get_type_hints
+
+from pydantic import TypeAdapter
+from safetensors import SafetensorError
+
+from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.storage.files import read_json, write_bytes, write_json
+
+_LIBRARIES = {"ndarray": "safetensors.numpy", "Tensor": "safetensors.torch"}
+
+
+class TensorRecord:
+    """Base of a dataclass whose `np.ndarray` or `torch.Tensor` fields go to `<stem>.safetensors`.
+
+    All other fields go to `<stem>.json`; a record without any has no such file. One record holds arrays of one
+    library only.
+
+    Args:
+        stem: File name without its suffix; also what an error calls the record.
+        remedy: What the user does about a missing or damaged file, the end of the error's sentence.
+    """
+
+    _stem: ClassVar[str]
+    _remedy: ClassVar[str]
+
+    def __init_subclass__(cls, *, stem: str, remedy: str) -> None:
+        super().__init_subclass__()
+        cls._stem, cls._remedy = stem, remedy
+
+    def save(self, directory: Path) -> None:
+        """Write the record's files into `directory`."""
+        library, values = self._schema()
+        tensors = {name: _contiguous(value) for name, value in vars(self).items() if name not in values}
+        write_bytes(directory / f"{self._stem}.safetensors", library.save(tensors))
+        if values:
+            self._write_values(directory, {name: getattr(self, name) for name in values})
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            Hand1000Error: A file is missing or malformed.
+        """
+        path = directory / f"{cls._stem}.safetensors"
+        library, types = cls._schema()
+        values = cls._read_values(directory) if types else {}
+        try:
+            values = {name: TypeAdapter(kind).validate_python(values[name]) for name, kind in types.items()}
+            record = cls(**library.load_file(path), **values)
+            record._validate()
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise Hand1000Error(f"{path}: not valid {cls._stem}: {one_line(error)}; {cls._remedy}") from error
+        return record
+
+    def _validate(self) -> None:
+        """Raise ValueError if the fields of a loaded record contradict each other."""
+
+    def _write_values(self, directory: Path, values: dict[str, Any]) -> None:
+        write_json(directory / f"{self._stem}.json", values)
+
+    @classmethod
+    def _read_values(cls, directory: Path) -> dict[str, Any]:
+        return read_json(directory / f"{cls._stem}.json")
+
+    @classmethod
+    def _schema(cls) -> tuple[Any, dict[str, Any]]:
+        """The safetensors module that saves the arrays, and the types of the other fields by name."""
+        types = {name: kind for name, kind in get_type_hints(cls).items() if not name.startswith("_")}
+        arrays = {name: kind.__name__ for name, kind in types.items() if getattr(kind, "__name__", "") in _LIBRARIES}
+        (kind,) = set(arrays.values())
+        return import_module(_LIBRARIES[kind]), {name: types[name] for name in types if name not in arrays}
+
+
+def _contiguous(array: Any) -> Any:
+    """The array with its elements in row-major order, as safetensors writes them."""
+    if hasattr(array, "contiguous"):
+        return array.contiguous()
+    return array if array.flags.c_contiguous else array.copy(order="C")
