@@ -1,44 +1,58 @@
-# make demo [GESTURE=four] [IMAGES=200]: set up and run the main job.   make test: set up and pass the tests.
 GESTURE ?= four
 IMAGES ?= 200
 ROOT ?= artifacts
 SHARDS ?= 1
 PYTHON ?= python3.11
-# Of `make register DOMAIN=... VERSION=...`: the images are $(REGISTRY)/hand1000-cpu:$(VERSION) and -gpu.
+# `make register` uses the images $(REGISTRY)/hand1000-cpu:$(VERSION) and -gpu.
 PROJECT ?= hand1000
 DOMAIN ?= development
 REGISTRY ?= ghcr.io/hand1000
 VENV := .venv
 BIN := $(VENV)/bin
 
-# pip would compile all packages, longer than the installation itself; Python compiles those that are imported, once.
+# Compiling every package takes longer than the installation itself; Python compiles what it imports, once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow check register setup clean
+.PHONY: help demo test test-slow check check-prose format docs register setup clean
 
-demo: setup
+help:  ## Print this list.
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: setup  ## Train, evaluate and register one gesture on rendered hands: GESTURE=four IMAGES=200 ROOT=artifacts SHARDS=1.
 	$(BIN)/pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml \
 		--gesture $(GESTURE) --images $(IMAGES) --root $(ROOT) --shards $(SHARDS)
 
-test: setup
+test: setup  ## Run the tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-slow: setup
+test-slow: setup  ## Run the tests at Stable Diffusion's size: minutes, and 16 GB of memory.
 	$(BIN)/python -m pytest -m slow
 
-check: setup
+check: setup check-prose  ## Run every static check: format, lint, types, layers, dependencies and spelling.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
 
-# Activates the launch plans that workflows/schedules.yaml calls active. The control plane is that of Flyte's own
-# configuration: FLYTE_PLATFORM_URL, or the file that FLYTECTL_CONFIG names.
-register: setup
-	@test -n "$(VERSION)" || { echo "make register: VERSION is missing; name the images' tag, VERSION=..."; exit 2; }
+check-prose: setup  ## Check the spelling and the project's vocabulary in every file that a person reads.
+	git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/codespell -D - -D tooling/banned-words.txt
+	! git grep --untracked -nIiP -f tooling/banned-phrases.txt -- ':!tooling/banned-*' ':!tests/infra/test_tooling.py'
+
+format: setup  ## Sort imports, apply safe fixes and format the code.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: setup  ## Build the documentation into build/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Flyte's own configuration chooses the control plane: FLYTE_PLATFORM_URL, or the file that FLYTECTL_CONFIG names.
+register: setup  ## Register every workflow and activate the active schedules: DOMAIN=... VERSION=... REGISTRY=...
+	@test -n "$(VERSION)" || { echo "make register: VERSION is missing; name the tag of the images, VERSION=..."; exit 2; }
 	$(BIN)/pyflyte register --project $(PROJECT) --domain $(DOMAIN) --version $(VERSION) --copy none \
 		--image cpu=$(REGISTRY)/hand1000-cpu:$(VERSION) --image gpu=$(REGISTRY)/hand1000-gpu:$(VERSION) workflows
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready  ## Create the environment .venv from the pinned packages.
 
 $(VENV)/.ready: requirements.lock infra/tools.lock pyproject.toml
 	sh containers/system-packages.sh
@@ -48,5 +62,5 @@ $(VENV)/.ready: requirements.lock infra/tools.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --editable .
 	touch $@
 
-clean:
+clean:  ## Remove the environment and everything that was built.
 	rm -rf $(VENV) build *.egg-info
