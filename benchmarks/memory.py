@@ -12,8 +12,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 CHECKPOINTED = {"gradient_checkpointing": True}
 MODES: dict[str, dict] = {
@@ -35,6 +33,7 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     from hand1000.models.base_model import BaseModel
     from hand1000.models.small_base import build_scheduler
     from hand1000.training.batches import TrainingSet
+    from hand1000.training.context import TrainContext
     from hand1000.training.precision import weight_dtype
     from hand1000.training.stage2 import optimize_all_embeddings
     from hand1000.training.stage3 import train_unet
@@ -49,28 +48,17 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     unet = random_unet(weight_dtype(settings.compute) if frozen else torch.float32)
     base = BaseModel(None, None, None, unet.to(device), build_scheduler(), "random")
     latents, text = torch.randn(1, 4, resolution // 8, resolution // 8), torch.randn(1, 77, 768)
-    options: dict[str, Any] = {"seed": 0, "checkpoint": Nowhere(), "report": lambda *_: None}
+    context = TrainContext(seed=0, compute=settings.compute)
     started = time.monotonic()
     if mode.startswith("Stage II,"):
-        optimize_all_embeddings(base, latents, text, ["image"], settings.stage2, settings.compute, **options)
+        optimize_all_embeddings(base, latents, text, ["image"], settings.stage2, context)
     else:
         examples = TrainingSet(latents, text, torch.zeros(1, dtype=torch.long), torch.rand(1, 4))
-        train_unet(base, examples, text, settings.stage3, settings.compute, **options)
+        train_unet(base, examples, text, settings.stage3, context)
     seconds = time.monotonic() - started
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(), "seconds": seconds}
     return {"bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "seconds": seconds}
-
-
-class Nowhere:
-    """A checkpoint that keeps nothing."""
-
-    def restore(self, into: Path) -> bool:
-        """See `hand1000.core.progress.Checkpoint`."""
-        return False
-
-    def save(self, directory: Path) -> None:
-        """See `hand1000.core.progress.Checkpoint`."""
 
 
 def random_unet(dtype, sample_size: int = 64):

@@ -54,13 +54,16 @@ def _imagic(
         from hand1000.core.devices import best_device
         from hand1000.models.base_model import load_base_model
         from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
+        from hand1000.training.context import TrainContext
 
         if model is None:
             pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
             pipeline.set_progress_bar_config(disable=True)
         else:
             pipeline = load_pipeline(work.read(model))
-        edited = partial(imagic_generator, pipeline=pipeline, settings=imagic, compute=compute, seed=seed)
+        edited = partial(
+            imagic_generator, pipeline=pipeline, settings=imagic, context=TrainContext(seed=seed, compute=compute)
+        )
         regenerate(work, pictures, edited, settings.batch_size)
 
     inputs: dict[str, Any] = {

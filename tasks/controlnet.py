@@ -31,13 +31,17 @@ def train_controlnet(pairs: FlyteDirectory, base_model: str, settings: ControlSe
     def build(work: TaskContext) -> None:
         from hand1000.core.devices import best_device
         from hand1000.models.base_model import load_base_model
+        from hand1000.training.context import TrainContext
         from hand1000.training.train_controlnet import save_controlnet
         from hand1000.training.train_controlnet import train_controlnet as train
 
         shown = DepthPairs.load(work.read(pairs))
         base = load_base_model(base_model, best_device())
         controlnet, history = train(
-            shown.with_mirrored(), base, settings, checkpoint=work.checkpoint, report=work.report
+            shown.with_mirrored(),
+            base,
+            settings,
+            TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report),
         )
         save_controlnet(work.out, controlnet, base, settings, history, shown.first(GRID))
 

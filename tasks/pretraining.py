@@ -28,11 +28,14 @@ def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root
     """`vae/` and its history."""
     from hand1000.data.synthetic import load_synthetic_images
     from hand1000.storage.files import write_jsonl
+    from hand1000.training.context import TrainContext
     from hand1000.training.pretrain_base import train_autoencoder as train
 
     def build(work: TaskContext) -> None:
         images, _ = load_synthetic_images(work.read(pictures), 180)
-        autoencoder, history = train(images, settings, checkpoint=work.checkpoint, report=work.report)
+        autoencoder, history = train(
+            images, settings, TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report)
+        )
         autoencoder.save_pretrained(work.out / "vae")
         write_jsonl(work.out / "history.jsonl", history)
 
@@ -52,6 +55,7 @@ def train_text_encoder(
     """`text_encoder/`, `tokenizer/` and the history."""
     from hand1000.data.synthetic import load_synthetic_images
     from hand1000.storage.files import write_jsonl
+    from hand1000.training.context import TrainContext
     from hand1000.training.pretrain_base import train_text_encoder as train
 
     def build(work: TaskContext) -> None:
@@ -60,7 +64,11 @@ def train_text_encoder(
         images, captions = load_synthetic_images(work.read(pictures), settings.max_tilt)
         vae = AutoencoderKL.from_pretrained(work.read(autoencoder) / "vae").eval()
         encoder, tokenizer, history = train(
-            images, captions, vae, settings, checkpoint=work.checkpoint, report=work.report
+            images,
+            captions,
+            vae,
+            settings,
+            TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report),
         )
         encoder.save_pretrained(work.out / "text_encoder")
         tokenizer.save_pretrained(work.out / "tokenizer")
@@ -92,6 +100,7 @@ def train_base(
     """The base model as a diffusers folder in half precision, with recipe, loss curves and a picture grid."""
     from hand1000.data.synthetic import load_synthetic_images
     from hand1000.storage.files import read_jsonl
+    from hand1000.training.context import TrainContext
     from hand1000.training.pretrain_base import save_base
     from hand1000.training.pretrain_base import train_base as train
 
@@ -105,7 +114,13 @@ def train_base(
         encoder = CLIPTextModel.from_pretrained(parts["text_encoder"] / "text_encoder").eval()
         tokenizer = CLIPTokenizer.from_pretrained(parts["text_encoder"] / "tokenizer")
         unet, history = train(
-            images, captions, vae, encoder, tokenizer, settings, checkpoint=work.checkpoint, report=work.report
+            images,
+            captions,
+            vae,
+            encoder,
+            tokenizer,
+            settings,
+            TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report),
         )
         curves = {name: [row for _, row in read_jsonl(part / "history.jsonl")] for name, part in parts.items()}
         save_base(work.out, vae, encoder, tokenizer, unet, settings, curves | {"base": history}, captions[:8])

@@ -53,6 +53,7 @@ def train_fusion(
     from hand1000.models.base_model import load_base_model
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.hub import model_identity
+    from hand1000.training.context import TrainContext
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.precision import weight_dtype
     from hand1000.training.stage2 import train_fusion as train
@@ -61,15 +62,10 @@ def train_fusion(
         data = EncodedDataset.load(work.read(prepared))
         fusion, history = train(
             load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
-            data.latents,
-            data.text_embeddings,
+            data,
             {one.gesture: one.mean_tensor() for one in load_features(work.read(feature))},
-            data.gestures,
             settings,
-            compute,
-            seed=seed,
-            checkpoint=work.checkpoint,
-            report=work.report,
+            TrainContext(seed=seed, compute=compute, checkpoint=work.checkpoint, on_progress=work.report),
             poses=HandPoses.load(work.read(feature)).of(data.file_names),
         )
         fusion.save_pretrained(work.out)
@@ -117,6 +113,7 @@ def refine_embeddings(
     from hand1000.models.fusion import double_fusion, gesture_indices, load_fusion
     from hand1000.storage.files import write_jsonl
     from hand1000.storage.hub import model_identity
+    from hand1000.training.context import TrainContext
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.precision import weight_dtype
     from hand1000.training.stage2 import optimize_all_embeddings as refine
@@ -141,10 +138,7 @@ def refine_embeddings(
             start,
             data.file_names[span],
             settings,
-            compute,
-            seed=seed,
-            checkpoint=work.checkpoint,
-            report=work.report,
+            TrainContext(seed=seed, compute=compute, checkpoint=work.checkpoint, on_progress=work.report),
         )
         save_embeddings(work.out, embeddings, data.file_names[span])
         write_jsonl(work.out / "history.jsonl", [{**row, "step": part.start + row["step"]} for row in history])

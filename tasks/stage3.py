@@ -61,6 +61,7 @@ def train_unet(
     """Fine-tune: the weights that were trained, the loss of each step, and the pictures drawn on the way."""
     from hand1000.models.fusion import load_fusion
     from hand1000.storage.hub import model_identity
+    from hand1000.training.context import TrainContext
     from hand1000.training.distributed import init_distributed, local_device
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.prior import Prior
@@ -80,9 +81,13 @@ def train_unet(
                 refined,
                 preserved,
                 settings,
+                TrainContext(
+                    seed=settings.seed,
+                    compute=settings.compute,
+                    checkpoint=work.checkpoint,
+                    on_progress=work.report,
+                ),
                 out=work.out,
-                checkpoint=work.checkpoint,
-                report=work.report,
                 processes=processes,
             )
         if not processes.leads:

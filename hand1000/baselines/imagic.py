@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 
 from hand1000.config.comparison import ImagicSettings
-from hand1000.config.settings import ComputeSettings
 from hand1000.models.base_model import BaseModel
 from hand1000.models.latents import encode_latents
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator, generate
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+from hand1000.training.context import TrainContext
 from hand1000.training.precision import configure_unet
 from hand1000.training.single_image import finetune_on_image, optimize_embeddings
 
@@ -28,9 +28,7 @@ def imagic_generator(
     pictures: ImageGenerator,
     pipeline: Hand1000Pipeline,
     settings: ImagicSettings,
-    compute: ComputeSettings,
-    *,
-    seed: int,
+    context: TrainContext,
 ) -> ImageGenerator:
     """The system that draws a picture, then edits it towards its own prompt.
 
@@ -38,12 +36,12 @@ def imagic_generator(
         pictures: draws what is edited.
         pipeline: whose UNet is tuned for each picture and put back; if it has a guide, that stays as it is.
         settings: steps and rates.
-        compute: how the UNet is computed while it is trained, or trained through.
-        seed: of the training noise, which is keyed by the picture's prompt and seed besides.
+        context: Seed of the training noise, which is keyed by the picture's prompt and seed besides, and compute
+            settings.
     """
     unet = pipeline.unet
     base = BaseModel(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, unet, pipeline.scheduler, "")
-    configure_unet(unet, compute, frozen=False)
+    configure_unet(unet, context.compute, frozen=False)
     start = {name: value.detach().cpu().clone() for name, value in unet.state_dict().items()}
 
     def edit(
@@ -56,12 +54,11 @@ def imagic_generator(
                 latents,
                 optimised,
                 _key(order),
-                compute,
+                context,
                 steps=settings.unet_steps,
                 learning_rate=settings.unet_learning_rate,
                 weight_decay=0.0,
                 max_grad_norm=float("inf"),
-                seed=seed,
             )
             eta = settings.target_weight
             drawn = generate(
@@ -87,10 +84,9 @@ def imagic_generator(
             latents,
             target,
             [_key(order) for order in orders],
-            compute,
+            context,
             steps=settings.embedding_steps,
             learning_rate=settings.embedding_learning_rate,
-            seed=seed,
         )
         for index, order in enumerate(orders):
             one = slice(index, index + 1)

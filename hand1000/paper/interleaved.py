@@ -2,10 +2,10 @@
 
 import torch
 
-from hand1000.config.settings import ComputeSettings, Stage2Settings, Stage3Settings
-from hand1000.core.progress import CheckpointStore, ProgressCallback
+from hand1000.config.settings import Stage2Settings, Stage3Settings
 from hand1000.models.base_model import BaseModel
 from hand1000.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
+from hand1000.training.context import TrainContext
 from hand1000.training.precision import configure_unet
 from hand1000.training.single_image import finetune_on_image, optimize_embeddings
 
@@ -19,11 +19,7 @@ def train_interleaved(
     start: torch.Tensor,
     stage2: Stage2Settings,
     stage3: Stage3Settings,
-    compute: ComputeSettings,
-    *,
-    seed: int,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
+    context: TrainContext,
 ) -> tuple[Tensors, list[dict]]:
     """Refine an image's embedding through the UNet as it is by then, tune the UNet on it, go on to the next image.
 
@@ -36,18 +32,16 @@ def train_interleaved(
         start: h of the images, (N, L, D).
         stage2: steps and rate of an image's embedding.
         stage3: steps and rate of the UNet on one image.
-        compute: how the UNet is computed; in float32.
-        seed: of the draws, which are the same for each image.
-        checkpoint: where the state of an unfinished training lies.
-        report: is given every image.
+        context: Seed of the noise, which is the same for each image, compute settings (float32), checkpoints and
+            progress, which is called after each image.
 
     Returns:
         The UNet's weights by name, on the CPU, and a row an image: its first and last loss of either stage.
     """
     unet = base.unet
-    configure_unet(unet, compute, frozen=False)
+    configure_unet(unet, context.compute, frozen=False)
     unet.train()
-    done, _, history = load_checkpoint(checkpoint, modules={"unet": unet})
+    done, _, history = load_checkpoint(context.checkpoint, modules={"unet": unet})
     while done < len(latents):
         image = slice(done, done + 1)
         unet.requires_grad_(False)
@@ -56,10 +50,9 @@ def train_interleaved(
             latents[image],
             start[image],
             [SHARED_NOISE_KEY],
-            compute,
+            context,
             steps=stage2.refine_steps,
             learning_rate=stage2.refine_learning_rate,
-            seed=seed,
         )
         unet.requires_grad_(True)
         unet_losses = finetune_on_image(
@@ -67,18 +60,19 @@ def train_interleaved(
             latents[image],
             refined,
             SHARED_NOISE_KEY,
-            compute,
+            context,
             steps=stage3.steps,
             learning_rate=stage3.learning_rate,
             weight_decay=stage3.weight_decay,
             max_grad_norm=stage3.max_grad_norm,
-            seed=seed,
         )
         done += 1
         history.append({"step": done, **_ends("embedding_loss", embedding_losses), **_ends("loss", unet_losses)})
-        report(done, len(latents), {name: value for name, value in history[-1].items() if name.endswith("loss")})
+        context.on_progress(
+            done, len(latents), {name: value for name, value in history[-1].items() if name.endswith("loss")}
+        )
         if done % stage3.checkpoint_every == 0 and done < len(latents):
-            save_checkpoint(checkpoint, step=done, modules={"unet": unet}, history=history)
+            save_checkpoint(context.checkpoint, step=done, modules={"unet": unet}, history=history)
     return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, history
 
 

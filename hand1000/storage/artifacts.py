@@ -201,8 +201,8 @@ class Checkpoint:
         if before is not None and before != manifest:
             self._place.remove(f"{self._key}/{before.digest}")
 
-    def restore(self, into: Path) -> bool:
-        """Copy the last state to the folder `into`, in place of what is there.
+    def restore(self, directory: Path) -> bool:
+        """Copy the last state to `directory`, in place of what is there.
 
         Returns:
             False where no state is there, or a damaged one, which is told in a warning and passed over.
@@ -211,7 +211,7 @@ class Checkpoint:
             manifest = _read_manifest(self._place, self._pointer)
             if manifest is None:
                 return False
-            _get_verified(self._place, f"{self._key}/{manifest.digest}", manifest, into)
+            _get_verified(self._place, f"{self._key}/{manifest.digest}", manifest, directory)
         except DamagedError as error:
             logger.warning("damaged checkpoint passed over: %s", error)
             return False

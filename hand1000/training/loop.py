@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from hand1000.config.pretraining import TrainingSchedule
-from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.training.checkpoint import EMA, load_checkpoint, save_checkpoint
+from hand1000.training.context import TrainContext
 from hand1000.training.lr import get_lr
 
 LOG_EVERY = 50
@@ -18,14 +18,13 @@ def train_with_ema(
     module: torch.nn.Module,
     length: TrainingSchedule,
     loss_at: Callable[[int], torch.Tensor],
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
+    context: TrainContext,
 ) -> tuple[Any, list[dict]]:
     """Train `module` in place on the loss of each step; returns it with its averaged weights, and the history."""
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     average = EMA(module, length.ema_decay)
     modules = {"module": module}
-    step, kept, history = load_checkpoint(checkpoint, modules=modules, optimizer=optimizer)
+    step, kept, history = load_checkpoint(context.checkpoint, modules=modules, optimizer=optimizer)
     average.load(kept.get("average", {}))
     losses: list[float] = []
     while step < length.steps:
@@ -41,7 +40,7 @@ def train_with_ema(
         step += 1
         average.update(step)
         losses.append(loss.item())
-        report(step, length.steps, {"loss": losses[-1]})
+        context.on_progress(step, length.steps, {"loss": losses[-1]})
         if step % LOG_EVERY == 0 or step == length.steps:
             history.append({"step": step, "loss": sum(losses) / len(losses)})
             losses = []
@@ -49,7 +48,7 @@ def train_with_ema(
             if step % (LOG_EVERY * max(1, length.checkpoint_every // LOG_EVERY)) == 0:
                 kept = {"average": average.tensors}
                 save_checkpoint(
-                    checkpoint, step=step, tensors=kept, modules=modules, optimizer=optimizer, history=history
+                    context.checkpoint, step=step, tensors=kept, modules=modules, optimizer=optimizer, history=history
                 )
     module.load_state_dict(average.tensors, strict=False)
     return module.requires_grad_(False).eval(), history

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 from hand1000.config.pretraining import PretrainSettings
-from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.models import small_base
 from hand1000.models.encoding import encode_texts
 from hand1000.models.latents import encode_latents, to_pixels
+from hand1000.training.context import TrainContext
 from hand1000.training.loop import train_with_ema
 from hand1000.training.losses import diffusion_loss
 from hand1000.training.lr import sample_logit_normal_timesteps
@@ -41,9 +41,7 @@ def _random_crop(images: np.ndarray, generator: torch.Generator) -> np.ndarray:
     return np.ascontiguousarray(images[:, top : top + side, left : left + side])
 
 
-def train_autoencoder(
-    images: np.ndarray, settings: PretrainSettings, *, checkpoint: CheckpointStore, report: ProgressCallback
-):
+def train_autoencoder(images: np.ndarray, settings: PretrainSettings, context: TrainContext) -> tuple[Any, list[dict]]:
     """Train AutoencoderKL on `images`, uint8 (N, 64, 64, 3).
 
     The first three quarters of the steps see pieces of a quarter of a picture, twice as many: colours and edges are
@@ -52,22 +50,22 @@ def train_autoencoder(
     Returns:
         The averaged autoencoder, its scaling factor one over the latents' standard deviation, and the history.
     """
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(context.seed)
     autoencoder = small_base.build_autoencoder().to(memory_format=torch.channels_last)
     length = settings.autoencoder
 
     def loss_at(step: int) -> torch.Tensor:
-        generator = torch_generator(settings.seed, "autoencoder", step)
+        generator = torch_generator(context.seed, "autoencoder", step)
         in_pieces = step < CROP_FRACTION * length.steps
         count = length.batch_size * (2 if in_pieces else 1)
-        batch = images[shuffled_batch(len(images), count, step, settings.seed, f"autoencoder-{in_pieces}")]
+        batch = images[shuffled_batch(len(images), count, step, context.seed, f"autoencoder-{in_pieces}")]
         pixels = to_pixels(_random_crop(batch, generator) if in_pieces else batch)
         posterior = autoencoder.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         latents = posterior.mean + posterior.std * noise
         return reconstruction_loss(autoencoder.decode(latents).sample, pixels) + 1e-6 * posterior.kl().mean()
 
-    averaged, history = train_with_ema(autoencoder, settings.autoencoder, loss_at, checkpoint, report)
+    averaged, history = train_with_ema(autoencoder, settings.autoencoder, loss_at, context)
     averaged.register_to_config(scaling_factor=1.0)
     averaged.register_to_config(scaling_factor=round(1 / encode_latents(averaged, images[:512]).std().item(), 5))
     return averaged, history
@@ -103,9 +101,7 @@ def train_text_encoder(
     captions: list[str],
     autoencoder,
     settings: PretrainSettings,
-    *,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
+    context: TrainContext,
 ) -> tuple[Any, Any, list[dict]]:
     """Train the text encoder to match captions and pictures, as Stable Diffusion's was.
 
@@ -116,15 +112,15 @@ def train_text_encoder(
     """
     latents = encode_latents(autoencoder, images)
     tokenizer = small_base.build_tokenizer(captions)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(context.seed)
     matcher = ClipContrastiveLoss(small_base.build_text_encoder(tokenizer))
     tokens = _tokenize(tokenizer, captions)
 
     def loss_at(step: int) -> torch.Tensor:
-        indices = shuffled_batch(len(latents), settings.text_encoder.batch_size, step, settings.seed, "text-encoder")
+        indices = shuffled_batch(len(latents), settings.text_encoder.batch_size, step, context.seed, "text-encoder")
         return matcher(tokens[indices], latents[indices])
 
-    averaged, history = train_with_ema(matcher, settings.text_encoder, loss_at, checkpoint, report)
+    averaged, history = train_with_ema(matcher, settings.text_encoder, loss_at, context)
     return averaged.text_encoder, tokenizer, history
 
 
@@ -135,9 +131,7 @@ def train_base(
     text_encoder,
     tokenizer,
     settings: PretrainSettings,
-    *,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
+    context: TrainContext,
 ) -> tuple[Any, list[dict]]:
     """Train the UNet on uint8 images (N, 64, 64, 3) and their captions, the text encoder frozen.
 
@@ -145,7 +139,7 @@ def train_base(
         The averaged UNet and the history.
     """
     latents = encode_latents(autoencoder, images)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(context.seed)
     unet = small_base.build_unet().to(memory_format=torch.channels_last)
     scheduler = small_base.build_scheduler()
     unique = sorted(set(captions))
@@ -155,23 +149,23 @@ def train_base(
     batch_size = settings.base.batch_size
 
     def loss_at(step: int) -> torch.Tensor:
-        indices = shuffled_batch(len(latents), batch_size, step, settings.seed, "base")
+        indices = shuffled_batch(len(latents), batch_size, step, context.seed, "base")
         noise, _ = noise_and_timesteps(
             tuple(latents.shape[1:]),
-            settings.seed,
+            context.seed,
             "base",
             [(step, place) for place in range(batch_size)],
             scheduler.config.num_train_timesteps,
         )
         timesteps = sample_logit_normal_timesteps(
-            batch_size, scheduler.config.num_train_timesteps, settings.seed, "base", step
+            batch_size, scheduler.config.num_train_timesteps, context.seed, "base", step
         )
-        dropped = torch.rand(batch_size, generator=torch_generator(settings.seed, "base-dropout", step))
+        dropped = torch.rand(batch_size, generator=torch_generator(context.seed, "base-dropout", step))
         own = embeddings[embedding_of[indices]]
         condition = torch.where((dropped < settings.caption_dropout)[:, None, None], empty, own)
         return diffusion_loss(unet, scheduler, latents[indices], condition, noise, timesteps).mean()
 
-    return train_with_ema(unet, settings.base, loss_at, checkpoint, report)
+    return train_with_ema(unet, settings.base, loss_at, context)
 
 
 def save_base(

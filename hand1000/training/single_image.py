@@ -2,9 +2,9 @@
 
 import torch
 
-from hand1000.config.settings import ComputeSettings
 from hand1000.core.rng import noise_and_timesteps
 from hand1000.models.base_model import BaseModel
+from hand1000.training.context import TrainContext
 from hand1000.training.losses import diffusion_loss
 from hand1000.training.precision import autocast_context
 
@@ -14,11 +14,10 @@ def optimize_embeddings(
     latents: torch.Tensor,
     start: torch.Tensor,
     keys: list[str],
-    compute: ComputeSettings,
+    context: TrainContext,
     *,
     steps: int,
     learning_rate: float,
-    seed: int,
 ) -> tuple[torch.Tensor, list[float]]:
     """Optimise the embeddings of some images at once, each for itself: the losses are summed.
 
@@ -27,10 +26,9 @@ def optimize_embeddings(
         latents: scaled, (B, C, h, w).
         start: where the embeddings start, (B, L, D).
         keys: an image's draws are keyed by its key and the step.
-        compute: how the UNet, fitted to it already, is computed.
-        steps: of Adam.
-        learning_rate: of Adam.
-        seed: of the run.
+        context: Seed and compute settings; the UNet is configured already.
+        steps: Number of steps of Adam.
+        learning_rate: Learning rate of Adam.
 
     Returns:
         The embeddings, (B, L, D) on the CPU, and the mean loss of every step.
@@ -42,12 +40,12 @@ def optimize_embeddings(
     for step in range(steps):
         noise, timesteps = noise_and_timesteps(
             tuple(latents.shape[1:]),
-            seed,
+            context.seed,
             "refine",
             [(key, step) for key in keys],
             base.scheduler.config.num_train_timesteps,
         )
-        with autocast_context(device, compute):
+        with autocast_context(device, context.compute):
             errors = diffusion_loss(
                 base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
             )
@@ -63,13 +61,12 @@ def finetune_on_image(
     latents: torch.Tensor,
     embeddings: torch.Tensor,
     key: str,
-    compute: ComputeSettings,
+    context: TrainContext,
     *,
     steps: int,
     learning_rate: float,
     weight_decay: float,
     max_grad_norm: float,
-    seed: int,
 ) -> list[float]:
     """Tune the UNet in place on one image, with an optimiser of its own.
 
@@ -78,12 +75,11 @@ def finetune_on_image(
         latents: scaled, (1, C, h, w).
         embeddings: frozen, (1, L, D).
         key: the draws are keyed by it and the step.
-        compute: how the UNet, fitted to it already, is computed; fp16 is not meant here, its loss is not scaled.
-        steps: of AdamW.
-        learning_rate: of AdamW.
-        weight_decay: of AdamW.
-        max_grad_norm: to which the gradient is clipped.
-        seed: of the run.
+        context: Seed and compute settings; the UNet is configured already. The loss is not scaled for fp16.
+        steps: Number of steps of AdamW.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
+        max_grad_norm: Norm to which the gradient is clipped.
 
     Returns:
         The loss of every step.
@@ -95,9 +91,9 @@ def finetune_on_image(
     losses = []
     for step in range(steps):
         noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]), seed, "unet", [(key, step)], base.scheduler.config.num_train_timesteps
+            tuple(latents.shape[1:]), context.seed, "unet", [(key, step)], base.scheduler.config.num_train_timesteps
         )
-        with autocast_context(device, compute):
+        with autocast_context(device, context.compute):
             loss = diffusion_loss(
                 base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
             ).mean()

@@ -4,21 +4,22 @@ The UNet's weights never need a gradient here, and the images are independent of
 their losses are summed, since Adam's epsilon makes a mean differ from the sequential result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from hand1000.config.settings import ComputeSettings, Stage2Settings
+from hand1000.config.settings import Stage2Settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import derived_seed, noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.hands.poses import HandPoses
 from hand1000.models.base_model import BaseModel
 from hand1000.models.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, gesture_indices
 from hand1000.storage.files import read_json, write_json
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
+from hand1000.training.context import TrainContext
+from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.losses import diffusion_loss
 from hand1000.training.precision import autocast_context, configure_unet
 from hand1000.training.single_image import optimize_embeddings
@@ -26,32 +27,22 @@ from hand1000.training.single_image import optimize_embeddings
 
 def train_fusion(
     base: BaseModel,
-    latents: torch.Tensor,
-    text_embeddings: torch.Tensor,
+    data: EncodedDataset,
     features: Mapping[str, torch.Tensor],
-    gestures: Sequence[str],
     settings: Stage2Settings,
-    compute: ComputeSettings,
+    context: TrainContext,
     *,
-    seed: int,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
     poses: HandPoses | None = None,
 ) -> tuple[Fusion, list[dict]]:
     """Train the fusion layer over all images; the flat one is only put together.
 
     Args:
         base: the frozen base model.
-        latents: of the training images, scaled, (N, C, h, w).
-        text_embeddings: e of their captions, (N, L, D).
-        features: f of each gesture, (63,) of Stage I, by its name.
-        gestures: which of them each image shows, N names.
-        settings: lambda, steps, batch size, learning rate.
-        compute: how the UNet is computed, which is fitted to it.
-        seed: of the run.
-        checkpoint: where the state of an unfinished training lies.
-        report: is given every step.
-        poses: of the images' hands, in the images' order; without them all are the mean one.
+        data: The encoded training images and captions.
+        features: The feature f of each gesture by its name, (63,) each, from Stage I.
+        settings: The settings of Stage II.
+        context: Seed, compute settings, checkpoints and progress.
+        poses: The hands' poses in the order of the images; without them every hand has the mean pose.
 
     Returns:
         The trained fusion and the loss of every step, averaged over its batch.
@@ -60,34 +51,35 @@ def train_fusion(
         Hand1000Error: several gestures for the flat fusion, or an image of one that has no feature.
     """
     settings.check_gestures(features)
+    latents, text_embeddings = data.latents, data.text_embeddings
     tokens, width = text_embeddings.shape[1:]
     if settings.fusion == "flat":
         ((gesture, feature),) = features.items()
-        flat = FlatFusion(width, tokens, gesture, derived_seed(seed, "fusion-start"))
+        flat = FlatFusion(width, tokens, gesture, derived_seed(context.seed, "fusion-start"))
         flat.feature.copy_(feature)
         return flat, []
     device = base.unet.device
-    configure_unet(base.unet, compute, frozen=True)
+    configure_unet(base.unet, context.compute, frozen=True)
     own = None if poses is None else poses.tensor()
     fusion = GestureFusion(width, tuple(features), 0 if own is None else own.shape[1])
-    fusion.initialise(torch.stack(list(features.values())), torch_generator(seed, "fusion-start"))
+    fusion.initialise(torch.stack(list(features.values())), torch_generator(context.seed, "fusion-start"))
     fusion.to(device)
-    shown = gesture_indices(fusion, gestures)
+    shown = gesture_indices(fusion, data.gestures)
     # On f the gradient is the same at every token and large; weight decay would pull the identity on e to zero.
     optimizer = torch.optim.Adam(fusion.parameters(), lr=settings.fusion_learning_rate)
-    step, _, history = load_checkpoint(checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
+    step, _, history = load_checkpoint(context.checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
     while step < settings.fusion_steps:
-        batch = shuffled_batch(len(latents), settings.fusion_batch_size, step, seed, "fusion")
+        batch = shuffled_batch(len(latents), settings.fusion_batch_size, step, context.seed, "fusion")
         noise, timesteps = noise_and_timesteps(
             tuple(latents.shape[1:]),
-            seed,
+            context.seed,
             "fusion",
             [(step, place) for place in range(len(batch))],
             base.scheduler.config.num_train_timesteps,
         )
         posed = None if own is None else own[batch].to(device)
         h = double_fusion(text_embeddings[batch].to(device), fusion, settings.lambda_, shown[batch], posed)
-        with autocast_context(device, compute):
+        with autocast_context(device, context.compute):
             loss = diffusion_loss(
                 base.unet, base.scheduler, latents[batch].to(device), h, noise.to(device), timesteps.to(device)
             ).mean()
@@ -96,9 +88,11 @@ def train_fusion(
         optimizer.step()
         step += 1
         history.append({"step": step, "loss": loss.item()})
-        report(step, settings.fusion_steps, {"loss": history[-1]["loss"]})
+        context.on_progress(step, settings.fusion_steps, {"loss": history[-1]["loss"]})
         if step % settings.checkpoint_every == 0 and step < settings.fusion_steps:
-            save_checkpoint(checkpoint, step=step, modules={"fusion": fusion}, optimizer=optimizer, history=history)
+            save_checkpoint(
+                context.checkpoint, step=step, modules={"fusion": fusion}, optimizer=optimizer, history=history
+            )
     return fusion.requires_grad_(False).cpu(), history
 
 
@@ -108,11 +102,7 @@ def optimize_all_embeddings(
     start: torch.Tensor,
     image_keys: list[str],
     settings: Stage2Settings,
-    compute: ComputeSettings,
-    *,
-    seed: int,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
+    context: TrainContext,
 ) -> tuple[torch.Tensor, list[dict]]:
     """Optimise each image's embedding from where the fusion puts it, h, to h* (the paper's Stage II).
 
@@ -125,17 +115,14 @@ def optimize_all_embeddings(
         start: h of the images, (N, L, D).
         image_keys: a name an image, that keys its draws.
         settings: steps, batch size, learning rate.
-        compute: how the UNet is computed, which is fitted to it.
-        seed: of the run.
-        checkpoint: where the finished batches of an interrupted run lie.
-        report: is given every finished batch.
+        context: Seed, compute settings, checkpoints and progress; progress is called after each batch.
 
     Returns:
         h*, (N, L, D), float32 on the CPU, and the mean loss of every step over the batch, a dictionary an entry.
     """
-    configure_unet(base.unet, compute, frozen=True)
+    configure_unet(base.unet, context.compute, frozen=True)
     finished = start.float().cpu().clone()
-    done, tensors, history = load_checkpoint(checkpoint)
+    done, tensors, history = load_checkpoint(context.checkpoint)
     if done:
         finished[:done] = tensors["refined"]["embeddings"]
     while done < len(latents) and settings.refine_steps and not settings.interleaved:
@@ -145,17 +132,16 @@ def optimize_all_embeddings(
             latents[batch],
             finished[batch],
             image_keys[batch],
-            compute,
+            context,
             steps=settings.refine_steps,
             learning_rate=settings.refine_learning_rate,
-            seed=seed,
         )
         done = batch.stop
         history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})
-        report(done, len(latents), {"loss": losses[-1]})
+        context.on_progress(done, len(latents), {"loss": losses[-1]})
         if done < len(latents):
             save_checkpoint(
-                checkpoint, step=done, tensors={"refined": {"embeddings": finished[:done]}}, history=history
+                context.checkpoint, step=done, tensors={"refined": {"embeddings": finished[:done]}}, history=history
             )
     return finished, history
 

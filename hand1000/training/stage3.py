@@ -3,9 +3,9 @@
 import torch
 from diffusers import UNet2DConditionModel
 
-from hand1000.config.settings import ComputeSettings, Stage3Settings
+from hand1000.config.settings import Stage3Settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import CheckpointStore, ProgressCallback
+from hand1000.core.progress import CheckpointStore
 from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import TrainingBatch, TrainingSet, sample_batch
 from hand1000.training.checkpoint import (
@@ -16,6 +16,7 @@ from hand1000.training.checkpoint import (
     save_checkpoint,
     trained_parameters,
 )
+from hand1000.training.context import TrainContext
 from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
 from hand1000.training.lora import add_adapter
 from hand1000.training.losses import diffusion_loss
@@ -29,11 +30,8 @@ def train_unet(
     examples: TrainingSet,
     empty_embeddings: torch.Tensor,
     settings: Stage3Settings,
-    compute: ComputeSettings,
+    context: TrainContext,
     *,
-    seed: int,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
     prior: TrainingSet | None = None,
     validation: Validation | None = None,
     processes: DistributedContext = SINGLE_PROCESS,
@@ -49,10 +47,7 @@ def train_unet(
         empty_embeddings: h of the empty prompt for each gesture, (K, L, D), which stands in for a dropped caption: at
             inference both prompts of the guidance pass through the same fusion.
         settings: what is trained, how long and how fast.
-        compute: how.
-        seed: of the run.
-        checkpoint: where the state of an unfinished training lies.
-        report: is given every step.
+        context: Seed, compute settings, checkpoints and progress.
         prior: pictures of the base model, if `settings.prior` asks for them.
         validation: a look at images that are not among the examples, if `settings.validation` asks for it.
         processes: that train together; all but the first only lend a hand.
@@ -69,18 +64,20 @@ def train_unet(
             f"stage3.batch_size: {settings.batch_size} images cannot be shared by {processes.size} processes; "
             f"choose {processes.size} or more"
         )
-    training = _Training(base, settings, compute, seed, processes, validation)
-    training.resume(checkpoint)
+    training = _Training(base, settings, context, processes, validation)
+    training.resume(context.checkpoint)
     while training.step < settings.steps and not should_stop_early(training.history, settings.validation.patience):
-        training.advance(sample_batch(training.step, examples, prior, empty_embeddings, settings, base.scheduler, seed))
+        training.advance(
+            sample_batch(training.step, examples, prior, empty_embeddings, settings, base.scheduler, context.seed)
+        )
         done = training.step
         if validation and (done % settings.validation.every == 0 or done == settings.steps):
             training.look(validation)
         if processes.leads:
             row = training.history[-1]
-            report(done, settings.steps, {name: value for name, value in row.items() if name != "step"})
+            context.on_progress(done, settings.steps, {name: value for name, value in row.items() if name != "step"})
             if done % settings.checkpoint_every == 0 and done < settings.steps:
-                training.keep(checkpoint)
+                training.keep(context.checkpoint)
     return training.result(), training.history
 
 
@@ -91,16 +88,15 @@ class _Training:
         self,
         base: BaseModel,
         settings: Stage3Settings,
-        compute: ComputeSettings,
-        seed: int,
+        context: TrainContext,
         processes: DistributedContext,
         validation: Validation | None,
     ) -> None:
-        self.base, self.settings, self.compute, self.processes = base, settings, compute, processes
+        self.base, self.settings, self.compute, self.processes = base, settings, context.compute, processes
         self.unet = base.unet
-        configure_unet(self.unet, compute, frozen=settings.tune == "lora")
+        configure_unet(self.unet, context.compute, frozen=settings.tune == "lora")
         if settings.tune == "lora":
-            add_adapter(self.unet, settings.lora, seed)
+            add_adapter(self.unet, settings.lora, context.seed)
         else:
             self.unet.requires_grad_(True)
         self.unet.train()
@@ -112,7 +108,7 @@ class _Training:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
-        self.scaler = make_grad_scaler(self.unet.device, compute)
+        self.scaler = make_grad_scaler(self.unet.device, context.compute)
         self.model = processes.together(self.unet)
         self.files = validation.folder if validation else None
         self.step = 0

@@ -12,7 +12,6 @@ from PIL import Image
 
 from hand1000.config.controlnet import ControlSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.hands.depth_pairs import DepthPairs
 from hand1000.models.base_model import BaseModel
@@ -21,6 +20,7 @@ from hand1000.models.latents import encode_latents
 from hand1000.pipelines.generation import contact_sheet
 from hand1000.storage.files import write_json
 from hand1000.storage.hub import model_folder
+from hand1000.training.context import TrainContext
 from hand1000.training.loop import train_with_ema
 from hand1000.training.losses import diffusion_loss, hand_loss_mask
 from hand1000.training.lr import sample_logit_normal_timesteps
@@ -82,9 +82,7 @@ def train_controlnet(
     pairs: DepthPairs,
     base: BaseModel,
     settings: ControlSettings,
-    *,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
+    context: TrainContext,
 ) -> tuple[Any, list[dict]]:
     """Train a ControlNet of the base model, which stays as it is, on pictures and the depth maps of their hands.
 
@@ -94,7 +92,7 @@ def train_controlnet(
         The averaged ControlNet and the history.
     """
     latents = encode_latents(base.vae, pairs.images)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(context.seed)
     halvings = len(base.vae.config.block_out_channels) - 1
     device = base.unet.device
     controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=_WIDTHS[: halvings + 1])
@@ -108,16 +106,16 @@ def train_controlnet(
     batch_size = settings.length.batch_size
 
     def loss_at(step: int) -> torch.Tensor:
-        indices = shuffled_batch(len(latents), batch_size, step, settings.seed, "control")
+        indices = shuffled_batch(len(latents), batch_size, step, context.seed, "control")
         noise, _ = noise_and_timesteps(
             tuple(latents.shape[1:]),
-            settings.seed,
+            context.seed,
             "control",
             [(step, number) for number in range(batch_size)],
             steps,
         )
-        timesteps = sample_logit_normal_timesteps(batch_size, steps, settings.seed, "control", step)
-        dropped = torch.rand(batch_size, generator=torch_generator(settings.seed, "control-dropout", step))
+        timesteps = sample_logit_normal_timesteps(batch_size, steps, context.seed, "control", step)
+        dropped = torch.rand(batch_size, generator=torch_generator(context.seed, "control-dropout", step))
         own = embeddings[embedding_of[indices]]
         without = (dropped < settings.caption_dropout)[:, None, None].to(device)
         condition = torch.where(without, empty.to(device), own.to(device))
@@ -137,7 +135,7 @@ def train_controlnet(
         clean, noise, timesteps, weights = (part.to(device) for part in (latents[indices], noise, timesteps, weights))
         return diffusion_loss(controlled, base.scheduler, clean, condition, noise, timesteps, weights).mean()
 
-    return train_with_ema(controlnet, settings.length, loss_at, checkpoint, report)
+    return train_with_ema(controlnet, settings.length, loss_at, context)
 
 
 def save_controlnet(

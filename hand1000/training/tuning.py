@@ -9,7 +9,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hand1000.config.settings import Settings
-from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.models.base_model import BaseModel, load_base_model
 from hand1000.models.fusion import Fusion, double_fusion, fused_null_embedding, gesture_indices
 from hand1000.paper.interleaved import train_interleaved
@@ -18,6 +17,7 @@ from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.storage.files import write_jsonl
 from hand1000.training.batches import TrainingSet
 from hand1000.training.checkpoint import Tensors
+from hand1000.training.context import TrainContext
 from hand1000.training.distributed import DistributedContext
 from hand1000.training.encoded_dataset import FULL_IMAGE_BOX, EncodedDataset
 from hand1000.training.lora import merge_adapter, save_adapter
@@ -45,10 +45,9 @@ def tune_unet(
     refined: torch.Tensor,
     prior: Prior | None,
     settings: Settings,
+    context: TrainContext,
     *,
     out: Path,
-    checkpoint: CheckpointStore,
-    report: ProgressCallback,
     processes: DistributedContext,
 ) -> tuple[Tensors, list[dict]]:
     """Train the UNet of `base` in place.
@@ -60,30 +59,19 @@ def tune_unet(
         refined: h* of the images, (N, L, D).
         prior: pictures of the base model, if the settings ask for them.
         settings: of the run.
-        out: a folder, which gets the pictures drawn on the way.
-        checkpoint: where the state of an unfinished training lies.
-        report: is given every step.
+        context: Seed, compute settings, checkpoints and progress.
+        out: Folder that gets the validation images.
         processes: that train together.
 
     Returns:
         The trained weights by name (see `stage3.train_unet`) and what was measured at each step.
     """
     if settings.stage2.interleaved:
-        return train_interleaved(
-            base,
-            data.latents,
-            refined,
-            settings.stage2,
-            settings.stage3,
-            settings.compute,
-            seed=settings.seed,
-            checkpoint=checkpoint,
-            report=report,
-        )
+        return train_interleaved(base, data.latents, refined, settings.stage2, settings.stage3, context)
 
     lambda_ = settings.stage2.lambda_
     shown = gesture_indices(fusion, data.gestures)
-    training, looked_at = split_validation(data.user_ids, settings.stage3.validation.images, settings.seed)
+    training, looked_at = split_validation(data.user_ids, settings.stage3.validation.images, context.seed)
     validation = None
     if looked_at:
         folder = out / IMAGES_DIR
@@ -107,7 +95,7 @@ def tune_unet(
             latents=data.latents[looked_at],
             embeddings=double_fusion(data.text_embeddings[looked_at], fusion, lambda_, shown[looked_at]).detach(),
             settings=settings.stage3.validation,
-            seed=settings.seed,
+            seed=context.seed,
             draw=draw,
             folder=folder,
         )
@@ -122,10 +110,7 @@ def tune_unet(
         TrainingSet(data.latents[training], refined[training], shown[training], data.boxes[training]),
         fused_null_embedding(data.empty_embedding, fusion, lambda_).detach(),
         settings.stage3,
-        settings.compute,
-        seed=settings.seed,
-        checkpoint=checkpoint,
-        report=report,
+        context,
         prior=preserved,
         validation=validation,
         processes=processes,

@@ -16,12 +16,14 @@ from hand1000.config.comparison import HandRefinerSettings
 from hand1000.config.controlnet import ControlSettings
 from hand1000.config.pretraining import TrainingSchedule
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import noop_callback
 from hand1000.data.synthetic import render_synthetic_images
 from hand1000.hands.depth import FAR, NEAR, render_hand_depth
 from hand1000.hands.depth_pairs import DepthPairs, build_depth_pairs, landmark_error
 from hand1000.hands.detector import Detection, Hand, HandDetector
 from hand1000.models.base_model import BaseModel
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
+from hand1000.training.context import TrainContext
 from hand1000.training.train_controlnet import controlnet_guidance, load_controlnet, save_controlnet, train_controlnet
 from tests.support.rendered_hands import draw, rendered_hands
 from tests.support.tiny_models import DyingCheckpoint, Killed, fresh_base
@@ -52,10 +54,6 @@ RECIPE = ControlSettings(
         steps=4, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5, checkpoint_every=2
     ),
 )
-
-
-def quiet(*_: object) -> None:
-    """Reports nothing."""
 
 
 def found_in(image: np.ndarray) -> list[Hand]:
@@ -97,7 +95,7 @@ def test_a_larger_map_is_the_same_hand() -> None:
 
 
 def test_pairs_are_of_hands_that_are_found_where_they_are(tmp_path: Path) -> None:
-    render_synthetic_images(tmp_path / "set", images=6, gesture_images=0, seed=5, size=64, progress=quiet)
+    render_synthetic_images(tmp_path / "set", images=6, gesture_images=0, seed=5, size=64, progress=noop_callback)
     options = {"max_tilt": 180, "min_detection_confidence": 0.5}
     seen: list[tuple[int, int]] = []
     pairs = build_depth_pairs(tmp_path / "set", max_error=0.3, progress=lambda *counts: seen.append(counts), **options)
@@ -136,8 +134,8 @@ def test_the_training_continues_to_the_same_bits_and_leaves_the_base_model_alone
     before = {name: value.clone() for name, value in base.unet.state_dict().items()}
 
     def run(folder: Path, dies_after: int | None = None) -> tuple[ControlNetModel, list[dict]]:
-        checkpoint = DyingCheckpoint(folder, dies_after=dies_after)
-        return train_controlnet(tiny_pairs(), base, RECIPE, checkpoint=checkpoint, report=quiet)
+        context = TrainContext(seed=RECIPE.seed, checkpoint=DyingCheckpoint(folder, dies_after=dies_after))
+        return train_controlnet(tiny_pairs(), base, RECIPE, context)
 
     whole, history = run(tmp_path / "whole")
     with pytest.raises(Killed):

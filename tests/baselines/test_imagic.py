@@ -10,12 +10,12 @@ from PIL import Image
 from hand1000.baselines import imagic
 from hand1000.baselines.imagic import imagic_generator
 from hand1000.config.comparison import ImagicSettings
-from hand1000.config.settings import load_settings
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator, pipeline_generator
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
+from hand1000.training.context import TrainContext
 from tests.support.tiny_models import TEXTS, fresh_base
 
-COMPUTE = load_settings("default").compute
+CONTEXT = TrainContext(seed=7)
 DRAWING = {"mu": 1.0, "guidance_scale": 1.0, "autoguidance_scale": 1.0, "eta": 0.0, "num_inference_steps": 3}
 SETTINGS = ImagicSettings(
     embedding_steps=3,
@@ -34,7 +34,7 @@ def editing(**changes: float) -> tuple[ImageGenerator, ImageGenerator, Hand1000P
     """What draws, what edits that, and the pipeline of both."""
     pipeline = build_pipeline(fresh_base(), **DRAWING)
     system = pipeline_generator(pipeline)
-    edited = imagic_generator(system, pipeline, SETTINGS.model_copy(update=changes), COMPUTE, seed=7)
+    edited = imagic_generator(system, pipeline, SETTINGS.model_copy(update=changes), CONTEXT)
     return system, edited, pipeline
 
 
@@ -62,7 +62,7 @@ def test_without_any_step_it_draws_the_picture_again() -> None:
 def test_the_steps_are_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedding moves through a UNet at rest, then the UNet with the embedding at rest, to a lower loss."""
     seen: dict[str, list] = {"start": [], "optimised": [], "tune": [], "conditions": []}
-    refine, tune, call = imagic.refine_batch, imagic.tune_on_image, Hand1000Pipeline.__call__
+    refine, tune, call = imagic.optimize_embeddings, imagic.finetune_on_image, Hand1000Pipeline.__call__
 
     def refined(base, latents, start, *arguments, **settings):
         assert not any(parameter.requires_grad for parameter in base.unet.parameters())
@@ -81,8 +81,8 @@ def test_the_steps_are_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
             seen["conditions"].append(settings["prompt_embeds"])
         return call(self, *arguments, **settings)
 
-    monkeypatch.setattr(imagic, "refine_batch", refined)
-    monkeypatch.setattr(imagic, "tune_on_image", tuned)
+    monkeypatch.setattr(imagic, "optimize_embeddings", refined)
+    monkeypatch.setattr(imagic, "finetune_on_image", tuned)
     monkeypatch.setattr(Hand1000Pipeline, "__call__", drawn)
     # The same draws with a rate that leaves the UNet as it is.
     for rate in (1e-12, 1e-3):
@@ -101,5 +101,5 @@ def test_the_pictures_under_it_may_be_any_systems() -> None:
         return [Image.new("RGB", (32, 32), "grey") for _ in orders]
 
     pipeline = build_pipeline(fresh_base(), **DRAWING)
-    edited = imagic_generator(grey, pipeline, SETTINGS, COMPUTE, seed=7)
+    edited = imagic_generator(grey, pipeline, SETTINGS, CONTEXT)
     assert pixels(edited(ORDERS[:1])).shape == (1, 32, 32, 3)

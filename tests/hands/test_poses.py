@@ -13,15 +13,12 @@ from hand1000.hands.landmarks import Landmarks
 from hand1000.hands.poses import PLACEMENT_DIM, HandPoses, fit_poses
 from hand1000.hands.stage1 import compute_mean_feature, gesture_feature
 from hand1000.models.fusion import POSE_SCALE, GestureFusion, double_fusion, load_fusion
+from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import train_fusion
-from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base
+from tests.support.tiny_models import LATENT, TOKENS, WIDTH, encoded_dataset, fresh_base
 
 HANDS, COMPONENTS = 60, 2
 NAMES = tuple(f"{index:03d}.png" for index in range(HANDS))
-
-
-def quiet(*_: object) -> None:
-    """Reports nothing."""
 
 
 def hands(missed: tuple[int, ...] = ()) -> tuple[Landmarks, np.ndarray]:
@@ -138,7 +135,7 @@ def test_a_pose_is_added_to_the_fusion_and_the_mean_hand_is_the_papers(tmp_path:
     assert torch.equal(load_fusion(tmp_path)(text, shown, poses), posed(text, shown, poses))
 
 
-def test_stage_two_trains_what_a_pose_adds(tmp_path: Path) -> None:
+def test_stage_two_trains_what_a_pose_adds() -> None:
     told = fitted(hands()[0]).of(NAMES[:4])
     generator = torch.Generator().manual_seed(1)
     default = load_settings("default")
@@ -146,15 +143,13 @@ def test_stage_two_trains_what_a_pose_adds(tmp_path: Path) -> None:
     def trained(steps: int) -> GestureFusion:
         fusion, _ = train_fusion(
             fresh_base(),
-            torch.randn(4, 4, LATENT, LATENT, generator=generator),
-            torch.randn(4, TOKENS, WIDTH, generator=generator),
+            encoded_dataset(
+                torch.randn(4, 4, LATENT, LATENT, generator=generator),
+                torch.randn(4, TOKENS, WIDTH, generator=generator),
+            ),
             {"four": torch.zeros(63)},
-            ["four"] * 4,
             default.stage2.model_copy(update={"fusion_steps": steps, "fusion_batch_size": 2}),
-            default.compute,
-            seed=0,
-            checkpoint=DyingCheckpoint(tmp_path / f"{steps}"),
-            report=quiet,
+            TrainContext(seed=0),
             poses=told,
         )
         return fusion

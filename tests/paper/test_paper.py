@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +17,9 @@ from hand1000.models.base_model import BaseModel
 from hand1000.models.fusion import FlatFusion, double_fusion, load_fusion
 from hand1000.paper import interleaved
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline, load_pipeline
+from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
-from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base
+from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, encoded_dataset, fresh_base
 
 PAPER = load_settings("paper")
 IMAGES = 3
@@ -54,12 +54,10 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-def flat_fusion(base: BaseModel, data, tmp_path: Path) -> FlatFusion:
+def flat_fusion(base: BaseModel, data) -> FlatFusion:
     latents, texts, feature = data
-    nothing = {"checkpoint": DyingCheckpoint(tmp_path / "none"), "report": lambda *_: None}
-    settings = (PAPER.stage2, PAPER.compute)
     fusion, history = train_fusion(
-        base, latents, texts, {"four": feature}, ["four"] * IMAGES, *settings, seed=0, **nothing
+        base, encoded_dataset(latents, texts), {"four": feature}, PAPER.stage2, TrainContext(seed=0)
     )
     assert isinstance(fusion, FlatFusion) and history == []
     return fusion
@@ -75,10 +73,10 @@ def test_the_preset_is_the_table_of_the_authors_scripts() -> None:
     assert not generation.fuse_empty_prompt and generation.autoguidance_scale == 1
 
 
-def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) -> None:
+def test_the_loop_is_the_authors_to_the_step(base, data, monkeypatch) -> None:
     """Written out once more, with one dense matrix, one image and one number at a time."""
     latents, texts, feature = data
-    fusion = flat_fusion(base, data, tmp_path)
+    fusion = flat_fusion(base, data)
 
     # The matrix that the fusion draws piece by piece: what it makes of nothing, and of a one at each place.
     size = TOKENS * WIDTH
@@ -127,13 +125,13 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
             optimizer.step()
             losses.append(loss.item())
 
-    quiet = {"seed": 0, "checkpoint": DyingCheckpoint(tmp_path / "ck"), "report": lambda *_: None}
-    unrefined, _ = optimize_all_embeddings(base, latents, start, list("abc"), PAPER.stage2, PAPER.compute, **quiet)
+    context = TrainContext(seed=0, compute=PAPER.compute)
+    unrefined, _ = optimize_all_embeddings(base, latents, start, list("abc"), PAPER.stage2, context)
     assert torch.equal(unrefined, start)  # Stage II waits for Stage III.
 
     refined: list[torch.Tensor] = []
     told: list[float] = []
-    refine, tune = interleaved.refine_batch, interleaved.tune_on_image
+    refine, tune = interleaved.optimize_embeddings, interleaved.finetune_on_image
 
     def refine_and_tell(*arguments, **settings):
         embeddings, each = refine(*arguments, **settings)
@@ -145,10 +143,9 @@ def test_the_loop_is_the_authors_to_the_step(base, data, tmp_path, monkeypatch) 
         told.extend(each := tune(*arguments, **settings))
         return each
 
-    monkeypatch.setattr(interleaved, "refine_batch", refine_and_tell)
-    monkeypatch.setattr(interleaved, "tune_on_image", tune_and_tell)
-    loop = (latents, start, PAPER.stage2, PAPER.stage3, PAPER.compute)
-    tuned, history = interleaved.train_interleaved(base, *loop, **quiet)
+    monkeypatch.setattr(interleaved, "optimize_embeddings", refine_and_tell)
+    monkeypatch.setattr(interleaved, "finetune_on_image", tune_and_tell)
+    tuned, history = interleaved.train_interleaved(base, latents, start, PAPER.stage2, PAPER.stage3, context)
 
     assert len(told) == len(losses) == IMAGES * 30 and told == pytest.approx(losses, abs=1e-6)
     assert (torch.cat(refined) - torch.stack(expected)).abs().max() < 1e-6
@@ -166,8 +163,8 @@ def test_an_interrupted_loop_ends_in_the_same_bits(base, data, tmp_path) -> None
 
     def run(checkpoint: DyingCheckpoint):
         own = dataclasses.replace(base, unet=copy.deepcopy(base.unet))
-        loop = (latents, texts, PAPER.stage2, stage3, PAPER.compute)
-        return interleaved.train_interleaved(own, *loop, seed=0, checkpoint=checkpoint, report=lambda *_: None)
+        context = TrainContext(seed=0, compute=PAPER.compute, checkpoint=checkpoint)
+        return interleaved.train_interleaved(own, latents, texts, PAPER.stage2, stage3, context)
 
     whole, history = run(DyingCheckpoint(tmp_path / "whole"))
     with pytest.raises(Killed):
@@ -178,7 +175,7 @@ def test_an_interrupted_loop_ends_in_the_same_bits(base, data, tmp_path) -> None
 
 
 def test_the_flat_fusion_is_saved_without_its_weights(base, data, tmp_path) -> None:
-    fusion = flat_fusion(base, data, tmp_path)
+    fusion = flat_fusion(base, data)
     fusion.save_pretrained(tmp_path / "fusion")
     assert sum(path.stat().st_size for path in (tmp_path / "fusion").iterdir()) < 2000
     loaded = load_fusion(tmp_path / "fusion")
@@ -186,7 +183,7 @@ def test_the_flat_fusion_is_saved_without_its_weights(base, data, tmp_path) -> N
 
 
 def test_a_model_of_the_paper_is_saved_and_draws_away_from_the_plain_empty_prompt(base, data, tmp_path) -> None:
-    fusion = flat_fusion(base, data, tmp_path)
+    fusion = flat_fusion(base, data)
     options = PAPER.generation.model_copy(update={"num_inference_steps": 2}).defaults()
     model = build_pipeline(base, unet=base.unet, fusion=fusion, **options)
     model.save_pretrained(tmp_path / "model")

@@ -12,13 +12,13 @@ from hand1000.hands.detector import detect_hands
 from hand1000.hands.stage1 import compute_mean_feature
 from hand1000.models.fusion import double_fusion, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+from hand1000.training.context import TrainContext
 from hand1000.training.distributed import SINGLE_PROCESS
 from hand1000.training.encoded_dataset import encode_dataset
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
 from hand1000.training.tuning import tune_unet
 from tests.support.rendered_hands import draw, image_set
 from tests.support.sd15_models import random_sd15
-from tests.support.tiny_models import DyingCheckpoint
 
 
 def main(folder: Path) -> None:
@@ -35,16 +35,13 @@ def main(folder: Path) -> None:
     base = random_sd15(sample_size=32)
     data = encode_dataset(base, folder, records, lambda *_: None)
     assert data.latents.shape == (1, 4, 32, 32) and data.text_embeddings.shape == (1, 77, 768)
-    options = {"checkpoint": DyingCheckpoint(folder / "none"), "report": lambda *_: None}
-    stage2 = (settings.stage2, settings.compute)
+    context = TrainContext(seed=0, compute=settings.compute)
     features = {"call": feature.mean_tensor()}
-    fusion, _ = train_fusion(
-        base, data.latents, data.text_embeddings, features, data.gestures, *stage2, seed=0, **options
-    )
+    fusion, _ = train_fusion(base, data, features, settings.stage2, context)
     start = double_fusion(data.text_embeddings, fusion, 0.7, gesture_indices(fusion, data.gestures))
-    refined, _ = optimize_all_embeddings(base, data.latents, start, data.file_names, *stage2, seed=0, **options)
+    refined, _ = optimize_all_embeddings(base, data.latents, start, data.file_names, settings.stage2, context)
     weights, history = tune_unet(
-        base, data, fusion, refined, None, settings, out=folder, processes=SINGLE_PROCESS, **options
+        base, data, fusion, refined, None, settings, context, out=folder, processes=SINGLE_PROCESS
     )
     assert len(weights) == 686 and history[0]["loss"] > 0
     drawing = settings.generation.model_copy(update={"num_inference_steps": 2}).defaults()

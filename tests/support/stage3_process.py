@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from hand1000.config.settings import Settings, load_settings
 from hand1000.training.batches import TrainingSet
+from hand1000.training.context import TrainContext
 from hand1000.training.distributed import init_distributed
 from hand1000.training.stage3 import train_unet
 from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base
@@ -53,10 +54,7 @@ def main(folder: Path) -> None:
             examples(),
             examples().embeddings[:1],
             settings.stage3,
-            settings.compute,
-            seed=0,
-            checkpoint=DyingCheckpoint(folder / "checkpoint"),
-            report=lambda *_: None,
+            TrainContext(seed=0, compute=settings.compute, checkpoint=DyingCheckpoint(folder / "checkpoint")),
             processes=processes,
         )
     if processes.leads:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from hand1000.models.base_model import BaseModel
 from hand1000.models.small_base import build_scheduler, build_tokenizer
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+from hand1000.training.encoded_dataset import EncodedDataset
 
 TEXTS = ["a photo of a left hand in front of a blue wall, making four fingers up hand gesture", "a red hand"]
 LATENT, WIDTH, TOKENS = 8, 16, 16
@@ -98,6 +100,25 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def encoded_dataset(
+    latents: torch.Tensor, text_embeddings: torch.Tensor, gestures: Sequence[str] | None = None
+) -> EncodedDataset:
+    """A dataset of these latents and embeddings; every image is of another person and shows `four` by default."""
+    count = len(latents)
+    return EncodedDataset(
+        latents=latents,
+        text_embeddings=text_embeddings,
+        empty_embedding=torch.zeros_like(text_embeddings[0]),
+        boxes=torch.ones(count, 4),
+        file_names=[f"{index}.png" for index in range(count)],
+        captions=["a hand"] * count,
+        texts=["a hand"] * count,
+        user_ids=[f"user-{index}" for index in range(count)],
+        gestures=["four"] * count if gestures is None else list(gestures),
+        truncated=0,
+    )
+
+
 class Killed(Exception):
     """Stands for kill -9: whatever was not saved by then is lost."""
 
@@ -108,17 +129,17 @@ class DyingCheckpoint:
     def __init__(self, folder: Path, dies_after: int | None = None) -> None:
         self.folder, self.left = folder, dies_after
 
-    def restore(self, into: Path) -> bool:
-        """See `hand1000.core.progress.Checkpoint`."""
+    def restore(self, directory: Path) -> bool:
+        """See `hand1000.core.progress.CheckpointStore`."""
         import shutil
 
         if not self.folder.is_dir():
             return False
-        shutil.copytree(self.folder, into, dirs_exist_ok=True)
+        shutil.copytree(self.folder, directory, dirs_exist_ok=True)
         return True
 
     def save(self, directory: Path) -> None:
-        """See `hand1000.core.progress.Checkpoint`."""
+        """See `hand1000.core.progress.CheckpointStore`."""
         import shutil
 
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import noop_callback
 from hand1000.core.rng import derived_seed, derived_seeds, noise_and_timesteps, shuffled_batch
 from hand1000.data.imageset import ImageRecord
 from hand1000.models.base_model import load_base_model, read_resolution
@@ -18,6 +19,7 @@ from hand1000.models.encoding import count_truncated, encode_texts
 from hand1000.models.fusion import GestureFusion, double_fusion
 from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
+from hand1000.training.context import TrainContext
 from hand1000.training.encoded_dataset import EncodedDataset, encode_dataset
 from hand1000.training.losses import diffusion_loss, hand_loss_mask
 from hand1000.training.stage2 import load_embeddings, optimize_all_embeddings, save_embeddings, train_fusion
@@ -28,6 +30,7 @@ from tests.support.tiny_models import (
     WIDTH,
     DyingCheckpoint,
     Killed,
+    encoded_dataset,
     fresh_base,
     save_tiny_base,
     tiny_base,
@@ -49,10 +52,6 @@ DRAWING = {"mu": 0.7, "guidance_scale": 3.0, "autoguidance_scale": 1.0, "eta": 0
 IMAGES = 5
 ONLY = torch.zeros(IMAGES, dtype=torch.long)
 """Which gesture the images show, where there is one."""
-
-
-def quiet(*_: object) -> None:
-    """Reports nothing."""
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_the_hands_box_counts_for_as_much_more_as_is_asked() -> None:
     assert torch.equal(hand_loss_mask(boxes, 4, 4, 1.0), torch.ones(3, 1, 4, 4))
 
 
-def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_path: Path) -> None:
+def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data) -> None:
     latents, text, feature = data
     base = fresh_base()
     before = {name: value.clone() for name, value in base.unet.state_dict().items()}
@@ -147,15 +146,10 @@ def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data, tmp_pat
         changes = {"fusion_steps": 40, "lambda_": 0.0, "fusion_learning_rate": learning_rate}
         fusion, history = train_fusion(
             base,
-            latents,
-            text,
+            encoded_dataset(latents, text),
             {"four": feature},
-            ["four"] * IMAGES,
             STAGE2.model_copy(update=changes),
-            DEFAULT.compute,
-            seed=0,
-            checkpoint=DyingCheckpoint(tmp_path / f"{learning_rate}"),
-            report=quiet,
+            TrainContext(seed=0),
         )
         assert torch.equal(fusion.features, feature[None])
         return sum(row["loss"] for row in history)
@@ -172,15 +166,10 @@ def test_fusion_training_continues_to_the_same_bits(data, tmp_path: Path) -> Non
     def train(checkpoint: DyingCheckpoint):
         return train_fusion(
             fresh_base(),
-            latents,
-            text,
+            encoded_dataset(latents, text),
             {"four": feature},
-            ["four"] * IMAGES,
             STAGE2,
-            DEFAULT.compute,
-            seed=0,
-            checkpoint=checkpoint,
-            report=quiet,
+            TrainContext(seed=0, checkpoint=checkpoint),
         )
 
     whole, history = train(DyingCheckpoint(tmp_path / "whole"))
@@ -200,10 +189,7 @@ def refine(data, span: slice, checkpoint: DyingCheckpoint, **changes):
         text[span],
         keys[span],
         STAGE2.model_copy(update=changes),
-        DEFAULT.compute,
-        seed=0,
-        checkpoint=checkpoint,
-        report=quiet,
+        TrainContext(seed=0, checkpoint=checkpoint),
     )
 
 
@@ -424,7 +410,7 @@ def test_prepared_data_keeps_the_order_and_counts_cut_captions(tmp_path: Path) -
     records = [
         ImageRecord(file_name=name, text=text, caption=text, **common) for name, text in zip(names, texts, strict=True)
     ]
-    prepared = encode_dataset(base, tmp_path, records, quiet, batch_size=1)
+    prepared = encode_dataset(base, tmp_path, records, noop_callback, batch_size=1)
     assert prepared.latents.shape == (2, 4, LATENT, LATENT) and prepared.truncated == 1
     assert torch.equal(prepared.empty_embedding, encode_texts(base.text_encoder, base.tokenizer, [""])[0])
     prepared.save(tmp_path)

@@ -1,5 +1,6 @@
 """One model of several gestures: each image, each prompt and each measure goes by its own gesture."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from hand1000.cli.main import main
 from hand1000.config.settings import Settings, load_settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import noop_callback
 from hand1000.export.export import export_model
 from hand1000.export.fold import affine_fusion
 from hand1000.gestures import PHRASES, find_gesture_in_prompt, group_by_gesture, parse_gestures, slug
@@ -26,6 +28,7 @@ from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pi
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
 from hand1000.training import tuning
 from hand1000.training.batches import TrainingSet, sample_batch
+from hand1000.training.context import TrainContext
 from hand1000.training.distributed import SINGLE_PROCESS
 from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.prior import Prior
@@ -37,10 +40,6 @@ IMAGES = 4
 SHOWN = ["four", "ok", "ok", "four"]
 DRAWING = {"mu": 0.3, "guidance_scale": 3.0, "autoguidance_scale": 1.0, "eta": 0.5, "num_inference_steps": 3}
 PROMPTS = [f"a red hand, {PHRASES[gesture]}" for gesture in ("ok", "four")]
-
-
-def quiet(*_: object) -> None:
-    """Reports nothing."""
 
 
 def features(*gestures: str) -> dict[str, torch.Tensor]:
@@ -88,21 +87,15 @@ def test_several_gestures_start_apart_and_one_at_the_text() -> None:
     assert (one(text, torch.zeros(1, dtype=torch.long)) - text).abs().max() < 0.05
 
 
-def trained(folder: Path, own: dict[str, torch.Tensor], shown: list[str]) -> Fusion:
+def trained(own: dict[str, torch.Tensor], shown: list[str]) -> Fusion:
     """A fusion after a few steps of Stage II."""
     changes = {"fusion_steps": 5, "fusion_batch_size": 2, "fusion_learning_rate": 1e-2, "lambda_": 0.2}
-    default = load_settings("default")
     return train_fusion(
         tiny_base(),
-        data().latents,
-        data().text_embeddings,
+        dataclasses.replace(data(), gestures=shown),
         own,
-        shown,
-        default.stage2.model_copy(update=changes),
-        default.compute,
-        seed=0,
-        checkpoint=DyingCheckpoint(folder / "none"),
-        report=quiet,
+        load_settings("default").stage2.model_copy(update=changes),
+        TrainContext(seed=0),
     )[0]
 
 
@@ -169,15 +162,15 @@ def test_each_row_is_fused_with_its_own_feature(tmp_path: Path) -> None:
     assert loaded.gestures == ("four", "ok") and torch.equal(loaded.features, fusion.features)
 
 
-def test_the_fusion_is_trained_with_each_images_own_feature(tmp_path: Path) -> None:
+def test_the_fusion_is_trained_with_each_images_own_feature() -> None:
     own = features("four", "ok")
-    mixed = trained(tmp_path, own, SHOWN)
-    renamed = trained(tmp_path, {"ok": own["four"], "four": own["ok"]}, ["ok", "four", "four", "ok"])
+    mixed = trained(own, SHOWN)
+    renamed = trained({"ok": own["four"], "four": own["ok"]}, ["ok", "four", "four", "ok"])
     assert torch.equal(mixed.linear.weight, renamed.linear.weight)
     for other in (["four"] * IMAGES, ["ok", "four", "four", "ok"]):
-        assert not torch.allclose(mixed.linear.weight, trained(tmp_path, own, other).linear.weight, atol=1e-5)
+        assert not torch.allclose(mixed.linear.weight, trained(own, other).linear.weight, atol=1e-5)
     with pytest.raises(Hand1000Error, match="gesture 'ok': this model knows four only"):
-        trained(tmp_path, features("four"), SHOWN)
+        trained(features("four"), SHOWN)
 
 
 def test_the_flat_fusion_holds_one_gesture(tmp_path: Path) -> None:
@@ -230,11 +223,10 @@ def test_stage3_is_given_everything_with_its_own_gesture(tmp_path: Path, monkeyp
     refined = torch.randn(IMAGES, TOKENS, WIDTH, generator=generator)
     options = {
         "out": tmp_path,
-        "checkpoint": DyingCheckpoint(tmp_path / "none"),
-        "report": quiet,
         "processes": SINGLE_PROCESS,
     }
-    tuning.tune_unet(fresh_base(), prepared, fusion, refined, prior, settings, **options)
+    context = TrainContext(seed=settings.seed, compute=settings.compute)
+    tuning.tune_unet(fresh_base(), prepared, fusion, refined, prior, settings, context, **options)
 
     weight = settings.stage2.lambda_
     assert torch.equal(given["empty"], fused_null_embedding(prepared.empty_embedding, fusion, weight))
@@ -291,7 +283,7 @@ def test_orders_are_drawn_with_their_gestures(tmp_path: Path) -> None:
     system = pipeline_generator(pipeline_of(features("four", "ok")))
     orders = [GenerationRequest(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
     generate_to_dir(
-        system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=quiet
+        system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=noop_callback
     )
     pictures = [np.asarray(Image.open(tmp_path / order.file_name)).astype(int) for order in orders]
     apart = [[np.abs(one - other).max() > 1 for other in pictures] for one in pictures]

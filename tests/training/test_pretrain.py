@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from hand1000.config.pretraining import PretrainSettings, TrainingSchedule
+from hand1000.core.progress import noop_callback
 from hand1000.models.base_model import load_base_model
 from hand1000.models.small_base import build_tokenizer
+from hand1000.training.context import TrainContext
 from hand1000.training.pretrain_base import save_base, train_autoencoder, train_base, train_text_encoder
 from tests.support.tiny_models import DyingCheckpoint, Killed
 
@@ -30,10 +32,6 @@ CAPTIONS = ["a red hand", "a blue wall", "a hand"]
 @pytest.fixture
 def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
-
-
-def quiet(*_: object) -> None:
-    """Reports nothing."""
 
 
 def test_the_tokenizer_is_the_same_in_every_process_and_reads_any_text() -> None:
@@ -59,13 +57,13 @@ def test_the_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeyp
     def run(folder: Path, dies: str = ""):
         """All three, or up to the first save of the one that dies."""
 
-        def state(name: str) -> dict:
+        def context(name: str) -> TrainContext:
             checkpoint = DyingCheckpoint(folder / name, dies_after=1 if name == dies else None)
-            return {"checkpoint": checkpoint, "report": quiet}
+            return TrainContext(seed=SETTINGS.seed, checkpoint=checkpoint)
 
-        vae, _ = train_autoencoder(images, SETTINGS, **state("autoencoder"))
-        encoder, tokenizer, _ = train_text_encoder(images, CAPTIONS, vae, SETTINGS, **state("text_encoder"))
-        unet, history = train_base(images, CAPTIONS, vae, encoder, tokenizer, SETTINGS, **state("base"))
+        vae, _ = train_autoencoder(images, SETTINGS, context("autoencoder"))
+        encoder, tokenizer, _ = train_text_encoder(images, CAPTIONS, vae, SETTINGS, context("text_encoder"))
+        unet, history = train_base(images, CAPTIONS, vae, encoder, tokenizer, SETTINGS, context("base"))
         return vae, encoder, unet, tokenizer, history
 
     vae, encoder, unet, tokenizer, history = run(tmp_path / "whole")
@@ -119,7 +117,7 @@ def test_the_shipped_base_model_loads_and_is_small_enough() -> None:
 def test_the_set_is_shown_mirrored_too_under_the_other_hand(tmp_path: Path) -> None:
     from hand1000.data.synthetic import load_synthetic_images, render_synthetic_images
 
-    render_synthetic_images(tmp_path, images=2, gesture_images=0, seed=1, size=32, progress=quiet)
+    render_synthetic_images(tmp_path, images=2, gesture_images=0, seed=1, size=32, progress=noop_callback)
     images, captions = load_synthetic_images(tmp_path, 180)
     assert images.shape == (4, 32, 32, 3) and np.array_equal(images[2], images[0][:, ::-1])
     sides = [("left hand" in caption or " left " in caption) for caption in captions]

@@ -12,9 +12,11 @@ from safetensors.torch import load_file
 
 from hand1000.config.settings import Settings, Stage3Settings, load_settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import noop_callback
 from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import TrainingSet, sample_batch
 from hand1000.training.checkpoint import Tensors
+from hand1000.training.context import TrainContext
 from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.precision import build_optimizer
 from hand1000.training.prior import Prior, generate_prior
@@ -24,10 +26,6 @@ from tests.support.stage3_process import examples, settings_with
 from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base, tiny_base
 
 DEFAULT = load_settings("default")
-
-
-def quiet(*_: object) -> None:
-    """Reports nothing."""
 
 
 def train(
@@ -43,10 +41,7 @@ def train(
         examples(),
         examples().embeddings[:1],
         settings.stage3,
-        settings.compute,
-        seed=0,
-        checkpoint=checkpoint,
-        report=quiet,
+        TrainContext(seed=0, compute=settings.compute, checkpoint=checkpoint),
         **(more or {}),
     )
 
@@ -149,8 +144,8 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
 
     options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).defaults()
     pipeline = build_pipeline(tiny_base(), **options)
-    drawn = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, progress=quiet)
-    alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, progress=quiet)
+    drawn = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, progress=noop_callback)
+    alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, progress=noop_callback)
     assert drawn.latents.shape == (3, 4, LATENT, LATENT) and torch.allclose(drawn.latents, alone.latents, atol=1e-4)
     drawn.save(tmp_path)
     prior = Prior.load(tmp_path)
