@@ -19,8 +19,8 @@ MODES: dict[str, dict] = {
     "Stage II, bf16": {"compute": CHECKPOINTED | {"precision": "bf16"}},
     "Stage III, all weights, fp32": {"stage3": {"ema_decay": 0.0}, "compute": CHECKPOINTED},
     "Stage III, all weights, averaged": {"stage3": {"ema_decay": 0.999}, "compute": CHECKPOINTED},
-    "Stage III, adapters, fp32": {"stage3": {"tune": "lora"}, "compute": CHECKPOINTED},
-    "Stage III, adapters, bf16": {"stage3": {"tune": "lora"}, "compute": CHECKPOINTED | {"precision": "bf16"}},
+    "Stage III, adapters, fp32": {"stage3": {"training_mode": "lora"}, "compute": CHECKPOINTED},
+    "Stage III, adapters, bf16": {"stage3": {"training_mode": "lora"}, "compute": CHECKPOINTED | {"precision": "bf16"}},
 }
 
 
@@ -39,12 +39,12 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     from hand1000.training.stage3 import train_unet
 
     values = load_settings("default").model_dump()
-    values["stage2"] |= {"refine_steps": 1, "refine_batch_size": 1}
+    values["stage2"] |= {"embedding_steps": 1, "embedding_batch_size": 1}
     values["stage3"] |= {"steps": 1, "batch_size": 1, "micro_batch_size": 1} | MODES[mode].get("stage3", {})
     values["compute"] |= MODES[mode]["compute"]
     settings = Settings.model_validate(values)
     device = best_device()
-    frozen = mode.startswith("Stage II,") or settings.stage3.tune == "lora"
+    frozen = mode.startswith("Stage II,") or settings.stage3.training_mode == "lora"
     unet = random_unet(weight_dtype(settings.compute) if frozen else torch.float32)
     base = BaseModel(None, None, None, unet.to(device), build_scheduler(), "random")
     latents, text = torch.randn(1, 4, resolution // 8, resolution // 8), torch.randn(1, 77, 768)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hand1000.config.settings import FilterSettings
+from hand1000.config.data_settings import FilterSettings
 from hand1000.data.selection import select_images
 
 
@@ -74,7 +74,7 @@ def main() -> None:
         source = SyntheticSource(Path(folder), options.pictures)
         megabytes = (Path(folder) / "four.json").stat().st_size / 1e6
         start = time.monotonic()
-        filters = FilterSettings(min_hand=0.05, at_border=True, max_hands=2, min_overlap=0)
+        filters = FilterSettings(min_hand_size=0.05, allow_border_hands=True, max_hands=2, min_detector_iou=0)
         chosen = select_images(source, ("four",), num_train=1000, num_test=1000, seed=1, filters=filters)
         seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -57,7 +57,7 @@ def _imagic(
         from hand1000.training.context import TrainContext
 
         if model is None:
-            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
+            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.sampler_defaults())
             pipeline.set_progress_bar_config(disable=True)
         else:
             pipeline = load_pipeline(work.read(model))
@@ -74,7 +74,7 @@ def _imagic(
         "precision": compute.precision,
     }
     if model is None:
-        inputs["settings"] = settings.defaults()
+        inputs["settings"] = settings.sampler_defaults()
     return run_cached(task_name, root=root, run=run, build=build, label=f"shard {shard + 1}", inputs=inputs)
 
 

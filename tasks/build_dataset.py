@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.config.settings import DatasetSettings
+from hand1000.config.caption_settings import DatasetSettings
 from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
 
 SPLITS = ("train", "test")

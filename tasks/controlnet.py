@@ -56,6 +56,6 @@ def train_controlnet(pairs: FlyteDirectory, base_model: str, settings: ControlSe
             "seed": settings.seed,
             "caption_dropout": settings.caption_dropout,
             "hand_weight": settings.hand_weight,
-            "length": settings.length.identity(),
+            "length": settings.length.cache_key_fields(),
         },
     )

@@ -34,7 +34,7 @@ def generate_images(
         files = [work.read(part) / "test.jsonl" for part in captions]
         prompts = with_captions(read_image_set(work.read(dataset) / "test"), files, DatasetCaptioner.name)
         if model is None:
-            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.defaults())
+            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.sampler_defaults())
         else:
             pipeline = load_pipeline(work.read(model))
         gestures = list(group_by_gesture(prompts).values())
@@ -91,7 +91,7 @@ def generate_base(
     root: str,
 ) -> Artifact:
     """One shard of the base model's pictures, the same whatever the tuned one is drawn with."""
-    bare = settings.of_base_model()
+    bare = settings.base_model_variant()
     return generate_images("generate_base", None, base_model, dataset, captions, shard, shards, bare, seed, run, root)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from hand1000.config.settings import DataSettings
+from hand1000.config.data_settings import DataSettings
 from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
 SAMPLE = "sample"
@@ -55,7 +55,7 @@ def prepare_data(
 
     def build(work: TaskContext) -> None:
         chosen = select(sample(work)) if data == SAMPLE else selection
-        with make_iou_check(settings.filters.min_overlap) as check:
+        with make_iou_check(settings.filters.min_detector_iou) as check:
             report = prepare_image_sets(
                 chosen,
                 work.out,

@@ -44,7 +44,7 @@ def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root
         root=root,
         run="",
         build=build,
-        inputs={"pictures": pictures, "seed": settings.seed, "length": settings.autoencoder.identity()},
+        inputs={"pictures": pictures, "seed": settings.seed, "length": settings.autoencoder.cache_key_fields()},
     )
 
 
@@ -84,7 +84,7 @@ def train_text_encoder(
             "autoencoder": autoencoder,
             "seed": settings.seed,
             "max_tilt": settings.max_tilt,
-            "length": settings.text_encoder.identity(),
+            "length": settings.text_encoder.cache_key_fields(),
         },
     )
 
@@ -137,6 +137,6 @@ def train_base(
             "seed": settings.seed,
             "max_tilt": settings.max_tilt,
             "caption_dropout": settings.caption_dropout,
-            "length": settings.base.identity(),
+            "length": settings.base.cache_key_fields(),
         },
     )

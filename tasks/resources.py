@@ -10,7 +10,7 @@ import yaml
 from flytekit import Resources
 from pydantic import Field, ValidationError, model_validator
 
-from hand1000.config.settings import FrozenSettings, format_validation_error
+from hand1000.config.base import FrozenSettings, format_validation_error
 from hand1000.core.errors import Hand1000Error
 
 TABLE = Path(__file__).with_name("resources.yaml")

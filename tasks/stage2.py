@@ -122,7 +122,7 @@ def refine_embeddings(
     def build(work: TaskContext) -> None:
         data = EncodedDataset.load(work.read(prepared))
         layer = load_fusion(work.read(fusion))
-        part = shard_range(len(data.latents), settings.refine_batch_size, shard, shards)
+        part = shard_range(len(data.latents), settings.embedding_batch_size, shard, shards)
         span = slice(part.start, part.stop)
         # Of all images: of a shard alone the product would be rounded otherwise, and the bits depend on the shards.
         start = double_fusion(
@@ -159,7 +159,7 @@ def refine_embeddings(
             "seed": seed,
             "precision": compute.precision,
             "settings": settings.model_dump(
-                include={"lambda_", "refine_steps", "refine_batch_size", "refine_learning_rate", "interleaved"}
+                include={"lambda_", "embedding_steps", "embedding_batch_size", "embedding_learning_rate", "paper_loop"}
             ),
         },
     )

@@ -29,7 +29,7 @@ def generate_class_images(
     def build(work: TaskContext) -> None:
         if count:
             draw(
-                build_pipeline(load_base_model(base_model, best_device()), **settings.generation.defaults()),
+                build_pipeline(load_base_model(base_model, best_device()), **settings.generation.sampler_defaults()),
                 EncodedDataset.load(work.read(prepared)).captions,
                 count,
                 seed=settings.seed,
@@ -107,11 +107,11 @@ def train_unet(
             "base_model": model_identity(base_model),
             "seed": settings.seed,
             "stage2": settings.stage2.model_dump(
-                include={"lambda_", "interleaved", "refine_steps", "refine_learning_rate"}
+                include={"lambda_", "paper_loop", "embedding_steps", "embedding_learning_rate"}
             ),
-            "settings": settings.stage3.decides(),
+            "settings": settings.stage3.cache_key_fields(),
             "precision": settings.compute.precision,
-            "drawn": settings.generation.defaults() if settings.stage3.validation.pictures else None,
+            "drawn": settings.generation.sampler_defaults() if settings.stage3.validation.images_drawn else None,
         },
     )
 
@@ -142,7 +142,7 @@ def assemble_model(
             "trained": trained,
             "fusion": fusion,
             "base_model": model_identity(base_model),
-            "lora": settings.stage3.decides().get("lora"),
-            "defaults": settings.generation.defaults(),
+            "lora": settings.stage3.cache_key_fields().get("lora"),
+            "defaults": settings.generation.sampler_defaults(),
         },
     )

@@ -7,7 +7,7 @@ from functools import partial
 
 from flytekit import map_task, workflow
 
-from hand1000.config.settings import DatasetSettings
+from hand1000.config.caption_settings import DatasetSettings
 from tasks.build_dataset import caption_job, complete_job, job_indices, publish
 from tasks.context import Artifact
 from tasks.prepare_data import prepare_data

@@ -9,8 +9,9 @@ from flytekit import CronSchedule, Email, Labels, LaunchPlan, PagerDuty, Slack, 
 from flytekit.core.notification import Notification
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from hand1000.config.base import FrozenSettings, format_validation_error
 from hand1000.config.gates import GateSettings
-from hand1000.config.settings import FrozenSettings, format_validation_error, load_settings
+from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
 from tasks.resources import resources_table

@@ -2,7 +2,7 @@
 
 from hand1000.captions.captioners import Captioner, DatasetCaptioner
 from hand1000.captions.rewrite import Writer
-from hand1000.config.settings import CaptionerSettings, CompletionSettings
+from hand1000.config.caption_settings import CaptionerSettings, CompletionSettings
 
 
 def load_captioner(settings: CaptionerSettings) -> Captioner:

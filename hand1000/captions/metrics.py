@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hand1000.config.settings import Fraction
+from hand1000.config.base import Fraction
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import gesture_phrase

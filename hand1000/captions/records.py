@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hand1000.captions.rewrite import Completed
-from hand1000.config.settings import format_validation_error
+from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.files import read_jsonl, write_jsonl
 

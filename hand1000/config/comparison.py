@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hand1000.config.settings import Fraction, FrozenSettings, LearningRate, Settings, Steps
+from hand1000.config.base import Fraction, FrozenSettings, LearningRate, Steps
+from hand1000.config.settings import Settings
 from hand1000.config.sweep import with_overrides
 
 
@@ -68,7 +69,7 @@ def plain_finetuning(settings: Settings) -> Settings:
             "stage2.fusion": "per_token",
             "stage2.lambda_": 1.0,
             "stage2.fusion_steps": 0,
-            "stage2.refine_steps": 0,
+            "stage2.embedding_steps": 0,
             "stage3.hand_weight": 1.0,
             "generation.mu": 1.0,
         },

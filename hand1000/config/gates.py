@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hand1000.config.settings import Fraction, FrozenSettings
+from hand1000.config.base import Fraction, FrozenSettings
 
 
 class GateSettings(FrozenSettings):

@@ -2,38 +2,36 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from hand1000.config.base import Fraction, FrozenSettings, LearningRate, Seed
 
 
-class TrainingSchedule(BaseModel):
+class TrainingSchedule(FrozenSettings):
     """How long and how fast one of the networks is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(ge=1, le=10_000_000)
     batch_size: int = Field(ge=1, le=4096)
-    learning_rate: float = Field(gt=0, le=1)
+    learning_rate: LearningRate
     warmup_steps: int = Field(ge=0, le=100_000)
     ema_decay: float = Field(ge=0, lt=1)
     checkpoint_every: int = Field(ge=1, le=100_000)
 
-    def identity(self) -> dict[str, Any]:
+    def cache_key_fields(self) -> dict[str, Any]:
         """What decides the result: how often the state is saved does not."""
         return self.model_dump(exclude={"checkpoint_every"})
 
 
-class PretrainSettings(BaseModel):
+class PretrainSettings(FrozenSettings):
     """What is rendered, and how long the three networks are trained on it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    seed: int = Field(ge=0, le=2**31 - 1)
+    seed: Seed
     images: int = Field(ge=100, le=1_000_000, description="Rendered hands in arbitrary poses.")
     gesture_images: int = Field(ge=0, le=10_000, description="Rendered hands a gesture, captioned with the phrase.")
     max_tilt: float = Field(
         ge=0, le=180, description="Degrees that a hand may be tilted for the UNet to see it; the autoencoder sees all."
     )
-    caption_dropout: float = Field(ge=0, le=1)
+    caption_dropout: Fraction
     autoencoder: TrainingSchedule
     text_encoder: TrainingSchedule
     base: TrainingSchedule

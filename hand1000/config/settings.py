@@ -9,55 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from hand1000.config.base import BatchSize, Fraction, FrozenSettings, LearningRate, Seed, Steps, format_validation_error
+from hand1000.config.caption_settings import CaptionSettings
+from hand1000.config.data_settings import DataSettings
 from hand1000.core.errors import Hand1000Error
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Steps = Annotated[int, Field(ge=0, le=1_000_000)]
-BatchSize = Annotated[int, Field(ge=1, le=4096)]
-LearningRate = Annotated[float, Field(gt=0, le=1)]
-
 PRESETS = Path(__file__).parent / "presets"
-
-
-class FrozenSettings(BaseModel):
-    """A section: unknown fields are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class FilterSettings(FrozenSettings):
-    """Which labelled pictures are fit to train on and to measure against; a picture without a label passes."""
-
-    min_hand: Fraction = Field(description="Least longer side of the labelled box, of the picture's side; 0 takes all.")
-    at_border: bool = Field(description="Whether the labelled box may touch the picture's border.")
-    max_hands: int = Field(ge=1, le=100, description="Labelled hands in a picture at most.")
-    min_overlap: Fraction = Field(
-        description="Least overlap (intersection over union) of the labelled box with a hand that MediaPipe finds, 0.1 "
-        "for any hand there; 0 does not ask MediaPipe."
-    )
-
-
-class DataSettings(FrozenSettings):
-    """Which images are trained on and measured against."""
-
-    test_images: int = Field(
-        ge=2, le=100_000, description="Held-out images of each gesture, of people who are not in training."
-    )
-    max_unusable: Fraction = Field(description="Share of unusable images above which the run stops.")
-    crop: Literal["hand", "centre"] = Field(
-        description="hand: a square that holds the labelled hand; centre: the authors', which may cut it off."
-    )
-    filters: FilterSettings
 
 
 class Stage1Settings(FrozenSettings):
     """Stage I: the mean gesture feature (paper, section 3.2)."""
 
-    feature: Literal["normalised", "raw", "zero"] = Field(
-        description="normalised: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z; "
-        "zero: nothing of the hands, to see what they are worth."
+    feature: Literal["normalized", "raw", "none"] = Field(
+        description="normalized: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z; "
+        "none: nothing of the hands, to see what they are worth."
     )
     min_detection_confidence: Fraction
     max_missed: Fraction = Field(description="Share of images without a hand above which the run stops.")
@@ -76,10 +43,10 @@ class Stage2Settings(FrozenSettings):
     fusion_steps: Steps = Field(description="Steps of the fusion layer over all images; 0 keeps it as it starts.")
     fusion_batch_size: BatchSize
     fusion_learning_rate: LearningRate
-    refine_steps: Steps = Field(description="Steps of each image's own embedding; 0 keeps where the layer puts it.")
-    refine_batch_size: BatchSize
-    refine_learning_rate: LearningRate
-    interleaved: bool = Field(
+    embedding_steps: Steps = Field(description="Steps of each image's own embedding; 0 keeps where the layer puts it.")
+    embedding_batch_size: BatchSize
+    embedding_learning_rate: LearningRate
+    paper_loop: bool = Field(
         description="The authors' loop: each image is refined, then trained on, before the next, with new optimisers "
         "and equal draws for every image; stage3.steps are those of one image."
     )
@@ -116,7 +83,7 @@ class ComputeSettings(FrozenSettings):
 
 
 class LoraSettings(FrozenSettings):
-    """The adapters of `stage3.tune: lora` (Hu et al., 2021)."""
+    """The adapters of `stage3.training_mode: lora` (Hu et al., 2021)."""
 
     rank: int = Field(ge=1, le=1024)
     alpha: int = Field(ge=1, le=4096, description="An adapter's output is multiplied by alpha / rank.")
@@ -140,22 +107,24 @@ class ValidationSettings(FrozenSettings):
         ge=0, le=10_000, description="Training images that are held back, with all of their people; 0 looks at nothing."
     )
     every: int = Field(ge=1, le=1_000_000, description="Steps from one look to the next.")
-    pictures: int = Field(ge=0, le=64, description="Pictures drawn at each, from the same prompts and noise.")
+    images_drawn: int = Field(ge=0, le=64, description="Pictures drawn at each, from the same prompts and noise.")
     patience: int = Field(
         ge=0, le=1000, description="Looks without a lower loss after which training ends; the best weights are kept."
     )
 
     @model_validator(mode="after")
     def _needs_images(self) -> Self:
-        if not self.images and (self.pictures or self.patience):
-            raise ValueError("images: pictures and patience need images that are held back; choose more than 0")
+        if not self.images and (self.images_drawn or self.patience):
+            raise ValueError("images: images_drawn and patience need images that are held back; choose more than 0")
         return self
 
 
 class Stage3Settings(FrozenSettings):
     """Stage III: fine-tuning of the UNet on the frozen embeddings (paper, section 3.4)."""
 
-    tune: Literal["full", "lora"] = Field(description="All weights, as in the paper, or low-rank adapters beside them.")
+    training_mode: Literal["full", "lora"] = Field(
+        description="full trains all weights, as in the paper; lora trains low-rank adapters beside them."
+    )
     lora: LoraSettings
     steps: Steps
     batch_size: BatchSize = Field(description="Images of a step, over all processes.")
@@ -163,8 +132,8 @@ class Stage3Settings(FrozenSettings):
     optimizer: Literal["adamw", "adamw_8bit"] = Field(description="adamw_8bit: bitsandbytes, on a GPU.")
     learning_rate: LearningRate
     warmup_steps: Steps
-    learning_rate_decay: Literal["constant", "cosine"] = Field(description="After the warm-up; see docs/method.md.")
-    timesteps: Literal["uniform", "logit_normal"] = Field(
+    lr_scheduler: Literal["constant", "cosine"] = Field(description="After the warm-up; see docs/method.md.")
+    timestep_sampling: Literal["uniform", "logit_normal"] = Field(
         description="uniform as in the paper, or most where a picture's shapes are decided."
     )
     min_snr_gamma: float = Field(
@@ -183,10 +152,10 @@ class Stage3Settings(FrozenSettings):
     validation: ValidationSettings
     checkpoint_every: int = Field(ge=1, le=100_000)
 
-    def decides(self) -> dict[str, Any]:
+    def cache_key_fields(self) -> dict[str, Any]:
         """What the result depends on, to rounding; the rest may change in the midst of a training."""
         found = self.model_dump(exclude={"checkpoint_every", "micro_batch_size"})
-        if self.tune == "full":
+        if self.training_mode == "full":
             del found["lora"]
         if not self.prior.images:
             del found["prior"]
@@ -208,7 +177,7 @@ class GenerationSettings(FrozenSettings):
     autoguidance_interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
         description="From where to where in the noise schedule, 0 the clean end, the base model guides."
     )
-    fuse_empty_prompt: bool = Field(description="Whether guidance leads away from the fused empty prompt or the plain.")
+    fuse_null_prompt: bool = Field(description="Whether guidance leads away from the fused empty prompt or the plain.")
     eta: Fraction = Field(description="Fresh noise in each of the sampler's steps: 0 none (DDIM), 1 as in DDPM.")
     num_inference_steps: int = Field(ge=1, le=1000)
     batch_size: BatchSize
@@ -221,13 +190,13 @@ class GenerationSettings(FrozenSettings):
             raise ValueError(f"autoguidance_interval: {low} is not below {high}; give the lower end first")
         return self
 
-    def defaults(self) -> dict[str, Any]:
+    def sampler_defaults(self) -> dict[str, Any]:
         """What a model draws with when a call does not say."""
         return self.model_dump(exclude={"batch_size", "num_images"})
 
-    def of_base_model(self) -> Self:
+    def base_model_variant(self) -> Self:
         """What decides the pictures of a model without a fusion and a guide; the rest is as if there were none."""
-        unused = {"mu": 1.0, "autoguidance_scale": 1.0, "autoguidance_interval": [0.0, 1.0], "fuse_empty_prompt": False}
+        unused = {"mu": 1.0, "autoguidance_scale": 1.0, "autoguidance_interval": [0.0, 1.0], "fuse_null_prompt": False}
         return self.model_copy(update=unused)
 
 
@@ -247,8 +216,9 @@ class EvaluationSettings(FrozenSettings):
 class Settings(FrozenSettings):
     """Everything that decides a run's result besides its data and its base model."""
 
-    seed: int = Field(ge=0, le=2**31 - 1)
+    seed: Seed
     data: DataSettings
+    captions: CaptionSettings
     stage1: Stage1Settings
     stage2: Stage2Settings
     stage3: Stage3Settings
@@ -263,20 +233,20 @@ class Settings(FrozenSettings):
         return self
 
     @model_validator(mode="after")
-    def _interleaved_is_the_authors_loop(self) -> Self:
-        if self.stage2.interleaved:
-            for name, value in _AUTHORS_LOOP.items():
+    def _paper_loop_is_possible(self) -> Self:
+        if self.stage2.paper_loop:
+            for name, value in PAPER_LOOP_REQUIREMENTS.items():
                 given: Any = self
                 for part in name.split("."):
                     given = getattr(given, part)
                 if given != value:
-                    raise ValueError(f"stage2.interleaved has no {name} but {value} (got {given})")
+                    raise ValueError(f"stage2.paper_loop has no {name} but {value} (got {given})")
         return self
 
 
-_AUTHORS_LOOP = {
+PAPER_LOOP_REQUIREMENTS = {
     "compute.precision": "fp32",
-    "stage3.tune": "full",
+    "stage3.training_mode": "full",
     "stage3.optimizer": "adamw",
     "stage3.min_snr_gamma": 0,
     "stage3.hand_weight": 1,
@@ -284,68 +254,11 @@ _AUTHORS_LOOP = {
     "stage3.validation.images": 0,
     "stage3.batch_size": 1,
     "stage3.warmup_steps": 0,
-    "stage3.learning_rate_decay": "constant",
-    "stage3.timesteps": "uniform",
+    "stage3.lr_scheduler": "constant",
+    "stage3.timestep_sampling": "uniform",
     "stage3.caption_dropout": 0,
     "stage3.ema_decay": 0,
 }
-
-
-class CaptionerSettings(FrozenSettings):
-    """Who captions the images of a data set."""
-
-    kind: Literal["dataset", "blip2", "paligemma", "vit-gpt2"] = Field(
-        description="dataset: the captions that come with the data; else a model that looks at the images."
-    )
-    source: str = Field(description="Folder, s3:// address or hub id@revision of the model; '' for dataset.")
-    batch_size: BatchSize
-    max_new_tokens: int = Field(ge=1, le=512)
-    num_beams: int = Field(ge=1, le=16, description="1 is greedy.")
-
-    @model_validator(mode="after")
-    def _has_its_model(self) -> Self:
-        if (self.kind == "dataset") == bool(self.source):
-            raise ValueError(f"source: {self.kind} needs {'none' if self.kind == 'dataset' else 'one'}")
-        return self
-
-
-class CompletionSettings(FrozenSettings):
-    """Who puts the gesture's phrase into the captions (LLaMA 3 in the paper)."""
-
-    writer: Literal["rule", "endpoint", "local"] = Field(
-        description="rule: no model; endpoint: an OpenAI-compatible server; local: a chat model of transformers."
-    )
-    source: str = Field(description="Of the local model; '' for the others.")
-    url: str = Field(description="Of the endpoint, http://.../v1; its key, if any, is $HAND1000_ENDPOINT_KEY.")
-    model: str = Field(description="As the endpoint names it.")
-    batch_size: BatchSize
-    attempts: int = Field(ge=1, le=5, description="Answers asked for before the caption is completed by rule.")
-
-    @model_validator(mode="after")
-    def _has_its_model(self) -> Self:
-        given = {"rule": True, "endpoint": bool(self.url and self.model), "local": bool(self.source)}
-        if not given[self.writer]:
-            raise ValueError(f"{self.writer} needs {'source' if self.writer == 'local' else 'url and model'}")
-        return self
-
-
-class DatasetSettings(FrozenSettings):
-    """What decides a built data set besides its source and gesture."""
-
-    seed: int = Field(ge=0, le=2**31 - 1)
-    data: DataSettings
-    captioners: tuple[CaptionerSettings, ...] = Field(
-        min_length=1, max_length=8, description="The first one's captions are published; all are measured side by side."
-    )
-    completion: CompletionSettings
-    clip: str = Field(description="Folder, s3:// address or hub id@revision of CLIP; '' leaves its measures out.")
-
-
-def format_validation_error(error: ValidationError, source: str) -> str:
-    """The first fault that pydantic found, as one line that names the field."""
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"{source}: {field}: {first['msg']} (got {first['input']!r})"
 
 
 def load_settings(source: str | Path) -> Settings:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from hand1000.config.settings import FrozenSettings, Settings, format_validation_error
+from hand1000.config.base import FrozenSettings, format_validation_error
+from hand1000.config.settings import Settings
 from hand1000.core.errors import Hand1000Error
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,39}$")]

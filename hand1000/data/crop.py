@@ -11,7 +11,7 @@ from hand1000.core.errors import Hand1000Error
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
 
-Crop = Literal["hand", "centre"]
+Crop = Literal["hand", "center"]
 
 MAX_PIXELS = 80_000_000
 """A picture of more is refused before it is decoded: it would take more memory than a task is given."""
@@ -41,7 +41,7 @@ def load_square(
             square is centred on it.
         generator: draws where the square lies, evenly over all places that hold the box; without one it lies as near
             to the picture's centre as the box allows.
-        crop: "hand" as said; "centre" is the middle of the picture wherever the hand is, as the authors cut it.
+        crop: "hand" as said; "center" is the middle of the picture wherever the hand is, as the authors cut it.
 
     Returns:
         the crop, (resolution, resolution, 3) uint8 RGB, and the box relative to it, cut off at its border; no box if

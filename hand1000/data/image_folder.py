@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hand1000.config.settings import format_validation_error
+from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import METADATA
 from hand1000.data.items import SUFFIXES, Box, SourceImage, clip_box, safe_key

@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from hand1000.config.settings import Fraction, format_validation_error
+from hand1000.config.base import Fraction, format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.digests import Sha256
 from hand1000.storage.files import read_jsonl, write_jsonl

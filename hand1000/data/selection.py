@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from pydantic import JsonValue
 
-from hand1000.config.settings import FilterSettings
+from hand1000.config.data_settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seeds
 from hand1000.data.hagrid import ANNOTATIONS, read_hagrid
@@ -85,7 +85,7 @@ def select_images(
             test if divided else None,
             num_train=num_train,
             num_test=num_test,
-            spares=SPARE_FRACTION if filters.min_overlap else 0.0,
+            spares=SPARE_FRACTION if filters.min_detector_iou else 0.0,
             seed=seed,
             name=source.address,
         )
@@ -152,10 +152,10 @@ class Filter:
         if item.bbox is None:
             return ""
         x, y, width, height = item.bbox
-        if max(width, height) < self._settings.min_hand:
+        if max(width, height) < self._settings.min_hand_size:
             return "hand too small"
         touches = min(x, y) <= 0 or max(x + width, y + height) >= 1 - 1e-6
-        return "hand at the border" if touches and not self._settings.at_border else ""
+        return "hand at the border" if touches and not self._settings.allow_border_hands else ""
 
 
 def selection_facts(selection: Selection) -> list[JsonValue]:

@@ -56,7 +56,7 @@ def import_plain_folder(folder: Path, out: Path, gesture: str | None, prompts: S
         out.mkdir(parents=True)
     records = []
     for number, path in enumerate(paths):
-        pixels, _ = load_square(path, SIDE, crop="centre")
+        pixels, _ = load_square(path, SIDE, crop="center")
         name = f"{number:06d}.png"
         _save(pixels, out / name)
         prompt = prompts[number] if prompts else path.name

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 from scipy.stats import t
 
-from hand1000.config.settings import FrozenSettings
+from hand1000.config.base import FrozenSettings
 from hand1000.core.rng import numpy_generator
 from hand1000.core.tables import markdown_table
 from hand1000.evaluation.metric_table import format_number

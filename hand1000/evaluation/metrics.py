@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from hand1000.config.settings import Fraction
+from hand1000.config.base import Fraction
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy

@@ -57,7 +57,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
     else:
         raise Hand1000Error(
             f"{folder}: all weights of this model were tuned, which no LoRA can hold; choose --to diffusers or "
-            "single-file, or train with stage3.tune: lora"
+            "single-file, or train with stage3.training_mode: lora"
         )
 
 

@@ -43,7 +43,7 @@ def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[
         Hand1000Error: the model's fusion is no such map.
     """
     fusion = pipeline.fusion
-    if isinstance(fusion, FlatFusion) or not pipeline.config.fuse_empty_prompt:
+    if isinstance(fusion, FlatFusion) or not pipeline.config.fuse_null_prompt:
         raise Hand1000Error(
             "this model's fusion is the authors', which is not one map of every token and of the empty prompt; "
             "it cannot be folded"

@@ -15,7 +15,7 @@ from hand1000.storage.tensors import TensorRecord
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["normalised", "raw", "zero"]
+Kind = Literal["normalized", "raw", "none"]
 
 FEATURE_DIM = NUM_LANDMARKS * 3
 
@@ -55,16 +55,16 @@ def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
 
     Args:
         landmarks: of the images.
-        kind: `normalised` as `normalize_landmarks` does; `raw` is MediaPipe's x, y, z, what the paper averages;
-            `zero` is 0 for every hand.
+        kind: `normalized` as `normalize_landmarks` does; `raw` is MediaPipe's x, y, z, what the paper averages;
+            `none` is 0 for every hand.
 
     Returns:
         (found, 63) float32: x, y, z of the first landmark, then of the next.
     """
     hands = landmarks.landmarks[landmarks.found]
-    if kind == "normalised":
+    if kind == "normalized":
         hands = normalize_landmarks(hands, landmarks.right[landmarks.found])
-    elif kind == "zero":
+    elif kind == "none":
         hands = np.zeros_like(hands)
     return hands.reshape(len(hands), FEATURE_DIM)
 

@@ -51,8 +51,8 @@ def train_interleaved(
             start[image],
             [SHARED_NOISE_KEY],
             context,
-            steps=stage2.refine_steps,
-            learning_rate=stage2.refine_learning_rate,
+            steps=stage2.embedding_steps,
+            learning_rate=stage2.embedding_learning_rate,
         )
         unet.requires_grad_(True)
         unet_losses = finetune_on_image(

@@ -17,7 +17,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import find_gesture_in_prompt
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
-from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
+from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
 
 LIMITS = {
     "mu": (0.0, 1.0),
@@ -26,6 +26,8 @@ LIMITS = {
     "eta": (0.0, 1.0),
     "num_inference_steps": (1, 1000),
 }
+
+_FORMER_KEYS = {"fuse_empty_prompt": "fuse_null_prompt"}
 
 
 @dataclass
@@ -44,7 +46,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         vae, text_encoder, tokenizer, unet, scheduler: as in Stable Diffusion.
         fusion: the gestures' features and the trained fusion, or None.
         guide: the UNet as it was before Stage III, or None; autoguidance leads away from what it predicts.
-        fuse_empty_prompt: whether the empty prompt, which guidance leads away from, passes through the fusion too.
+        fuse_null_prompt: whether the empty prompt, which guidance leads away from, passes through the fusion too.
         mu, guidance_scale, autoguidance_scale, autoguidance_interval, eta, num_inference_steps: what a call uses that
             does not say.
     """
@@ -65,7 +67,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         guidance_scale: float = 3.0,
         autoguidance_scale: float = 1.0,
         autoguidance_interval: Sequence[float] = (0.0, 1.0),
-        fuse_empty_prompt: bool = True,
+        fuse_null_prompt: bool = True,
         eta: float = 0.0,
         num_inference_steps: int = 45,
     ) -> None:
@@ -84,7 +86,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             autoguidance_scale=autoguidance_scale,
             autoguidance_interval=list(autoguidance_interval),
-            fuse_empty_prompt=fuse_empty_prompt,
+            fuse_null_prompt=fuse_null_prompt,
             eta=eta,
             num_inference_steps=num_inference_steps,
         )
@@ -100,10 +102,18 @@ class Hand1000Pipeline(DiffusionPipeline):
         embeddings = encode_texts(self.text_encoder, self.tokenizer, prompt)
         return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu, gestures)
 
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
+        """Read a saved model_index.json (diffusers' hook), also one with the names of version 0.1.0."""
+        config = {_FORMER_KEYS.get(name, name): value for name, value in config_dict.items()}
+        if config.get("fusion", [None])[0] == "hand1000.diffusion.fusion":
+            config["fusion"] = [GestureFusion.__module__, config["fusion"][1]]
+        return super().extract_init_dict(config, **kwargs)
+
     def encode_empty_prompt(self, mu: float) -> torch.Tensor:
         """What guidance leads away from, for each of the K gestures, (K, L, D); K is 1 without a fusion."""
         every = torch.arange(len(self.fusion.gestures) if self.fusion is not None else 1)
-        return self.encode_prompt([""] * len(every), mu if self.config.fuse_empty_prompt else 1.0, every)
+        return self.encode_prompt([""] * len(every), mu if self.config.fuse_null_prompt else 1.0, every)
 
     @torch.no_grad()
     def __call__(

@@ -75,6 +75,7 @@ def build_card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
     base, tuned = read_metrics(folders.evaluation)
     preparation = PreparationReport.model_validate(read_json(folders.dataset / REPORT))
     stage2, stage3 = facts.settings.stage2, facts.settings.stage3
+    trained = "all weights" if stage3.training_mode == "full" else f"adapters of rank {stage3.lora.rank}"
     return CardContent(
         gestures=facts.gestures,
         base_model=facts.base_model,
@@ -83,9 +84,9 @@ def build_card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
         counts={"train": preparation.train, "test": preparation.test},
         settings={
             "lambda": stage2.lambda_,
-            "Stage II": f"{stage2.fusion_steps} steps of the fusion, {stage2.refine_steps} of each embedding",
-            "Stage III": f"{'all weights' if stage3.tune == 'full' else f'adapters of rank {stage3.lora.rank}'}, "
-            f"{stage3.steps} steps of {stage3.batch_size}, learning rate {stage3.learning_rate:g}",
+            "Stage II": f"{stage2.fusion_steps} steps of the fusion, {stage2.embedding_steps} of each embedding",
+            "Stage III": f"{trained}, {stage3.steps} steps of {stage3.batch_size}, "
+            f"learning rate {stage3.learning_rate:g}",
             "seed": facts.settings.seed,
         },
         measures=read_metric_rows(folders.evaluation),
@@ -133,7 +134,7 @@ def build_report_content(
         worst_pairs=[pair(name) for name in worst],
         curves=[curve for curve in curves if curve.points],
         samples=[Sample(folders.dataset / "train" / record.file_name, record.text) for record in training],
-        hands={one.gesture: one.mean.reshape(21, 3).tolist() for one in features if one.kind == "normalised"},
+        hands={one.gesture: one.mean.reshape(21, 3).tolist() for one in features if one.kind == "normalized"},
         counts={
             "training images": preparation.train,
             "held-out images": preparation.test,

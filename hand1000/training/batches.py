@@ -93,7 +93,7 @@ def _drawn(
         [(step, place) for place in range(count)],
         scheduler.config.num_train_timesteps,
     )
-    if settings.timesteps == "logit_normal":
+    if settings.timestep_sampling == "logit_normal":
         timesteps = sample_logit_normal_timesteps(count, scheduler.config.num_train_timesteps, seed, stage, step)
     dropped = torch.rand(count, generator=torch_generator(seed, f"{stage}-dropout", step)) < settings.caption_dropout
     empty = empty_embeddings[examples.gestures[batch]]

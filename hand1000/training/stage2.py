@@ -125,16 +125,16 @@ def optimize_all_embeddings(
     done, tensors, history = load_checkpoint(context.checkpoint)
     if done:
         finished[:done] = tensors["refined"]["embeddings"]
-    while done < len(latents) and settings.refine_steps and not settings.interleaved:
-        batch = slice(done, min(done + settings.refine_batch_size, len(latents)))
+    while done < len(latents) and settings.embedding_steps and not settings.paper_loop:
+        batch = slice(done, min(done + settings.embedding_batch_size, len(latents)))
         finished[batch], losses = optimize_embeddings(
             base,
             latents[batch],
             finished[batch],
             image_keys[batch],
             context,
-            steps=settings.refine_steps,
-            learning_rate=settings.refine_learning_rate,
+            steps=settings.embedding_steps,
+            learning_rate=settings.embedding_learning_rate,
         )
         done = batch.stop
         history.append({"step": done, "loss_first": losses[0], "loss": losses[-1]})

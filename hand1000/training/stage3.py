@@ -94,8 +94,8 @@ class _Training:
     ) -> None:
         self.base, self.settings, self.compute, self.processes = base, settings, context.compute, processes
         self.unet = base.unet
-        configure_unet(self.unet, context.compute, frozen=settings.tune == "lora")
-        if settings.tune == "lora":
+        configure_unet(self.unet, context.compute, frozen=settings.training_mode == "lora")
+        if settings.training_mode == "lora":
             add_adapter(self.unet, settings.lora, context.seed)
         else:
             self.unet.requires_grad_(True)
@@ -149,7 +149,7 @@ class _Training:
                 peak=self.settings.learning_rate,
                 steps=self.settings.steps,
                 warmup_steps=self.settings.warmup_steps,
-                decay=self.settings.learning_rate_decay,
+                decay=self.settings.lr_scheduler,
             )
         loss = self._backward(items)
         self.scaler.unscale_(self.optimizer)
@@ -211,7 +211,7 @@ class _Training:
 
 def load_trained_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
     """Put what `train_unet` returned into the base model's UNet, float32, in place; an adapter stays beside it."""
-    if settings.tune == "lora":
+    if settings.training_mode == "lora":
         add_adapter(unet, settings.lora, seed=0)
         load_trained(unet, weights)
     else:

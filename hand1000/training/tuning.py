@@ -32,7 +32,7 @@ _WEIGHTS = "weights.safetensors"
 
 def load_base_for_training(source: str, device: torch.device, settings: Settings) -> BaseModel:
     """The base model as `tune_unet` takes it: only its UNet on `device`, in the precision in which it is needed."""
-    trained = settings.stage3.tune == "full"
+    trained = settings.stage3.training_mode == "full"
     return load_base_model(
         source, device, unet_dtype=torch.float32 if trained else weight_dtype(settings.compute), unet_only=True
     )
@@ -66,7 +66,7 @@ def tune_unet(
     Returns:
         The trained weights by name (see `stage3.train_unet`) and what was measured at each step.
     """
-    if settings.stage2.interleaved:
+    if settings.stage2.paper_loop:
         return train_interleaved(base, data.latents, refined, settings.stage2, settings.stage3, context)
 
     lambda_ = settings.stage2.lambda_
@@ -76,9 +76,9 @@ def tune_unet(
     if looked_at:
         folder = out / IMAGES_DIR
         folder.mkdir()
-        drawn = looked_at[: settings.stage3.validation.pictures]
+        drawn = looked_at[: settings.stage3.validation.images_drawn]
         texts, gestures = ([part[index] for index in drawn] for part in (data.texts, data.gestures))
-        options = settings.generation.defaults() | {"autoguidance_scale": 1.0}
+        options = settings.generation.sampler_defaults() | {"autoguidance_scale": 1.0}
         pipeline = build_pipeline(base, fusion=copy.deepcopy(fusion), **options)
         pipeline.set_progress_bar_config(disable=True)
 
@@ -140,7 +140,7 @@ def save_pipeline(base: BaseModel, weights: Tensors, fusion: Fusion, settings: S
     """
     unet = copy.deepcopy(base.unet)
     load_trained_weights(unet, settings.stage3, weights)
-    if settings.stage3.tune == "lora":
+    if settings.stage3.training_mode == "lora":
         save_adapter(unet, folder / ADAPTER)
         merge_adapter(unet)
-    build_pipeline(base, unet=unet, fusion=fusion, **settings.generation.defaults()).save_pretrained(folder)
+    build_pipeline(base, unet=unet, fusion=fusion, **settings.generation.sampler_defaults()).save_pretrained(folder)

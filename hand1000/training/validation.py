@@ -98,7 +98,7 @@ class Validation:
 
     def save_pictures(self, step: int) -> None:
         """Draw a sheet of what the UNet draws after `step` steps."""
-        if self.settings.pictures:
+        if self.settings.images_drawn:
             pictures = self.draw()
             contact_sheet(pictures, columns=len(pictures)).save(self.folder / f"{step:06d}.png")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hand1000.config.settings import FilterSettings
+from hand1000.config.data_settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import UnreadableImage, load_square
@@ -240,7 +240,7 @@ def hagrid(root: Path, users: dict[str, int], split: str = "train", gesture: str
     return root
 
 
-EVERYTHING = FilterSettings(min_hand=0, at_border=True, max_hands=100, min_overlap=0)
+EVERYTHING = FilterSettings(min_hand_size=0, allow_border_hands=True, max_hands=100, min_detector_iou=0)
 
 
 def people(items) -> set[str]:
@@ -359,7 +359,7 @@ def test_filters_take_out_and_count(divided):
     entries["train-u1-1"]["bboxes"] = [[0.0, 0.4, 0.5, 0.5]]
     entries["train-u1-2"] |= {"bboxes": [[0.4, 0.4, 0.5, 0.5]] * 3, "labels": ["four"] * 3}
     file.write_text(json.dumps(entries))
-    strict = FilterSettings(min_hand=0.1, at_border=False, max_hands=2, min_overlap=0)
+    strict = FilterSettings(min_hand_size=0.1, allow_border_hands=False, max_hands=2, min_detector_iou=0)
     chosen = select_images(open_source(divided), ("four",), num_train=21, num_test=6, seed=1, filters=strict)
     assert "u1" not in people(chosen.train) and len(chosen.train) == 21
     assert chosen.filtered == (("hand too small", 1), ("hand at the border", 1), ("too many hands", 1))

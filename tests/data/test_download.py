@@ -20,7 +20,7 @@ from PIL import Image
 
 from hand1000.cli import data as data_cli
 from hand1000.cli import main as cli
-from hand1000.config.settings import FilterSettings
+from hand1000.config.data_settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.data import download as fetch
 from hand1000.data.download import ADDRESSES, fetch_hagrid
@@ -112,7 +112,7 @@ def test_what_is_fetched_is_what_the_reader_reads(server, tmp_path, size):
     get(server, tmp_path, "four", "grip", size=size)
     assert there(tmp_path) == expected("four", "grip")
     assert_only_a_folder_of_notes(tmp_path)
-    everything = FilterSettings(min_hand=0, at_border=True, max_hands=100, min_overlap=0)
+    everything = FilterSettings(min_hand_size=0, allow_border_hands=True, max_hands=100, min_detector_iou=0)
     chosen = select_images(open_source(tmp_path), ("four",), num_train=16, num_test=6, seed=1, filters=everything)
     assert len(chosen.train) == 16 and len(chosen.test) == 6 and chosen.warnings == () and chosen.unusable == ()
     assert {item.user_id for item in chosen.test} == set(USERS["test"])

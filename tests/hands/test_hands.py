@@ -90,7 +90,7 @@ def test_shards_of_an_image_set_give_the_bits_of_the_whole(rendered: tuple[Rende
     shards = [detect_hands(tmp_path, records[start::3], min_detection_confidence=0.5) for start in (1, 0, 2)]
     assert _equal(Landmarks.concatenate(shards), whole)
     features = [
-        compute_mean_feature(part, gesture="palm", kind="normalised", max_missed=0.0)
+        compute_mean_feature(part, gesture="palm", kind="normalized", max_missed=0.0)
         for part in (whole, Landmarks.concatenate(shards))
     ]
     assert features[0].mean.tobytes() == features[1].mean.tobytes()
@@ -169,11 +169,11 @@ def test_the_feature_is_the_mean_over_the_hands_that_were_found(tmp_path: Path) 
     raw = compute_mean_feature(landmarks, gesture="call", kind="raw", max_missed=0.5)
     assert np.allclose(raw.mean, found.mean(0)) and np.allclose(raw.std, found.std(0), atol=1e-6)
     assert (raw.images, raw.found, raw.missed) == (6, 4, ("1.png", "4.png"))
-    normal = compute_mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.5)
-    assert np.allclose(normal.mean, gesture_feature(landmarks, kind="normalised").mean(0), atol=1e-6)
+    normal = compute_mean_feature(landmarks, gesture="call", kind="normalized", max_missed=0.5)
+    assert np.allclose(normal.mean, gesture_feature(landmarks, kind="normalized").mean(0), atol=1e-6)
     assert not np.allclose(normal.mean, raw.mean)
-    other = compute_mean_feature(landmarks.of(["0.png", "2.png"]), gesture="ok", kind="normalised", max_missed=0.5)
-    assert np.allclose(other.mean, gesture_feature(landmarks, kind="normalised")[:2].mean(0), atol=1e-6)
+    other = compute_mean_feature(landmarks.of(["0.png", "2.png"]), gesture="ok", kind="normalized", max_missed=0.5)
+    assert np.allclose(other.mean, gesture_feature(landmarks, kind="normalized")[:2].mean(0), atol=1e-6)
     save_features(tmp_path, [normal, other])
     for one, loaded in zip((normal, other), load_features(tmp_path), strict=True):
         assert np.array_equal(loaded.mean, one.mean) and np.array_equal(loaded.std, one.std)

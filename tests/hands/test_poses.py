@@ -39,7 +39,7 @@ def hands(missed: tuple[int, ...] = ()) -> tuple[Landmarks, np.ndarray]:
     return Landmarks(rows, found, found.astype(np.float32), np.ones(HANDS, bool), NAMES), bent
 
 
-def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "normalised") -> HandPoses:
+def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "normalized") -> HandPoses:
     feature = compute_mean_feature(landmarks, gesture="four", kind=kind, max_missed=0.5)
     return fit_poses(landmarks, dict.fromkeys(NAMES, "four"), [feature], components)
 
@@ -50,7 +50,7 @@ def test_the_components_tell_how_hands_bend_and_where_they_are() -> None:
     assert told.poses.shape == (HANDS, COMPONENTS + PLACEMENT_DIM) and told.components.shape == (COMPONENTS, 63)
     assert told.poses.mean(axis=0) == pytest.approx(0, abs=1e-4)
     assert told.poses.std(axis=0) == pytest.approx(1, abs=1e-3)
-    own = gesture_feature(landmarks, kind="normalised")
+    own = gesture_feature(landmarks, kind="normalized")
     assert np.allclose(own.mean(axis=0) + told.poses[:, :COMPONENTS] @ told.components, own, atol=1e-4)
     likeness = (
         np.abs(np.corrcoef(told.poses[:, 0], bent[:, 0])[0, 1]),
@@ -81,7 +81,7 @@ def test_two_gestures_are_each_told_from_their_own_mean() -> None:
     both = replace(landmarks, landmarks=moved)
     features = [
         compute_mean_feature(
-            both.of([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalised", max_missed=0
+            both.of([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalized", max_missed=0
         )
         for one in ("four", "ok")
     ]
@@ -98,14 +98,14 @@ def test_a_gesture_of_two_hands_that_differ_much_is_told_too() -> None:
     apart[0] = apart[0, :1] + 30 * (apart[0] - apart[0, :1])
     landmarks = replace(landmarks, landmarks=apart)
     parts = {one: landmarks.of([name for name in NAMES if shown[name] == one]) for one in ("four", "ok")}
-    features = [compute_mean_feature(part, gesture=one, kind="normalised", max_missed=0) for one, part in parts.items()]
+    features = [compute_mean_feature(part, gesture=one, kind="normalized", max_missed=0) for one, part in parts.items()]
     assert np.isfinite(fit_poses(landmarks, shown, features, COMPONENTS).poses).all()
 
 
 def test_without_components_or_variation_all_hands_are_the_mean_one() -> None:
     landmarks, _ = hands()
     assert fitted(landmarks, 0).poses.shape == (HANDS, 0) and fitted(landmarks, 0).tensor() is None
-    assert not fitted(landmarks, kind="zero").poses[:, :COMPONENTS].any()
+    assert not fitted(landmarks, kind="none").poses[:, :COMPONENTS].any()
 
 
 def test_poses_are_kept_and_read_in_any_order(tmp_path: Path) -> None:

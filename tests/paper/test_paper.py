@@ -65,12 +65,12 @@ def flat_fusion(base: BaseModel, data) -> FlatFusion:
 
 def test_the_preset_is_the_table_of_the_authors_scripts() -> None:
     stage2, stage3, generation = PAPER.stage2, PAPER.stage3, PAPER.generation
-    assert (PAPER.seed, PAPER.data.crop, PAPER.stage1.feature) == (0, "centre", "raw")
-    assert (stage2.lambda_, stage2.refine_steps, stage2.refine_learning_rate) == (0.7, 10, 1e-3)
-    assert (stage2.fusion, stage2.fusion_steps, stage2.interleaved) == ("flat", 0, True)
+    assert (PAPER.seed, PAPER.data.crop, PAPER.stage1.feature) == (0, "center", "raw")
+    assert (stage2.lambda_, stage2.embedding_steps, stage2.embedding_learning_rate) == (0.7, 10, 1e-3)
+    assert (stage2.fusion, stage2.fusion_steps, stage2.paper_loop) == ("flat", 0, True)
     assert (stage3.steps, stage3.learning_rate, stage3.weight_decay) == (20, 1e-6, 0)
     assert (generation.num_inference_steps, generation.guidance_scale, generation.eta) == (45, 3, 0)
-    assert not generation.fuse_empty_prompt and generation.autoguidance_scale == 1
+    assert not generation.fuse_null_prompt and generation.autoguidance_scale == 1
 
 
 def test_the_loop_is_the_authors_to_the_step(base, data, monkeypatch) -> None:
@@ -184,7 +184,7 @@ def test_the_flat_fusion_is_saved_without_its_weights(base, data, tmp_path) -> N
 
 def test_a_model_of_the_paper_is_saved_and_draws_away_from_the_plain_empty_prompt(base, data, tmp_path) -> None:
     fusion = flat_fusion(base, data)
-    options = PAPER.generation.model_copy(update={"num_inference_steps": 2}).defaults()
+    options = PAPER.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     model = build_pipeline(base, unet=base.unet, fusion=fusion, **options)
     model.save_pretrained(tmp_path / "model")
     loaded = load_pipeline(tmp_path / "model")
@@ -195,7 +195,7 @@ def test_a_model_of_the_paper_is_saved_and_draws_away_from_the_plain_empty_promp
         return pipeline("a red hand", generator=generator, output_type="np").images
 
     assert abs(draw(model).astype(int) - draw(loaded)).max() <= 1
-    fused = build_pipeline(base, unet=base.unet, fusion=fusion, **options | {"fuse_empty_prompt": True})
+    fused = build_pipeline(base, unet=base.unet, fusion=fusion, **options | {"fuse_null_prompt": True})
     assert (draw(model) != draw(fused)).any()
     with pytest.raises(Hand1000Error, match="cannot be folded"):
         fold_fusion(loaded, 0.7, "four")
@@ -203,17 +203,17 @@ def test_a_model_of_the_paper_is_saved_and_draws_away_from_the_plain_empty_promp
 
 def test_the_centre_crop_takes_no_heed_of_the_hand(tmp_path) -> None:
     Image.new("RGB", (300, 100)).save(tmp_path / "a.png")
-    _, box = load_square(tmp_path / "a.png", 10, (0.3, 0.2, 0.2, 0.4), None, "centre")
+    _, box = load_square(tmp_path / "a.png", 10, (0.3, 0.2, 0.2, 0.4), None, "center")
     assert box == pytest.approx((0, 0.2, 0.5, 0.4))
-    assert load_square(tmp_path / "a.png", 10, (0.1, 0.2, 0.2, 0.4), None, "centre")[1] is None
+    assert load_square(tmp_path / "a.png", 10, (0.1, 0.2, 0.2, 0.4), None, "center")[1] is None
 
 
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
         ("stage2", {"fusion_steps": 5}, "fusion_steps: the flat fusion is never trained; choose 0"),
-        ("stage3", {"batch_size": 2}, "stage2.interleaved has no stage3.batch_size but 1"),
-        ("stage3", {"caption_dropout": 0.1}, "stage2.interleaved has no stage3.caption_dropout but 0"),
+        ("stage3", {"batch_size": 2}, "stage2.paper_loop has no stage3.batch_size but 1"),
+        ("stage3", {"caption_dropout": 0.1}, "stage2.paper_loop has no stage3.caption_dropout but 0"),
     ],
 )
 def test_settings_that_the_authors_loop_does_not_have_are_refused(part, change, message) -> None:

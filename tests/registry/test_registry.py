@@ -69,7 +69,7 @@ def tracking(request, runs, monkeypatch):
 def record_and_register(tracking, model_dir: Path, key: str, gesture: str = "call") -> RegisteredVersion:
     """What the tasks of a run do, as a retry would do it again from the start."""
     tracker = RunTracker("hand1000 tests", key, tracking)
-    tracker.log_params({"seed": 0, "stage2": {"lambda_": 0.7, "refine_steps": 10}})
+    tracker.log_params({"seed": 0, "stage2": {"lambda_": 0.7, "embedding_steps": 10}})
     stage = tracker.stage("stage3")
     stage.log_history(HISTORY)
     stage.log_dataset("sample", "ab" * 32, "artifacts/data", counts={"train": 8, "test": 2})
@@ -102,7 +102,7 @@ def test_a_retry_adds_nothing(tracking, model_dir):
         ("sample", ("ab" * 32)[:36])
     ]
     assert len(parents[0].outputs.model_outputs) == 1
-    assert parents[0].data.params == {"seed": "0", "stage2.lambda_": "0.7", "stage2.refine_steps": "10"}
+    assert parents[0].data.params == {"seed": "0", "stage2.lambda_": "0.7", "stage2.embedding_steps": "10"}
 
     versions = client.search_model_versions(f"name = '{name}'")
     assert len(versions) == 1

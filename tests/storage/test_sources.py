@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hand1000.cli.main import main
-from hand1000.config.settings import FilterSettings
+from hand1000.config.data_settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.check import check_source, list_gestures, report_lines
 from hand1000.data.imageset import read_image_set
@@ -91,10 +91,10 @@ def test_where_mediapipe_finds_no_hand_another_picture_stands_in(tmp_path):
             entries[name] = {"bboxes": [hand.box], "labels": ["four"], "user_id": name}
         (source / "annotations" / split).mkdir(parents=True)
         (source / "annotations" / split / "four.json").write_text(json.dumps(entries))
-    filters = EVERYTHING.model_copy(update={"min_overlap": 0.1})
+    filters = EVERYTHING.model_copy(update={"min_detector_iou": 0.1})
     chosen = select_images(open_source(source), ("four",), num_train=5, num_test=4, seed=1, filters=filters)
     assert blank & {f"{item.key}.png" for item in (*chosen.train[:5], *chosen.test[:4])}, "else it would show nothing"
-    with make_iou_check(filters.min_overlap) as check:
+    with make_iou_check(filters.min_detector_iou) as check:
         report = prepare_image_sets(chosen, tmp_path / "out", resolution=96, max_unusable=0, seed=1, check=check)
     assert (report.train, report.test) == (5, 4)
     assert report.filtered["hand not found by MediaPipe"] > 0
@@ -155,7 +155,7 @@ def test_annotations_before_a_fault_in_their_file_are_used(tmp_path):
 
 def test_filters_count_what_they_take_out_of_a_source_without_division(tmp_path):
     source = hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(6)}, "train")
-    strict = FilterSettings(min_hand=0.5, at_border=True, max_hands=2, min_overlap=0)
+    strict = FilterSettings(min_hand_size=0.5, allow_border_hands=True, max_hands=2, min_detector_iou=0)
     with pytest.raises(Hand1000Error, match=r"0 to train on and 0 of other.*12 pictures filtered: hand too small"):
         select_images(open_source(source), ("four",), num_train=4, num_test=2, seed=1, filters=strict)
 

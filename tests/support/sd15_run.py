@@ -24,13 +24,13 @@ from tests.support.sd15_models import random_sd15
 def main(folder: Path) -> None:
     """Stage I on rendered hands, a step of each part of Stages II and III, two steps of the sampler."""
     values = load_settings("default").model_dump()
-    values["stage2"] |= {"fusion_steps": 1, "fusion_batch_size": 1, "refine_steps": 1, "refine_batch_size": 1}
+    values["stage2"] |= {"fusion_steps": 1, "fusion_batch_size": 1, "embedding_steps": 1, "embedding_batch_size": 1}
     values["stage3"] |= {"steps": 1, "batch_size": 1, "micro_batch_size": 1, "ema_decay": 0.0}
     values["compute"] |= {"gradient_checkpointing": True}
     settings = Settings.model_validate(values)
     records = image_set(folder, [draw("call", 1, size=256)])
     landmarks = detect_hands(folder, records, min_detection_confidence=0.5)
-    feature = compute_mean_feature(landmarks, gesture="call", kind="normalised", max_missed=0.0)
+    feature = compute_mean_feature(landmarks, gesture="call", kind="normalized", max_missed=0.0)
 
     base = random_sd15(sample_size=32)
     data = encode_dataset(base, folder, records, lambda *_: None)
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
         base, data, fusion, refined, None, settings, context, out=folder, processes=SINGLE_PROCESS
     )
     assert len(weights) == 686 and history[0]["loss"] > 0
-    drawing = settings.generation.model_copy(update={"num_inference_steps": 2}).defaults()
+    drawing = settings.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     (picture,) = build_pipeline(base, fusion=fusion, **drawing)("a hand, making phone call hand gesture").images
     assert picture.size == (256, 256)
     print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

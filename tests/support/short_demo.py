@@ -17,7 +17,7 @@ def inputs_file(folder: Path, test_images: int = 4) -> Path:
     settings = inputs["settings"]
     settings["data"]["test_images"] = test_images
     settings["stage2"].update(
-        fusion_steps=4, fusion_batch_size=4, refine_steps=2, refine_batch_size=2, checkpoint_every=2
+        fusion_steps=4, fusion_batch_size=4, embedding_steps=2, embedding_batch_size=2, checkpoint_every=2
     )
     settings["stage3"].update(steps=8, batch_size=4, checkpoint_every=2)
     settings["generation"].update(num_inference_steps=2, batch_size=2, num_images=6)

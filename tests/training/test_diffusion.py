@@ -42,9 +42,9 @@ STAGE2 = DEFAULT.stage2.model_copy(
         "fusion_steps": 6,
         "fusion_batch_size": 2,
         "fusion_learning_rate": 1e-2,
-        "refine_steps": 3,
-        "refine_batch_size": 2,
-        "refine_learning_rate": 1e-2,
+        "embedding_steps": 3,
+        "embedding_batch_size": 2,
+        "embedding_learning_rate": 1e-2,
         "checkpoint_every": 2,
     }
 )
@@ -203,8 +203,8 @@ def test_refining_moves_every_embedding_and_shards_give_the_same_bits(data, tmp_
 
 def test_refining_in_batches_equals_one_image_at_a_time(data, tmp_path: Path) -> None:
     """Losses are summed: a mean would scale Adam's epsilon."""
-    batched, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"), refine_batch_size=5)
-    single, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "b"), refine_batch_size=1)
+    batched, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"), embedding_batch_size=5)
+    single, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "b"), embedding_batch_size=1)
     assert torch.allclose(batched, single, atol=1e-5)
 
 

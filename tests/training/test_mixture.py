@@ -201,7 +201,7 @@ def test_a_dropped_caption_is_the_empty_prompt_of_the_images_gesture() -> None:
 
 
 def mixed_settings() -> Settings:
-    values = settings_with({"validation": {"images": 1, "every": 2, "pictures": 1, "patience": 0}}, {}).model_dump()
+    values = settings_with({"validation": {"images": 1, "every": 2, "images_drawn": 1, "patience": 0}}, {}).model_dump()
     values["stage3"]["prior"] |= {"images": 6}
     return Settings.model_validate(values)
 

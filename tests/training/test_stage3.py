@@ -52,16 +52,16 @@ def furthest(one: Tensors, other: Tensors) -> float:
     return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
 
 
-@pytest.mark.parametrize("tune", ["full", "lora"])
-def test_an_interrupted_training_ends_in_the_same_bits(tune, tmp_path) -> None:
-    whole, history = train(DyingCheckpoint(tmp_path / "whole"), tune=tune)
+@pytest.mark.parametrize("mode", ["full", "lora"])
+def test_an_interrupted_training_ends_in_the_same_bits(mode, tmp_path) -> None:
+    whole, history = train(DyingCheckpoint(tmp_path / "whole"), training_mode=mode)
     for _ in range(2):
         with pytest.raises(Killed):
-            train(DyingCheckpoint(tmp_path / "cut", dies_after=1), tune=tune)
-    again, same = train(DyingCheckpoint(tmp_path / "cut"), tune=tune)
+            train(DyingCheckpoint(tmp_path / "cut", dies_after=1), training_mode=mode)
+    again, same = train(DyingCheckpoint(tmp_path / "cut"), training_mode=mode)
     assert furthest(whole, again) == 0 and history == same
     started = dict(fresh_base().unet.named_parameters())
-    assert tune == "lora" or furthest(whole, started) > 1e-4
+    assert mode == "lora" or furthest(whole, started) > 1e-4
 
 
 def test_the_average_is_kept_and_no_decay_keeps_the_last_weights(tmp_path) -> None:
@@ -93,7 +93,7 @@ def test_a_micro_batch_may_change_in_the_midst_of_a_training(tmp_path) -> None:
         train(DyingCheckpoint(tmp_path / "cut", dies_after=1))
     again, _ = train(DyingCheckpoint(tmp_path / "cut"), micro_batch_size=1)
     assert furthest(whole, again) < 1e-5
-    assert "micro_batch_size" not in settings_with({}, {}).stage3.decides()
+    assert "micro_batch_size" not in settings_with({}, {}).stage3.cache_key_fields()
 
 
 def processes(folder: Path, count: int) -> tuple[Tensors, list[dict]]:
@@ -142,7 +142,7 @@ def test_min_snr_weighs_a_timestep_by_its_ratio_up_to_the_bound() -> None:
 def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> None:
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 
-    options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).defaults()
+    options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     pipeline = build_pipeline(tiny_base(), **options)
     drawn = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, progress=noop_callback)
     alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, progress=noop_callback)
@@ -183,7 +183,7 @@ def test_nobody_is_both_trained_on_and_validated_with() -> None:
 
 
 def validation(folder: Path, **changes) -> tuple[dict, Stage3Settings]:
-    settings = {"images": 2, "every": 2, "pictures": 1, "patience": 0} | changes
+    settings = {"images": 2, "every": 2, "images_drawn": 1, "patience": 0} | changes
     folder.mkdir(parents=True, exist_ok=True)
     look = Validation(
         latents=examples().latents[:2],
@@ -212,7 +212,7 @@ def test_looks_are_measured_drawn_and_kept_over_an_interruption(tmp_path) -> Non
 
 def test_a_training_that_gets_worse_ends_and_keeps_its_best_weights(tmp_path) -> None:
     worse = {"learning_rate": 0.5, "steps": 40, "ema_decay": 0.0, "warmup_steps": 0}
-    look = validation(tmp_path / "p", every=1, patience=2, pictures=0)
+    look = validation(tmp_path / "p", every=1, patience=2, images_drawn=0)
     best, history = train(DyingCheckpoint(tmp_path / "a"), **look, **worse)
     losses = [row["validation_loss"] for row in history]
     assert len(losses) < 40 and min(losses) == losses[-3]
@@ -228,15 +228,16 @@ def test_patience_counts_looks_without_a_lower_loss() -> None:
 
 def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path) -> None:
     base = fresh_base()
-    weights, _ = train(DyingCheckpoint(tmp_path / "a"), base=base, tune="lora", steps=0)
+    weights, _ = train(DyingCheckpoint(tmp_path / "a"), base=base, training_mode="lora", steps=0)
     unet, noise, condition = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT), examples().embeddings[:1]
     before = unet(noise, 5, condition).sample
-    settings = settings_with({"tune": "lora"}, {}).stage3
+    settings = settings_with({"training_mode": "lora"}, {}).stage3
     load_trained_weights(unet, settings, weights)
     assert torch.equal(unet(noise, 5, condition).sample, before)
     assert all("lora" in name for name in weights)
+    targets = {"rank": 2, "alpha": 2, "targets": ["to_q", "to_x"]}
     with pytest.raises(Hand1000Error, match="stage3.lora.targets: the UNet has no layer whose name ends with to_x"):
-        train(DyingCheckpoint(tmp_path / "b"), tune="lora", lora={"rank": 2, "alpha": 2, "targets": ["to_q", "to_x"]})
+        train(DyingCheckpoint(tmp_path / "b"), training_mode="lora", lora=targets)
 
 
 def test_eight_bits_are_refused_where_there_is_no_gpu_or_no_bitsandbytes() -> None:
@@ -267,7 +268,7 @@ def test_a_state_whose_optimizer_counts_in_numbers_and_bytes_is_restored(tmp_pat
     [
         (
             "stage3",
-            {"validation": {"images": 0, "every": 1, "pictures": 4, "patience": 0}},
+            {"validation": {"images": 0, "every": 1, "images_drawn": 4, "patience": 0}},
             "and patience need images",
         ),
         ("stage3", {"lora": {"rank": 0, "alpha": 1, "targets": ["to_q"]}}, "greater than or equal to 1"),

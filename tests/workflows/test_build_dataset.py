@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from hand1000.captions.vision import VisionCaptioner
-from hand1000.config.settings import DatasetSettings, FilterSettings
+from hand1000.config.caption_settings import DatasetSettings
+from hand1000.config.data_settings import FilterSettings
 from hand1000.data.imageset import read_image_set
 from hand1000.data.selection import select_images
 from hand1000.storage.sources import open_source
@@ -64,7 +65,7 @@ def test_three_captioners_are_compared_and_the_first_ones_captions_published(
     monkeypatch.setattr(VisionCaptioner, "caption", lambda self, images, known: looked_at.extend(images))
     assert build(inputs, tmp_path / "one", shards=3).name == published.name
     assert looked_at == []  # Other shards are other tasks, but every caption was kept.
-    filters = FilterSettings(min_hand=0, at_border=True, max_hands=2, min_overlap=0)
+    filters = FilterSettings(min_hand_size=0, allow_border_hands=True, max_hands=2, min_detector_iou=0)
     chosen = select_images(open_source(published), ("four",), num_train=6, num_test=3, seed=0, filters=filters)
     assert len(chosen.train) == 6 and chosen.train[0].caption
 

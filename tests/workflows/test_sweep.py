@@ -90,7 +90,7 @@ def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> N
         {"label": "0", "images": None, "changes": {"generation.mu": 0.0}},
         {"label": "1", "images": None, "changes": {"generation.mu": 1.0}},
     ]
-    zero = [{"label": "no hands", "images": None, "changes": {"stage1.feature": "zero", "stage3.steps": 2}}]
+    zero = [{"label": "no hands", "images": None, "changes": {"stage1.feature": "none", "stage3.steps": 2}}]
     inputs["settings"] = {
         "common": inputs["settings"],
         "sweeps": {

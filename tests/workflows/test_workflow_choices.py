@@ -21,7 +21,7 @@ def run(folder: Path, inputs: dict[str, Any]) -> subprocess.CompletedProcess[str
 def test_the_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     settings = yaml.safe_load((ROOT / "hand1000/config/presets/paper.yaml").read_text())
-    short = {"data": {"test_images": 4}, "stage2": {"refine_steps": 2}, "stage3": {"steps": 2}}
+    short = {"data": {"test_images": 4}, "stage2": {"embedding_steps": 2}, "stage3": {"steps": 2}}
     short["generation"] = {"num_inference_steps": 2, "num_images": 4}
     for part, changes in short.items():
         settings[part] |= changes
@@ -38,9 +38,9 @@ def test_an_adapter_is_trained_by_two_processes_with_a_prior_and_looks(tmp_path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     inputs["settings"]["stage3"] |= {
-        "tune": "lora",
+        "training_mode": "lora",
         "prior": {"images": 2, "batch_size": 2, "weight": 1.0},
-        "validation": {"images": 2, "every": 4, "pictures": 2, "patience": 0},
+        "validation": {"images": 2, "every": 4, "images_drawn": 2, "patience": 0},
     }
     inputs["settings"]["compute"]["precision"] = "bf16"
     done = run(tmp_path, inputs)
