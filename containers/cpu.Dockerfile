@@ -1,7 +1,7 @@
-# The image `cpu`: every task that needs no accelerator.
+# The image `cpu`, for every task that needs no accelerator.
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
-# Without this index Linux gets the torch that brings gigabytes of CUDA.
+# Without this index, Linux gets the build of torch with gigabytes of CUDA.
 ENV PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN python -m venv /opt/venv
 COPY requirements.lock pyproject.toml README.md LICENSE ./

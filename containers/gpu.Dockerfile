@@ -1,4 +1,4 @@
-# The image `gpu`: the tasks that train and draw. On Linux the torch of PyPI, pinned by the lock, brings CUDA.
+# The image `gpu`, for the tasks that train and generate. On Linux, the build of torch on PyPI includes CUDA.
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
 RUN python -m venv /opt/venv
@@ -9,7 +9,7 @@ RUN /opt/venv/bin/pip install --no-cache-dir --constraint requirements.lock ".[c
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG VERSION=development
 LABEL org.opencontainers.image.title="hand1000-gpu" \
-      org.opencontainers.image.description="Tasks of hand1000 that train and draw on a GPU" \
+      org.opencontainers.image.description="Tasks of hand1000 that train and generate on a GPU" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY containers/system-packages.sh /tmp/

@@ -1,4 +1,4 @@
-# The image `mlflow`: the tracking server and registry, for compose.yaml and infra/mlflow.
+# The image `mlflow`, the tracking server and registry, for compose.yaml and infra/mlflow.
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
 RUN python -m venv /opt/venv
@@ -19,5 +19,5 @@ WORKDIR /home/mlflow
 EXPOSE 5000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=5 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:5000/health', timeout=4)"]
-# Database, artifacts and allowed hosts are MLFLOW_* variables; passwords come with them or by MLFLOW_AUTH_CONFIG_PATH.
+# MLFLOW_* variables set the database, artifacts, allowed hosts and passwords, or MLFLOW_AUTH_CONFIG_PATH the passwords.
 ENTRYPOINT ["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--app-name", "basic-auth"]

@@ -1,9 +1,9 @@
-# data: what is trained on; artifacts: the artifact root; flyte: inputs and outputs of tasks; mlflow: models and reports;
-# logs: who asked for what.
+# data: training data; artifacts: the artifact root; flyte: inputs and outputs of tasks; mlflow: models and reports;
+# logs: access logs.
 locals {
   buckets = toset(["data", "artifacts", "flyte", "mlflow", "logs"])
   logged  = setsubtract(local.buckets, ["logs"])
-  # What can be made again is not kept for ever. Days until it is removed, by the beginning of its name.
+  # Days until reproducible objects expire, by the prefix of their key.
   passing = {
     artifacts = { "root/checkpoints/" = 14 }
     flyte     = { "" = 90 }
@@ -12,8 +12,8 @@ locals {
 }
 
 resource "aws_s3_bucket" "this" {
-  #checkov:skip=CKV_AWS_144:what is here can be made again from `data`, whose owner keeps it elsewhere
-  #checkov:skip=CKV2_AWS_62:nothing waits for events; schedules look by themselves
+  #checkov:skip=CKV_AWS_144:every object can be reproduced from `data`, whose owner keeps a copy elsewhere
+  #checkov:skip=CKV2_AWS_62:nothing consumes events; schedules poll
   #checkov:skip=CKV_AWS_18:the bucket of logs would log itself
   for_each = local.buckets
   bucket   = "${var.name}-${each.key}"

@@ -23,7 +23,7 @@ data "tls_certificate" "cluster" {
   url = aws_eks_cluster.this.identity[0].oidc[0].issuer
 }
 
-# Lets a service account of the cluster be a role of AWS (roles.tf).
+# Lets a service account of the cluster assume a role of AWS (roles.tf).
 resource "aws_iam_openid_connect_provider" "cluster" {
   url             = aws_eks_cluster.this.identity[0].oidc[0].issuer
   client_id_list  = ["sts.amazonaws.com"]
@@ -34,6 +34,6 @@ resource "aws_eks_addon" "this" {
   for_each     = toset(["vpc-cni", "coredns", "kube-proxy", "eks-pod-identity-agent"])
   cluster_name = aws_eks_cluster.this.name
   addon_name   = each.key
-  # Without it network policies are written down and not kept.
+  # Without it, the cluster accepts network policies but does not enforce them.
   configuration_values = each.key == "vpc-cni" ? jsonencode({ enableNetworkPolicy = "true" }) : null
 }

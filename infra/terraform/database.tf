@@ -1,4 +1,4 @@
-# One PostgreSQL for Flyte and MLflow, each with a database and a user of its own (infra/README.md creates them).
+# One PostgreSQL for Flyte and MLflow, each with its own database and user (infra/README.md creates them).
 resource "aws_db_subnet_group" "this" {
   name       = var.name
   subnet_ids = [for subnet in aws_subnet.private : subnet.id]
@@ -38,8 +38,8 @@ resource "aws_db_parameter_group" "this" {
 
 resource "aws_db_instance" "this" {
   #checkov:skip=CKV_AWS_157:one zone; an hour without schedules costs less than a second machine
-  #checkov:skip=CKV_AWS_118:its standard measures show what these two load it with
-  #checkov:skip=CKV_AWS_353:its standard measures show what these two load it with
+  #checkov:skip=CKV_AWS_118:the standard metrics suffice for these two clients
+  #checkov:skip=CKV_AWS_353:the standard metrics suffice for these two clients
   identifier                          = var.name
   engine                              = "postgres"
   engine_version                      = "17"
@@ -63,7 +63,7 @@ resource "aws_db_instance" "this" {
   final_snapshot_identifier           = "${var.name}-last"
 }
 
-# What External Secrets hands on. Terraform makes the passwords up; nobody has to see them.
+# The secrets that External Secrets copies. Terraform generates the passwords; nobody has to see them.
 locals {
   secrets = {
     flyte-database = ["password"]
@@ -79,7 +79,7 @@ resource "random_password" "this" {
 }
 
 resource "aws_secretsmanager_secret" "this" {
-  #checkov:skip=CKV2_AWS_57:changed by hand, together with the database's users (infra/README.md)
+  #checkov:skip=CKV2_AWS_57:rotated manually, together with the database's users (infra/README.md)
   for_each   = local.secrets
   name       = "${var.name}/${each.key}"
   kms_key_id = aws_kms_key.this.arn

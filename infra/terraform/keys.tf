@@ -1,8 +1,8 @@
-# One key for what lies in buckets, database, secrets and the cluster's own store.
+# One key encrypts the buckets, the database, the secrets and the cluster's own store.
 data "aws_iam_policy_document" "key" {
   #checkov:skip=CKV_AWS_109:the account's administrators keep the key, as AWS advises; roles get theirs in roles.tf
-  #checkov:skip=CKV_AWS_111:a key's policy speaks of this key alone
-  #checkov:skip=CKV_AWS_356:a key's policy speaks of this key alone
+  #checkov:skip=CKV_AWS_111:a key's policy covers this key only
+  #checkov:skip=CKV_AWS_356:a key's policy covers this key only
   statement {
     actions   = ["kms:*"]
     resources = ["*"]
@@ -11,7 +11,7 @@ data "aws_iam_policy_document" "key" {
       identifiers = ["arn:aws:iam::${data.aws_caller_identity.this.account_id}:root"]
     }
   }
-  # Flow logs are delivered by a service.
+  # A service delivers the flow logs.
   statement {
     actions   = ["kms:GenerateDataKey*", "kms:Decrypt"]
     resources = ["*"]

@@ -1,5 +1,5 @@
-# Private networks for nodes and database in three zones; one NAT gateway, since tasks mostly talk to S3, which has an
-# endpoint of its own.
+# Private networks for nodes and database in three zones. One NAT gateway suffices, because tasks mostly use S3, which has
+# its own endpoint.
 resource "aws_vpc" "this" {
   cidr_block           = "10.0.0.0/16"
   enable_dns_support   = true
@@ -7,7 +7,7 @@ resource "aws_vpc" "this" {
   tags                 = { Name = var.name }
 }
 
-# The default group lets nothing through: whatever forgets to name one is cut off instead of open.
+# The default group allows no traffic: a resource without a group is isolated instead of open.
 resource "aws_default_security_group" "this" {
   vpc_id = aws_vpc.this.id
 }
@@ -70,7 +70,7 @@ resource "aws_route_table_association" "public" {
   route_table_id = aws_route_table.public.id
 }
 
-# Pictures and weights do not pass through the NAT gateway, which costs by the gigabyte.
+# Images and weights bypass the NAT gateway, which costs by the gigabyte.
 resource "aws_vpc_endpoint" "s3" {
   vpc_id          = aws_vpc.this.id
   service_name    = "com.amazonaws.${var.region}.s3"

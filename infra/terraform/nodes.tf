@@ -1,5 +1,5 @@
-# Flyte asks for a GPU by the label k8s.amazonaws.com/accelerator (gpu-device-node-label in infra/flyte/values.yaml), with
-# flytekit's names of accelerators. A cluster autoscaler grows the groups from the tags; those of GPUs rest at zero.
+# Flyte requests a GPU by the label k8s.amazonaws.com/accelerator (gpu-device-node-label in infra/flyte/values.yaml), with
+# flytekit's names of accelerators. A cluster autoscaler grows the groups from the tags; GPU groups scale to zero.
 resource "aws_launch_template" "node" {
   for_each = { cpu = 60, gpu = 150 }
   name     = "${var.name}-${each.key}"
@@ -13,12 +13,12 @@ resource "aws_launch_template" "node" {
   }
   metadata_options {
     http_tokens                 = "required"
-    http_put_response_hop_limit = 1 # Pods have roles of their own and are not given the node's.
+    http_put_response_hop_limit = 1 # Pods have their own roles and cannot use the node's.
   }
 }
 
 locals {
-  # Flyte's control plane and MLflow need two machines that stay; tasks of the CPU come and go.
+  # Flyte's control plane and MLflow need two permanent machines; CPU tasks scale.
   cpu_pools = {
     cpu      = { machines = ["m7i.2xlarge"], least = 2, most = 12, spot = false }
     cpu-spot = { machines = ["m7i.2xlarge", "m7a.2xlarge", "m6i.2xlarge"], least = 0, most = 24, spot = true }

@@ -1,20 +1,20 @@
 output "account" {
-  description = "ACCOUNT in the files of infra/."
+  description = "Value of ACCOUNT in the files of infra/."
   value       = data.aws_caller_identity.this.account_id
 }
 
 output "region" {
-  description = "REGION in the files of infra/."
+  description = "Value of REGION in the files of infra/."
   value       = var.region
 }
 
 output "database_host" {
-  description = "DATABASE_HOST in the files of infra/."
+  description = "Value of DATABASE_HOST in the files of infra/."
   value       = aws_db_instance.this.address
 }
 
 output "database_master_secret" {
-  description = "Of the user postgres, in Secrets Manager."
+  description = "Secret of the user postgres in Secrets Manager."
   value       = aws_db_instance.this.master_user_secret[0].secret_arn
 }
 

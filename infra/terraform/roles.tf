@@ -1,5 +1,5 @@
-# Who may do what. Of the cluster's own roles AWS writes the policies; each service account has one role with no more than
-# it needs.
+# Roles and permissions. AWS maintains the policies of the cluster's own roles; each service account has one role with the
+# least permissions.
 data "aws_iam_policy_document" "by_service" {
   for_each = { cluster = "eks.amazonaws.com", node = "ec2.amazonaws.com" }
   statement {
@@ -35,7 +35,7 @@ resource "aws_iam_role_policy_attachment" "node" {
 
 locals {
   issuer = replace(aws_eks_cluster.this.identity[0].oidc[0].issuer, "https://", "")
-  # Role, the service accounts that may be it, and which buckets it may read and write.
+  # Role, the service accounts that may assume it, and the buckets that it may read and write.
   roles = {
     flyte   = { accounts = ["flyte:flyte-flyte-binary"], reads = ["artifacts"], writes = ["flyte"] }
     tasks   = { accounts = [for name in var.namespaces : "${name}:default"], reads = ["data"], writes = ["artifacts", "flyte"] }

@@ -1,16 +1,16 @@
 variable "name" {
-  description = "What everything is called and tagged; the files of infra/ say hand1000."
+  description = "Name and tag of every resource; the files of infra/ use hand1000."
   type        = string
   default     = "hand1000"
 }
 
 variable "region" {
-  description = "With A10G machines; us-east-1, us-west-2 and eu-west-1 have all of the GPUs below."
+  description = "A region with A10G machines; us-east-1, us-west-2 and eu-west-1 have all of the GPUs below."
   type        = string
 }
 
 variable "zones" {
-  description = "Three availability zones of the region, such as us-east-1a; ask which of them have the GPUs below."
+  description = "Three availability zones of the region, such as us-east-1a; check which of them have the GPUs below."
   type        = list(string)
   validation {
     condition     = length(var.zones) == 3
@@ -34,7 +34,7 @@ variable "namespaces" {
 }
 
 variable "gpu_pools" {
-  description = "A node group each: machine, Flyte's name of its GPU, most machines, whether they are spot ones."
+  description = "GPU node groups: machine, Flyte's name of its GPU, maximum number of machines, whether they are spot machines."
   type = map(object({
     machine     = string
     accelerator = string
