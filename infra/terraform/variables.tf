@@ -34,7 +34,7 @@ variable "namespaces" {
 }
 
 variable "gpu_pools" {
-  description = "GPU node groups: machine, Flyte's name of its GPU, maximum number of machines, whether they are spot machines."
+  description = "GPU node groups: machine, Flyte's name of its GPU, maximum number of machines, whether they are spot."
   type = map(object({
     machine     = string
     accelerator = string
