@@ -10,7 +10,7 @@ os.environ.setdefault("FLYTE_LOCAL_CACHE_ENABLED", "false")
 
 
 def _remove_flytes_folders(process: int) -> None:
-    """flytekit makes temporary folders when it is imported and leaves them; nothing that lasts is in them."""
+    """Flytekit makes temporary folders when it is imported and leaves them; nothing that lasts is in them."""
     from flytekit import FlyteContextManager
     from flytekit.configuration import Config
     from flytekit.core.data_persistence import flyte_tmp_dir

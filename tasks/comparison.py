@@ -35,46 +35,25 @@ def measure_systems(
         root: the artifact root.
     """
     import shutil
-    from functools import partial
 
-    from hand1000.captions.metrics import Clip
     from hand1000.data.imageset import read_image_set
     from hand1000.data.join import merge_image_sets
-    from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.features import extract_features, extract_image_features
     from hand1000.evaluation.methods import SOURCE_METHOD, MethodResult, read_cost
-    from hand1000.evaluation.metrics import compute_metrics
-    from hand1000.hands.classifier import GestureClassifier
+    from hand1000.evaluation.metrics import Evaluator
     from hand1000.storage.files import write_json
 
-    classifier = GestureClassifier.from_pretrained()
-    extractor = load_extractor(settings)
-    clip = Clip(settings.clip) if settings.clip else None
+    evaluator = Evaluator.from_settings(settings)
 
     def build(work: TaskContext) -> None:
         def makings(parts: list[FlyteDirectory]) -> list[dict[str, Any]]:
             return [work.store.making(address(part)) for part in parts]
 
-        look = partial(
-            extract_features,
-            extractor=extractor,
-            min_detection_confidence=settings.min_detection_confidence,
-            clip=clip,
-            progress=work.report,
-        )
-        real = look(work.read(dataset) / "test")
-        train = extract_image_features(work.read(dataset) / "train", extractor)
+        real = evaluator.extract(work.read(dataset) / "test", work.report)
+        train_features = evaluator.extract_images(work.read(dataset) / "train")
         for name, parts in pictures.items():
             folder = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
-            metrics = compute_metrics(
-                real,
-                look(folder),
-                classifier=classifier,
-                extractor=extractor,
-                seed=seed,
-                train=train,
-                min_detection_confidence=settings.min_detection_confidence,
-            )
+            fake = evaluator.extract(folder, work.report)
+            metrics = evaluator.compute(real, fake, seed=seed, train_features=train_features)
             under = pictures[SOURCE_METHOD[name]] if name in SOURCE_METHOD else []
             needed = [*trained.get(name, []), *(embeddings if name == "hand1000" else [])]
             cost = read_cost(makings(needed), makings(parts), makings(under), metrics.n_fake)
@@ -93,10 +72,8 @@ def measure_systems(
             "pictures": [[name, parts] for name, parts in pictures.items()],
             "trained": [[name, parts] for name, parts in trained.items()],
             "embeddings": embeddings,
-            "classifier": classifier.sha256,
-            "extractor": extractor.sha256,
-            "settings": settings.model_copy(update={"clip": clip.name if clip else ""}),
             "seed": seed,
+            **evaluator.cache_key_fields(settings),
         },
     )
 

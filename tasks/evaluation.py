@@ -1,6 +1,4 @@
-"""Measure the pictures of the base model and of the tuned one against the held-out images."""
-
-from functools import partial
+"""Evaluation of the images of the base model and of the fine-tuned model against the test images."""
 
 from flytekit.types.directory import FlyteDirectory
 
@@ -18,44 +16,24 @@ def evaluate(
     run: str,
     root: str,
 ) -> Artifact:
-    """`base.json`, `tuned.json` and `table.txt`; the held-out images are looked at once for both."""
-    from hand1000.captions.metrics import Clip
+    """Write `base.json`, `tuned.json` and `table.txt`; the features of the test images are extracted once for both."""
     from hand1000.data.join import merge_image_sets
-    from hand1000.evaluation.base_vs_tuned import compare_table
-    from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.features import extract_features, extract_image_features
-    from hand1000.evaluation.metrics import compute_metrics
-    from hand1000.hands.classifier import GestureClassifier
+    from hand1000.evaluation.base_vs_tuned import comparison_text
+    from hand1000.evaluation.metrics import Evaluator
     from hand1000.storage.files import write_json, write_text
 
-    classifier = GestureClassifier.from_pretrained()
-    extractor = load_extractor(settings)
-    clip = Clip(settings.clip) if settings.clip else None
+    evaluator = Evaluator.from_settings(settings)
 
     def build(work: TaskContext) -> None:
-        look = partial(
-            extract_features,
-            extractor=extractor,
-            min_detection_confidence=settings.min_detection_confidence,
-            clip=clip,
-            progress=work.report,
-        )
-        real = look(work.read(dataset) / "test")
-        train = extract_image_features(work.read(dataset) / "train", extractor)
+        real = evaluator.extract(work.read(dataset) / "test", work.report)
+        train_features = evaluator.extract_images(work.read(dataset) / "train")
         metrics = {}
         for name, parts in (("base", base_images), ("tuned", tuned_images)):
-            pictures = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
-            metrics[name] = compute_metrics(
-                real,
-                look(pictures),
-                classifier=classifier,
-                extractor=extractor,
-                seed=seed,
-                train=train,
-                min_detection_confidence=settings.min_detection_confidence,
-            )
-            write_json(work.out / f"{name}.json", metrics[name].model_dump(mode="json"))
-        write_text(work.out / "table.txt", compare_table(metrics["base"], metrics["tuned"]))
+            images = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
+            fake = evaluator.extract(images, work.report)
+            metrics[name] = evaluator.compute(real, fake, seed=seed, train_features=train_features)
+            write_json(work.out / f"{name}.json", metrics[name])
+        write_text(work.out / "table.txt", comparison_text(metrics["base"], metrics["tuned"]))
 
     return run_cached(
         "evaluate",
@@ -66,9 +44,7 @@ def evaluate(
             "dataset": dataset,
             "base_images": base_images,
             "tuned_images": tuned_images,
-            "classifier": classifier.sha256,
-            "extractor": extractor.sha256,
-            "settings": settings.model_copy(update={"clip": clip.name if clip else ""}),
             "seed": seed,
+            **evaluator.cache_key_fields(settings),
         },
     )

@@ -32,71 +32,55 @@ def _evaluate(options: argparse.Namespace, show: Show) -> None:
     settings = load_settings(options.config)
     import tempfile
 
-    from hand1000.captions.metrics import Clip
     from hand1000.core.rng import numpy_generator
-    from hand1000.evaluation.extractors import load_extractor
-    from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
-    from hand1000.evaluation.folders import UNKNOWN, import_plain_folder, read_prompts
-    from hand1000.evaluation.metrics import compute_metrics
-    from hand1000.hands.classifier import GestureClassifier
+    from hand1000.evaluation.folders import UNKNOWN_GESTURE, import_plain_folder, read_prompts
+    from hand1000.evaluation.metrics import Evaluator, ImageFeatures
     from hand1000.paper.metrics import paper_fid, paper_kid
     from hand1000.storage.files import write_json
 
-    extractor = load_extractor(settings.evaluation)
-    confidence = settings.evaluation.min_detection_confidence
-    clip = Clip(settings.evaluation.clip) if settings.evaluation.clip else None
+    evaluator = Evaluator.from_settings(settings.evaluation)
     prompts = read_prompts(options.prompts) if options.prompts else None
 
     with tempfile.TemporaryDirectory() as scratch:
 
-        def made_of(folder: Path, name: str, texts: list[str] | None = None) -> Path:
-            # Where prompts say what was asked for, other pictures may show anything.
-            gesture = options.gesture or (UNKNOWN if prompts and not texts else None)
+        def import_folder(folder: Path, name: str, texts: list[str] | None = None) -> Path:
+            # If prompts name the gestures of the generated images, the other images may show any gesture.
+            gesture = options.gesture or (UNKNOWN_GESTURE if prompts and not texts else None)
             return import_plain_folder(folder, Path(scratch) / name, gesture, texts)
 
-        def look(folder: Path, name: str, texts: list[str] | None = None) -> ImageFeatures:
-            made = made_of(folder, name, texts)
-            return extract_features(
-                made, extractor=extractor, min_detection_confidence=confidence, clip=clip, progress=show(name)
-            )
+        def extract(folder: Path, name: str, texts: list[str] | None = None) -> ImageFeatures:
+            progress = show(name)
+            return evaluator.extract(import_folder(folder, name, texts), lambda done, total, _: progress(done, total))
 
-        real, fake = look(options.real, "real"), look(options.fake, "generated", prompts)
-        metrics = compute_metrics(
-            real,
-            fake,
-            gesture=options.gesture,
-            extractor=extractor,
-            classifier=GestureClassifier.from_pretrained(),
-            min_detection_confidence=confidence,
-            seed=settings.seed,
-            train=extract_image_features(made_of(options.train, "trained on"), extractor) if options.train else None,
+        real, fake = extract(options.real, "real"), extract(options.fake, "generated", prompts)
+        train_features = evaluator.extract_images(import_folder(options.train, "train")) if options.train else None
+        metrics = evaluator.compute(
+            real, fake, seed=settings.seed, gesture=options.gesture, train_features=train_features
         )
     theirs = {}
     if options.paper:
         generator = numpy_generator(settings.seed, "paper")
         theirs["paper_fid"] = paper_fid(real.features, fake.features)
         theirs["paper_kid"] = paper_kid(real.features, fake.features, generator)
-    shown = metrics.model_dump(mode="json", exclude={"pictures", "notes", "by_gesture"}) | theirs
+    shown = metrics.model_dump(mode="json", exclude={"images", "notes", "by_gesture"}) | theirs
     if len(metrics.by_gesture) > 1:
         for gesture, own in metrics.by_gesture.items():
             shown |= {f"{name}.{gesture}": value for name, value in own.model_dump().items()}
-    for place in shown.pop("faithfulness"):
-        shown[f"faithfulness.{place}"] = metrics.faithfulness[place]
-        shown[f"real_faithfulness.{place}"] = metrics.real_faithfulness[place]
-    del shown["real_faithfulness"]
+    for name in ("color_faithfulness", "real_color_faithfulness"):
+        shown |= {f"{name}.{place}": value for place, value in shown.pop(name).items()}
     width = max(map(len, shown))
     for name, value in shown.items():
-        print(f"{name:{width}}  {_measured(value)}")
+        print(f"{name:{width}}  {_format_metric(value)}")
     for note in metrics.notes:
         print(f"note: {note}")
     if options.out:
         write_json(options.out, metrics.model_dump(mode="json") | theirs)
 
 
-def _measured(value: dict | float | int | str | None) -> str:
-    """A value of the measures, or a distance with its interval, as people read it."""
+def _format_metric(value: dict | float | int | str | None) -> str:
+    """Format a metric for display, a distance with its interval."""
+    from hand1000.core.tables import format_number
+
     if isinstance(value, dict):
         return f"{value['value']:.4g} (95 %: {value['low']:.4g} to {value['high']:.4g})"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "–" if value is None else str(value)
+    return format_number(value) if value is None or isinstance(value, float) else str(value)

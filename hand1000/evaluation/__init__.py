@@ -1,1 +1,1 @@
-"""How good generated pictures are: image features, FID and KID, and the measures on hands."""
+"""Evaluation of generated images: image features, FID and KID, hand metrics, gates and drift."""

@@ -1,8 +1,8 @@
-"""Whether hands could be hands: their bones' lengths and joints' angles against those of real ones.
+"""Plausibility of hands: bone lengths and joint angles compared with those of real hands.
 
-A hand is told by the lengths of its 20 bones, each against the palm, as logarithms, and the 15 angles between a
-finger's bones; where it is, how large and how it is turned do not enter. What is far from the real hands, in units of
-how those vary together (Mahalanobis' distance), is implausible.
+The shape of a hand consists of the logarithms of its 20 bone lengths, relative to the palm, and of the 15 angles
+between the bones of its fingers. It is independent of position, scale and rotation. A hand is implausible if its
+Mahalanobis distance from real hands is larger than that of 99 % of real hands.
 """
 
 from dataclasses import dataclass
@@ -11,23 +11,25 @@ import numpy as np
 
 BONES = [(0, 1), (1, 2), (2, 3), (3, 4), (0, 5), (5, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11), (11, 12)]
 BONES += [(0, 13), (13, 14), (14, 15), (15, 16), (0, 17), (17, 18), (18, 19), (19, 20)]
-"""MediaPipe's landmarks that each bone joins, from the wrist outwards, four a finger."""
+"""Pairs of MediaPipe landmarks that each bone connects, from the wrist outwards, four per finger."""
 
 MIN_REFERENCE_HANDS = 40
-"""Real hands, below which their own spread is not known well enough."""
+"""Number of real hands that an estimate of their covariance needs."""
+
+_LIMIT_QUANTILE = 0.99
 
 
 def compute_hand_shapes(landmarks: np.ndarray) -> np.ndarray:
-    """Bones and joints of hands.
+    """Compute bone lengths and joint angles of hands.
 
     Args:
-        landmarks: (M, 21, 3), relative to square pictures.
+        landmarks: Landmarks of M hands, (M, 21, 3), relative to square images.
 
     Returns:
-        (M, 35) float64: the 20 logarithms, then the 15 angles in radians.
+        (M, 35) float64: 20 logarithms of bone lengths, then 15 angles in radians.
     """
     landmarks = landmarks.astype(np.float64)
-    bones = np.stack([landmarks[:, last] - landmarks[:, first] for first, last in BONES], axis=1)
+    bones = np.stack([landmarks[:, end] - landmarks[:, start] for start, end in BONES], axis=1)
     lengths = np.maximum(np.linalg.norm(bones, axis=2), 1e-6)
     palm = lengths[:, [4, 8, 12, 16]].mean(axis=1, keepdims=True)
     fingers = (bones / lengths[:, :, None]).reshape(-1, 5, 4, 3)
@@ -38,25 +40,38 @@ def compute_hand_shapes(landmarks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The spread of real hands' shapes, and the distance that one in a hundred of them exceeds."""
+    """Distribution of the shapes of real hands.
+
+    Attributes:
+        mean: Mean shape, (35,).
+        precision: Inverse covariance of the shapes, (35, 35).
+        limit: Mahalanobis distance that 1 % of real hands exceed.
+    """
 
     mean: np.ndarray
     precision: np.ndarray
     limit: float
 
     def distances(self, shapes: np.ndarray) -> np.ndarray:
-        """(M, 35) to (M,)."""
-        return _distances(shapes, self.mean, self.precision)
+        """Mahalanobis distances (M,) of shapes (M, 35) from real hands."""
+        return _mahalanobis_distances(shapes, self.mean, self.precision)
 
-    def implausible(self, landmarks: np.ndarray) -> float:
-        """The share of hands, (M, 21, 3) with M above 0, beyond the limit."""
+    def implausible_rate(self, landmarks: np.ndarray) -> float:
+        """The share of hands (M, 21, 3), M at least 1, whose distance exceeds the limit."""
         return float(np.mean(self.distances(compute_hand_shapes(landmarks)) > self.limit))
 
 
 def fit_anatomy(landmarks: np.ndarray) -> Anatomy | None:
-    """Learn it from real hands, (M, 21, 3); None from fewer than `MIN_REFERENCE_HANDS`.
+    """Fit the distribution to real hands.
 
-    Each half's distances are told by the other half's spread: by its own, every hand would seem nearer than it is.
+    The limit is cross-fitted: each half of the hands is measured with the covariance of the other half, because a hand
+    is too near to a distribution that was fitted to it.
+
+    Args:
+        landmarks: Landmarks of M real hands, (M, 21, 3).
+
+    Returns:
+        The distribution, or None if M is less than `MIN_REFERENCE_HANDS`.
     """
     from sklearn.covariance import LedoitWolf
 
@@ -64,15 +79,15 @@ def fit_anatomy(landmarks: np.ndarray) -> Anatomy | None:
         return None
     shapes = compute_hand_shapes(landmarks)
 
-    def spread(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def fit(part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fitted = LedoitWolf().fit(part)
         return fitted.location_, fitted.precision_
 
     halves = shapes[::2], shapes[1::2]
-    other = [_distances(half, *spread(rest)) for half, rest in (halves, halves[::-1])]
-    return Anatomy(*spread(shapes), limit=float(np.quantile(np.concatenate(other), 0.99)))
+    distances = [_mahalanobis_distances(half, *fit(other)) for half, other in (halves, halves[::-1])]
+    return Anatomy(*fit(shapes), limit=float(np.quantile(np.concatenate(distances), _LIMIT_QUANTILE)))
 
 
-def _distances(shapes: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    away = shapes - mean
-    return np.sqrt(np.maximum(np.einsum("mi,ij,mj->m", away, precision, away), 0.0))
+def _mahalanobis_distances(shapes: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    centered = shapes - mean
+    return np.sqrt(np.maximum(np.einsum("mi,ij,mj->m", centered, precision, centered), 0.0))

@@ -1,96 +1,157 @@
-"""The base model's measures beside those of the tuned one, as plain text and as Markdown."""
+"""Comparison of the base model with the fine-tuned model, as report, model card and terminal show it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.tables import aligned_table, markdown_table
-from hand1000.evaluation.metric_table import GESTURE_HEADER, GestureRow, MetricRow
+from hand1000.core.tables import Bold, Table, format_number
 from hand1000.evaluation.metrics import Distance, Metrics
+
+_SHARED_FIELDS = (
+    "gesture",
+    "n_real",
+    "hands_real",
+    "extractor",
+    "extractor_sha256",
+    "resizer",
+    "min_detection_confidence",
+)
+"""Fields of `Metrics` that are equal in two comparable models."""
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One metric of both models.
+
+    Attributes:
+        name: Display name of the metric, such as KID.
+        base: Value of the base model, None if it cannot be computed.
+        tuned: Value of the fine-tuned model.
+        better: Which direction is better.
+        n_base: Number of images or hands of the base model that the metric is computed from.
+        n_tuned: The same for the fine-tuned model.
+        note: Additional information, such as an interval.
+    """
+
+    name: str
+    base: float | None
+    tuned: float | None
+    better: Literal["lower", "higher"]
+    n_base: int
+    n_tuned: int
+    note: str = ""
+
+    @property
+    def winner(self) -> Literal["base", "tuned"] | None:
+        """The model with the better value; None for a tie or a missing value."""
+        if self.base is None or self.tuned is None or self.base == self.tuned:
+            return None
+        return "tuned" if (self.tuned < self.base) == (self.better == "lower") else "base"
+
+    @property
+    def title(self) -> str:
+        """The name with ↓ if lower is better, else with ↑."""
+        return f"{self.name} {'↓' if self.better == 'lower' else '↑'}"
+
+    @property
+    def n(self) -> str:
+        """The counts of both models, or a single number if they are equal."""
+        return str(self.n_base) if self.n_base == self.n_tuned else f"{self.n_base} / {self.n_tuned}"
+
+
+@dataclass(frozen=True)
+class GestureRow:
+    """Rates of one gesture of a multi-gesture model.
+
+    Attributes:
+        gesture: HaGRID's name of the gesture.
+        accuracy: Gesture accuracy of the base model, the fine-tuned model and the real images.
+        detection: Detection rate of the same three.
+        n: Number of images per model.
+    """
+
+    gesture: str
+    accuracy: tuple[float | None, float | None, float | None]
+    detection: tuple[float | None, float | None, float | None]
+    n: int
 
 
 def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
-    """The measures of both models in the order in which they are read.
+    """The metrics of both models in display order.
 
     Raises:
-        Hand1000Error: they were measured against different real pictures or with different features.
+        Hand1000Error: The metrics were computed from different real images or with different features.
     """
-    same = ("gesture", "n_real", "hands_real", "extractor", "extractor_sha256", "resizer", "min_detection_confidence")
-    for name in same:
+    for name in _SHARED_FIELDS:
         if getattr(base, name) != getattr(tuned, name):
             values = f"{getattr(base, name)!r} and {getattr(tuned, name)!r}"
-            raise Hand1000Error(f"{name}: {values} of the two models can not be compared; measure both the same way")
-    pictures, hands = (base.n_fake, tuned.n_fake), (base.hands_fake, tuned.hands_fake)
+            raise Hand1000Error(f"{name}: {values} of the two models cannot be compared; evaluate both the same way")
+    images, hands = (base.n_fake, tuned.n_fake), (base.hands_fake, tuned.hands_fake)
+
+    def row(name: str, field: str, better: Literal["lower", "higher"], counts: tuple[int, int], note: str) -> MetricRow:
+        values = _scalar(getattr(base, field)), _scalar(getattr(tuned, field))
+        return MetricRow(name, *values, better, *counts, note)
+
     return [
-        MetricRow("FID", base.fid, tuned.fid, "lower", *pictures, f"against {base.n_real} real pictures"),
-        MetricRow("KID", base.kid.value, tuned.kid.value, "lower", *pictures, _intervals(base.kid, tuned.kid)),
-        MetricRow("FID-H", base.fid_h, tuned.fid_h, "lower", *hands, f"against {base.hands_real} real hands"),
-        MetricRow(
-            "KID-H", _value(base.kid_h), _value(tuned.kid_h), "lower", *hands, _intervals(base.kid_h, tuned.kid_h)
-        ),
-        MetricRow("HAND-CONF", base.hand_conf, tuned.hand_conf, "higher", *hands, "of the hands that were found"),
-        MetricRow(
-            "detection rate",
-            base.detection_rate,
-            tuned.detection_rate,
-            "higher",
-            *pictures,
-            _of_real(base.real_detection_rate),
-        ),
-        MetricRow(
-            "gesture accuracy",
-            base.gesture_accuracy,
-            tuned.gesture_accuracy,
-            "higher",
-            *pictures,
-            _of_real(base.real_gesture_accuracy),
-        ),
+        row("FID", "fid", "lower", images, f"{base.n_real} real images"),
+        row("KID", "kid", "lower", images, _intervals(base.kid, tuned.kid)),
+        row("FID-H", "fid_h", "lower", hands, f"{base.hands_real} real hands"),
+        row("KID-H", "kid_h", "lower", hands, _intervals(base.kid_h, tuned.kid_h)),
+        row("HAND-CONF", "hand_conf", "higher", hands, "detected hands only"),
+        row("detection rate", "detection_rate", "higher", images, _real_value(base.real_detection_rate)),
+        row("gesture accuracy", "gesture_accuracy", "higher", images, _real_value(base.real_gesture_accuracy)),
     ]
 
 
-def rates_by_gesture(base: Metrics, tuned: Metrics) -> list[GestureRow]:
-    """What can be told of each gesture by itself; nothing where there is only one, whose measures are all there are."""
+def compare_rates_by_gesture(base: Metrics, tuned: Metrics) -> list[GestureRow]:
+    """The rates of each gesture; an empty list for a single gesture, whose rates are those of all images."""
     if len(tuned.by_gesture) == 1:
         return []
-    return [
-        GestureRow(
-            gesture,
-            (base.by_gesture[gesture].gesture_accuracy, own.gesture_accuracy, own.real_gesture_accuracy),
-            (base.by_gesture[gesture].detection_rate, own.detection_rate, own.real_detection_rate),
-            own.n_fake,
+    rows = []
+    for gesture, metrics in tuned.by_gesture.items():
+        base_metrics = base.by_gesture[gesture]
+        accuracy = (base_metrics.gesture_accuracy, metrics.gesture_accuracy, metrics.real_gesture_accuracy)
+        detection = (base_metrics.detection_rate, metrics.detection_rate, metrics.real_detection_rate)
+        rows.append(GestureRow(gesture, accuracy, detection, metrics.n_fake))
+    return rows
+
+
+def metrics_table(rows: Sequence[MetricRow]) -> Table:
+    """The metrics of both models as a table, with the better value in bold."""
+    cells = []
+    for row in rows:
+        base, tuned = (
+            Bold(format_number(value)) if row.winner == model else format_number(value)
+            for model, value in (("base", row.base), ("tuned", row.tuned))
         )
-        for gesture, own in tuned.by_gesture.items()
-    ]
+        cells.append((row.title, base, tuned, row.n, row.note))
+    return Table(("metric", "base", "tuned", "n", "note"), cells, numeric=range(1, 4))
 
 
-def compare_table(base: Metrics, tuned: Metrics, *, markdown: bool = False) -> str:
-    """A table of both models' measures; an arrow shows which direction is better. Of several gestures, a second one.
-
-    Args:
-        base, tuned: measured on as many real pictures with the same features.
-        markdown: as Markdown tables instead of aligned plain text.
-    """
-    head = ["measure", "base", "tuned", "n", "note"]
-    cells = [
-        [f"{row.name} {row.arrow}", _figure(row.base), _figure(row.tuned), row.n, row.note]
-        for row in compare_metrics(base, tuned)
-    ]
-    show = markdown_table if markdown else aligned_table
-    tables = [show(head, cells, numbers=range(1, 4))]
-    if rates := rates_by_gesture(base, tuned):
-        tables.append(show(GESTURE_HEADER, [row.cells for row in rates], numbers=range(1, len(GESTURE_HEADER))))
-    return "\n".join(tables)
+def gesture_rates_table(rows: Sequence[GestureRow]) -> Table:
+    """The rates of each gesture as a table."""
+    columns = [f"{rate}, {images}" for rate in ("accuracy", "detection") for images in ("base", "tuned", "real")]
+    cells = [(row.gesture, *map(format_number, (*row.accuracy, *row.detection)), row.n) for row in rows]
+    return Table(("gesture", *columns, "n"), cells, numeric=range(1, 8))
 
 
-def _value(distance: Distance | None) -> float | None:
-    return None if distance is None else distance.value
+def comparison_text(base: Metrics, tuned: Metrics) -> str:
+    """The comparison in plain text: a table of all metrics, and for several gestures a second one of their rates."""
+    tables = [metrics_table(compare_metrics(base, tuned))]
+    if rates := compare_rates_by_gesture(base, tuned):
+        tables.append(gesture_rates_table(rates))
+    return "\n".join(table.text() for table in tables)
+
+
+def _scalar(value: float | Distance | None) -> float | None:
+    return value.value if isinstance(value, Distance) else value
 
 
 def _intervals(base: Distance | None, tuned: Distance | None) -> str:
-    shown = ["–" if one is None else f"{one.low:.4g} to {one.high:.4g}" for one in (base, tuned)]
-    return f"95 %: {shown[0]}; {shown[1]}"
+    intervals = ("–" if kid is None else f"{kid.low:.4g} to {kid.high:.4g}" for kid in (base, tuned))
+    return f"95 % intervals: {'; '.join(intervals)}"
 
 
-def _of_real(value: float | None) -> str:
-    return f"real pictures: {_figure(value)}"
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
+def _real_value(value: float | None) -> str:
+    return f"real images: {format_number(value)}"

@@ -1,7 +1,8 @@
-"""Whether a rendered-style picture has the colours that its prompt names: of the wall, the skin and the sleeve.
+"""Color faithfulness of rendered-style images: do wall, skin and sleeve have the colors that the prompt names?
 
-CLIP knows no such small pictures. What the words mean is learned from the real ones: the mean colour of each, seen at
-the same places. A generated picture is faithful where its colour is nearest to that of its prompt's own word.
+CLIP is not trained on such small images. The meaning of a color word is therefore learned from the real images: the
+median color of a place (wall, skin or sleeve) over all images whose prompt uses that word. A generated image is
+faithful if its color is nearest to the color of its own prompt's word.
 """
 
 import re
@@ -14,80 +15,86 @@ from hand1000.hands.detector import Hand
 
 PLACES = ("wall", "skin", "sleeve")
 
-_PALM = (0, 1, 5, 9, 13, 17)
-_CORNER = 0.12
-"""Of the picture's side: the squares in its upper corners, where the wall is."""
-_BELOW = np.linspace(0.3, 1.5, 25)
-"""Where the sleeve is: at the last places, so far below the wrist in lengths of the palm, that the picture shows."""
-_LAST = 4
-_FEWEST = 3
-"""Real pictures by which a word's colour is known."""
+_PALM_LANDMARKS = (0, 1, 5, 9, 13, 17)
+_CORNER_FRACTION = 0.12
+"""Side of the two squares in the upper corners that show the wall, relative to the image."""
+_SLEEVE_OFFSETS = np.linspace(0.3, 1.5, 25)
+"""Distances below the wrist, in palm lengths, at which the sleeve is looked for."""
+_SLEEVE_PIXELS = 4
+"""The farthest visible points count as sleeve."""
+_MIN_IMAGES_PER_WORD = 3
 
 
 def measure_colors(image: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
-    """The colours of `PLACES`, (3, 3) float32, 0 to 255; NaN where a place is not seen.
+    """Measure the colors of `PLACES`.
 
     Args:
-        image: (S, S, 3) uint8 RGB.
-        hands: that were found in it; skin and sleeve are the first one's.
+        image: RGB image, (S, S, 3) uint8.
+        hands: Hands detected in the image. Skin and sleeve are measured at the first one.
+
+    Returns:
+        (3, 3) float32, 0 to 255; NaN for a place that is not visible.
     """
     size = len(image)
-    corner = max(1, round(_CORNER * size))
-    # Of two corners that differ (one may be covered) the median is between; mean would be too.
+    corner = max(1, round(_CORNER_FRACTION * size))
+    # If one corner is covered, the median is still a color of the image; a mean would be a mixture.
     wall = np.concatenate([image[:corner, :corner].reshape(-1, 3), image[:corner, -corner:].reshape(-1, 3)])
-    found = np.full((3, 3), np.nan, np.float32)
-    found[0] = np.median(wall, axis=0)
+    colors = np.full((3, 3), np.nan, np.float32)
+    colors[0] = np.median(wall, axis=0)
     if hands:
         points = hands[0].landmarks[:, :2]
-        palm = 0.5 * (points[list(_PALM)] + points[list(_PALM)].mean(axis=0))
+        palm = 0.5 * (points[list(_PALM_LANDMARKS)] + points[list(_PALM_LANDMARKS)].mean(axis=0))
         down = points[0] - points[[5, 9, 13, 17]].mean(axis=0)
-        for place, spots in ((1, palm), (2, points[0] + _BELOW[:, None] * down)):
-            pixels = np.floor(spots * size).astype(int)
+        for place, samples in ((1, palm), (2, points[0] + _SLEEVE_OFFSETS[:, None] * down)):
+            pixels = np.floor(samples * size).astype(int)
             pixels = pixels[np.all((pixels >= 0) & (pixels < size), axis=1)]
             if place == 2:
-                pixels = pixels[-_LAST:]
+                pixels = pixels[-_SLEEVE_PIXELS:]
             if len(pixels):
-                found[place] = np.median(image[pixels[:, 1], pixels[:, 0]], axis=0)
-    return found
+                colors[place] = np.median(image[pixels[:, 1], pixels[:, 0]], axis=0)
+    return colors
 
 
-def color_words(record: ImageRecord) -> tuple[str, ...]:
-    """What the record's attributes say of each of `PLACES`, if its text says it too; else ""."""
-    attributes, said = record.attributes or {}, set(re.findall(r"[a-z]+", record.text.lower()))
+def find_color_words(record: ImageRecord) -> tuple[str, ...]:
+    """The record's attribute for each of `PLACES` if its text contains that word, else an empty string."""
+    attributes, text_words = record.attributes or {}, set(re.findall(r"[a-z]+", record.text.lower()))
     words = (str(attributes.get(place, "")) for place in PLACES)
-    return tuple(word if word in said else "" for word in words)
+    return tuple(word if word in text_words else "" for word in words)
 
 
 def color_faithfulness(
-    colours: np.ndarray,
+    colors: np.ndarray,
     words: Sequence[Sequence[str]],
-    real_colours: np.ndarray,
+    real_colors: np.ndarray,
     real_words: Sequence[Sequence[str]],
 ) -> dict[str, float]:
-    """The share of pictures with the colour that their prompts name, for each of `PLACES` of which they name one.
+    """The share of images that have the color their prompt names, for each of `PLACES` that any prompt names.
 
-    A place that is not seen is wrong. For the real pictures themselves it is the most that the measure allows for.
+    A place that is not visible counts as wrong. The value of the real images is the upper bound of this metric.
 
     Args:
-        colours, real_colours: of generated and real pictures, (N, 3, 3), see `measure_colors`.
-        words, real_words: what is said of them, see `color_words`.
+        colors: Colors of the N generated images, (N, 3, 3), see `measure_colors`.
+        words: Color words of their prompts, see `find_color_words`.
+        real_colors: Colors of the real images.
+        real_words: Color words of their captions.
     """
     shares = {}
     for place, name in enumerate(PLACES):
-        means = {}
-        for word in sorted({of_one[place] for of_one in real_words} - {""}):
-            own = real_colours[[of_one[place] == word for of_one in real_words], place]
-            own = own[np.isfinite(own).all(axis=1)]
-            if len(own) >= _FEWEST:
-                means[word] = np.median(own, axis=0)
-        asked = [row for row, of_one in enumerate(words) if of_one[place] in means]
-        if len(means) < 2 or not asked:
+        centers = {}
+        for word in sorted({image_words[place] for image_words in real_words} - {""}):
+            word_colors = real_colors[[image_words[place] == word for image_words in real_words], place]
+            word_colors = word_colors[np.isfinite(word_colors).all(axis=1)]
+            if len(word_colors) >= _MIN_IMAGES_PER_WORD:
+                centers[word] = np.median(word_colors, axis=0)
+        named = [index for index, image_words in enumerate(words) if image_words[place] in centers]
+        if len(centers) < 2 or not named:
             continue
-        known, centres = list(means), np.stack(list(means.values()))
-        right = [
-            known[int(np.argmin(np.linalg.norm(centres - colours[row, place], axis=1)))] == words[row][place]
-            for row in asked
-            if np.isfinite(colours[row, place]).all()
+        vocabulary, center_colors = list(centers), np.stack(list(centers.values()))
+        correct = [
+            vocabulary[int(np.argmin(np.linalg.norm(center_colors - colors[index, place], axis=1)))]
+            == words[index][place]
+            for index in named
+            if np.isfinite(colors[index, place]).all()
         ]
-        shares[name] = sum(right) / len(asked)
+        shares[name] = sum(correct) / len(named)
     return shares

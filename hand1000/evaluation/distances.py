@@ -1,7 +1,7 @@
-"""Distances between two sets of features.
+"""Distances between two sets of image features: FID, KID and CMMD.
 
-x, y   features of the real and of the generated images    (n, d), (m, d)
-mu, S  their mean and covariance, the latter with n - 1    (d,), (d, d)
+x, y   features of the real and of the generated images      (n, d), (m, d)
+mu, S  their mean and their covariance with divisor n - 1    (d,), (d, d)
 k      the kernel of KID, (x.y/d + 1)^3
 """
 
@@ -15,16 +15,17 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     """|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)), exact in float64 (Heusel et al., arXiv 1706.08500).
 
     With A = (x - mu_x)/sqrt(n - 1), S_x = A'A, and B likewise, the trace of the root is the sum of the singular
-    values of A B'. No root of a matrix is taken, so nothing has to be added to a singular covariance, and n below d
-    needs no care. The estimate is too large by about 1/n: compare values of the same n only.
+    values of A B'. This avoids a matrix square root, so that a singular covariance (n < d) needs no regularization.
+    The estimate has a bias of about 1/n: compare only values of equal n.
 
     Args:
-        x, y: (n, d) and (m, d), of any float type, n and m at least 2.
+        x: Features of the real images, (n, d), n at least 2.
+        y: Features of the generated images, (m, d), m at least 2.
 
     Returns:
-        0 or more.
+        The distance, 0 or more.
     """
-    x, y = _checked(x, y)
+    x, y = _validated(x, y)
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
     a, b = (x - mean_x) / np.sqrt(len(x) - 1), (y - mean_y) / np.sqrt(len(y) - 1)
     cross = svdvals(_short(a) @ _short(b).T).sum()
@@ -32,13 +33,13 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _short(a: np.ndarray) -> np.ndarray:
-    """A matrix R of at most d rows with R'R = a'a: the rotation that is left out changes no singular value."""
+    """A matrix R of at most d rows with R'R = a'a. Omitting the rotation does not change the singular values."""
     return qr(a, mode="r", check_finite=False)[0][: a.shape[1]] if len(a) > a.shape[1] else a
 
 
 @dataclass(frozen=True)
 class KernelDistance:
-    """An estimate of KID and the bounds of its 95 % interval."""
+    """An estimate of KID with the bounds of its 95 % interval."""
 
     value: float
     low: float
@@ -50,21 +51,22 @@ def kernel_distance(
 ) -> KernelDistance:
     """KID: the unbiased squared MMD with k(a, b) = (a.b/d + 1)^3 (Binkowski et al., arXiv 1801.01401).
 
-    It may be negative where the sets hardly differ, which is not cut off: that would bias it. The interval is a
-    percentile bootstrap over the images. An image that is drawn twice is never paired with itself, else every
-    resample would see the sets closer in than they are.
+    The estimate may be negative if the sets hardly differ; clipping it would cause a bias. The interval is a percentile
+    bootstrap over the images. An image that a resample contains twice is never paired with itself, because that would
+    make the set look more concentrated than it is.
 
     Args:
-        x, y: (n, d) and (m, d), of any float type, n and m at least 2.
-        generator: draws the resamples.
-        resamples: how many.
+        x: Features of the real images, (n, d), n at least 2.
+        y: Features of the generated images, (m, d), m at least 2.
+        generator: Random generator of the resamples.
+        resamples: Number of resamples.
     """
-    x, y = _checked(x, y)
+    x, y = _validated(x, y)
     d = x.shape[1]
     xx, yy, xy = (x @ x.T / d + 1) ** 3, (y @ y.T / d + 1) ** 3, (x @ y.T / d + 1) ** 3
     np.fill_diagonal(xx, 0.0)
     np.fill_diagonal(yy, 0.0)
-    # A resample is told by how often each image is in it; the first row, once each, is the estimate itself.
+    # A resample is a row of counts, one per image. The first row contains every image once: the estimate itself.
     v = _counts(len(x), resamples, generator)
     w = _counts(len(y), resamples, generator)
     values = _within(xx, v) + _within(yy, w) - 2.0 * np.sum((v @ xy) * w, axis=1) / (len(x) * len(y))
@@ -78,18 +80,19 @@ _CMMD_SIGMA, _CMMD_SCALE = 10.0, 1000.0
 def clip_distance(x: np.ndarray, y: np.ndarray) -> float:
     """CMMD (Jayasumana et al., 2024): the squared MMD of CLIP's unit embeddings with a Gaussian kernel, times 1,000.
 
-    With each picture's likeness to itself, as in their own program, whose values it is to be compared with.
+    This is the biased estimate, which includes the diagonal of the kernel, as in the authors' program.
 
     Args:
-        x, y: (n, d) and (m, d) of `clip`'s features.
+        x: CLIP features of the real images, (n, d).
+        y: CLIP features of the generated images, (m, d).
     """
-    x, y = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in _checked(x, y))
+    x, y = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in _validated(x, y))
 
-    def likeness(a: np.ndarray, b: np.ndarray) -> float:
-        away = np.maximum(np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2 * a @ b.T, 0.0)
-        return float(np.exp(-away / (2 * _CMMD_SIGMA**2)).mean())
+    def mean_kernel(a: np.ndarray, b: np.ndarray) -> float:
+        squared_distances = np.maximum(np.sum(a**2, axis=1)[:, None] + np.sum(b**2, axis=1) - 2 * a @ b.T, 0.0)
+        return float(np.exp(-squared_distances / (2 * _CMMD_SIGMA**2)).mean())
 
-    return _CMMD_SCALE * (likeness(x, x) + likeness(y, y) - 2 * likeness(x, y))
+    return _CMMD_SCALE * (mean_kernel(x, x) + mean_kernel(y, y) - 2 * mean_kernel(x, y))
 
 
 def _counts(n: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
@@ -97,13 +100,15 @@ def _counts(n: int, resamples: int, generator: np.random.Generator) -> np.ndarra
 
 
 def _within(kernel: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The mean of `kernel`, whose diagonal is 0, over the pairs of different images of each row of `counts`."""
+    """The mean of `kernel`, whose diagonal is 0, over all pairs of different images, for each row of `counts`."""
     pairs = np.sum(counts, axis=1) ** 2 - np.sum(counts**2, axis=1)
     return np.sum((counts @ kernel) * counts, axis=1) / np.maximum(pairs, 1.0)
 
 
-def _checked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _validated(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for features in (x, y):
         if features.ndim != 2 or len(features) < 2 or features.shape[1] != x.shape[1]:
-            raise ValueError(f"two sets of at least 2 features of one length, not {x.shape} and {y.shape}")
+            raise ValueError(
+                f"two sets of at least 2 features of equal length are required, not {x.shape} and {y.shape}"
+            )
     return x.astype(np.float64), y.astype(np.float64)

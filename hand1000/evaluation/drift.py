@@ -1,4 +1,4 @@
-"""How far the data that a model was trained on and newer data lie apart: hands, captions, boxes."""
+"""Data drift: differences between two training sets in their hands, captions and bounding boxes."""
 
 import re
 from collections import Counter
@@ -12,11 +12,17 @@ from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.hands.stage1 import GestureFeature
 
 _WORD = re.compile(r"[^\W\d_]+")
-_NAMED = 10
+_MAX_WORDS = 10
 
 
 class GestureDrift(BaseModel):
-    """Of one gesture's feature: its step, in units of how much it varies from image to image, over the 63 numbers."""
+    """Change of one gesture's feature, in standard deviations over the images.
+
+    Attributes:
+        gesture: HaGRID's name of the gesture.
+        mean: Mean change of the feature's 63 values.
+        largest: Largest change.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -26,15 +32,16 @@ class GestureDrift(BaseModel):
 
 
 class Drift(BaseModel):
-    """Old against new training images.
+    """Differences between the old and the new training images.
 
     Attributes:
-        images: how many, old and new.
-        features: of the gestures that both have.
-        vocabulary: Jensen-Shannon distance of how often each word is used, 0 (alike) to 1 (no word in common).
-        new_words, lost_words: the most frequent of those that only one side uses.
-        box_sides: mean longer side of the labelled boxes, of the image's; None where there are none.
-        box_distance: of their distributions (Kolmogorov-Smirnov), 0 to 1, and how likely chance gives as much.
+        images: Number of old and of new images.
+        features: Change of the feature of each common gesture.
+        vocabulary: Jensen-Shannon distance of the word frequencies, 0 (equal) to 1 (no common word).
+        new_words: Most frequent words that only the new captions contain.
+        lost_words: Most frequent words that only the old captions contain.
+        box_sides: Mean longer side of the old and the new bounding boxes, relative to the image; None without boxes.
+        box_distance: Kolmogorov-Smirnov statistic of the sides, 0 to 1, and its p-value; None without boxes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,79 +55,89 @@ class Drift(BaseModel):
     box_distance: tuple[float, float] | None
 
     def rows(self) -> list[tuple[str, str]]:
-        """What is measured and what was found, as a person reads it."""
-        told = [("training images", f"{self.images[0]} before, {self.images[1]} now")]
-        for one in self.features:
-            told.append(
-                (f"hands, {one.gesture}", f"{one.mean:.3f} standard deviations on average, {one.largest:.3f} at most")
+        """Names and values for display."""
+        rows = [("training images", f"{self.images[0]} before, {self.images[1]} now")]
+        rows += [
+            (
+                f"hand feature, {feature.gesture}",
+                f"changed by {feature.mean:.3f} standard deviations on average, {feature.largest:.3f} at most",
             )
-        told.append(("captions' vocabulary", f"{self.vocabulary:.3f} of 1 apart"))
-        told.append(("new words", ", ".join(self.new_words) or "none"))
-        told.append(("lost words", ", ".join(self.lost_words) or "none"))
+            for feature in self.features
+        ]
+        rows += [
+            ("caption vocabulary", f"distance {self.vocabulary:.3f} of 1"),
+            ("new words", ", ".join(self.new_words) or "none"),
+            ("lost words", ", ".join(self.lost_words) or "none"),
+        ]
         if self.box_distance is not None:
-            before, now = self.box_sides
-            distance, chance = self.box_distance
-            told.append(("hand's box, longer side", f"{before:.3f} before, {now:.3f} now"))
-            told.append(("boxes' distribution", f"{distance:.3f} of 1 apart; chance alone: p = {chance:.2g}"))
-        return told
+            (before, now), (distance, p) = self.box_sides, self.box_distance
+            rows.append(("longer side of the hand box", f"{before:.3f} before, {now:.3f} now"))
+            rows.append(("distribution of these sides", f"distance {distance:.3f} of 1, p = {p:.2g}"))
+        return rows
 
 
 def measure_drift(
     old: Path, new: Path, old_features: Sequence[GestureFeature], new_features: Sequence[GestureFeature]
 ) -> Drift:
-    """Compare two data sets by their training images.
+    """Compare the training images of two datasets.
 
     Args:
-        old, new: image sets with captions.
-        old_features, new_features: f of their gestures.
+        old: Folder of the old image set.
+        new: Folder of the new image set.
+        old_features: Features of the old gestures.
+        new_features: Features of the new gestures.
 
     Raises:
-        Hand1000Error: not an image set.
+        Hand1000Error: A folder is not an image set.
     """
     from scipy.stats import ks_2samp
 
-    before, now = read_image_set(old), read_image_set(new)
-    words = _words(before), _words(now)
-    sides = _sides(before), _sides(now)
-    boxes = ks_2samp(*sides) if all(sides) else None
-    known = {one.gesture: one for one in old_features}
+    old_records, new_records = read_image_set(old), read_image_set(new)
+    old_words, new_words = _count_words(old_records), _count_words(new_records)
+    sides = _box_sides(old_records), _box_sides(new_records)
+    test = ks_2samp(*sides) if all(sides) else None
+    old_by_gesture = {feature.gesture: feature for feature in old_features}
     return Drift(
-        images=(len(before), len(now)),
-        features=tuple(_feature_drift(known[one.gesture], one) for one in new_features if one.gesture in known),
-        vocabulary=_word_distance(*words),
-        new_words=_only(words[1], words[0]),
-        lost_words=_only(words[0], words[1]),
+        images=(len(old_records), len(new_records)),
+        features=tuple(
+            _compute_gesture_drift(old_by_gesture[feature.gesture], feature)
+            for feature in new_features
+            if feature.gesture in old_by_gesture
+        ),
+        vocabulary=_word_distance(old_words, new_words),
+        new_words=_words_only_in(new_words, old_words),
+        lost_words=_words_only_in(old_words, new_words),
         box_sides=(_mean(sides[0]), _mean(sides[1])),
-        box_distance=boxes and (float(boxes.statistic), float(boxes.pvalue)),
+        box_distance=test and (float(test.statistic), float(test.pvalue)),
     )
 
 
-def _feature_drift(old: GestureFeature, new: GestureFeature) -> GestureDrift:
-    # Some numbers hardly vary, the wrist's not at all: a step of theirs is not divided by nothing.
+def _compute_gesture_drift(old: GestureFeature, new: GestureFeature) -> GestureDrift:
+    # Some values hardly vary (those of the wrist not at all), so that the divisor needs a lower bound.
     spread = np.maximum(old.std, 0.01 * max(float(old.std.max()), 1e-6))
-    steps = np.abs(new.mean - old.mean) / spread
-    return GestureDrift(gesture=new.gesture, mean=float(steps.mean()), largest=float(steps.max()))
+    changes = np.abs(new.mean - old.mean) / spread
+    return GestureDrift(gesture=new.gesture, mean=float(changes.mean()), largest=float(changes.max()))
 
 
-def _words(records: Sequence[ImageRecord]) -> Counter[str]:
+def _count_words(records: Sequence[ImageRecord]) -> Counter[str]:
     return Counter(word for record in records for word in _WORD.findall(record.text.lower()))
 
 
 def _word_distance(old: Counter[str], new: Counter[str]) -> float:
     from scipy.spatial.distance import jensenshannon
 
-    every = sorted(old.keys() | new.keys())
+    vocabulary = sorted(old.keys() | new.keys())
     if not old or not new:
         return 0.0 if old == new else 1.0
-    return float(jensenshannon([old[word] for word in every], [new[word] for word in every], base=2))
+    return float(jensenshannon([old[word] for word in vocabulary], [new[word] for word in vocabulary], base=2))
 
 
-def _only(these: Counter[str], others: Counter[str]) -> tuple[str, ...]:
-    own = [(-count, word) for word, count in these.items() if word not in others]
-    return tuple(word for _, word in sorted(own)[:_NAMED])
+def _words_only_in(counts: Counter[str], other_counts: Counter[str]) -> tuple[str, ...]:
+    exclusive = [(-count, word) for word, count in counts.items() if word not in other_counts]
+    return tuple(word for _, word in sorted(exclusive)[:_MAX_WORDS])
 
 
-def _sides(records: Sequence[ImageRecord]) -> list[float]:
+def _box_sides(records: Sequence[ImageRecord]) -> list[float]:
     return [max(record.bbox[2:]) for record in records if record.bbox]
 
 

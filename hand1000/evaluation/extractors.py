@@ -1,7 +1,7 @@
-"""What turns pictures into the features that FID and KID compare.
+"""Feature extractors: the networks whose features FID and KID compare.
 
-`small` ships and needs no download, but its values compare with nobody else's. Values that do need the 2015
-Inception, which everybody's FID is made of.
+`small` is part of the package and needs no download, but its values are comparable only with each other. Values that
+are comparable with published ones need the 2015 Inception network.
 """
 
 import hashlib
@@ -28,24 +28,24 @@ from hand1000.storage.files import read_json, write_bytes, write_json
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
-"""The TorchScript form of the 2015 Inception that StyleGAN and clean-fid use: 96 MB, 2048 features."""
+"""The TorchScript version of the 2015 Inception network that StyleGAN and clean-fid use: 96 MB, 2048 features."""
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "feature-extractor"
+BUNDLED_EXTRACTOR = Path(__file__).parents[1] / "assets" / "feature-extractor"
 
-_BATCH = 32
-_LARGEST_DOWNLOAD = 500_000_000
-_TIMEOUT = 60.0
+_BATCH_SIZE = 32
+_MAX_DOWNLOAD_BYTES = 500_000_000
+_TIMEOUT_SECONDS = 60.0
 
 
 class FeatureExtractor(Protocol):
-    """From pictures to features.
+    """A function from images to features.
 
     Attributes:
-        name: of the network.
-        sha256: of its weights.
-        resizer: how a picture is brought to `input_size`; values are comparable under one resizer only.
-        input_size: side of the pictures that the network sees.
-        num_features: length of a feature, D.
+        name: Name of the network.
+        sha256: Digest of its weights.
+        resizer: How images are resized to `input_size`. Only values of equal resizers are comparable.
+        input_size: Side of the images that the network receives, in pixels.
+        num_features: Length D of a feature vector.
     """
 
     name: str
@@ -55,14 +55,14 @@ class FeatureExtractor(Protocol):
     num_features: int
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The features (N, D) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
+        """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
 
 
 def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
-    """The extractor that the settings name.
+    """Load the extractor that the settings name.
 
     Raises:
-        Hand1000Error: there is none such, or not with the digest that the settings pin.
+        Hand1000Error: It does not exist, or its digest is not the one that the settings pin.
     """
     if settings.feature_extractor == "small":
         return SmallExtractor.from_pretrained()
@@ -75,16 +75,17 @@ def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
 
 
 class InceptionExtractor:
-    """The 2015 Inception as TorchScript, whose `forward(images, return_features=True)` gives 2048 features.
+    """The 2015 Inception network as TorchScript; `forward(images, return_features=True)` returns 2048 features.
 
-    Loading TorchScript runs code that the file holds, so no file is loaded whose sha256 is not the one given.
+    Loading TorchScript executes code from the file. A file is therefore only loaded if its sha256 is the pinned one.
 
     Args:
-        source: a file, or an http(s) URL that is downloaded once into the cache.
-        sha256: of the file.
+        source: A file, or an http(s) URL that is downloaded once into the cache.
+        sha256: Expected digest of the file.
 
     Raises:
-        Hand1000Error: no digest, no such file, a failed download, another digest, or a network of another kind.
+        Hand1000Error: The digest is missing or differs, the file is missing, the download fails, or the file contains
+            another network.
     """
 
     name = "inception-2015-12-05"
@@ -94,19 +95,21 @@ class InceptionExtractor:
     def __init__(self, source: str, sha256: str) -> None:
         if not sha256:
             raise Hand1000Error(
-                f"{source}: evaluation.feature_extractor_sha256 is empty; loading TorchScript runs its code, so pin "
-                f"the file's sha256 (that of {INCEPTION_URL} is {INCEPTION_SHA256})"
+                f"{source}: evaluation.feature_extractor_sha256 is empty; loading TorchScript executes its code, so "
+                f"pin the sha256 of the file (that of {INCEPTION_URL} is {INCEPTION_SHA256})"
             )
-        path = _downloaded(source, sha256) if source.startswith(("http://", "https://")) else Path(source)
+        path = _download(source, sha256) if source.startswith(("http://", "https://")) else Path(source)
         if not path.is_file():
             raise Hand1000Error(f"{source}: no such file; give a path, a URL or 'small' as the feature extractor")
         if digest_file(path) != sha256:
-            raise Hand1000Error(f"{path}: its sha256 is {digest_file(path)}, not the pinned {sha256}; fetch it again")
+            raise Hand1000Error(
+                f"{path}: its sha256 is {digest_file(path)}, not the pinned {sha256}; download it again"
+            )
         self.sha256 = sha256
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             with warnings.catch_warnings():
-                # Deprecated for new networks; this one exists as TorchScript only.
+                # TorchScript is deprecated, but this network exists in no other format.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._network = torch.jit.load(path, map_location=self._device).eval()
             probe = self(np.zeros((1, self.input_size, self.input_size, 3), np.uint8))
@@ -117,17 +120,17 @@ class InceptionExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The features (N, D) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
+        """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
         features = []
-        for start in range(0, len(images), _BATCH):
-            # The file would resize by itself, without antialiasing; given its own size it has nothing to resize.
-            batch = resize(images[start : start + _BATCH], self.input_size).to(self._device)
+        for start in range(0, len(images), _BATCH_SIZE):
+            # The network itself would resize without antialiasing, so it receives images of its own size.
+            batch = resize(images[start : start + _BATCH_SIZE], self.input_size).to(self._device)
             features.append(self._network(batch, return_features=True).float().cpu())
         return torch.cat(features).numpy()
 
 
-def _downloaded(url: str, sha256: str) -> Path:
-    """The cached file with this digest; downloaded if it is not there."""
+def _download(url: str, sha256: str) -> Path:
+    """The cached file with this digest, downloaded if it is missing."""
     root = os.environ.get("HAND1000_CACHE")
     target = (Path(root) if root else Path.home() / ".cache" / "hand1000") / "extractors" / f"{sha256}.pt"
     if target.is_file():
@@ -137,29 +140,33 @@ def _downloaded(url: str, sha256: str) -> Path:
     with translate_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, open(part, "xb") as file:
-                while piece := response.read(1 << 20):
-                    size += len(piece)
-                    if size > _LARGEST_DOWNLOAD:
-                        raise Hand1000Error(f"{url}: more than {_LARGEST_DOWNLOAD} bytes; it is not the Inception file")
-                    digest.update(piece)
-                    file.write(piece)
+            with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(part, "xb") as file:
+                while chunk := response.read(1 << 20):
+                    size += len(chunk)
+                    if size > _MAX_DOWNLOAD_BYTES:
+                        raise Hand1000Error(
+                            f"{url}: more than {_MAX_DOWNLOAD_BYTES} bytes; this is not the Inception network"
+                        )
+                    digest.update(chunk)
+                    file.write(chunk)
             if digest.hexdigest() != sha256:
                 raise Hand1000Error(f"{url}: its sha256 is {digest.hexdigest()}, not the pinned {sha256}")
             os.replace(part, target)
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
             reason = getattr(error, "reason", error)
-            raise Hand1000Error(f"{url}: can not be downloaded: {reason}; fetch it elsewhere, give its path") from error
+            raise Hand1000Error(
+                f"{url}: cannot be downloaded: {reason}; download it elsewhere and give its path"
+            ) from error
         finally:
             part.unlink(missing_ok=True)
     return target
 
 
 class SmallNetwork(nn.Module):
-    """A convolutional network from 64-pixel pictures to 128 features.
+    """A convolutional network from 64-pixel images to 128 features.
 
-    The features are kept per place (not averaged over the picture), since a hand's shape is where its parts are;
-    they are standardised by what the recipe saw, so that all count alike in FID and KID's kernel is in its range.
+    The features are not averaged over the image, because the shape of a hand depends on where its parts are. They are
+    standardized by the training images, so that all have equal weight in FID and suit the kernel of KID.
     """
 
     input_size = 64
@@ -180,16 +187,16 @@ class SmallNetwork(nn.Module):
         self.register_buffer("std", torch.ones(self.num_features))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features (N, 128) of pixels (N, 3, 64, 64), 0 to 255."""
+        """Compute the features (N, 128) of pixels (N, 3, 64, 64), 0 to 255."""
         return (self.layers(pixels / 127.5 - 1.0) - self.mean) / self.std
 
 
 class SmallExtractor:
-    """`SmallNetwork` as the recipe `hand1000.evaluation.train_extractor` trained it on rendered hands.
+    """A `SmallNetwork` that `hand1000.evaluation.train_extractor` trained on rendered hands.
 
     Args:
-        network: with its weights.
-        sha256: of the file that they lie in.
+        network: The trained network.
+        sha256: Digest of its weights file.
     """
 
     name = "hand1000-small"
@@ -202,8 +209,10 @@ class SmallExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The features (N, 128) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
-        batches = (resize(images[start : start + _BATCH], self.input_size) for start in range(0, len(images), _BATCH))
+        """Compute the features (N, 128) float32 of images (N, H, W, 3) uint8 RGB of any size."""
+        batches = (
+            resize(images[start : start + _BATCH_SIZE], self.input_size) for start in range(0, len(images), _BATCH_SIZE)
+        )
         return torch.cat([self.network(batch) for batch in batches]).numpy()
 
     def save_pretrained(self, directory: Path) -> None:
@@ -212,11 +221,11 @@ class SmallExtractor:
         write_json(directory / "config.json", {"width": self.network.width})
 
     @classmethod
-    def from_pretrained(cls, directory: Path = SHIPPED) -> Self:
-        """The extractor in `directory`.
+    def from_pretrained(cls, directory: Path = BUNDLED_EXTRACTOR) -> Self:
+        """Load the extractor in `directory`.
 
         Raises:
-            Hand1000Error: a file is missing or malformed.
+            Hand1000Error: A file is missing or malformed.
         """
         path = directory / "model.safetensors"
         config = read_json(directory / "config.json")

@@ -1,6 +1,6 @@
-"""What is read off an image set: features of its pictures and of the hands in them."""
+"""Everything that the metrics need to know about a set of images, extracted in one pass."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,64 +8,68 @@ import numpy as np
 
 from hand1000.captions.metrics import Clip
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.imageset import ImageRecord, read_image_set
-from hand1000.evaluation.colors import color_words, measure_colors
+from hand1000.evaluation.colors import find_color_words, measure_colors
 from hand1000.evaluation.extractors import FeatureExtractor
-from hand1000.evaluation.hand_crops import hand_crops
+from hand1000.evaluation.hand_crops import crop_hands
 from hand1000.hands.detector import Hand, detect_with_scores, read_square
 from hand1000.hands.landmarks import NUM_LANDMARKS
 from hand1000.storage.tensors import TensorRecord
 
 MAX_HANDS = 2
+"""Number of hands that are detected per image."""
 
-_BATCH = 32
-
-Progress = Callable[[int, int], None]
+_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class ImageFeatures(TensorRecord, stem="observations", remedy="look at the pictures again"):
-    """What is read off an image set, once; all measures are made of it.
+class ImageFeatures(TensorRecord, stem="image_features", remedy="extract them again"):
+    """Features of N images and of the M hands detected in them. All metrics are computed from these.
 
     Attributes:
-        features: (N, D) float32, of the pictures.
-        crop_features: (M, D) float32, of the hands' crops.
-        landmarks: (M, 21, 3) float32, of the hands.
-        score: (M,) float32, of handedness.
-        right: (M,) bool.
-        picture: (M,) int64, the row of the picture that each hand is in.
-        palm_score, presence: (N,) float32, how sure MediaPipe is of each picture's surest hand (`Detection`).
-        clip_similarity: (N,) float32, CLIP's of each picture to its prompt; (0,) without CLIP.
-        colours: (N, 3, 3) float32, of each picture's wall, skin and sleeve (`hand1000.evaluation.colors`).
-        file_names: N.
-        gestures: N, what each picture was to show.
-        prompts: N, what each was drawn from, or is captioned.
-        words: N, what each prompt says of wall, skin and sleeve, "" where it says nothing.
-        extractor, extractor_sha256, resizer, min_detection_confidence: what it was read off with.
+        features: Features of the images, (N, D) float32.
+        crop_features: Features of the hand crops, (M, D) float32.
+        landmarks: Landmarks of the hands, (M, 21, 3) float32.
+        handedness_score: MediaPipe's confidence in the handedness of each hand, (M,) float32, 0.5 to 1.
+        is_right: Whether each hand is a right hand, (M,) bool.
+        image_index: Index of the image that each hand is in, (M,) int64.
+        palm_score: Highest score of MediaPipe's palm detector per image, (N,) float32 (see `Detection`).
+        hand_presence: Highest hand presence of MediaPipe's landmark network per image, (N,) float32.
+        clip_similarity: Cosine similarity of each image and its prompt, (N,) float32; (0,) without CLIP.
+        colors: Colors of wall, skin and sleeve per image, (N, 3, 3) float32 (see `measure_colors`).
+        file_names: File names of the images.
+        gestures: Gesture that each image should show.
+        prompts: Prompt or caption of each image.
+        color_words: What each prompt calls wall, skin and sleeve, "" for what it does not mention.
+        extractor: Name of the feature extractor.
+        extractor_sha256: Digest of its weights.
+        resizer: How it resizes images.
+        min_detection_confidence: Threshold of the palm detector.
     """
 
     features: np.ndarray
     crop_features: np.ndarray
     landmarks: np.ndarray
-    score: np.ndarray
-    right: np.ndarray
-    picture: np.ndarray
+    handedness_score: np.ndarray
+    is_right: np.ndarray
+    image_index: np.ndarray
     palm_score: np.ndarray
-    presence: np.ndarray
+    hand_presence: np.ndarray
     clip_similarity: np.ndarray
-    colours: np.ndarray
+    colors: np.ndarray
     file_names: tuple[str, ...]
     gestures: tuple[str, ...]
     prompts: tuple[str, ...]
-    words: tuple[tuple[str, ...], ...]
+    color_words: tuple[tuple[str, ...], ...]
     extractor: str
     extractor_sha256: str
     resizer: str
     min_detection_confidence: float
 
     @property
-    def means(self) -> tuple[str, str, str, float]:
-        """What it was read off with; only sets that agree in it can be compared."""
+    def provenance(self) -> tuple[str, str, str, float]:
+        """How the features were extracted. Only features of equal provenance are comparable."""
         return self.extractor, self.extractor_sha256, self.resizer, self.min_detection_confidence
 
 
@@ -75,58 +79,57 @@ def extract_features(
     extractor: FeatureExtractor,
     min_detection_confidence: float,
     clip: Clip | None = None,
-    progress: Progress | None = None,
+    on_progress: ProgressCallback = noop_callback,
 ) -> ImageFeatures:
-    """Look at every picture of an image set once: decode it, find its hands, take the features of both.
+    """Decode each image of an image set once, detect its hands, and extract the features of both.
 
     Args:
-        directory: of the image set.
-        extractor: of the features.
-        min_detection_confidence: of the palm detector, 0 to 1.
-        clip: compares each picture with its prompt, if it is given.
-        progress: called with the pictures done and all of them.
+        directory: Folder of the image set.
+        extractor: Network that computes the features.
+        min_detection_confidence: Threshold of the palm detector, 0 to 1.
+        clip: CLIP model that compares each image with its prompt; None skips the comparison.
+        on_progress: Callback that receives the number of processed images.
 
     Raises:
-        Hand1000Error: fewer than two pictures, or one that can not be read.
+        Hand1000Error: The set has fewer than two images, or one cannot be read.
     """
     records = read_image_set(directory)
     names = tuple(record.file_name for record in records)
     if len(names) < 2:
-        raise Hand1000Error(f"{directory}: {len(names)} pictures; a distance needs two or more")
-    pictures = _Features(extractor)
-    crops = _Features(extractor)
+        raise Hand1000Error(f"{directory}: {len(names)} images; a distance needs at least two")
+    image_features = _BatchedExtractor(extractor)
+    crop_features = _BatchedExtractor(extractor)
     hands: list[Hand] = []
-    picture, palm_score, presence, colours = [], [], [], []
-    detected = detect_with_scores(
+    image_index, palm_score, hand_presence, colors = [], [], [], []
+    detections = detect_with_scores(
         [directory / name for name in names],
         min_detection_confidence=min_detection_confidence,
         max_hands=MAX_HANDS,
     )
-    for index, (image, seen) in enumerate(detected):
-        pictures.add(image[None])
-        crops.add(hand_crops(image, seen.hands, extractor.input_size))
-        hands += seen.hands
-        picture += [index] * len(seen.hands)
-        palm_score.append(seen.palm_score)
-        presence.append(seen.presence)
-        colours.append(measure_colors(image, seen.hands))
-        if progress:
-            progress(index + 1, len(names))
+    for index, (image, detection) in enumerate(detections):
+        image_features.add(image[None])
+        crop_features.add(crop_hands(image, detection.hands, extractor.input_size))
+        hands += detection.hands
+        image_index += [index] * len(detection.hands)
+        palm_score.append(detection.palm_score)
+        hand_presence.append(detection.presence)
+        colors.append(measure_colors(image, detection.hands))
+        on_progress(index + 1, len(names), {})
     return ImageFeatures(
-        features=pictures.result(),
-        crop_features=crops.result(),
+        features=image_features.result(),
+        crop_features=crop_features.result(),
         landmarks=np.array([hand.landmarks for hand in hands], np.float32).reshape(-1, NUM_LANDMARKS, 3),
-        score=np.array([hand.score for hand in hands], np.float32),
-        right=np.array([hand.right for hand in hands], bool),
-        picture=np.array(picture, np.int64),
+        handedness_score=np.array([hand.score for hand in hands], np.float32),
+        is_right=np.array([hand.right for hand in hands], bool),
+        image_index=np.array(image_index, np.int64),
         palm_score=np.array(palm_score, np.float32),
-        presence=np.array(presence, np.float32),
-        clip_similarity=_similarities(directory, records, clip) if clip else np.zeros(0, np.float32),
-        colours=np.array(colours, np.float32),
+        hand_presence=np.array(hand_presence, np.float32),
+        clip_similarity=_clip_similarities(directory, records, clip) if clip else np.zeros(0, np.float32),
+        colors=np.array(colors, np.float32),
         file_names=names,
         gestures=tuple(record.gesture for record in records),
         prompts=tuple(record.text for record in records),
-        words=tuple(color_words(record) for record in records),
+        color_words=tuple(find_color_words(record) for record in records),
         extractor=extractor.name,
         extractor_sha256=extractor.sha256,
         resizer=extractor.resizer,
@@ -134,44 +137,46 @@ def extract_features(
     )
 
 
-def _similarities(directory: Path, records: Sequence[ImageRecord], clip: Clip) -> np.ndarray:
-    found = [np.zeros(0)]
-    for start in range(0, len(records), _BATCH):
-        batch = records[start : start + _BATCH]
-        images, texts = clip.embed([directory / one.file_name for one in batch], [one.text for one in batch])
-        found.append((images * texts).sum(1).numpy())
-    return np.concatenate(found).astype(np.float32)
-
-
 def extract_image_features(directory: Path, extractor: FeatureExtractor) -> np.ndarray:
-    """The features alone, (N, D) float32, of an image set's pictures; nothing is looked for in them."""
-    pictures = _Features(extractor)
+    """Extract only the features of the images of an image set, (N, D) float32, without detecting hands."""
+    features = _BatchedExtractor(extractor)
     for record in read_image_set(directory):
-        pictures.add(read_square(directory / record.file_name)[None])
-    return pictures.result()
+        features.add(read_square(directory / record.file_name)[None])
+    return features.result()
 
 
-class _Features:
-    """Features of pictures that come one by one, taken in batches of one size."""
+def _clip_similarities(directory: Path, records: Sequence[ImageRecord], clip: Clip) -> np.ndarray:
+    similarities = [np.zeros(0)]
+    for start in range(0, len(records), _BATCH_SIZE):
+        batch = records[start : start + _BATCH_SIZE]
+        images, texts = clip.embed(
+            [directory / record.file_name for record in batch], [record.text for record in batch]
+        )
+        similarities.append((images * texts).sum(1).numpy())
+    return np.concatenate(similarities).astype(np.float32)
+
+
+class _BatchedExtractor:
+    """Collects images of any sizes and extracts their features in batches of one size."""
 
     def __init__(self, extractor: FeatureExtractor) -> None:
         self._extractor = extractor
-        self._waiting: list[np.ndarray] = []
-        self._done = [np.zeros((0, extractor.num_features), np.float32)]
+        self._pending: list[np.ndarray] = []
+        self._features = [np.zeros((0, extractor.num_features), np.float32)]
 
     def add(self, images: np.ndarray) -> None:
         for image in images:
-            if self._waiting and image.shape != self._waiting[0].shape:
+            if self._pending and image.shape != self._pending[0].shape:
                 self._flush()
-            self._waiting.append(image)
-            if len(self._waiting) == _BATCH:
+            self._pending.append(image)
+            if len(self._pending) == _BATCH_SIZE:
                 self._flush()
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._done.append(self._extractor(np.stack(self._waiting)))
-            self._waiting = []
+        if self._pending:
+            self._features.append(self._extractor(np.stack(self._pending)))
+            self._pending = []
 
     def result(self) -> np.ndarray:
         self._flush()
-        return np.concatenate(self._done)
+        return np.concatenate(self._features)

@@ -1,7 +1,9 @@
-"""Plain folders of pictures as image sets, so that the pictures of any generator can be measured."""
+"""Import of plain image folders, so that the images of any generator can be evaluated."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.data.crop import load_square
@@ -10,36 +12,38 @@ from hand1000.gestures import PHRASES, find_gesture_in_prompt
 from hand1000.storage.digests import digest_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-UNKNOWN = "unknown"
-"""The gesture of pictures that may show any; no accuracy is told of them."""
+UNKNOWN_GESTURE = "unknown"
+"""Target gesture of images that may show any gesture; their accuracy is not computed."""
 
-SIDE = 512
-"""Pixels of a side: larger pictures are made smaller, and all are cut square, so that sizes may be mixed."""
+MAX_SIDE = 512
+"""Side in pixels to which larger images are reduced. All images are cropped to squares, so that sizes may be mixed."""
 
 
 def read_prompts(path: Path) -> list[str]:
-    """A prompt a line.
+    """Read a text file with one prompt per line.
 
     Raises:
-        Hand1000Error: no such file.
+        Hand1000Error: The file cannot be read.
     """
     try:
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:
-        raise Hand1000Error(f"{path}: cannot be read: {error.strerror}; give a text file, a prompt a line") from error
+        raise Hand1000Error(
+            f"{path}: cannot be read: {error.strerror}; give a text file with one prompt per line"
+        ) from error
 
 
-def import_plain_folder(folder: Path, out: Path, gesture: str | None, prompts: Sequence[str] | None) -> Path:
-    """An image set of `folder`'s pictures: itself if it is one, else their middle squares in `out`.
+def import_plain_folder(folder: Path, output_dir: Path, gesture: str | None, prompts: Sequence[str] | None) -> Path:
+    """Return `folder` if it is an image set, else an image set of the center squares of its images.
 
     Args:
-        folder: with a metadata.jsonl, or of pictures.
-        out: a folder that is made.
-        gesture: what all pictures were to show.
-        prompts: what each was drawn from, by the order of their names; each says its gesture where `gesture` does not.
+        folder: Folder of images, with or without a metadata.jsonl.
+        output_dir: Folder that is created for the image set.
+        gesture: Target gesture of all images; None infers it from each prompt.
+        prompts: Prompts of the images in the order of their file names.
 
     Raises:
-        Hand1000Error: no such folder, fewer than two pictures, an unreadable one, or one whose gesture nobody says.
+        Hand1000Error: The folder is missing, has fewer than two images or an unreadable one, or a gesture is unknown.
     """
     if (folder / METADATA).is_file():
         return folder
@@ -47,19 +51,19 @@ def import_plain_folder(folder: Path, out: Path, gesture: str | None, prompts: S
         raise Hand1000Error(f"{folder}: no such folder")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if len(paths) < 2:
-        raise Hand1000Error(f"{folder}: {len(paths)} pictures ({', '.join(SUFFIXES)}); a distance needs two or more")
+        raise Hand1000Error(f"{folder}: {len(paths)} images ({', '.join(SUFFIXES)}); a distance needs at least two")
     if prompts is not None and len(prompts) != len(paths):
-        raise Hand1000Error(f"{folder}: {len(paths)} pictures, but {len(prompts)} prompts; give one a picture")
+        raise Hand1000Error(f"{folder}: {len(paths)} images, but {len(prompts)} prompts; give one prompt per image")
     if gesture is None and prompts is None:
-        raise Hand1000Error(f"{folder}: no {METADATA} says what its pictures show; give --gesture or --prompts")
-    with translate_write_errors(out):
-        out.mkdir(parents=True)
+        raise Hand1000Error(f"{folder}: no {METADATA} names the gesture of its images; give --gesture or --prompts")
+    with translate_write_errors(output_dir):
+        output_dir.mkdir(parents=True)
     records = []
-    for number, path in enumerate(paths):
-        pixels, _ = load_square(path, SIDE, crop="center")
-        name = f"{number:06d}.png"
-        _save(pixels, out / name)
-        prompt = prompts[number] if prompts else path.name
+    for index, path in enumerate(paths):
+        pixels, _ = load_square(path, MAX_SIDE, crop="center")
+        name = f"{index:06d}.png"
+        _save_image(pixels, output_dir / name)
+        prompt = prompts[index] if prompts else path.name
         records.append(
             ImageRecord(
                 file_name=name,
@@ -71,11 +75,11 @@ def import_plain_folder(folder: Path, out: Path, gesture: str | None, prompts: S
                 source=digest_file(path),
             )
         )
-    write_metadata(out, records)
-    return out
+    write_metadata(output_dir, records)
+    return output_dir
 
 
-def _save(pixels, path: Path) -> None:
+def _save_image(pixels: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     with translate_write_errors(path):

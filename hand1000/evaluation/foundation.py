@@ -1,6 +1,6 @@
-"""Features of large pretrained networks, DINOv2's and CLIP's, which judge pictures more like people do than Inception.
+"""Feature extractors of large pretrained networks: DINOv2 and CLIP agree with human judgment better than Inception.
 
-Stein et al. (2023, arXiv 2306.04675) for DINOv2; Jayasumana et al. (2024, arXiv 2401.09603) for CLIP and its distance.
+See Stein et al. (2023, arXiv 2306.04675) for DINOv2, and Jayasumana et al. (2024, arXiv 2401.09603) for CLIP and CMMD.
 """
 
 from typing import Any
@@ -13,18 +13,18 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.hand_crops import resize
 from hand1000.storage.hub import model_folder, model_identity
 
-_BATCH = 32
+_BATCH_SIZE = 32
 
 
 class FoundationExtractor:
-    """A FeatureExtractor by a vision transformer of the transformers library.
+    """A `FeatureExtractor` that uses a vision transformer of the transformers library.
 
     Args:
-        kind: `dinov2`, whose feature is the class token's, or `clip`, whose is the projected image embedding.
-        source: a folder, an `s3://` address, or a hub id with its revision.
+        kind: `dinov2` uses the class token as the feature, `clip` the projected image embedding.
+        source: A folder, an `s3://` address, or a hub id with its revision.
 
     Raises:
-        Hand1000Error: nothing is there, or a network of another kind.
+        Hand1000Error: The model is missing or of another kind.
     """
 
     def __init__(self, kind: str, source: str) -> None:
@@ -40,7 +40,7 @@ class FoundationExtractor:
         self.name, self.sha256 = kind, model_identity(source)
         self.input_size = int(network.config.image_size)
         if kind == "dinov2":
-            # It takes any size; what is trained at 518 is used at 224, as its authors do.
+            # DINOv2 accepts any size. Its authors evaluate the model trained at 518 pixels at 224.
             self.input_size = min(self.input_size, 224)
             self.num_features = int(network.config.hidden_size)
         else:
@@ -55,10 +55,10 @@ class FoundationExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """The features (N, D) float32 of pictures (N, H, W, 3) uint8 RGB of any one size."""
+        """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
         features = []
-        for start in range(0, len(images), _BATCH):
-            pixels = resize(images[start : start + _BATCH], self.input_size).to(self._device) / 255
-            seen = self._network(pixel_values=(pixels - self._mean) / self._std)
-            features.append((seen.image_embeds if self.name == "clip" else seen.pooler_output).float().cpu())
+        for start in range(0, len(images), _BATCH_SIZE):
+            pixels = resize(images[start : start + _BATCH_SIZE], self.input_size).to(self._device) / 255
+            output = self._network(pixel_values=(pixels - self._mean) / self._std)
+            features.append((output.image_embeds if self.name == "clip" else output.pooler_output).float().cpu())
         return torch.cat(features).numpy()

@@ -1,4 +1,4 @@
-"""Whether a model's measures pass its gates."""
+"""Quality gates: bounds that the metrics of a retrained model must satisfy."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,40 +8,47 @@ from hand1000.config.gates import GateSettings
 
 @dataclass(frozen=True)
 class Gate:
-    """One bound and the value that was held against it; None where there is none to measure."""
+    """One bound and the measured value.
+
+    Attributes:
+        name: Name of the metric.
+        value: Value of the metric, None if it could not be measured.
+        bound: The bound.
+        is_minimum: True if `bound` is a minimum, False if it is a maximum.
+    """
 
     name: str
     value: float | None
     bound: float
-    least: bool
+    is_minimum: bool
 
     @property
     def passed(self) -> bool:
-        """Whether it holds; what could not be measured does not."""
+        """Whether the value satisfies the bound. A missing value fails."""
         if self.value is None:
             return False
-        return self.value >= self.bound if self.least else self.value <= self.bound
+        return self.value >= self.bound if self.is_minimum else self.value <= self.bound
 
     def __str__(self) -> str:
         value = "not measured" if self.value is None else f"{self.value:.3g}"
-        return f"{self.name} {value}, {'at least' if self.least else 'at most'} {self.bound:.3g}"
+        return f"{self.name} {value}, {'at least' if self.is_minimum else 'at most'} {self.bound:.3g}"
 
 
 def evaluate_gates(
-    measures: Mapping[str, float], champion: Mapping[str, float] | None, settings: GateSettings
+    metrics: Mapping[str, float], champion_metrics: Mapping[str, float] | None, settings: GateSettings
 ) -> tuple[Gate, ...]:
-    """Every gate.
+    """Evaluate all gates.
 
     Args:
-        measures: of the new model, by their names in the report.
-        champion: of the model it would take the place of, if there is one.
-        settings: the bounds.
+        metrics: Metrics of the new model, by the names of `base_vs_tuned.compare_metrics`.
+        champion_metrics: Metrics of the model that it would replace, None for a first model.
+        settings: The bounds.
     """
-    found = [
-        Gate("gesture accuracy", measures.get("gesture accuracy"), settings.min_gesture_accuracy, least=True),
-        Gate("detection rate", measures.get("detection rate"), settings.min_detection_rate, least=True),
+    gates = [
+        Gate("gesture accuracy", metrics.get("gesture accuracy"), settings.min_gesture_accuracy, is_minimum=True),
+        Gate("detection rate", metrics.get("detection rate"), settings.min_detection_rate, is_minimum=True),
     ]
-    if champion is not None and "KID-H" in champion:
-        bound = champion["KID-H"] + settings.max_kid_h_increase
-        found.append(Gate("KID-H", measures.get("KID-H"), bound, least=False))
-    return tuple(found)
+    if champion_metrics is not None and "KID-H" in champion_metrics:
+        bound = champion_metrics["KID-H"] + settings.max_kid_h_increase
+        gates.append(Gate("KID-H", metrics.get("KID-H"), bound, is_minimum=False))
+    return tuple(gates)

@@ -1,4 +1,4 @@
-"""The part of a picture that FID-H and KID-H are measured on: one square for each hand."""
+"""Square hand crops, the images of FID-H and KID-H, and the antialiased resizer of all feature extractors."""
 
 from collections.abc import Sequence
 
@@ -8,20 +8,19 @@ import torch
 from hand1000.hands.detector import Hand
 
 MARGIN = 1.3
-"""Side of the square relative to the longer side of the landmarks' box, which lies inside the hand's outline."""
+"""Side of a crop relative to the longer side of the landmarks' box, which is inside the outline of the hand."""
 
 
-def hand_crops(image: np.ndarray, hands: Sequence[Hand], size: int) -> np.ndarray:
-    """A square around each hand.
+def crop_hands(image: np.ndarray, hands: Sequence[Hand], size: int) -> np.ndarray:
+    """Crop a square around each hand.
 
-    It is centred on the landmarks' box and moved into the picture where it reaches beyond, so that it shows nothing
-    but the picture; it is never larger than that. Each hand is cut out on its own: a box around two hands would show
-    mostly what is between them.
+    The square is centered on the landmarks' box and shifted into the image where it would exceed it, so that no crop
+    needs padding. Each hand has its own crop: a common box would mostly show the space between two hands.
 
     Args:
-        image: (S, S, 3) uint8 RGB.
-        hands: K of them.
-        size: side of the result, in pixels.
+        image: RGB image, (S, S, 3) uint8.
+        hands: K hands detected in the image.
+        size: Side of the crops in pixels.
 
     Returns:
         (K, size, size, 3) uint8 RGB.
@@ -39,14 +38,14 @@ def hand_crops(image: np.ndarray, hands: Sequence[Hand], size: int) -> np.ndarra
 
 
 def resize(images: np.ndarray, size: int) -> torch.Tensor:
-    """Pictures resized with an antialiased bicubic filter, in floating point as clean-fid does it.
+    """Resize images with an antialiased bicubic filter in floating point, as clean-fid does.
 
-    A filter that does not widen when it shrinks (as in the original FID) makes detail of what is only aliasing
-    (Parmar et al., arXiv 2104.11222).
+    The filter of the original FID does not widen when it shrinks an image, which causes aliasing that distorts the
+    metric (Parmar et al., arXiv 2104.11222).
 
     Args:
-        images: (N, H, W, 3) uint8.
-        size: side of the result.
+        images: Images, (N, H, W, 3) uint8.
+        size: Side of the result in pixels.
 
     Returns:
         (N, 3, size, size) float32, 0 to 255.

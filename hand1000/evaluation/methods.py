@@ -1,4 +1,4 @@
-"""The six systems of the paper's comparison, side by side."""
+"""Comparison of the paper's six methods."""
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
@@ -9,11 +9,9 @@ from scipy.stats import t
 
 from hand1000.config.base import FrozenSettings
 from hand1000.core.rng import numpy_generator
-from hand1000.core.tables import markdown_table
-from hand1000.evaluation.metric_table import format_number
-from hand1000.evaluation.metrics import ImageResult, Metrics
+from hand1000.core.tables import Bold, Table, format_number
+from hand1000.evaluation.metrics import COLUMNS, ImageResult, Interval, Metrics
 from hand1000.evaluation.paired import paired_bootstrap
-from hand1000.reports.sweep import COLUMNS, interval
 
 METHODS = {
     "sd": "SD",
@@ -23,22 +21,37 @@ METHODS = {
     "sd_handrefiner": "SD + HandRefiner",
     "hand1000": "Hand1000",
 }
-"""What people call them, in the paper's order."""
+"""Display names of the methods, in the paper's order."""
 
 REFERENCE = "sd"
-"""The system that the others' differences are taken to."""
+"""The method that differences refer to."""
 
 SOURCE_METHOD = {"sd_imagic": "sd", "sd_tuned_imagic": "sd_tuned", "sd_handrefiner": "sd"}
-"""Whose pictures a system works on, which have to be drawn first."""
+"""The method whose images another method edits."""
 
 HIGHER_IS_BETTER = ("gesture accuracy", "detection rate", "HAND-CONF")
 
+EXTRA_METRICS: Mapping[str, Callable[[Metrics], float | None]] = {
+    "palm score": lambda metrics: metrics.palm_score,
+    "hand presence": lambda metrics: metrics.hand_presence,
+    "implausible hand rate": lambda metrics: metrics.implausible_hand_rate,
+    "CLIP score": lambda metrics: metrics.clip_score,
+    "wall color": lambda metrics: metrics.color_faithfulness.get("wall"),
+    "skin color": lambda metrics: metrics.color_faithfulness.get("skin"),
+    "sleeve color": lambda metrics: metrics.color_faithfulness.get("sleeve"),
+    "intra-prompt distance": lambda metrics: metrics.intra_prompt_distance,
+    "memorization rate": lambda metrics: metrics.memorization_rate,
+}
+"""Metrics that the paper does not report, by the title of their column."""
+
 
 class Cost(FrozenSettings):
-    """What a system took, on the machine that it ran on.
+    """Cost of a method on the machine that it ran on.
 
-    `train_seconds` is once for a gesture; `image_seconds` for a picture, those of the system under it included;
-    `peak_bytes` is the most at any time.
+    Attributes:
+        train_seconds: Training time of one gesture.
+        image_seconds: Time per image, including that of the image it edits.
+        peak_bytes: Peak memory.
     """
 
     train_seconds: float = Field(ge=0)
@@ -47,61 +60,62 @@ class Cost(FrozenSettings):
 
 
 def read_cost(
-    trained: Sequence[Mapping[str, Any]], drawn: Sequence[Mapping[str, Any]], under: Sequence[Mapping[str, Any]], n: int
+    training: Sequence[Mapping[str, Any]],
+    generation: Sequence[Mapping[str, Any]],
+    source: Sequence[Mapping[str, Any]],
+    num_images: int,
 ) -> Cost:
-    """The cost of a system by the records of what it is made of (`ArtifactStore.making`).
+    """Add up the cost of a method from the provenance records of its artifacts.
 
     Args:
-        trained: of what had to be trained.
-        drawn: of its `n` pictures.
-        under: of the pictures that it worked on, if it did.
-        n: how many pictures.
+        training: Records of everything that was trained.
+        generation: Records of the method's images.
+        source: Records of the images that the method edits, if it does.
+        num_images: Number of images.
     """
 
-    def seconds(makings: Sequence[Mapping[str, Any]]) -> float:
-        return sum(making.get("seconds", 0.0) for making in makings)
+    def seconds(records: Sequence[Mapping[str, Any]]) -> float:
+        return sum(record.get("seconds", 0.0) for record in records)
 
     return Cost(
-        train_seconds=seconds(trained),
-        image_seconds=seconds([*drawn, *under]) / n,
-        peak_bytes=max((making.get("peak_bytes", 0) for making in [*trained, *drawn, *under]), default=0),
+        train_seconds=seconds(training),
+        image_seconds=seconds([*generation, *source]) / num_images,
+        peak_bytes=max((record.get("peak_bytes", 0) for record in [*training, *generation, *source]), default=0),
     )
 
 
 class MethodResult(FrozenSettings):
-    """One system on one gesture."""
+    """Metrics and cost of one method on one gesture."""
 
     metrics: Metrics
     cost: Cost
 
 
-MethodResults = Mapping[str, Mapping[str, MethodResult]]
-"""By gesture, then by system; each gesture has the same systems."""
+GestureResults = Mapping[str, MethodResult]
+"""Results of one gesture by method."""
+
+MethodResults = Mapping[str, GestureResults]
+"""Results by gesture, then by method. All gestures have the same methods."""
 
 
-def gesture_table(cells: Mapping[str, MethodResult]) -> str:
-    """One gesture in Markdown: a row a system, each measure with its 95 % interval, the best in bold."""
-    best = {column: _best({name: _value(cell, column) for name, cell in cells.items()}, column) for column in COLUMNS}
-    rows = []
-    for name, cell in cells.items():
-        row = [METHODS[name]]
-        for column in COLUMNS:
-            found = interval(cell.metrics, column)
-            if found is None:
-                row.append("–")
-                continue
-            value, low, high = found
-            text = _bold(format_number(value), name in best[column])
-            row.append(text if low == high else f"{text} ({format_number(low)} to {format_number(high)})")
-        rows.append(row)
-    return markdown_table(["system", *COLUMNS], rows, numbers=range(1, len(COLUMNS) + 1))
+def gesture_table(results: GestureResults) -> Table:
+    """One row per method: each metric with its 95 % interval, the best in bold."""
+    best = {column: _best_methods(results, column) for column in COLUMNS}
+    rows = [
+        [
+            METHODS[name],
+            *(_emphasize(format_interval(result.metrics.interval(column)), name in best[column]) for column in COLUMNS),
+        ]
+        for name, result in results.items()
+    ]
+    return _table(("method", *COLUMNS), rows)
 
 
-def mean_table(cells: MethodResults) -> str:
-    """All gestures' mean in Markdown: each measure with its difference to SD's, the best in bold; then the cost."""
-    names = list(next(iter(cells.values())))
+def mean_table(results: MethodResults) -> Table:
+    """Means over all gestures: each metric with its difference to SD, the best in bold, and the cost."""
+    names = list(next(iter(results.values())))
     means = {
-        column: {name: _mean([_value(of_gesture[name], column) for of_gesture in cells.values()]) for name in names}
+        column: {name: _mean([_value(methods[name], column) for methods in results.values()]) for name in names}
         for column in COLUMNS
     }
     best = {column: _best(values, column) for column, values in means.items()}
@@ -110,108 +124,103 @@ def mean_table(cells: MethodResults) -> str:
         row = [METHODS[name]]
         for column, values in means.items():
             value, reference = values[name], values.get(REFERENCE)
-            text = _bold(format_number(value), name in best[column])
+            text = format_number(value)
             if name != REFERENCE and value is not None and reference is not None:
                 text += f" ({value - reference:+.3g})"
-            row.append(text)
-        costs = [of_gesture[name].cost for of_gesture in cells.values()]
+            row.append(_emphasize(text, name in best[column]))
+        costs = [methods[name].cost for methods in results.values()]
         row += [
             f"{fmean(cost.train_seconds for cost in costs):.0f}",
             f"{fmean(cost.image_seconds for cost in costs):.2g}",
             f"{max(cost.peak_bytes for cost in costs) / 1e9:.2f}",
         ]
         rows.append(row)
-    head = ["system", *COLUMNS, "training, s", "a picture, s", "peak, GB"]
-    return markdown_table(head, rows, numbers=range(1, len(head)))
+    return _table(("method", *COLUMNS, "training, s", "per image, s", "peak memory, GB"), rows)
 
 
-EXTRA_METRICS: Mapping[str, Callable[[Metrics], float | None]] = {
-    "palm score": lambda metrics: metrics.palm_score,
-    "hand presence": lambda metrics: metrics.hand_presence,
-    "implausible hands": lambda metrics: metrics.implausible_hands,
-    "CLIP score": lambda metrics: metrics.clip_score,
-    "faithful wall": lambda metrics: metrics.faithfulness.get("wall"),
-    "skin": lambda metrics: metrics.faithfulness.get("skin"),
-    "sleeve": lambda metrics: metrics.faithfulness.get("sleeve"),
-    "diversity": lambda metrics: metrics.diversity,
-    "memorised": lambda metrics: metrics.memorised,
-}
-"""What the paper does not measure, a column each."""
+def extra_metrics_table(results: MethodResults) -> Table:
+    """Means over all gestures of the metrics that the paper does not report."""
+    rows = [
+        [
+            METHODS[name],
+            *(
+                format_number(_mean([metric(methods[name].metrics) for methods in results.values()]))
+                for metric in EXTRA_METRICS.values()
+            ),
+        ]
+        for name in next(iter(results.values()))
+    ]
+    return _table(("method", *EXTRA_METRICS), rows)
 
 
-def extra_metrics_table(cells: MethodResults) -> str:
-    """All gestures' mean in Markdown of what the paper does not measure."""
-    rows = []
-    for name in next(iter(cells.values())):
-        means = (
-            _mean([measure(of_gesture[name].metrics) for of_gesture in cells.values()])
-            for measure in EXTRA_METRICS.values()
-        )
-        rows.append([METHODS[name], *(format_number(mean) for mean in means)])
-    return markdown_table(["system", *EXTRA_METRICS], rows, numbers=range(1, len(EXTRA_METRICS) + 1))
+def advantage_table(results: MethodResults, method: str = "hand1000") -> Table:
+    """Advantage of `method` over each other method: the mean over the gestures with its 95 % interval.
 
-
-def advantage_table(cells: MethodResults, name: str = "hand1000") -> str:
-    """Markdown: how much better `name` is than each other system, the mean over the gestures with its 95 % interval.
-
-    The interval is Student's over the gestures, each of which has models of its own: it holds the chance of the
-    trainings as well as that of the pictures. Positive is better, whichever way the measure goes.
+    The interval is Student's over the gestures. Since each gesture has its own models, it covers the variance of
+    training as well as that of sampling. Positive is better for every metric.
     """
     rows = []
-    for other in next(iter(cells.values())):
-        if other == name:
-            continue
+    for other in _other_methods(results, method):
         row = [METHODS[other]]
         for column in COLUMNS:
-            pairs = [[_value(of_gesture[one], column) for one in (name, other)] for of_gesture in cells.values()]
-            leads = [first - second for first, second in pairs if first is not None and second is not None]
-            if len(leads) < max(2, len(pairs)):
+            pairs = [[_value(methods[name], column) for name in (method, other)] for methods in results.values()]
+            advantages = [first - second for first, second in pairs if first is not None and second is not None]
+            if len(advantages) < max(2, len(pairs)):
                 row.append("–")
                 continue
             sign = 1 if column in HIGHER_IS_BETTER else -1
-            away = float(t.ppf(0.975, len(leads) - 1)) * stdev(leads) / len(leads) ** 0.5
-            row.append(f"{sign * fmean(leads):+.3g} ± {away:.2g}")
+            half_width = float(t.ppf(0.975, len(advantages) - 1)) * stdev(advantages) / len(advantages) ** 0.5
+            row.append(f"{sign * fmean(advantages):+.3g} ± {half_width:.2g}")
         rows.append(row)
-    return markdown_table([f"{METHODS[name]} ahead of", *COLUMNS], rows, numbers=range(1, len(COLUMNS) + 1))
+    return _table((f"advantage of {METHODS[method]} over", *COLUMNS), rows)
 
 
-def paired_table(cells: MethodResults, name: str = "hand1000") -> str:
-    """Markdown: how far `name` is ahead of each other system, picture by picture over all gestures, in both rates."""
+def paired_table(results: MethodResults, method: str = "hand1000") -> Table:
+    """Paired test of `method` against each other method, image by image over all gestures, for both rates."""
+    rates: Mapping[str, Callable[[ImageResult], float]] = {
+        "gesture accuracy": lambda image: float(image.shows_target),
+        "detection rate": lambda image: float(image.num_hands > 0),
+    }
     rows = []
-    for other in next(iter(cells.values())):
-        if other == name:
-            continue
+    for other in _other_methods(results, method):
         row = [METHODS[other]]
-        for rate in (_shows_it, _has_a_hand):
-            ours, theirs = (
-                [rate(picture) for of_gesture in cells.values() for picture in of_gesture[one].metrics.pictures]
-                for one in (name, other)
+        for rate in rates.values():
+            first, second = (
+                [rate(image) for methods in results.values() for image in methods[name].metrics.images]
+                for name in (method, other)
             )
-            found = paired_bootstrap(ours, theirs, numpy_generator(0, "paired", other))
-            row.append(f"{found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}), p = {found.p:.2g}")
+            difference = paired_bootstrap(first, second, numpy_generator(0, "paired", other))
+            row.append(
+                f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f}), p = {difference.p:.2g}"
+            )
         rows.append(row)
-    return markdown_table([f"{METHODS[name]} against", "gesture accuracy", "detection rate"], rows, numbers=range(0))
+    return _table((f"{METHODS[method]} minus", *rates), rows)
 
 
-def _shows_it(picture: ImageResult) -> float:
-    return float(picture.gesture == picture.asked)
+def count_wins(results: MethodResults, method: str, column: str) -> int:
+    """The number of gestures for which `method` has the best value of a metric, alone or tied."""
+    return sum(method in _best_methods(methods, column) for methods in results.values())
 
 
-def _has_a_hand(picture: ImageResult) -> float:
-    return float(picture.hands > 0)
+def format_interval(interval: Interval | None) -> str:
+    """A metric with its 95 % interval, such as `0.5 (0.4 to 0.6)`."""
+    if interval is None:
+        return "–"
+    value, low, high = map(format_number, interval)
+    return value if low == high else f"{value} ({low} to {high})"
 
 
-def count_wins(cells: MethodResults, name: str, column: str) -> int:
-    """In how many gestures the system `name` is the best by the measure `column`, alone or with others."""
-    return sum(
-        name in _best({one: _value(cell, column) for one, cell in of_gesture.items()}, column)
-        for of_gesture in cells.values()
-    )
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    return Table(header, rows, numeric=range(1, len(header)))
 
 
-def _value(cell: MethodResult, column: str) -> float | None:
-    found = interval(cell.metrics, column)
-    return None if found is None else found[0]
+def _other_methods(results: MethodResults, method: str) -> list[str]:
+    return [name for name in next(iter(results.values())) if name != method]
+
+
+def _value(result: MethodResult, column: str) -> float | None:
+    interval = result.metrics.interval(column)
+    return None if interval is None else interval[0]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -219,13 +228,17 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
+def _best_methods(results: GestureResults, column: str) -> set[str]:
+    return _best({name: _value(result, column) for name, result in results.items()}, column)
+
+
 def _best(values: Mapping[str, float | None], column: str) -> set[str]:
     known = {name: value for name, value in values.items() if value is not None}
     if not known:
         return set()
-    top = (max if column in HIGHER_IS_BETTER else min)(known.values())
-    return {name for name, value in known.items() if value == top}
+    best = (max if column in HIGHER_IS_BETTER else min)(known.values())
+    return {name for name, value in known.items() if value == best}
 
 
-def _bold(text: str, bold: bool) -> str:
-    return f"**{text}**" if bold else text
+def _emphasize(text: str, emphasize: bool) -> str:
+    return Bold(text) if emphasize else text

@@ -1,49 +1,69 @@
-"""The measures of generated pictures against real ones.
+"""Metrics of generated images compared with real ones.
 
-| measure | of | better |
+| metric | definition | better |
 | --- | --- | --- |
-| FID, KID | whole pictures | lower |
-| CMMD | the same, of CLIP's features alone | lower |
-| FID-H, KID-H | one crop for each hand that was found | lower |
-| HAND-CONF | the paper's: mean handedness score of the hands that were found | higher |
-| detection rate | pictures with a hand, of all | higher |
-| gesture accuracy | pictures with a hand that makes the gesture, of all | higher |
-| palm score, hand presence | how sure MediaPipe's two networks are of a picture's hand, mean of all pictures | higher |
-| implausible hands | hands whose bones and joints no real hand has, of those that were found | lower |
-| CLIP score | CLIP's similarity of a picture to its prompt, times 100, at least 0 | higher |
-| faithfulness | pictures with the colours that their prompts name, of those that name one | higher |
-| diversity | mean distance between two pictures of one prompt | the real ones' |
-| memorised | pictures nearer to a training image than 95 in 100 unseen real ones are | 0.05 |
+| FID, KID | feature distances of whole images | lower |
+| CMMD | the same with CLIP features only | lower |
+| FID-H, KID-H | feature distances of hand crops | lower |
+| HAND-CONF | the paper's metric: mean handedness score of the detected hands | higher |
+| detection rate | share of images with a detected hand | higher |
+| gesture accuracy | share of images with a hand that makes the gesture | higher |
+| palm score, hand presence | mean confidences of MediaPipe's two networks, 0 for an image without a hand | higher |
+| implausible hand rate | share of the detected hands with a shape unlike real hands | lower |
+| CLIP score | cosine similarity of image and prompt, clipped at 0, times 100 | higher |
+| color faithfulness | share of images with the colors that their prompts name | higher |
+| intra-prompt distance | mean feature distance of two images of one prompt | like real images |
+| memorization rate | share of images nearer to a training image than 95 % of unseen real images are | 0.05 |
 
-HAND-CONF is at least about 0.5 whatever is drawn, and pictures without a hand do not count in it; that is what the
-rates below it are for.
+HAND-CONF is at least about 0.5 for any image and ignores images without a hand. The detection rate and the gesture
+accuracy do not have this weakness.
 """
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.stats import binomtest
 
+from hand1000.captions.metrics import Clip
 from hand1000.config.base import Fraction
+from hand1000.config.settings import EvaluationSettings
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import numpy_generator
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
 from hand1000.evaluation.colors import color_faithfulness
 from hand1000.evaluation.distances import clip_distance, frechet_distance, kernel_distance
-from hand1000.evaluation.extractors import FeatureExtractor
-from hand1000.evaluation.features import ImageFeatures, Progress, extract_features
+from hand1000.evaluation.extractors import FeatureExtractor, load_extractor
+from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
 from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.hands.classifier import GestureClassifier
 
-# KID's matrices grow with the square of the pictures; over 5,000 of them the estimate has long settled.
-_MOST_FOR_KID = 5000
+COLUMNS = {
+    "gesture accuracy": "gesture_accuracy",
+    "detection rate": "detection_rate",
+    "HAND-CONF": "hand_conf",
+    "FID-H": "fid_h",
+    "KID-H": "kid_h",
+    "FID": "fid",
+    "KID": "kid",
+    "intra-prompt distance": "intra_prompt_distance",
+    "memorization rate": "memorization_rate",
+}
+"""Fields of `Metrics` that tables of several models show, by the title of their column."""
+
+# KID's memory grows with the square of the number of images, and its estimate changes little beyond this number.
+_MAX_KID_IMAGES = 5000
+
+Interval = tuple[float, float, float]
+"""A value and the bounds of its 95 % interval; the value three times if the metric has no interval."""
 
 
 class Distance(BaseModel):
-    """KID with the bounds of its 95 % interval; it may be negative."""
+    """KID with the bounds of its 95 % interval. It may be negative."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,24 +73,34 @@ class Distance(BaseModel):
 
 
 class ImageResult(BaseModel):
-    """What was found in one generated picture.
+    """Classification of one generated image.
 
-    `asked` is the gesture that was asked for; `gesture` is what its hand makes, of several hands the one most like
-    that; `probability` is that of the gesture that was asked for, 0 without a hand. The least probable are the worst.
+    Attributes:
+        file_name: File name of the image.
+        target_gesture: Gesture that the image should show.
+        num_hands: Number of detected hands.
+        handedness_score: Handedness score of the classified hand, None without a hand.
+        predicted_gesture: Gesture of the hand that resembles the target gesture most, None without a hand.
+        target_probability: Probability of the target gesture, 0 without a hand.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file_name: str
-    asked: str
-    hands: int = Field(ge=0)
-    score: Fraction | None
-    gesture: str | None
-    probability: Fraction
+    target_gesture: str
+    num_hands: int = Field(ge=0)
+    handedness_score: Fraction | None
+    predicted_gesture: str | None
+    target_probability: Fraction
+
+    @property
+    def shows_target(self) -> bool:
+        """Whether the image shows the gesture that it should."""
+        return self.predicted_gesture == self.target_gesture
 
 
 class GestureMetrics(BaseModel):
-    """What is measured on the pictures of one gesture; null where there is none of them."""
+    """Metrics of the images of one gesture; None if there are no such images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -83,12 +113,18 @@ class GestureMetrics(BaseModel):
 
 
 class Metrics(BaseModel):
-    """All measures of one set of generated pictures.
+    """All metrics of one set of generated images; None where a metric cannot be computed, and `notes` says why.
 
-    `gesture` names what was asked for, several with commas; `by_gesture` holds what can be told of each by itself.
-    `n_real` and `n_fake` count pictures, `hands_real` and `hands_fake` the hands found in them. `real_detection_rate`
-    and `real_gesture_accuracy` are those of the real pictures: the most that the measures themselves allow for.
-    `null` stands where there is nothing to measure on; `notes` says why.
+    Attributes:
+        gesture: Target gestures, separated by commas.
+        n_real: Number of real images.
+        n_fake: Number of generated images.
+        hands_real: Number of hands in the real images.
+        hands_fake: Number of hands in the generated images.
+        real_detection_rate: Detection rate of the real images, the upper bound of this metric.
+        real_gesture_accuracy: Gesture accuracy of the real images, the upper bound of this metric.
+        by_gesture: Metrics of each target gesture.
+        images: Classification of each generated image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -110,12 +146,12 @@ class Metrics(BaseModel):
     real_gesture_accuracy: Fraction | None
     palm_score: Fraction
     hand_presence: Fraction
-    implausible_hands: Fraction | None
+    implausible_hand_rate: Fraction | None
     clip_score: float | None
-    faithfulness: dict[str, Fraction]
-    real_faithfulness: dict[str, Fraction]
-    diversity: float | None
-    memorised: Fraction | None
+    color_faithfulness: dict[str, Fraction]
+    real_color_faithfulness: dict[str, Fraction]
+    intra_prompt_distance: float | None
+    memorization_rate: Fraction | None
     by_gesture: dict[str, GestureMetrics]
     extractor: str
     extractor_sha256: str
@@ -123,150 +159,235 @@ class Metrics(BaseModel):
     classifier_sha256: str
     min_detection_confidence: Fraction
     notes: tuple[str, ...]
-    pictures: tuple[ImageResult, ...]
+    images: tuple[ImageResult, ...]
+
+    def interval(self, column: str) -> Interval | None:
+        """A metric of `COLUMNS` with its 95 % interval: Wilson's for a rate, the bootstrap's for KID."""
+        value = getattr(self, COLUMNS[column])
+        if value is None:
+            return None
+        if COLUMNS[column] in ("gesture_accuracy", "detection_rate"):
+            bounds = binomtest(round(value * self.n_fake), self.n_fake).proportion_ci(method="wilson")
+            return value, float(bounds.low), float(bounds.high)
+        return (value, value, value) if isinstance(value, float) else (value.value, value.low, value.high)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """The models that an evaluation needs.
+
+    Attributes:
+        extractor: Network whose features FID and KID compare.
+        classifier: Gesture classifier.
+        clip: CLIP model of the CLIP score; None skips this metric.
+        min_detection_confidence: Threshold of the palm detector, 0 to 1.
+    """
+
+    extractor: FeatureExtractor
+    classifier: GestureClassifier
+    clip: Clip | None
+    min_detection_confidence: float
+
+    @classmethod
+    def from_settings(cls, settings: EvaluationSettings) -> Self:
+        """Load the models that the settings name.
+
+        Raises:
+            Hand1000Error: A model is missing or has another digest.
+        """
+        clip = Clip(settings.clip) if settings.clip else None
+        extractor, classifier = load_extractor(settings), GestureClassifier.from_pretrained()
+        return cls(extractor, classifier, clip, settings.min_detection_confidence)
+
+    def cache_key_fields(self, settings: EvaluationSettings) -> dict[str, Any]:
+        """What the metrics depend on besides the images: the settings, with the digests of the models."""
+        return {
+            "classifier": self.classifier.sha256,
+            "extractor": self.extractor.sha256,
+            "settings": settings.model_copy(update={"clip": self.clip.name if self.clip else ""}),
+        }
+
+    def extract(self, directory: Path, on_progress: ProgressCallback = noop_callback) -> ImageFeatures:
+        """Extract the features of an image set, see `extract_features`."""
+        return extract_features(
+            directory,
+            extractor=self.extractor,
+            min_detection_confidence=self.min_detection_confidence,
+            clip=self.clip,
+            on_progress=on_progress,
+        )
+
+    def extract_images(self, directory: Path) -> np.ndarray:
+        """Extract the features of the images only, see `extract_image_features`."""
+        return extract_image_features(directory, self.extractor)
+
+    def compute(
+        self,
+        real: ImageFeatures,
+        fake: ImageFeatures,
+        *,
+        seed: int,
+        gesture: str | None = None,
+        train_features: np.ndarray | None = None,
+    ) -> Metrics:
+        """Compute all metrics, see `compute_metrics`."""
+        return compute_metrics(
+            real, fake, classifier=self.classifier, seed=seed, gesture=gesture, train_features=train_features
+        )
 
 
 def compute_metrics(
-    real: Path | ImageFeatures,
-    fake: Path | ImageFeatures,
+    real: ImageFeatures,
+    fake: ImageFeatures,
     *,
-    gesture: str | None = None,
-    extractor: FeatureExtractor,
     classifier: GestureClassifier,
-    min_detection_confidence: float,
     seed: int,
-    train: np.ndarray | None = None,
-    progress: Progress | None = None,
+    gesture: str | None = None,
+    train_features: np.ndarray | None = None,
 ) -> Metrics:
-    """Measure generated pictures against real ones.
+    """Compute all metrics of generated images.
 
     Args:
-        real, fake: image sets, or what `extract_features` made of them: the real one is looked at only once for
-            several models.
-        gesture: that was asked for in all pictures; by default in each the one that its record names.
-        extractor: of the features.
-        classifier: of the gestures.
-        min_detection_confidence: of the palm detector, 0 to 1.
-        seed: of KID's intervals.
-        train: features of the training images, (N, D), see `extract_image_features`; without them
-            memorisation is not measured.
-        progress: called with the pictures of a set done and all of them.
+        real: Features of the real images.
+        fake: Features of the generated images.
+        classifier: Gesture classifier.
+        seed: Random seed of KID's bootstrap.
+        gesture: Target gesture of all images; by default each image has the one in its record.
+        train_features: Features of the training images, (N, D); without them the memorization rate is None.
 
     Raises:
-        Hand1000Error: as `extract_features`; or the two sets were looked at with different means.
+        Hand1000Error: The features were extracted in different ways.
     """
-    look = partial(
-        extract_features, extractor=extractor, min_detection_confidence=min_detection_confidence, progress=progress
-    )
-    real = look(real) if isinstance(real, Path) else real
-    fake = look(fake) if isinstance(fake, Path) else fake
-    if real.means != fake.means:
-        raise Hand1000Error(f"observations made with {real.means} and {fake.means}; look at both sets the same way")
+    if real.provenance != fake.provenance:
+        raise Hand1000Error(
+            f"features of {real.provenance} and of {fake.provenance} cannot be compared; extract both the same way"
+        )
     results = classify_images(fake, gesture, classifier)
-    of_real = classify_images(real, gesture, classifier)
-    asked = sorted({result.asked for result in results})
-    notes = [f"gesture_accuracy: the classifier does not know {one}" for one in asked if one not in classifier.classes]
+    real_results = classify_images(real, gesture, classifier)
+    targets = sorted({result.target_gesture for result in results})
+    notes = [
+        f"gesture_accuracy: the classifier does not know {target}"
+        for target in targets
+        if target not in classifier.classes
+    ]
     fid_h = kid_h = None
-    if min(len(real.score), len(fake.score)) < 2:
-        notes.append(f"fid_h, kid_h: {len(real.score)} hands in the real pictures, {len(fake.score)} in the generated")
+    num_real_hands, num_fake_hands = len(real.landmarks), len(fake.landmarks)
+    if min(num_real_hands, num_fake_hands) < 2:
+        notes.append(f"fid_h, kid_h: {num_real_hands} hands in the real images, {num_fake_hands} in the generated ones")
     else:
         fid_h = frechet_distance(real.crop_features, fake.crop_features)
-        kid_h = _kid(real.crop_features, fake.crop_features, seed, "hands")
+        kid_h = _compute_kid(real.crop_features, fake.crop_features, seed, "hands")
     anatomy = fit_anatomy(real.landmarks)
     if anatomy is None:
-        notes.append(f"implausible_hands: {len(real.score)} hands in the real images; {MIN_REFERENCE_HANDS} are needed")
+        notes.append(
+            f"implausible_hand_rate: {num_real_hands} hands in the real images; {MIN_REFERENCE_HANDS} are required"
+        )
     return Metrics(
-        gesture=",".join(asked),
+        gesture=",".join(targets),
         n_real=len(real.file_names),
         n_fake=len(fake.file_names),
-        hands_real=len(real.score),
-        hands_fake=len(fake.score),
+        hands_real=num_real_hands,
+        hands_fake=num_fake_hands,
         fid=frechet_distance(real.features, fake.features),
-        kid=_kid(real.features, fake.features, seed, "pictures"),
+        kid=_compute_kid(real.features, fake.features, seed, "pictures"),
         cmmd=clip_distance(real.features, fake.features) if fake.extractor == "clip" else None,
         fid_h=fid_h,
         kid_h=kid_h,
-        hand_conf=float(fake.score.mean()) if len(fake.score) else None,
-        **_rates(of_real, results, classifier),
+        hand_conf=float(fake.handedness_score.mean()) if num_fake_hands else None,
+        **_compute_rates(real_results, results, classifier),
         palm_score=float(fake.palm_score.mean()),
-        hand_presence=float(fake.presence.mean()),
-        implausible_hands=anatomy.implausible(fake.landmarks) if anatomy and len(fake.landmarks) else None,
+        hand_presence=float(fake.hand_presence.mean()),
+        implausible_hand_rate=anatomy.implausible_rate(fake.landmarks) if anatomy and num_fake_hands else None,
         clip_score=float(100 * fake.clip_similarity.clip(0).mean()) if len(fake.clip_similarity) else None,
-        faithfulness=color_faithfulness(fake.colours, fake.words, real.colours, real.words),
-        real_faithfulness=color_faithfulness(real.colours, real.words, real.colours, real.words),
-        diversity=intra_prompt_distance(fake.features, fake.prompts),
-        memorised=None if train is None else memorization_rate(fake.features, real.features, train),
-        by_gesture={one: _of_gesture(one, of_real, results, classifier) for one in asked},
+        color_faithfulness=color_faithfulness(fake.colors, fake.color_words, real.colors, real.color_words),
+        real_color_faithfulness=color_faithfulness(real.colors, real.color_words, real.colors, real.color_words),
+        intra_prompt_distance=intra_prompt_distance(fake.features, fake.prompts),
+        memorization_rate=(
+            None if train_features is None else memorization_rate(fake.features, real.features, train_features)
+        ),
+        by_gesture={target: _compute_gesture_metrics(target, real_results, results, classifier) for target in targets},
         extractor=fake.extractor,
         extractor_sha256=fake.extractor_sha256,
         resizer=fake.resizer,
         classifier_sha256=classifier.sha256,
         min_detection_confidence=fake.min_detection_confidence,
         notes=tuple(notes),
-        pictures=tuple(results),
+        images=tuple(results),
     )
 
 
-def _of_gesture(
-    gesture: str, real: Sequence[ImageResult], fake: Sequence[ImageResult], classifier: GestureClassifier
-) -> GestureMetrics:
-    real, fake = ([result for result in side if result.asked == gesture] for side in (real, fake))
-    return GestureMetrics(n_real=len(real), n_fake=len(fake), **_rates(real, fake, classifier))
+def classify_images(features: ImageFeatures, gesture: str | None, classifier: GestureClassifier) -> list[ImageResult]:
+    """Classify the gesture of each image.
 
-
-def _rates(real: Sequence[ImageResult], fake: Sequence[ImageResult], classifier: GestureClassifier) -> dict[str, Any]:
-    """The fields of the rates, of both sides."""
-    return {
-        "detection_rate": _share([result.hands > 0 for result in fake]),
-        "gesture_accuracy": _accuracy(fake, classifier),
-        "real_detection_rate": _share([result.hands > 0 for result in real]),
-        "real_gesture_accuracy": _accuracy(real, classifier),
-    }
-
-
-def _accuracy(results: Sequence[ImageResult], classifier: GestureClassifier) -> float | None:
-    """The share of pictures that show what was asked for; None if the classifier does not know all that was."""
-    if not {result.asked for result in results} <= set(classifier.classes):
-        return None
-    return _share([result.gesture == result.asked for result in results])
-
-
-def _share(found: Sequence[bool]) -> float | None:
-    return sum(found) / len(found) if found else None
-
-
-def _kid(real: np.ndarray, fake: np.ndarray, seed: int, what: str) -> Distance:
-    generator = numpy_generator(seed, "kid", what)
-
-    def chosen(features: np.ndarray) -> np.ndarray:
-        if len(features) <= _MOST_FOR_KID:
-            return features
-        return features[generator.choice(len(features), _MOST_FOR_KID, replace=False)]
-
-    estimate = kernel_distance(chosen(real), chosen(fake), generator)
-    return Distance(value=estimate.value, low=estimate.low, high=estimate.high)
-
-
-def classify_images(observed: ImageFeatures, gesture: str | None, classifier: GestureClassifier) -> list[ImageResult]:
-    """The result of each picture, measured by `gesture` or, without one, by its own."""
-    labels, probabilities = classifier.predict(observed.landmarks, observed.right)
-    column = {name: index for index, name in enumerate(classifier.classes)}
+    Args:
+        features: Features of the images.
+        gesture: Target gesture of all images; None uses the one in each image's record.
+        classifier: Gesture classifier.
+    """
+    labels, probabilities = classifier.predict(features.landmarks, features.is_right)
+    class_index = {name: index for index, name in enumerate(classifier.classes)}
     results = []
-    for row, (name, own) in enumerate(zip(observed.file_names, observed.gestures, strict=True)):
-        asked = gesture or own
-        likely = {
-            hand: float(probabilities[hand, column[asked]]) if asked in column else 0.0
-            for hand in np.flatnonzero(observed.picture == row).tolist()
+    for index, (name, record_gesture) in enumerate(zip(features.file_names, features.gestures, strict=True)):
+        target = gesture or record_gesture
+        hand_probabilities = {
+            hand: float(probabilities[hand, class_index[target]]) if target in class_index else 0.0
+            for hand in np.flatnonzero(features.image_index == index).tolist()
         }
-        best = max(likely, key=lambda hand: (likely[hand], observed.score[hand]), default=None)
+        best = max(
+            hand_probabilities,
+            key=lambda hand: (hand_probabilities[hand], features.handedness_score[hand]),
+            default=None,
+        )
         results.append(
             ImageResult(
                 file_name=name,
-                asked=asked,
-                hands=len(likely),
-                score=None if best is None else float(observed.score[best]),
-                gesture=None if best is None else labels[best],
-                probability=0.0 if best is None else likely[best],
+                target_gesture=target,
+                num_hands=len(hand_probabilities),
+                handedness_score=None if best is None else float(features.handedness_score[best]),
+                predicted_gesture=None if best is None else labels[best],
+                target_probability=0.0 if best is None else hand_probabilities[best],
             )
         )
     return results
+
+
+def _compute_gesture_metrics(
+    gesture: str, real: Sequence[ImageResult], fake: Sequence[ImageResult], classifier: GestureClassifier
+) -> GestureMetrics:
+    real, fake = ([result for result in results if result.target_gesture == gesture] for results in (real, fake))
+    return GestureMetrics(n_real=len(real), n_fake=len(fake), **_compute_rates(real, fake, classifier))
+
+
+def _compute_rates(
+    real: Sequence[ImageResult], fake: Sequence[ImageResult], classifier: GestureClassifier
+) -> dict[str, Any]:
+    """The rates of real and generated images, by the names of their fields."""
+    return {
+        "detection_rate": _share([result.num_hands > 0 for result in fake]),
+        "gesture_accuracy": _gesture_accuracy(fake, classifier),
+        "real_detection_rate": _share([result.num_hands > 0 for result in real]),
+        "real_gesture_accuracy": _gesture_accuracy(real, classifier),
+    }
+
+
+def _gesture_accuracy(results: Sequence[ImageResult], classifier: GestureClassifier) -> float | None:
+    """The share of images that show their target gesture; None if the classifier does not know all targets."""
+    if not {result.target_gesture for result in results} <= set(classifier.classes):
+        return None
+    return _share([result.shows_target for result in results])
+
+
+def _share(values: Sequence[bool]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _compute_kid(real: np.ndarray, fake: np.ndarray, seed: int, key: str) -> Distance:
+    generator = numpy_generator(seed, "kid", key)
+
+    def subsample(features: np.ndarray) -> np.ndarray:
+        if len(features) <= _MAX_KID_IMAGES:
+            return features
+        return features[generator.choice(len(features), _MAX_KID_IMAGES, replace=False)]
+
+    estimate = kernel_distance(subsample(real), subsample(fake), generator)
+    return Distance(value=estimate.value, low=estimate.low, high=estimate.high)

@@ -1,44 +1,50 @@
-"""How far pictures are from each other and from those that were trained on, by their features."""
+"""Distances between image features: within a prompt, and to the training images."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
-_MOST = 5000
-"""Pictures whose pairs are all looked at; more would only fill memory."""
+_MAX_IMAGES_PER_PROMPT = 5000
+"""Number of images of one prompt whose pairs are compared; this bounds the memory."""
 
 
 def intra_prompt_distance(features: np.ndarray, prompts: Sequence[str]) -> float | None:
-    """Mean distance between two pictures of one prompt.
+    """Mean feature distance between two images of the same prompt.
 
     Args:
-        features: (N, D).
-        prompts: N.
+        features: Features of the N images, (N, D).
+        prompts: Prompts of the N images.
 
     Returns:
-        0 where a prompt always gives the same picture; None where no prompt has two.
+        0 if every prompt always gives the same image; None if no prompt has two images.
     """
     rows: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(row)
-    pairs = [pdist(features[some[:_MOST]].astype(np.float64)) for some in rows.values() if len(some) > 1]
+    pairs = [
+        pdist(features[prompt_rows[:_MAX_IMAGES_PER_PROMPT]].astype(np.float64))
+        for prompt_rows in rows.values()
+        if len(prompt_rows) > 1
+    ]
     return float(np.concatenate(pairs).mean()) if pairs else None
 
 
 def memorization_rate(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:
-    """The share of generated pictures that lie nearer to a training image than 95 in 100 unseen real ones do.
+    """The share of generated images that are nearer to a training image than 95 % of unseen real images are.
 
-    0.05 is what unseen pictures have; a model that repeats its training images has far more.
+    Unseen images score 0.05. A model that copies its training images scores far more.
 
     Args:
-        fake, real, train: features of the generated, the held-out and the training pictures, (N, D) each.
+        fake: Features of the generated images, (N, D).
+        real: Features of the test images, (M, D).
+        train: Features of the training images, (K, D).
     """
     limit = np.quantile(nearest_distances(real, train), 0.05)
     return float(np.mean(nearest_distances(fake, train) < limit))
 
 
-def nearest_distances(these: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The distance of each of (N, D) to the nearest of (M, D), (N,)."""
-    parts = [cdist(these[start : start + 256], others).min(axis=1) for start in range(0, len(these), 256)]
-    return np.concatenate(parts)
+def nearest_distances(features: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """The distance (N,) of each of the features (N, D) to the nearest of the references (M, D)."""
+    chunks = [cdist(features[start : start + 256], references).min(axis=1) for start in range(0, len(features), 256)]
+    return np.concatenate(chunks)

@@ -1,4 +1,7 @@
-"""Whether two systems differ, told on the same prompts and seeds: what the pictures have in common cancels out."""
+"""Paired comparison of two methods on the same prompts and seeds.
+
+The difficulty of a prompt cancels out, so that a paired test detects smaller differences than two separate intervals.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +13,14 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The mean difference, its 95 % interval, and how likely chance alone gives as much (two-sided)."""
+    """Mean difference of two methods.
+
+    Attributes:
+        mean: Mean of first minus second.
+        low: Lower bound of its 95 % interval.
+        high: Upper bound of its 95 % interval.
+        p: Two-sided p-value of the sign-flip permutation test.
+    """
 
     mean: float
     low: float
@@ -21,24 +31,25 @@ class PairedDifference:
 def paired_bootstrap(
     first: Sequence[float], second: Sequence[float], generator: np.random.Generator
 ) -> PairedDifference:
-    """Compare two systems picture by picture.
+    """Compare two methods image by image.
 
-    The interval is a bootstrap over the pairs. For p the sign of each pair's difference is drawn anew: if the systems
-    are alike, either of a pair might as well have been the other's.
+    The interval is a percentile bootstrap over the pairs. The p-value is that of a sign-flip permutation test: if both
+    methods are equally good, the sign of each difference is arbitrary.
 
     Args:
-        first, second: a value a picture, both of one length, at least 2.
-        generator: draws the resamples.
+        first: Values of the first method, one per image, at least 2.
+        second: Values of the second method on the same images.
+        generator: Random generator of the resamples.
 
     Raises:
-        ValueError: other lengths.
+        ValueError: The lengths differ or are less than 2.
     """
     if len(first) != len(second) or len(first) < 2:
-        raise ValueError(f"pairs of at least two pictures, not {len(first)} and {len(second)}")
+        raise ValueError(f"pairs of at least two images are required, not {len(first)} and {len(second)} images")
     differences = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     n, mean = len(differences), float(differences.mean())
     means = generator.multinomial(n, np.full(n, 1 / n), RESAMPLES) @ differences / n
     signs = generator.integers(0, 2, (RESAMPLES, n), np.int8) * 2 - 1
-    as_much = np.sum(np.abs(signs @ differences / n) >= abs(mean) - 1e-12)
+    at_least_as_large = np.sum(np.abs(signs @ differences / n) >= abs(mean) - 1e-12)
     low, high = np.percentile(means, [2.5, 97.5])
-    return PairedDifference(mean, float(low), float(high), float((as_much + 1) / (RESAMPLES + 1)))
+    return PairedDifference(mean, float(low), float(high), float((at_least_as_large + 1) / (RESAMPLES + 1)))

@@ -25,7 +25,7 @@ MAX_SHIFT = 1e4
 
 
 def constant_direction(norm: nn.LayerNorm) -> torch.Tensor:
-    """v with v.e = 1 for every output e of a layer norm: its outputs lie on a plane, whatever comes in.
+    """V with v.e = 1 for every output e of a layer norm: its outputs lie on a plane, whatever comes in.
 
     Before weight and bias, e_i = w_i x_i + b_i, the x_i of a layer norm add up to 0: sum(e_i / w_i) = sum(b_i / w_i).
 
@@ -86,7 +86,7 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
 
 
 def _svd_factorize(difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """down (R, in) and up (out, R) with up @ down = `difference`, R as small as that allows."""
+    """Down (R, in) and up (out, R) with up @ down = `difference`, R as small as that allows."""
     left, values, right = torch.linalg.svd(difference, full_matrices=False)
     rank = max(1, int((values > SINGULAR_VALUE_TOLERANCE * values[0]).sum()))
     root = values[:rank].sqrt()

@@ -97,7 +97,7 @@ class GestureFusion(ModelMixin, ConfigMixin):
     def forward(
         self, text_embeddings: torch.Tensor, gestures: torch.Tensor, poses: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """g = FC([e ; f]) + V d, (B, L, D) to (B, L, D).
+        """G = FC([e ; f]) + V d, (B, L, D) to (B, L, D).
 
         Args:
             text_embeddings: e.
@@ -135,7 +135,7 @@ class FlatFusion(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def forward(self, text_embeddings: torch.Tensor, gestures: torch.Tensor) -> torch.Tensor:
-        """g = FC([vec(e) ; f]), (B, L, D) to (B, L, D); one pass over the weights, whatever B.
+        """G = FC([vec(e) ; f]), (B, L, D) to (B, L, D); one pass over the weights, whatever B.
 
         `gestures` is all 0, since there is only one.
         """
@@ -180,7 +180,7 @@ def double_fusion(
     gestures: torch.Tensor,
     poses: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """h = weight*e + (1 - weight)*g: lambda in Stage II, mu at inference. (B, L, D) to (B, L, D).
+    """H = weight*e + (1 - weight)*g: lambda in Stage II, mu at inference. (B, L, D) to (B, L, D).
 
     Args:
         text_embeddings: e, (B, L, D).
@@ -194,6 +194,6 @@ def double_fusion(
 
 
 def fused_null_embedding(empty_embedding: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:
-    """h of the empty prompt for each of the fusion's gestures, (L, D) to (K, L, D)."""
+    """H of the empty prompt for each of the fusion's gestures, (L, D) to (K, L, D)."""
     every = torch.arange(len(fusion.gestures))
     return double_fusion(empty_embedding.expand(len(every), -1, -1), fusion, weight, every)

@@ -38,11 +38,11 @@ def write_comparison(folder: Path, cells: MethodResults, pictures: Mapping[str, 
             for gesture, of_gesture in cells.items()
         },
     )
-    tables = {f"Mean of {len(cells)} gestures, difference to SD": mean_table(cells)}
-    tables["What the paper does not measure, mean"] = extra_metrics_table(cells)
-    tables["Ahead, over the gestures"] = advantage_table(cells)
-    tables["The same prompts and seeds, picture by picture"] = paired_table(cells)
-    tables |= {gesture: gesture_table(of_gesture) for gesture, of_gesture in cells.items()}
+    tables = {f"Mean of {len(cells)} gestures, difference to SD": mean_table(cells).markdown()}
+    tables["What the paper does not measure, mean"] = extra_metrics_table(cells).markdown()
+    tables["Ahead, over the gestures"] = advantage_table(cells).markdown()
+    tables["The same prompts and seeds, picture by picture"] = paired_table(cells).markdown()
+    tables |= {gesture: gesture_table(of_gesture).markdown() for gesture, of_gesture in cells.items()}
     names = list(next(iter(cells.values())))
     count = "".join(
         f"{METHODS[name]} is the best by {column} in {count_wins(cells, name, column)} of {len(cells)} gestures.\n"

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hand1000.evaluation.metric_table import GESTURE_HEADER, GestureRow, MetricRow, format_number
+from hand1000.core.tables import format_number
+from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rates_table
 from hand1000.gestures import gesture_phrase
 
 _USE = (
@@ -58,7 +59,7 @@ def render_model_card(content: CardContent) -> str:
         _phrases(content.gestures),
         "## Measured",
         measures_table(content.measures),
-        *([_table(GESTURE_HEADER, [row.cells for row in content.rates])] if content.rates else []),
+        *([gesture_rates_table(content.rates).markdown().rstrip()] if content.rates else []),
         f"Features: {_cell(content.extractor)}; resizer: {_cell(content.resizer)}. Figures of other features or "
         "resizers do not compare. The bold one is better; ↓ lower, ↑ higher is better.",
         "## Made from",
@@ -122,9 +123,7 @@ def measures_table(measures: Sequence[MetricRow]) -> str:
         text = format_number(getattr(measure, side))
         return f"**{text}**" if measure.winner == side else text
 
-    rows = [
-        (f"{each.name} {each.arrow}", value(each, "base"), value(each, "tuned"), each.n, each.note) for each in measures
-    ]
+    rows = [(each.title, value(each, "base"), value(each, "tuned"), each.n, each.note) for each in measures]
     return _table(("measure", "base", "tuned", "n", "note"), rows)
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from hand1000.config.settings import Settings
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
-from hand1000.evaluation.base_vs_tuned import compare_metrics, rates_by_gesture
-from hand1000.evaluation.metric_table import MetricRow
+from hand1000.evaluation.base_vs_tuned import MetricRow, compare_metrics, compare_rates_by_gesture
 from hand1000.evaluation.metrics import Metrics
 from hand1000.gestures import gesture_phrase
 from hand1000.hands.stage1 import load_features
@@ -93,7 +92,7 @@ def build_card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
         extractor=tuned.extractor,
         resizer=tuned.resizer,
         prompt=choose_example_prompt(folders),
-        rates=rates_by_gesture(base, tuned),
+        rates=compare_rates_by_gesture(base, tuned),
         licences=LICENCES,
     )
 
@@ -105,14 +104,15 @@ def build_report_content(
     base, tuned = read_metrics(folders.evaluation)
     preparation = PreparationReport.model_validate(read_json(folders.dataset / REPORT))
     drawn = {record.file_name: record for record in read_image_set(folders.tuned_images)}
-    results = {result.file_name: result for result in tuned.pictures}
+    results = {result.file_name: result for result in tuned.images}
 
     def pair(name: str) -> Pair:
         result, record = results[name], drawn[name]
-        note = "no hand found" if not result.hands else f"{result.gesture}, {result.probability:.2f}"
+        found = f"{result.predicted_gesture}, {result.target_probability:.2f}"
+        note = found if result.num_hands else "no hand found"
         return Pair(record.text, record.seed or 0, folders.base_images / name, folders.tuned_images / name, note)
 
-    worst = sorted(results, key=lambda name: (results[name].probability, name))[:WORST]
+    worst = sorted(results, key=lambda name: (results[name].target_probability, name))[:WORST]
     features = load_features(folders.feature)
     training = read_image_set(folders.dataset / "train")[:SAMPLES]
     curves = [
@@ -143,7 +143,7 @@ def build_report_content(
             "training images with the labelled hand found": sum(one.found for one in features),
             "training images without": sum(len(one.missed) for one in features),
         },
-        rates=rates_by_gesture(base, tuned),
+        rates=compare_rates_by_gesture(base, tuned),
         settings_yaml=settings_yaml,
         seconds=seconds,
         unusable={entry.file: entry.reason for entry in preparation.unusable},

@@ -3,41 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from scipy.stats import binomtest
-
 from hand1000.config.sweep import Sweep
 from hand1000.core.rng import numpy_generator
-from hand1000.core.tables import markdown_table
-from hand1000.evaluation.metric_table import format_number
-from hand1000.evaluation.metrics import Metrics
+from hand1000.core.tables import Table
+from hand1000.evaluation.methods import format_interval
+from hand1000.evaluation.metrics import COLUMNS, Interval, Metrics
 from hand1000.evaluation.paired import paired_bootstrap
 
-COLUMNS = {
-    "gesture accuracy": "gesture_accuracy",
-    "detection rate": "detection_rate",
-    "HAND-CONF": "hand_conf",
-    "FID-H": "fid_h",
-    "KID-H": "kid_h",
-    "FID": "fid",
-    "KID": "kid",
-    "diversity": "diversity",
-    "memorised": "memorised",
-}
 PLOTTED = ("gesture accuracy", "FID-H", "KID-H")
-
-Interval = tuple[float, float, float]
-"""A value and the bounds of its 95 % interval; without one, the value thrice."""
-
-
-def interval(metrics: Metrics, column: str) -> Interval | None:
-    """The measure that `column` names: of a rate with Wilson's interval, of KID with its bootstrap's."""
-    found = getattr(metrics, COLUMNS[column])
-    if found is None:
-        return None
-    if COLUMNS[column] in ("gesture_accuracy", "detection_rate"):
-        bounds = binomtest(round(found * metrics.n_fake), metrics.n_fake).proportion_ci(method="wilson")
-        return found, float(bounds.low), float(bounds.high)
-    return (found, found, found) if isinstance(found, float) else (found.value, found.low, found.high)
 
 
 def sweep_table(sweep: Sweep, measured: Sequence[Metrics], base: Metrics) -> str:
@@ -50,33 +23,22 @@ def sweep_table(sweep: Sweep, measured: Sequence[Metrics], base: Metrics) -> str
     unchanged = [index for index, point in enumerate(sweep.points) if not point.changes]
     reference = unchanged[0] if len(unchanged) == 1 else 0
     cells = [
-        [label, *(_cell(interval(one, column)) for column in COLUMNS), _against(measured[reference], one)]
+        [label, *(format_interval(one.interval(column)) for column in COLUMNS), _against(measured[reference], one)]
         for label, one in rows
     ]
     head = [sweep.axis or "variant", *COLUMNS, f"accuracy against {sweep.points[reference].label}"]
-    return markdown_table(head, cells, numbers=range(1, len(head)))
+    return Table(head, cells, numeric=range(1, len(head))).markdown()
 
 
 def _against(reference: Metrics, other: Metrics) -> str:
     """The difference in gesture accuracy, picture by picture."""
     if other is reference:
         return "–"
-    first, second = ([float(one.gesture == one.asked) for one in found.pictures] for found in (other, reference))
+    first, second = ([float(one.shows_target) for one in found.images] for found in (other, reference))
     if len(first) != len(second):
         return "–"
     difference = paired_bootstrap(first, second, numpy_generator(0, "paired"))
     return f"{difference.mean:+.3f}, p = {difference.p:.2g}"
-
-
-def _cell(found: Interval | None) -> str:
-    if found is None:
-        return "–"
-    value, low, high = found
-    return (
-        format_number(value)
-        if low == high
-        else f"{format_number(value)} ({format_number(low)} to {format_number(high)})"
-    )
 
 
 def plot_sweep(path: Path, sweep: Sweep, measured: Sequence[Metrics]) -> None:
@@ -89,7 +51,7 @@ def plot_sweep(path: Path, sweep: Sweep, measured: Sequence[Metrics]) -> None:
     for place, column in zip(drawing.subplots(1, len(PLOTTED)), PLOTTED, strict=True):
         shown: list[tuple[float, Interval]] = []
         for index, (label, one) in enumerate(zip(labels, measured, strict=True)):
-            if found := interval(one, column):
+            if found := one.interval(column):
                 shown.append((float(label) if sweep.axis else index, found))
         x = [x for x, _ in shown]
         values, lows, highs = ([found[part] for _, found in shown] for part in range(3))

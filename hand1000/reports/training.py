@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
-from hand1000.evaluation.metric_table import GESTURE_HEADER, GestureRow, MetricRow, format_number
+from hand1000.core.tables import format_number
+from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rates_table
 from hand1000.reports.figures import curve_svg, hand_svg
 from hand1000.reports.html import facts, image, page, section
 from hand1000.reports.model_card import python_snippet, shell_snippet
@@ -128,7 +129,7 @@ def _header(content: ReportContent) -> str:
 def _measures(content: ReportContent) -> str:
     rows = []
     for each in content.measures:
-        cells = [f"<td>{escape(each.name)} {each.arrow}</td>"]
+        cells = [f"<td>{escape(each.title)}</td>"]
         for side in ("base", "tuned"):
             css = "number better" if each.winner == side else "number"
             cells.append(f'<td class="{css}">{format_number(getattr(each, side))}</td>')
@@ -146,8 +147,11 @@ def _measures(content: ReportContent) -> str:
 def _rates(rates: Sequence[GestureRow]) -> str:
     if not rates:
         return ""
-    head = "".join(f"<th{_css(column)}>{escape(name)}</th>" for column, name in enumerate(GESTURE_HEADER))
-    rows = ("".join(f"<td{_css(column)}>{escape(cell)}</td>" for column, cell in enumerate(row.cells)) for row in rates)
+    table = gesture_rates_table(rates)
+    head = "".join(f"<th{_css(column)}>{escape(name)}</th>" for column, name in enumerate(table.header))
+    rows = (
+        "".join(f"<td{_css(column)}>{escape(str(cell))}</td>" for column, cell in enumerate(row)) for row in table.rows
+    )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return f'<h3>By gesture</h3><div class="table"><table><tr>{head}</tr>{body}</table></div>'
 

@@ -58,7 +58,7 @@ def mended(gesture: str, spoil: Callable, count: int) -> tuple[float, float]:
     anatomy = fit_anatomy(landmarks_of(hands_in([one.pixels for one in malformed(as_it_is, REAL, 64, gesture)])))
     assert anatomy is not None
     (rate, wrong), (new_rate, still_wrong) = (
-        (sum(map(bool, found)) / len(found), anatomy.implausible(landmarks_of(found)))
+        (sum(map(bool, found)) / len(found), anatomy.implausible_rate(landmarks_of(found)))
         for found in (hands_in(before), hands_in(after))
     )
     print(

@@ -45,9 +45,9 @@ def test_plain_folders_of_mixed_sizes_are_measured(folders: Path, tmp_path: Path
     assert float(lines["paper_fid"]) == pytest.approx(float(lines["fid"]), rel=0.01) and "paper_kid" in lines
     assert float(lines["fid"]) > 0 and lines["n_fake"] == lines["n_real"] == str(PALMS)
     assert float(lines["detection_rate"]) == 1 and float(lines["gesture_accuracy"]) > 0.5
-    assert lines["implausible_hands"] == "–"  # Too few real hands to know their spread.
+    assert lines["implausible_hand_rate"] == "–"  # Too few real hands to know their spread.
     kept = json.loads(out.read_text())
-    assert len(kept["pictures"]) == PALMS and kept["memorised"] == 0
+    assert len(kept["images"]) == PALMS and kept["memorization_rate"] == 0
 
 
 def test_prompts_say_what_each_was_to_show(folders: Path, tmp_path: Path, capsys) -> None:
@@ -56,10 +56,10 @@ def test_prompts_say_what_each_was_to_show(folders: Path, tmp_path: Path, capsys
     assert cli.main(["evaluate", str(folders / "real"), str(folders / "fake"), "--prompts", str(prompts)]) == 0
     lines = shown(capsys)
     assert lines["gesture"] == "call,palm" and lines["n_fake.call"] == "1" and lines["gesture_accuracy.call"] == "0"
-    assert lines["real_gesture_accuracy"] == "–" and float(lines["diversity"]) > 0
+    assert lines["real_gesture_accuracy"] == "–" and float(lines["intra_prompt_distance"]) > 0
     prompts.write_text("a hand\n")
     assert cli.main(["evaluate", str(folders / "real"), str(folders / "fake"), "--prompts", str(prompts)]) == 2
-    assert "3 pictures, but 1 prompts" in capsys.readouterr().err
+    assert "3 images, but 1 prompts" in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_one_line(folders: Path, tmp_path: Path, capsys) -> None:
@@ -71,8 +71,8 @@ def test_what_cannot_be_measured_is_one_line(folders: Path, tmp_path: Path, caps
     for name in ("a.png", "b.png"):
         (tmp_path / "broken" / name).write_text("no picture")
     for fake, said in (
-        ("empty", "empty: 0 pictures"),
-        ("one", "one: 1 pictures"),
+        ("empty", "empty: 0 images"),
+        ("one", "one: 1 images"),
         ("nowhere", "nowhere: no such folder"),
         ("broken", "a.png"),
     ):
@@ -108,7 +108,7 @@ def hands(count: int, seed: int) -> np.ndarray:
 def test_hands_that_cannot_be_are_told_from_those_that_can() -> None:
     real = hands(200, 0)
     anatomy = fit_anatomy(real)
-    assert anatomy is not None and anatomy.implausible(hands(200, 1)) < 0.05
+    assert anatomy is not None and anatomy.implausible_rate(hands(200, 1)) < 0.05
     # Where it lies, how large it is and how it is turned make no difference.
     turned = real @ np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0] * 3 + 7
     assert np.allclose(compute_hand_shapes(turned), compute_hand_shapes(real))
@@ -116,7 +116,7 @@ def test_hands_that_cannot_be_are_told_from_those_that_can() -> None:
     long[:, 8] += 3 * (long[:, 8] - long[:, 7])  # The index finger's last bone, four times as long.
     swapped = hands(200, 4)
     swapped[:, [8, 20]] = swapped[:, [20, 8]]  # Its tip at the little finger's place.
-    assert anatomy.implausible(long) > 0.95 and anatomy.implausible(swapped) > 0.95
+    assert anatomy.implausible_rate(long) > 0.95 and anatomy.implausible_rate(swapped) > 0.95
     assert fit_anatomy(real[: MIN_REFERENCE_HANDS - 1]) is None
 
 

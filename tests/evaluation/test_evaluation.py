@@ -14,11 +14,19 @@ from scipy.linalg import sqrtm
 
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.base_vs_tuned import compare_metrics, compare_table, rates_by_gesture
+from hand1000.core.progress import ProgressCallback, noop_callback
+from hand1000.evaluation.base_vs_tuned import (
+    compare_metrics,
+    compare_rates_by_gesture,
+    comparison_text,
+    gesture_rates_table,
+    metrics_table,
+)
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import InceptionExtractor, SmallExtractor, load_extractor
-from hand1000.evaluation.hand_crops import hand_crops, resize
-from hand1000.evaluation.metrics import ImageFeatures, Metrics, compute_metrics, extract_features
+from hand1000.evaluation.features import ImageFeatures, extract_features
+from hand1000.evaluation.hand_crops import crop_hands, resize
+from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.hands.classifier import GestureClassifier
 from hand1000.hands.detector import Hand
 from hand1000.paper.metrics import paper_fid, paper_kid
@@ -146,12 +154,12 @@ def _hand(x: float, y: float, width: float, height: float) -> Hand:
 def test_each_hand_is_cropped_on_its_own_and_within_the_picture() -> None:
     image = np.zeros((100, 100, 3), np.uint8)
     image[..., 0], image[..., 1] = np.arange(100), np.arange(100)[:, None]
-    crops = hand_crops(image, [_hand(0.4, 0.5, 0.2, 0.1), _hand(0.9, 0.95, 0.2, 0.1), _hand(-0.5, -0.5, 2, 2)], 26)
+    crops = crop_hands(image, [_hand(0.4, 0.5, 0.2, 0.1), _hand(0.9, 0.95, 0.2, 0.1), _hand(-0.5, -0.5, 2, 2)], 26)
     # A box of 20 x 10 pixels around (50, 55) gives a square of 26 pixels around it, here at its own size.
     assert np.array_equal(crops[0], image[42:68, 37:63])
     assert np.array_equal(crops[1], image[74:, 74:])
     assert crops.shape == (3, 26, 26, 3) and crops[2, -1, -1, 0] > 90 and crops[2, 0, 0, 0] < 10
-    assert hand_crops(image, [], 26).shape == (0, 26, 26, 3)
+    assert crop_hands(image, [], 26).shape == (0, 26, 26, 3)
 
 
 @pytest.mark.parametrize("size", [24, 64, 150])
@@ -193,7 +201,7 @@ def test_inception_is_loaded_from_a_file_with_its_digest_only(stand_in: Path, tm
     images = np.full((40, 20, 20, 3), (10, 20, 30), np.uint8)
     assert np.allclose(extractor(images), np.tile([10, 20, 30], (40, 4)), atol=1e-3)
     assert (extractor.num_features, extractor.sha256) == (12, digest_file(stand_in))
-    with pytest.raises(Hand1000Error, match="sha256 is empty.*runs its code"):
+    with pytest.raises(Hand1000Error, match="sha256 is empty.*executes its code"):
         InceptionExtractor(str(stand_in), "")
     with pytest.raises(Hand1000Error, match="not the pinned 00"):
         InceptionExtractor(str(stand_in), "0" * 64)
@@ -234,7 +242,7 @@ def test_inception_is_downloaded_once_and_checked(
     assert len(requests) == 1
     with pytest.raises(Hand1000Error, match="not the pinned 00"):
         InceptionExtractor(f"{url}/inception.pt", "0" * 64)
-    with pytest.raises(Hand1000Error, match="can not be downloaded: File not found"):
+    with pytest.raises(Hand1000Error, match="cannot be downloaded: File not found"):
         InceptionExtractor(f"{url}/none.pt", "0" * 64)
     assert [path.name for path in (tmp_path / "extractors").iterdir()] == [f"{digest_file(stand_in)}.pt"]
 
@@ -257,20 +265,20 @@ def test_the_shipped_extractor_tells_pictures_apart(tmp_path: Path) -> None:
 
 
 def test_a_distorted_hand_is_further_from_a_whole_one_the_more_it_is_distorted() -> None:
-    from hand1000.evaluation.train_extractor import FAULTS, corrupt
+    from hand1000.evaluation.train_extractor import CORRUPTIONS, corrupt
 
     extractor = SmallExtractor.from_pretrained()
     images = np.stack([picture.pixels for picture in rendered_hands()])
     features = extractor(images)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    for index, fault in enumerate(FAULTS):
+    for index, corruption in enumerate(CORRUPTIONS):
         distances = []
         for amount in (0.0, 0.4, 1.0):
-            amounts = torch.zeros(len(images), len(FAULTS))
+            amounts = torch.zeros(len(images), len(CORRUPTIONS))
             amounts[:, index] = amount
             bad = corrupt(pixels, amounts, torch.Generator().manual_seed(1)).round().to(torch.uint8)
             distances.append(np.linalg.norm(extractor(bad.permute(0, 2, 3, 1).numpy()) - features, axis=1).mean())
-        assert 5 * distances[0] < distances[1] and 1.5 * distances[1] < distances[2], fault
+        assert 5 * distances[0] < distances[1] and 1.5 * distances[1] < distances[2], corruption
 
 
 # Measures.
@@ -280,6 +288,12 @@ def _blank(picture: Rendered) -> Rendered:
     return replace(picture, pixels=np.full_like(picture.pixels, 120))
 
 
+def _extract(folder: Path, on_progress: ProgressCallback = noop_callback) -> ImageFeatures:
+    return extract_features(
+        folder, extractor=SmallExtractor.from_pretrained(), min_detection_confidence=0.5, on_progress=on_progress
+    )
+
+
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageFeatures, Path, ImageFeatures]:
     """Real pictures (palm, call, like, peace, rock), and generated ones: palm, two call, and a grey one."""
@@ -287,27 +301,14 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageFeatu
     palm, call, *_ = rendered_hands()
     image_set(root / "real", rendered_hands())
     image_set(root / "fake", [palm, call, call, _blank(palm)])
-    look = {"extractor": SmallExtractor.from_pretrained(), "min_detection_confidence": 0.5}
-    return (
-        root / "real",
-        extract_features(root / "real", **look),
-        root / "fake",
-        extract_features(root / "fake", **look),
-    )
+    return root / "real", _extract(root / "real"), root / "fake", _extract(root / "fake")
 
 
 def _measure(
-    real: Path | ImageFeatures, fake: Path | ImageFeatures, gesture: str | None = "call", **others: object
+    real: ImageFeatures, fake: ImageFeatures, gesture: str | None = "call", classifier: GestureClassifier | None = None
 ) -> Metrics:
     return compute_metrics(
-        real,
-        fake,
-        gesture=gesture,
-        extractor=SmallExtractor.from_pretrained(),
-        classifier=GestureClassifier.from_pretrained(),
-        min_detection_confidence=0.5,
-        seed=1,
-        **others,
+        real, fake, classifier=classifier or GestureClassifier.from_pretrained(), seed=1, gesture=gesture
     )
 
 
@@ -319,11 +320,11 @@ def test_each_picture_is_judged_and_those_without_a_hand_count(
     assert (metrics.n_real, metrics.n_fake, metrics.hands_real, metrics.hands_fake) == (5, 4, 5, 3)
     assert (metrics.detection_rate, metrics.gesture_accuracy) == (0.75, 0.5)
     assert (metrics.real_detection_rate, metrics.real_gesture_accuracy) == (1.0, 0.2)
-    assert metrics.hand_conf == pytest.approx(fake.score.mean())
-    assert metrics.implausible_hands is None and "5 hands in the real pictures" in metrics.notes[0]
-    assert [one.gesture for one in metrics.pictures] == ["palm", "call", "call", None]
-    assert [one.hands for one in metrics.pictures] == [1, 1, 1, 0]
-    probabilities = [one.probability for one in metrics.pictures]
+    assert metrics.hand_conf == pytest.approx(fake.handedness_score.mean())
+    assert metrics.implausible_hand_rate is None and "5 hands in the real images" in metrics.notes[0]
+    assert [image.predicted_gesture for image in metrics.images] == ["palm", "call", "call", None]
+    assert [image.num_hands for image in metrics.images] == [1, 1, 1, 0]
+    probabilities = [image.target_probability for image in metrics.images]
     assert probabilities[1] > 0.5 > probabilities[0] > probabilities[3] == 0
     assert metrics.fid == pytest.approx(frechet_distance(real.features, fake.features))
     assert metrics.kid.value == pytest.approx(_kid_by_loops(*(s.features.astype(float) for s in (real, fake))))
@@ -336,7 +337,7 @@ def test_each_picture_is_judged_by_its_own_gesture(observed: tuple[Path, ImageFe
     _, real, _, fake = observed
     metrics = _measure(real, fake, None)
     assert metrics.gesture == "call,palm"
-    assert [one.asked for one in metrics.pictures] == ["palm", "call", "call", "palm"]
+    assert [image.target_gesture for image in metrics.images] == ["palm", "call", "call", "palm"]
     assert (metrics.detection_rate, metrics.gesture_accuracy, metrics.real_gesture_accuracy) == (0.75, 0.75, 1.0)
     call, palm = (metrics.by_gesture[gesture] for gesture in ("call", "palm"))
     assert (call.n_fake, call.gesture_accuracy, call.detection_rate, call.n_real) == (2, 1.0, 1.0, 1)
@@ -358,13 +359,16 @@ def test_several_gestures_have_a_table_of_their_own(observed: tuple[Path, ImageF
         _measure(real, replace(fake, gestures=("call", "palm", "call", "palm")), None),
         _measure(real, fake, None),
     )
-    call, palm = rates_by_gesture(base, tuned)
+    call, palm = compare_rates_by_gesture(base, tuned)
     assert (call.gesture, call.accuracy, call.detection, call.n) == ("call", (0.5, 1.0, 1.0), (1.0, 1.0, 1.0), 2)
     assert (palm.accuracy, palm.detection) == ((0.0, 0.5, 1.0), (0.5, 0.5, 1.0))
-    assert rates_by_gesture(_measure(real, fake), _measure(real, fake)) == []
-    plain = compare_table(base, tuned).splitlines()
+    assert compare_rates_by_gesture(_measure(real, fake), _measure(real, fake)) == []
+    plain = comparison_text(base, tuned).splitlines()
     assert plain[-3].split()[0] == "gesture" and plain[-2].split() == ["call", "0.5", "1", "1", "1", "1", "1", "2"]
-    assert "| palm | 0 | 0.5 | 1 | 0.5 | 0.5 | 1 | 2 |" in compare_table(base, tuned, markdown=True)
+    assert (
+        "| palm | 0 | 0.5 | 1 | 0.5 | 0.5 | 1 | 2 |"
+        in gesture_rates_table(compare_rates_by_gesture(base, tuned)).markdown()
+    )
 
 
 def test_crops_are_features_of_the_hands_in_their_pictures(
@@ -372,46 +376,52 @@ def test_crops_are_features_of_the_hands_in_their_pictures(
 ) -> None:
     extractor = SmallExtractor.from_pretrained()
     _, real, _, fake = observed
-    assert fake.picture.tolist() == [0, 1, 2] and fake.file_names == ("000.png", "001.png", "002.png", "003.png")
-    crop = hand_crops(rendered_hands()[1].pixels, [Hand(real.landmarks[1], 1.0, True)], 64)
+    assert fake.image_index.tolist() == [0, 1, 2] and fake.file_names == ("000.png", "001.png", "002.png", "003.png")
+    crop = crop_hands(rendered_hands()[1].pixels, [Hand(real.landmarks[1], 1.0, True)], 64)
     assert np.allclose(extractor(crop)[0], real.crop_features[1], atol=1e-4)
     assert np.allclose(extractor(rendered_hands()[1].pixels[None])[0], real.features[1], atol=1e-4)
 
 
-def test_observations_stand_for_their_pictures(
-    observed: tuple[Path, ImageFeatures, Path, ImageFeatures], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_saved_features_give_the_same_metrics(
+    observed: tuple[Path, ImageFeatures, Path, ImageFeatures], tmp_path: Path
 ) -> None:
-    _, real, fake_set, fake = observed
+    _, real, _, fake = observed
     real.save(tmp_path)
     loaded = ImageFeatures.load(tmp_path)
+    assert _measure(loaded, fake) == _measure(real, fake)
+    with pytest.raises(Hand1000Error, match="the same way"):
+        _measure(replace(real, min_detection_confidence=0.9), fake)
+    (tmp_path / "image_features.safetensors").write_bytes(b"broken")
+    with pytest.raises(Hand1000Error, match="not valid image_features.*extract them again"):
+        ImageFeatures.load(tmp_path)
+
+
+def test_each_image_is_decoded_once(
+    observed: tuple[Path, ImageFeatures, Path, ImageFeatures], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, fake_set, fake = observed
     opened: list[str] = []
     decode = Image.open
     monkeypatch.setattr(Image, "open", lambda path, *args: opened.append(Path(path).name) or decode(path, *args))
     steps: list[tuple[int, int]] = []
-    once = _measure(loaded, fake_set, progress=lambda done, total: steps.append((done, total)))
-    assert once == _measure(real, fake)
+    _extract(fake_set, lambda done, total, _: steps.append((done, total)))
     assert sorted(opened) == list(fake.file_names) and steps[-1] == (4, 4)
-    with pytest.raises(Hand1000Error, match="the same way"):
-        _measure(replace(real, min_detection_confidence=0.9), fake)
-    (tmp_path / "observations.safetensors").write_bytes(b"broken")
-    with pytest.raises(Hand1000Error, match="not valid observations"):
-        ImageFeatures.load(tmp_path)
 
 
-def test_a_model_that_draws_no_hand_is_measured_too(
+def test_a_model_that_draws_no_hand_has_metrics(
     observed: tuple[Path, ImageFeatures, Path, ImageFeatures], tmp_path: Path
 ) -> None:
-    real_set, real, _, fake = observed
+    _, real, _, fake = observed
     picture = rendered_hands()[0]
     image_set(tmp_path, [_blank(picture), replace(_blank(picture), pixels=picture.pixels // 8 + 100)][:1] * 2)
-    metrics = _measure(real, tmp_path)
+    metrics = _measure(real, _extract(tmp_path))
     assert (metrics.detection_rate, metrics.gesture_accuracy, metrics.hand_conf) == (0.0, 0.0, None)
     assert metrics.fid_h is metrics.kid_h is None and "0 in the generated" in metrics.notes[0]
     unknown = _measure(real, fake, "grip")
     assert unknown.gesture_accuracy is None and "does not know grip" in unknown.notes[0]
     image_set(tmp_path / "one", [picture])
-    with pytest.raises(Hand1000Error, match="1 pictures"):
-        _measure(real, tmp_path / "one")
+    with pytest.raises(Hand1000Error, match="1 images"):
+        _extract(tmp_path / "one")
 
 
 def test_both_models_stand_side_by_side(observed: tuple[Path, ImageFeatures, Path, ImageFeatures]) -> None:
@@ -422,17 +432,17 @@ def test_both_models_stand_side_by_side(observed: tuple[Path, ImageFeatures, Pat
     assert rows["HAND-CONF"].better == rows["gesture accuracy"].better == "higher"
     assert (rows["FID"].base, rows["FID"].tuned) == (base.fid, tuned.fid)
     assert (rows["FID-H"].n_base, rows["FID-H"].n_tuned) == (3, 5)
-    plain = compare_table(base, tuned)
+    plain = comparison_text(base, tuned)
     head, first, *_, last = plain.splitlines()
-    assert first.split()[:4] == ["FID", "↓", f"{base.fid:.4f}", f"{tuned.fid:.4f}"]
-    assert last.split()[:5] == ["gesture", "accuracy", "↑", "0.5000", "0.2000"]
-    # Figures end where their column's head does.
-    assert head.index("tuned") + 5 - len("0.2000") == last.index("0.2000") == first.index("0.0000")
-    markdown = compare_table(base.model_copy(update={"fid_h": None}), tuned, markdown=True)
+    assert first.split()[:4] == ["FID", "↓", f"{base.fid:.4g}", f"{tuned.fid:.4g}"]
+    assert last.split()[:5] == ["gesture", "accuracy", "↑", "0.5", "0.2"]
+    # Numbers are aligned to the right.
+    assert head.index("tuned") + 5 == last.index("0.2") + 3
+    markdown = metrics_table(compare_metrics(base.model_copy(update={"fid_h": None}), tuned)).markdown()
     assert markdown.splitlines()[1] == "| --- | ---: | ---: | ---: | --- |"
-    assert f"| FID-H ↓ | – | {tuned.fid_h:.4f} | 3 / 5 |" in markdown
+    assert f"| FID-H ↓ | – | {tuned.fid_h:.4g} | 3 / 5 |" in markdown
     with pytest.raises(Hand1000Error, match="n_real"):
-        compare_table(base, tuned.model_copy(update={"n_real": 6}))
+        comparison_text(base, tuned.model_copy(update={"n_real": 6}))
 
 
 # The extractor's recipe.

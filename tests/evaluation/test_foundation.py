@@ -53,14 +53,11 @@ def test_pictures_are_measured_by_their_features(source: str, tmp_path: Path) ->
 
     for name, numbers in (("real", range(3)), ("fake", range(3, 6))):
         image_set(tmp_path / name, [draw("palm", number) for number in numbers])
-    metrics = compute_metrics(
-        tmp_path / "real",
-        tmp_path / "fake",
-        extractor=extractor,
-        classifier=GestureClassifier.from_pretrained(),
-        min_detection_confidence=0.5,
-        seed=0,
+    real, fake = (
+        extract_features(tmp_path / name, extractor=extractor, min_detection_confidence=0.5)
+        for name in ("real", "fake")
     )
+    metrics = compute_metrics(real, fake, classifier=GestureClassifier.from_pretrained(), seed=0)
     assert metrics.fid > 0 and metrics.extractor == source.partition(":")[0]
     assert (metrics.cmmd is not None) == (metrics.extractor == "clip")
 
@@ -92,7 +89,6 @@ def test_clip_scores_each_picture_by_its_prompt(tmp_path: Path) -> None:
     seen = extract_features(tmp_path / "set", extractor=extractor, min_detection_confidence=0.5, clip=clip)
     images, texts = clip.embed([tmp_path / "set" / one.file_name for one in records], [one.text for one in records])
     assert seen.clip_similarity == pytest.approx((images * texts).sum(1).numpy(), abs=1e-5)
-    options = {"extractor": extractor, "classifier": GestureClassifier.from_pretrained(), "seed": 0}
-    metrics = compute_metrics(seen, seen, min_detection_confidence=0.5, **options)
+    metrics = compute_metrics(seen, seen, classifier=GestureClassifier.from_pretrained(), seed=0)
     assert metrics.clip_score == pytest.approx(100 * seen.clip_similarity.clip(0).mean())
-    assert metrics.diversity is not None and metrics.diversity > 0
+    assert metrics.intra_prompt_distance is not None and metrics.intra_prompt_distance > 0

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.metric_table import GestureRow, MetricRow, format_number
+from hand1000.core.tables import format_number
+from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow
 from hand1000.reports.figures import curve_svg, hand_svg
 from hand1000.reports.model_card import CardContent, render_model_card
 from hand1000.reports.training import Curve, Pair, ReportContent, Sample, report_html, write_report

@@ -48,7 +48,7 @@ def test_plain_fine_tuning_differs_in_nothing_but_what_is_told_of_the_hands() ->
 
 def test_a_cost_is_that_of_all_that_had_to_be_done() -> None:
     trained = [{"seconds": 60.0, "peak_bytes": 3}, {"seconds": 40.0, "peak_bytes": 9}]
-    cost = read_cost(trained, [{"seconds": 5.0, "peak_bytes": 1}], [{"seconds": 3.0}, {}], n=4)
+    cost = read_cost(trained, [{"seconds": 5.0, "peak_bytes": 1}], [{"seconds": 3.0}, {}], num_images=4)
     assert cost == Cost(train_seconds=100.0, image_seconds=2.0, peak_bytes=9)
 
 
@@ -73,12 +73,12 @@ def measured() -> MethodResult:
         real_gesture_accuracy=1.0,
         palm_score=0.9,
         hand_presence=0.9,
-        implausible_hands=None,
+        implausible_hand_rate=None,
         clip_score=None,
-        faithfulness={"wall": 1.0},
-        real_faithfulness={"wall": 1.0},
-        diversity=None,
-        memorised=None,
+        color_faithfulness={"wall": 1.0},
+        real_color_faithfulness={"wall": 1.0},
+        intra_prompt_distance=None,
+        memorization_rate=None,
         by_gesture={},
         extractor="none",
         extractor_sha256="",
@@ -86,7 +86,7 @@ def measured() -> MethodResult:
         classifier_sha256="",
         min_detection_confidence=0.5,
         notes=(),
-        pictures=(),
+        images=(),
     )
     return MethodResult(metrics=metrics, cost=Cost(train_seconds=1.0, image_seconds=1.0, peak_bytes=1))
 
@@ -124,30 +124,30 @@ def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
     cells = {"four": {name: MethodResult.model_validate(written["four"][name]) for name in drawn}}
     for name, cell in cells["four"].items():
         # The same prompts and seeds for each.
-        assert [one.file_name for one in cell.metrics.pictures] == [f"{index:06d}.png" for index in range(6)]
+        assert [one.file_name for one in cell.metrics.images] == [f"{index:06d}.png" for index in range(6)]
         assert (cell.cost.train_seconds > 0) == ("tuned" in name or name == "hand1000")
         assert cell.cost.image_seconds > 0 and cell.cost.peak_bytes > 1e8
     assert cells["four"]["sd_imagic"].cost.image_seconds > cells["four"]["sd"].cost.image_seconds
     with Image.open(page.parent / "pictures.png") as sheet:
         assert sheet.size[0] > 3 * 64 and sheet.size[1] > 6 * 64
 
-    paired = paired_table(cells).splitlines()[2:]
+    paired = paired_table(cells).markdown().splitlines()[2:]
     assert [line.split("|")[1].strip() for line in paired] == [METHODS[name] for name in drawn if name != "hand1000"]
     assert all("p = " in line for line in paired) and paired[0] in (page.parent / "tables.md").read_text()
 
-    further = extra_metrics_table(cells).splitlines()[2:]
+    further = extra_metrics_table(cells).markdown().splitlines()[2:]
     # Four real pictures do not tell what hands are plausible, nor what the words for colours mean.
     assert all(
         [cell.strip() == "–" for cell in row.split("|")[2:-1]] == [False] * 2 + [True] * 5 + [False] * 2
         for row in further
     )
-    assert "–" in advantage_table(cells)  # One gesture tells nothing of the spread.
+    assert "–" in advantage_table(cells).markdown()  # One gesture tells nothing of the spread.
 
-    table = gesture_table(cells["four"])
+    table = gesture_table(cells["four"]).markdown()
     assert table.count("\n") == 2 + len(drawn)
     # Where two gestures are alike, their mean is each of them.
     twice = {"four": cells["four"], "ok": cells["four"]}
-    assert mean_table(twice) == mean_table(cells) and mean_table(cells).splitlines()[2].startswith("| SD | ")
+    assert mean_table(twice) == mean_table(cells) and mean_table(cells).markdown().splitlines()[2].startswith("| SD | ")
     best = max(cells["four"], key=lambda name: cells["four"][name].metrics.detection_rate)
     assert count_wins(twice, best, "detection rate") == 2
     (row,) = (row for row in table.splitlines() if row.startswith(f"| {METHODS[best]} |"))
@@ -163,10 +163,9 @@ def test_a_lead_is_told_with_its_spread_over_the_gestures(measured: MethodResult
             for name, rate in (("sd", theirs), ("hand1000", ours))
         }
 
-    (row,) = advantage_table({"a": gesture(0.6, 0.5), "b": gesture(0.8, 0.5), "c": gesture(0.7, 0.5)}).splitlines()[2:]
-    told = [cell.strip() for cell in row.split("|")[1:-1]]
+    (row,) = advantage_table({"a": gesture(0.6, 0.5), "b": gesture(0.8, 0.5), "c": gesture(0.7, 0.5)}).rows
     # The mean of .1, .3 and .2; 4.30 is Student's 97.5 % point with two degrees of freedom. A larger FID is worse.
-    assert told[:2] == ["SD", f"+0.2 ± {4.303 * 0.1 / 3**0.5:.2g}"] and told[6].startswith("-2 ±")
+    assert row[:2] == ["SD", f"+0.2 ± {4.303 * 0.1 / 3**0.5:.2g}"] and row[6].startswith("-2 ±")
 
 
 def test_a_difference_is_real_when_chance_gives_it_seldom() -> None:

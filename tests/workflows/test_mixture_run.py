@@ -51,7 +51,7 @@ def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
 
     (tuned,) = (artifacts / "evaluate").glob("*/tuned.json")
     metrics = Metrics.model_validate_json(tuned.read_text())
-    assert [each.asked for each in metrics.pictures] == shown
+    assert [image.target_gesture for image in metrics.images] == shown
     assert {gesture: (own.n_real, own.n_fake) for gesture, own in metrics.by_gesture.items()} == {
         "four": (2, 3),
         "ok": (2, 3),

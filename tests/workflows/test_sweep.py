@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from hand1000.config.settings import load_settings
 from hand1000.config.sweep import Point, Sweep, SweepSettings, with_overrides
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.metrics import ImageResult, Metrics
-from hand1000.reports.sweep import COLUMNS, interval, sweep_table
+from hand1000.evaluation.metrics import COLUMNS, ImageResult, Metrics
+from hand1000.reports.sweep import sweep_table
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 CONFIG = ROOT / "workflows/configs/sweep.yaml"
@@ -61,20 +61,20 @@ def test_a_point_that_can_not_be_run_is_refused_at_the_door(point: dict[str, Any
 
 def test_a_point_is_held_against_the_unchanged_one_picture_by_picture() -> None:
     def metrics(right: str) -> Metrics:
-        pictures = tuple(
+        images = tuple(
             ImageResult(
                 file_name=f"{place}.png",
-                asked="four",
-                gesture="four" if one == "y" else None,
-                hands=1,
-                probability=0.5,
-                score=0.5,
+                target_gesture="four",
+                predicted_gesture="four" if one == "y" else None,
+                num_hands=1,
+                target_probability=0.5,
+                handedness_score=0.5,
             )
             for place, one in enumerate(right)
         )
         unknown = dict.fromkeys(COLUMNS.values())
         rates = {"gesture_accuracy": right.count("y") / len(right), "detection_rate": 1.0, "n_fake": len(right)}
-        return Metrics.model_construct(pictures=pictures, **unknown | rates)
+        return Metrics.model_construct(images=images, **unknown | rates)
 
     points = [Point(label="0", images=None, changes={"seed": 1}), Point(label="1", images=None, changes={})]
     sweep = Sweep(title="A thing", axis="thing", points=points)
@@ -125,5 +125,5 @@ def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> N
         Metrics.model_validate(json.loads(path.read_text())) for path in (artifacts / "evaluate").glob("*/tuned.json")
     ]
     for metrics in measured:
-        value, low, high = interval(metrics, "detection rate") or (0, 0, 0)
+        value, low, high = metrics.interval("detection rate") or (0, 0, 0)
         assert value == metrics.detection_rate and low <= value <= high and high - low > 0.1

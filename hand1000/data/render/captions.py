@@ -22,7 +22,8 @@ _HANDS = ("left", "right")
 @dataclass(frozen=True)
 class Attributes:
     """The words that describe a picture: keys of `SKINS`, `SLEEVES`, `WALLS` and `LIGHTS`; `hand` is left or right,
-    the anatomical side."""
+    the anatomical side.
+    """
 
     hand: str
     skin: str

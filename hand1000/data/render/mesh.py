@@ -18,7 +18,8 @@ FOREARM_LENGTH = 1.0
 @dataclass(frozen=True)
 class Mesh:
     """`vertices` (n, 3) and unit `normals` (n, 3) float32; `faces` (m, 3) uint32; `colour` (n, 3) factors of the
-    mesh's base colour, float32."""
+    mesh's base colour, float32.
+    """
 
     vertices: np.ndarray
     normals: np.ndarray

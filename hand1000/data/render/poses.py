@@ -19,7 +19,8 @@ _TOGETHER = (-1.5, 0.5, 1.5, 3.5)
 class _Gesture:
     """One row of the table. `up` tells which of index to pinky are straight; `contact` is what the thumb touches:
     the middle phalanx of a finger (0 index to 3 pinky), "palm", "index tip", or nothing. Roll, yaw and pitch are
-    those of a right hand, in degrees, and `turn` the spread of the jitter on them."""
+    those of a right hand, in degrees, and `turn` the spread of the jitter on them.
+    """
 
     up: tuple[bool, bool, bool, bool]
     thumb: Thumb

@@ -39,7 +39,8 @@ class Lighting:
 @dataclass(frozen=True)
 class Camera:
     """A camera on the +z axis at `distance` from the origin, whose picture is `half_height` high above and below the
-    middle in the plane z = 0; all in palm lengths. Pictures are square."""
+    middle in the plane z = 0; all in palm lengths. Pictures are square.
+    """
 
     distance: float
     half_height: float
@@ -51,7 +52,7 @@ class Camera:
 
 
 def to_linear(colour: np.ndarray) -> np.ndarray:
-    """sRGB (0 to 1) to linear light."""
+    """SRGB (0 to 1) to linear light."""
     colour = np.asarray(colour, np.float64)
     return np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
 

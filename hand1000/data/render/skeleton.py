@@ -92,7 +92,8 @@ class HandPose:
 class Skeleton:
     """A posed hand. `joints`: (21, 3) key points in MediaPipe's order; `backs`: (5, 3, 3) unit normals on the back
     of each phalanx, thumb first; `forearm`: (3,) unit vector from the wrist to the elbow. A hand with another number
-    of fingers, to see what finds it malformed, has four joints and a row of `backs` a digit."""
+    of fingers, to see what finds it malformed, has four joints and a row of `backs` a digit.
+    """
 
     joints: np.ndarray
     backs: np.ndarray
