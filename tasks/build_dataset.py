@@ -1,15 +1,13 @@
 """Caption, complete, measure and publish a data set."""
 
-import os
 from pathlib import Path
 
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.config.caption_settings import DatasetSettings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
+from hand1000.config.caption_settings import CaptionSettings, DatasetSettings
+from tasks.captioning import SPLITS, caption_shard
+from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 
-SPLITS = ("train", "test")
-ENDPOINT_KEY = "HAND1000_ENDPOINT_KEY"
 SHOWN = 24
 
 
@@ -23,116 +21,18 @@ def job_indices(gesture: str, settings: DatasetSettings, shards: int) -> list[in
 
 
 @cluster_task(ignored_inputs=("root",))
-def caption_job(dataset: FlyteDirectory, settings: DatasetSettings, job: int, shards: int, root: str) -> Artifact:
-    """One captioner's captions of one shard of both splits: `train.jsonl` and `test.jsonl`."""
-    from hand1000.captions.choose import load_captioner
-
-    chosen = settings.captioners[job // shards]
-    shard = job % shards
-    captioner = load_captioner(chosen)
-    identity = {"captioner": captioner.name, "options": chosen.model_dump(exclude={"source", "batch_size"})}
-
-    def build(work: TaskContext) -> None:
-        from hand1000.captions.captioners import write_captions
-        from hand1000.captions.collect import collect_captions
-        from hand1000.data.imageset import read_image_set
-        from hand1000.storage.digests import digest_file, digest_json
-
-        ledger = work.store.ledger("captions", digest_json(identity))
-        for split in SPLITS:
-            folder = work.read(dataset) / split
-            records = read_image_set(folder)
-            part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
-            paths = [folder / record.file_name for record in part]
-            # What comes with the data may differ between equal images; a model's captions depend on the image alone.
-            digests = [
-                digest_json([digest_file(path), record.caption if chosen.kind == "dataset" else None])
-                for path, record in zip(paths, part, strict=True)
-            ]
-            written = collect_captions(
-                captioner,
-                paths,
-                digests,
-                [record.caption for record in part],
-                ledger=ledger,
-                batch_size=chosen.batch_size,
-                progress=work.report,
-            )
-            names = [record.file_name for record in part]
-            write_captions(work.out / f"{split}.jsonl", dict(zip(names, written, strict=True)), captioner.name)
-
-    return run_cached(
-        "caption_job",
-        root=root,
-        run="",
-        build=build,
-        label=f"{chosen.kind}, shard {shard + 1} of {shards}",
-        inputs={"dataset": dataset, "identity": identity, "shard": shard, "shards": shards},
-    )
-
-
-@cluster_task(ignored_inputs=("root",))
-def complete_job(
-    captions: FlyteDirectory, gesture: str, settings: DatasetSettings, base_model: str, root: str
+def caption_job(
+    dataset: FlyteDirectory, settings: DatasetSettings, base_model: str, job: int, shards: int, root: str
 ) -> Artifact:
-    """The captions of one job with the gesture's phrase, and how each got it."""
-    from hand1000.captions.choose import load_writer
-    from hand1000.storage.hub import model_identity
-
-    completion = settings.completion
-    writer = load_writer(completion, os.environ.get(ENDPOINT_KEY, ""))
-
-    def build(work: TaskContext) -> None:
-        from transformers import CLIPTokenizer
-
-        from hand1000.captions.captioners import read_captions
-        from hand1000.captions.records import CompletedLine, write_completed
-        from hand1000.captions.rewrite import complete_captions
-        from hand1000.storage.files import read_jsonl
-        from hand1000.storage.hub import model_folder
-
-        tokenizer = CLIPTokenizer.from_pretrained(model_folder(base_model) / "tokenizer")
-        for split in SPLITS:
-            path = work.read(captions) / f"{split}.jsonl"
-            written = read_captions(path)
-            names, texts = list(written), list(written.values())
-            captioner = next((row["captioner"] for _, row in read_jsonl(path)), "")
-            done = complete_captions(
-                texts,
-                gesture,
-                writer=writer,
-                attempts=completion.attempts,
-                count_tokens=lambda text: len(tokenizer(text, verbose=False).input_ids),
-                max_tokens=tokenizer.model_max_length,
-            )
-            work.report(len(done), len(done))
-            write_completed(
-                work.out / f"{split}.jsonl",
-                [
-                    CompletedLine(file_name=name, caption=text, captioner=captioner, completed=completed)
-                    for name, text, completed in zip(names, texts, done, strict=True)
-                ],
-            )
-
-    return run_cached(
-        "complete_job",
-        root=root,
-        run="",
-        build=build,
-        inputs={
-            "captions": captions,
-            "gesture": gesture,
-            "writer": writer.name if writer else "rule",
-            "attempts": completion.attempts,
-            "tokenizer": model_identity(base_model),
-        },
-    )
+    """Caption one shard of both splits with one of the captioners; see `caption_images`."""
+    chosen = CaptionSettings(captioner=settings.captioners[job // shards], completion=settings.completion)
+    return caption_shard(dataset, chosen, base_model, job % shards, shards, "", root)
 
 
 @cluster_task(ignored_inputs=("root",))
 def publish(
     dataset: FlyteDirectory,
-    completed: list[FlyteDirectory],
+    captions: list[FlyteDirectory],
     gesture: str,
     settings: DatasetSettings,
     shards: int,
@@ -145,22 +45,22 @@ def publish(
 
     def build(work: TaskContext) -> None:
         from hand1000.captions.metrics import compute_caption_metrics
-        from hand1000.captions.records import read_completed
+        from hand1000.captions.records import read_caption_records
         from hand1000.data.publish import publish_data_set
         from hand1000.reports.captions import render_captions_page
         from hand1000.storage.files import write_json, write_text
 
         prepared = work.read(dataset)
-        folders = [work.read(part) for part in completed]
+        folders = [work.read(part) for part in captions]
         by_captioner = [
-            {split: read_completed([folder / f"{split}.jsonl" for folder in folders[start : start + shards]])
+            {split: read_caption_records([folder / f"{split}.jsonl" for folder in folders[start : start + shards]])
              for split in SPLITS}
             for start in range(0, len(folders), shards)
         ]  # fmt: skip
         quality = []
         for lines in by_captioner:
             named: list[tuple[Path, str, str]] = [
-                (prepared / split / name, line.completed.text, line.captioner)
+                (prepared / split / name, line.text, line.captioner)
                 for split in SPLITS
                 for name, line in sorted(lines[split].items())
             ]
@@ -185,5 +85,5 @@ def publish(
         root=root,
         run="",
         build=build,
-        inputs={"dataset": dataset, "completed": completed, "gesture": gesture, "clip": clip.name if clip else None},
+        inputs={"dataset": dataset, "captions": captions, "gesture": gesture, "clip": clip.name if clip else None},
     )

@@ -1,37 +1,52 @@
-"""Captions of the images, a shard at a time."""
+"""The captioning stage, one shard at a time."""
+
+import os
 
 from flytekit.types.directory import FlyteDirectory
 
+from hand1000.config.caption_settings import CaptionSettings
 from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
 
 SPLITS = ("train", "test")
+ENDPOINT_KEY = "HAND1000_ENDPOINT_KEY"
 
 
 @cluster_task()
-def caption_images(dataset: FlyteDirectory, shard: int, shards: int, run: str, root: str) -> Artifact:
-    """Caption one shard of both splits: `train.jsonl` and `test.jsonl`."""
-    from hand1000.captions.captioners import DatasetCaptioner, write_captions
+def caption_images(
+    dataset: FlyteDirectory,
+    settings: CaptionSettings,
+    base_model: str,
+    shard: int,
+    shards: int,
+    run: str,
+    root: str,
+) -> Artifact:
+    """Caption one shard of both splits and complete the captions: `train.jsonl` and `test.jsonl`."""
+    return caption_shard(dataset, settings, base_model, shard, shards, run, root)
+
+
+def caption_shard(
+    dataset: FlyteDirectory, settings: CaptionSettings, base_model: str, shard: int, shards: int, run: str, root: str
+) -> FlyteDirectory:
+    from hand1000.captions.records import write_caption_records
+    from hand1000.data.captioning import CaptioningStage
     from hand1000.data.imageset import read_image_set
 
-    captioner = DatasetCaptioner()
+    stage = CaptioningStage(settings, base_model, os.environ.get(ENDPOINT_KEY, ""))
 
     def build(work: TaskContext) -> None:
         for split in SPLITS:
             folder = work.read(dataset) / split
             records = read_image_set(folder)
             part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
-            written = captioner.caption(
-                [folder / record.file_name for record in part], [record.caption for record in part]
-            )
-            names = [record.file_name for record in part]
-            write_captions(work.out / f"{split}.jsonl", dict(zip(names, written, strict=True)), captioner.name)
-            work.report(len(part), len(part))
+            finished = stage.caption_records(folder, part, work.store, work.report)
+            write_caption_records(work.out / f"{split}.jsonl", finished)
 
     return run_cached(
         "caption_images",
         root=root,
         run=run,
         build=build,
-        label=f"shard {shard + 1} of {shards}",
-        inputs={"dataset": dataset, "captioner": captioner.name, "shard": shard, "shards": shards},
+        label=f"{settings.captioner.kind}, shard {shard + 1} of {shards}",
+        inputs={"dataset": dataset, "stage": stage.cache_key_fields(), "shard": shard, "shards": shards},
     )

@@ -14,6 +14,7 @@ SAMPLES = 3
 @cluster_task()
 def measure_systems(
     dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
     pictures: dict[str, list[FlyteDirectory]],
     trained: dict[str, list[FlyteDirectory]],
     embeddings: list[FlyteDirectory],
@@ -36,6 +37,7 @@ def measure_systems(
     """
     import shutil
 
+    from hand1000.data.captioning import read_captioned_split
     from hand1000.data.imageset import read_image_set
     from hand1000.data.join import merge_image_sets
     from hand1000.evaluation.methods import SOURCE_METHOD, MethodResult, read_cost
@@ -48,7 +50,8 @@ def measure_systems(
         def makings(parts: list[FlyteDirectory]) -> list[dict[str, Any]]:
             return [work.store.making(address(part)) for part in parts]
 
-        real = evaluator.extract(work.read(dataset) / "test", work.report)
+        records = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
+        real = evaluator.extract(work.read(dataset) / "test", work.report, records)
         train_features = evaluator.extract_images(work.read(dataset) / "train")
         for name, parts in pictures.items():
             folder = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
@@ -69,6 +72,7 @@ def measure_systems(
         build=build,
         inputs={
             "dataset": dataset,
+            "captions": captions,
             "pictures": [[name, parts] for name, parts in pictures.items()],
             "trained": [[name, parts] for name, parts in trained.items()],
             "embeddings": embeddings,

@@ -9,6 +9,7 @@ from tasks.context import Artifact, TaskContext, cluster_task, run_cached
 @cluster_task()
 def evaluate(
     dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
     base_images: list[FlyteDirectory],
     tuned_images: list[FlyteDirectory],
     settings: EvaluationSettings,
@@ -17,6 +18,7 @@ def evaluate(
     root: str,
 ) -> Artifact:
     """Write `base.json`, `tuned.json` and `table.txt`; the features of the test images are extracted once for both."""
+    from hand1000.data.captioning import read_captioned_split
     from hand1000.data.join import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
     from hand1000.evaluation.metrics import Evaluator
@@ -25,7 +27,8 @@ def evaluate(
     evaluator = Evaluator.from_settings(settings)
 
     def build(work: TaskContext) -> None:
-        real = evaluator.extract(work.read(dataset) / "test", work.report)
+        records = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
+        real = evaluator.extract(work.read(dataset) / "test", work.report, records)
         train_features = evaluator.extract_images(work.read(dataset) / "train")
         metrics = {}
         for name, parts in (("base", base_images), ("tuned", tuned_images)):
@@ -42,6 +45,7 @@ def evaluate(
         build=build,
         inputs={
             "dataset": dataset,
+            "captions": captions,
             "base_images": base_images,
             "tuned_images": tuned_images,
             "seed": seed,

@@ -19,9 +19,8 @@ def generate_images(
     run: str,
     root: str,
 ) -> FlyteDirectory:
-    from hand1000.captions.captioners import DatasetCaptioner
-    from hand1000.data.captioned import with_captions
-    from hand1000.data.imageset import read_image_set, write_metadata
+    from hand1000.data.captioning import read_captioned_split
+    from hand1000.data.imageset import write_metadata
     from hand1000.gestures import group_by_gesture
     from hand1000.storage.hub import model_identity
 
@@ -31,8 +30,7 @@ def generate_images(
         from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
         from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
 
-        files = [work.read(part) / "test.jsonl" for part in captions]
-        prompts = with_captions(read_image_set(work.read(dataset) / "test"), files, DatasetCaptioner.name)
+        prompts = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
         if model is None:
             pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.sampler_defaults())
         else:

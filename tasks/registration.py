@@ -20,6 +20,7 @@ class RegistrationResult(NamedTuple):
 @cluster_task(enable_deck=True)
 def register(
     dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
     feature: FlyteDirectory,
     fusion: FlyteDirectory,
     embeddings: list[FlyteDirectory],
@@ -67,6 +68,7 @@ def register(
     def folders(work: TaskContext) -> RunFolders:
         return RunFolders(
             dataset=work.read(dataset),
+            captions=[work.read(part) for part in captions],
             feature=work.read(feature),
             fusion=work.read(fusion),
             embeddings=[work.read(part) for part in embeddings],
@@ -128,6 +130,7 @@ def register(
             "model": model,
             "evaluation": evaluation,
             "dataset": dataset,
+            "captions": captions,
             "feature": feature,
             "base_images": base_images,
             "tuned_images": tuned_images,

@@ -11,20 +11,17 @@ def encode_data(
     dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: str, run: str, root: str
 ) -> Artifact:
     """Latents and text embeddings of the training images, what both later stages read."""
-    from hand1000.captions.captioners import DatasetCaptioner
     from hand1000.core.devices import best_device
-    from hand1000.data.captioned import with_captions
-    from hand1000.data.imageset import read_image_set
+    from hand1000.data.captioning import read_captioned_split
     from hand1000.models.base_model import load_base_model
     from hand1000.storage.hub import model_identity
     from hand1000.training.encoded_dataset import encode_dataset
 
     def build(work: TaskContext) -> None:
-        folder = work.read(dataset) / "train"
-        files = [work.read(part) / "train.jsonl" for part in captions]
-        records = with_captions(read_image_set(folder), files, DatasetCaptioner.name)
+        folder = work.read(dataset)
+        records = read_captioned_split(folder, "train", [work.read(part) for part in captions])
         base = load_base_model(base_model, best_device())
-        encode_dataset(base, folder, records, work.report).save(work.out)
+        encode_dataset(base, folder / "train", records, work.report).save(work.out)
 
     return run_cached(
         "encode_data",

@@ -8,7 +8,7 @@ from functools import partial
 from flytekit import map_task, workflow
 
 from hand1000.config.caption_settings import DatasetSettings
-from tasks.build_dataset import caption_job, complete_job, job_indices, publish
+from tasks.build_dataset import caption_job, job_indices, publish
 from tasks.context import Artifact
 from tasks.prepare_data import prepare_data
 
@@ -39,8 +39,7 @@ def build_dataset(
         run="",
         root=root,
     )
-    captions = map_task(partial(caption_job, dataset=dataset, settings=settings, shards=shards, root=root))(job=job)
-    completed = map_task(partial(complete_job, gesture=gesture, settings=settings, base_model=base_model, root=root))(
-        captions=captions
-    )
-    return publish(dataset=dataset, completed=completed, gesture=gesture, settings=settings, shards=shards, root=root)
+    captions = map_task(
+        partial(caption_job, dataset=dataset, settings=settings, base_model=base_model, shards=shards, root=root)
+    )(job=job)
+    return publish(dataset=dataset, captions=captions, gesture=gesture, settings=settings, shards=shards, root=root)

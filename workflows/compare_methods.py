@@ -42,7 +42,16 @@ def compare_gesture(
     common = {"run": run, "root": root}
     shard = list(range(shards))
     dataset = prepare_data(**inputs, settings=tuned.data, seed=tuned.seed, run=run)
-    captions = map_task(partial(caption_images, dataset=dataset, shards=shards, **common))(shard=shard)
+    captions = map_task(
+        partial(
+            caption_images,
+            dataset=dataset,
+            settings=tuned.captions,
+            base_model=base_model,
+            shards=shards,
+            **common,
+        )
+    )(shard=shard)
 
     # What has to be trained: Hand1000, and the same without the gesture.
     training = {"dataset": dataset, "captions": captions, "gesture": gesture, "base_model": base_model}
@@ -73,6 +82,7 @@ def compare_gesture(
 
     return measure_systems(
         dataset=dataset,
+        captions=captions,
         pictures={
             "sd": sd,
             "sd_tuned": of_tuned,

@@ -19,6 +19,7 @@ class EvaluatedModel(NamedTuple):
     """What comes of it: the data, what the stages left, and what was drawn and found."""
 
     dataset: FlyteDirectory
+    captions: list[FlyteDirectory]
     feature: FlyteDirectory
     fusion: FlyteDirectory
     embeddings: list[FlyteDirectory]
@@ -50,7 +51,17 @@ def train_and_evaluate(
         run=run,
         root=root,
     )
-    captions = map_task(partial(caption_images, dataset=dataset, shards=shards, run=run, root=root))(shard=shard)
+    captions = map_task(
+        partial(
+            caption_images,
+            dataset=dataset,
+            settings=settings.captions,
+            base_model=base_model,
+            shards=shards,
+            run=run,
+            root=root,
+        )
+    )(shard=shard)
     tuned = train_stages(
         dataset=dataset,
         captions=captions,
@@ -90,6 +101,7 @@ def train_and_evaluate(
     )(shard=shard)
     evaluation = evaluate(
         dataset=dataset,
+        captions=captions,
         base_images=base_images,
         tuned_images=tuned_images,
         settings=settings.evaluation,
@@ -99,6 +111,7 @@ def train_and_evaluate(
     )
     return EvaluatedModel(
         dataset=dataset,
+        captions=captions,
         feature=tuned.feature,
         fusion=tuned.fusion,
         embeddings=tuned.embeddings,

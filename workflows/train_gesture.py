@@ -40,6 +40,7 @@ def train_gesture(
     )
     return register(
         dataset=measured.dataset,
+        captions=measured.captions,
         feature=measured.feature,
         fusion=measured.fusion,
         embeddings=measured.embeddings,

@@ -1,75 +1,175 @@
-"""Who captions the images, and captions kept by file name."""
+"""Image captioners: BLIP-2, PaliGemma and ViT-GPT2, as transformers implements them.
 
-from collections.abc import Mapping, Sequence
+The image processors are those that compute with Pillow and NumPy, because transformers' default ones need torchvision.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, Final, Literal, Protocol
 
 from hand1000.captions.completion import to_plain_text
-from hand1000.config.base import format_validation_error
+from hand1000.config.caption_settings import CaptionerSettings
+from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.files import read_jsonl, write_jsonl
+from hand1000.storage.hub import model_folder, model_identity
+
+CaptionerKind = Literal["blip2", "paligemma", "vit-gpt2"]
+_ModelParts = tuple[Callable[[list], Any], Any, Any]
+"""The function that turns a batch of images into the model's inputs, the tokenizer, and the model."""
+
+DATASET_CAPTIONER: Final = "dataset"
+"""Name of the captioner whose captions come with the data."""
+
+FALLBACK_CAPTION = "a photo of a person"
+"""Caption of an image that came without one; it is true of every image of a person's gesture."""
+
+PALIGEMMA_PROMPT = "<image>caption en"
 
 
 class Captioner(Protocol):
-    """Anything that captions images."""
+    """A model that captions images."""
 
     name: str
-    """Who it is, with its revision: what `captioner` of an image's record says."""
+    """Name with revision, which the records of its captions carry."""
 
-    def caption(self, images: Sequence[Path], known: Sequence[str | None]) -> list[str]:
-        """One caption an image, in the order of `images`, each of one line and without the gesture's phrase added.
-
-        Args:
-            images: the image files.
-            known: the caption that came with each image, if one did.
-        """
+    def caption(self, images: Sequence[Path]) -> list[str]:
+        """Return one caption per image file, in their order, each on one line and without the gesture's phrase."""
 
 
-class DatasetCaptioner:
-    """The captions that come with the data, and one that is true of any where none came."""
+def load_captioner(settings: CaptionerSettings) -> Captioner | None:
+    """Return the captioner that `settings` name, or None for the captions that come with the data.
 
-    name = "dataset"
-    fallback = "a photo of a person"
-
-    def caption(self, images: Sequence[Path], known: Sequence[str | None]) -> list[str]:
-        """See `Captioner`; the files are not opened."""
-        return [to_plain_text(text or "") or self.fallback for _, text in zip(images, known, strict=True)]
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    file_name: str = Field(min_length=1)
-    caption: str
-    captioner: str
-
-
-def write_captions(path: Path, captions: Mapping[str, str], captioner: str) -> None:
-    """Write captions as JSON Lines, one `{"file_name", "caption", "captioner"}` a line, in the order of the names.
-
-    Each caption carries its image's name, so the order in which images were captioned does not matter.
+    The model loads when it first captions.
     """
-    write_jsonl(
-        path,
-        (_Line(file_name=name, caption=captions[name], captioner=captioner) for name in sorted(captions)),
+    if settings.kind == DATASET_CAPTIONER:
+        return None
+    return VisionCaptioner(
+        settings.kind,
+        settings.source,
+        batch_size=settings.batch_size,
+        max_new_tokens=settings.max_new_tokens,
+        num_beams=settings.num_beams,
     )
 
 
-def read_captions(path: Path) -> dict[str, str]:
-    """The captions of `write_captions` by file name.
+def dataset_caption(caption: str) -> str:
+    """Return a caption that came with the data as one line of plain text, or the fallback if it is empty."""
+    return to_plain_text(caption) or FALLBACK_CAPTION
 
-    Raises:
-        Hand1000Error: no such file, a line that is malformed, or a name that stands twice; it names file and line.
+
+class VisionCaptioner:
+    """A captioner that decodes greedily or by beam search, so that equal images get equal captions.
+
+    Args:
+        kind: Architecture of the model.
+        source: Folder, `s3://` address, or hub id with its revision.
+        batch_size: Images captioned at a time; memory grows with it.
+        max_new_tokens: Most tokens of a caption; the authors' 16 cut sentences off.
+        num_beams: Number of beams, from 1, which is greedy.
     """
-    captions: dict[str, str] = {}
-    for number, row in read_jsonl(path):
+
+    def __init__(
+        self, kind: CaptionerKind, source: str, *, batch_size: int = 16, max_new_tokens: int = 40, num_beams: int = 1
+    ) -> None:
+        self.kind, self.source, self.batch_size = kind, source, batch_size
+        self.options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
+        self.name = f"{kind} {model_identity(source)}"
+
+    def caption(self, images: Sequence[Path]) -> list[str]:
+        """Return one caption per image file, in their order.
+
+        Raises:
+            Hand1000Error: The model lacks a part, or has it only as a pickle.
+        """
+        captions: list[str] = []
+        for start in range(0, len(images), self.batch_size):
+            captions += self._caption_batch(images[start : start + self.batch_size])
+        return captions
+
+    def _caption_batch(self, paths: Sequence[Path]) -> list[str]:
+        import torch
+        from PIL import Image
+
+        to_inputs, tokenizer, model = self._loaded
+        images = []
+        for path in paths:
+            with Image.open(path) as image:
+                images.append(image.convert("RGB"))
+        inputs = to_inputs(images).to(model.device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, **self.options)
+        if "input_ids" in inputs:
+            tokens = tokens[:, inputs["input_ids"].shape[1] :]
+        return [to_plain_text(text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
+
+    @cached_property
+    def _loaded(self) -> _ModelParts:
+        import torch
+
+        device = best_device()
+        dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        folder = model_folder(self.source)
+        load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[self.kind]
         try:
-            line = _Line.model_validate(row)
-        except ValidationError as error:
-            raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
-        if line.file_name in captions:
-            raise Hand1000Error(f"{path}: line {number}: {line.file_name} stands twice; remove one")
-        captions[line.file_name] = line.caption
-    return captions
+            to_inputs, tokenizer, model = load(folder, {"dtype": dtype, "use_safetensors": True})
+        except (OSError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise Hand1000Error(f"{self.source}: cannot be loaded as {self.kind}: {reason}") from error
+        return to_inputs, tokenizer, model.to(device).eval()
+
+
+def _load_blip2(folder: Path, options: dict[str, Any]) -> _ModelParts:
+    from transformers import (
+        AutoTokenizer,
+        Blip2ForConditionalGeneration,
+        Blip2Processor,
+        BlipImageProcessorPil,
+    )
+
+    model = Blip2ForConditionalGeneration.from_pretrained(folder, **options)
+    processor = Blip2Processor(
+        BlipImageProcessorPil.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder),
+        num_query_tokens=model.config.num_query_tokens,
+    )
+    return (
+        lambda images: processor(images=images, text=[""] * len(images), return_tensors="pt"),
+        processor.tokenizer,
+        model,
+    )
+
+
+def _load_paligemma(folder: Path, options: dict[str, Any]) -> _ModelParts:
+    from transformers import (
+        AutoTokenizer,
+        PaliGemmaForConditionalGeneration,
+        PaliGemmaProcessor,
+        SiglipImageProcessorPil,
+    )
+
+    model = PaliGemmaForConditionalGeneration.from_pretrained(folder, **options)
+    image_processor = SiglipImageProcessorPil.from_pretrained(folder)
+    vision = model.config.vision_config
+    image_processor.image_seq_length = (vision.image_size // vision.patch_size) ** 2
+    processor = PaliGemmaProcessor(image_processor, AutoTokenizer.from_pretrained(folder))
+
+    def to_inputs(images: list) -> Any:
+        inputs = processor(images=images, text=[PALIGEMMA_PROMPT] * len(images), return_tensors="pt")
+        inputs.pop("labels", None)  # With labels, generation would compute a training loss.
+        return inputs
+
+    return to_inputs, processor.tokenizer, model
+
+
+def _load_vit_gpt2(folder: Path, options: dict[str, Any]) -> _ModelParts:
+    from transformers import AutoTokenizer, VisionEncoderDecoderModel, ViTImageProcessorPil
+
+    model = VisionEncoderDecoderModel.from_pretrained(folder, **options)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # GPT-2 has a single special token, its end of text, which serves as all three.
+    model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
+    model.generation_config.pad_token_id = tokenizer.eos_token_id
+    image_processor = ViTImageProcessorPil.from_pretrained(folder)
+    return lambda images: image_processor(images=images, return_tensors="pt"), tokenizer, model

@@ -1,45 +1,50 @@
-"""Completed captions kept by file name, and what they are to be published as."""
+"""Finished captions in a file: one JSON line per image, by file name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
-from hand1000.captions.rewrite import Completed
+from hand1000.captions.rewrite import Completion
 from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.files import read_jsonl, write_jsonl
 
 
-class CompletedLine(BaseModel):
-    """One image's caption before and after its completion, as one line of a file."""
+class CaptionRecord(Completion):
+    """The caption of one image and the text that completes it.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Attributes:
+        file_name: Name of the image file.
+        caption: What the captioner wrote, without the gesture's phrase.
+        captioner: Name of the captioner with its revision, or `dataset`.
+    """
 
     file_name: str = Field(min_length=1)
     caption: str
     captioner: str
-    completed: Completed
 
 
-def write_completed(path: Path, lines: Sequence[CompletedLine]) -> None:
-    """Write `lines` as JSON Lines, in the order of the names."""
-    named = {line.file_name: line for line in lines}
-    write_jsonl(path, [named[name] for name in sorted(named)])
+def write_caption_records(path: Path, records: Iterable[CaptionRecord]) -> None:
+    """Write `records` as JSON Lines, sorted by file name."""
+    ordered = sorted(records, key=lambda record: record.file_name)
+    write_jsonl(path, ordered)
 
 
-def read_completed(paths: Sequence[Path]) -> dict[str, CompletedLine]:
-    """The lines of one captioner's files, shards in any order, by file name.
+def read_caption_records(paths: Iterable[Path]) -> dict[str, CaptionRecord]:
+    """Read the records of one captioner, in the files of its shards, by file name.
 
     Raises:
-        Hand1000Error: a file is missing, or a line is malformed; it names file and line.
+        Hand1000Error: A file is missing, a line is malformed, or an image has two lines; names file and line.
     """
-    lines: dict[str, CompletedLine] = {}
+    records: dict[str, CaptionRecord] = {}
     for path in paths:
         for number, row in read_jsonl(path):
             try:
-                line = CompletedLine.model_validate(row)
+                record = CaptionRecord.model_validate(row)
             except ValidationError as error:
                 raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
-            lines[line.file_name] = line
-    return lines
+            if record.file_name in records:
+                raise Hand1000Error(f"{path}: line {number}: {record.file_name} appears twice; remove one line")
+            records[record.file_name] = record
+    return records

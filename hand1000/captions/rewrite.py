@@ -1,30 +1,33 @@
-"""Completion of captions by a language model (LLaMA 3 in the paper), each answer checked before it is taken.
+"""Completion of captions by a language model (LLaMA 3 in the paper) that checks each answer before it counts.
 
-A caption is text from outside, and so is an answer: neither is obeyed. A model is shown the caption as data, and its
-answer counts only if it is the caption with the gesture's phrase at its end. What is refused is asked for once more,
-then completed by rule, so every caption gets its phrase and the report tells how.
+Captions and answers are both untrusted text. The model receives the caption as data, and its answer counts only if it
+is the caption followed by the gesture's phrase. A refused answer is asked for once more and then replaced by the rule,
+so every text ends with its phrase, and the records say how it came about.
 """
 
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
-from hand1000.captions.completion import complete_caption, to_plain_text
-from hand1000.captions.gesture_words import remove_gesture_words
+from hand1000.captions.completion import complete_caption, remove_gesture_words, to_plain_text
+from hand1000.captions.writers import Message, Writer
 from hand1000.gestures import gesture_phrase
 
-KEPT = 0.8
-"""Share of the caption's words that an answer must hold, in their order."""
+MIN_WORDS_KEPT = 0.8
+"""Share of the caption's words that an answer must contain in their order, 0 to 1."""
 
-ADDED = 0.2
-"""Share of an answer's words that may be neither the caption's nor the phrase's."""
+MAX_WORDS_ADDED = 0.2
+"""Share of an answer's words that may belong neither to the caption nor to the phrase, 0 to 1."""
 
 MAX_CHARACTERS = 2000
-"""Of a caption that is shown to a model; captioners write far less."""
+"""Characters of a caption that the model receives; captioners write far fewer."""
+
+RULE = "rule"
+"""Name of the writer of texts that no language model completed."""
 
 _SYSTEM = (
     "You complete captions of photos in which a person makes a hand gesture. You are given a JSON object with a "
@@ -33,84 +36,87 @@ _SYSTEM = (
     "gesture, since they are wrong; change nothing else. Write no quotation marks and no other word."
 )
 
-Message = dict[str, str]
 
-
-class Writer(Protocol):
-    """A language model that answers chats."""
-
-    name: str
-    """Which, with its revision."""
-
-    def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
-        """One answer a chat, in their order; `attempt`, from 0, is greater when the last answers were refused."""
-
-
-class Completed(BaseModel):
-    """A caption with its phrase.
+class Completion(BaseModel):
+    """A caption that ends with its gesture's phrase, and how it came about.
 
     Attributes:
-        text: ends with the phrase, which is in it once.
-        by: the writer's name, or "rule".
-        faults: why each refused answer was refused.
-        shortened: whether words were dropped so that the text encoder reads the phrase.
+        text: The completed caption; it contains the phrase once, at the end.
+        writer: Name of the language model, or `rule`.
+        faults: Why each refused answer was refused.
+        shortened: Whether words were dropped so that the phrase fits into the text encoder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str
-    by: str
+    writer: str
     faults: tuple[str, ...] = ()
     shortened: bool = False
 
 
+@dataclass(frozen=True)
+class TokenLimit:
+    """How much text the text encoder reads.
+
+    Attributes:
+        count: Function that counts the tokens of a text, including those that mark its start and end.
+        max_tokens: Tokens that the encoder reads.
+    """
+
+    count: Callable[[str], int]
+    max_tokens: int
+
+    def fits(self, text: str) -> bool:
+        """Whether the text encoder reads all of `text`."""
+        return self.count(text) <= self.max_tokens
+
+
 def complete_captions(
     captions: Sequence[str],
-    gesture: str,
+    gestures: Sequence[str],
     *,
     writer: Writer | None,
-    count_tokens: Callable[[str], int],
-    max_tokens: int,
+    limit: TokenLimit,
     attempts: int = 2,
-) -> list[Completed]:
-    """Complete `captions` with the phrase of `gesture`.
+) -> list[Completion]:
+    """Complete each caption with the phrase of its gesture.
 
     Args:
-        captions: one an image, of any content.
-        gesture: HaGRID's name.
-        writer: the language model; None completes by rule alone.
-        count_tokens: of the text encoder's own tokenizer, its marks of start and end included.
-        max_tokens: that it reads.
-        attempts: answers asked for before the rule.
+        captions: One caption per image; any text.
+        gestures: HaGRID's name of each image's gesture.
+        writer: Language model; None completes all captions by the rule.
+        limit: Tokens that a text may have.
+        attempts: Answers asked for before the rule applies.
 
     Raises:
-        Hand1000Error: an unknown gesture, or what the writer raises.
+        Hand1000Error: A gesture is unknown, or the writer raises it.
     """
-    gesture_phrase(gesture)
-    done: dict[int, Completed] = {}
+    done: dict[int, Completion] = {}
     faults: dict[int, list[str]] = {index: [] for index in range(len(captions))}
     for attempt in range(attempts if writer else 0):
         assert writer is not None
-        open_ = [index for index in faults if index not in done]
-        answers = writer.answer([build_messages(captions[index], gesture) for index in open_], attempt) if open_ else []
-        for index, answer in zip(open_, answers, strict=True):
-            fault = find_fault(answer, captions[index], gesture)
-            if fault is None and count_tokens(answer.strip()) > max_tokens:
+        pending = [index for index in faults if index not in done]
+        chats = [build_messages(captions[index], gestures[index]) for index in pending]
+        answers = writer.answer(chats, attempt) if chats else []
+        for index, answer in zip(pending, answers, strict=True):
+            fault = find_fault(answer, captions[index], gestures[index])
+            if fault is None and not limit.fits(answer.strip()):
                 fault = "longer than the text encoder reads"
             if fault is None:
-                done[index] = Completed(text=answer.strip(), by=writer.name, faults=tuple(faults[index]))
+                done[index] = Completion(text=answer.strip(), writer=writer.name, faults=tuple(faults[index]))
             else:
                 faults[index].append(fault)
-    for index, caption in enumerate(captions):
+    for index, (caption, gesture) in enumerate(zip(captions, gestures, strict=True)):
         if index not in done:
             text = complete_caption(caption, gesture)
-            fitting = shorten_caption(text, gesture_phrase(gesture), count_tokens, max_tokens)
-            done[index] = Completed(text=fitting, by="rule", faults=tuple(faults[index]), shortened=fitting != text)
+            short = shorten_caption(text, gesture_phrase(gesture), limit)
+            done[index] = Completion(text=short, writer=RULE, faults=tuple(faults[index]), shortened=short != text)
     return [done[index] for index in range(len(captions))]
 
 
 def build_messages(caption: str, gesture: str) -> list[Message]:
-    """What a model is asked."""
+    """Return the chat that asks a model to complete `caption`."""
     data = {"caption": to_plain_text(caption)[:MAX_CHARACTERS], "phrase": gesture_phrase(gesture)}
     return [
         {"role": "system", "content": _SYSTEM},
@@ -119,7 +125,7 @@ def build_messages(caption: str, gesture: str) -> list[Message]:
 
 
 def find_fault(answer: str, caption: str, gesture: str) -> str | None:
-    """Why `answer` does not complete `caption`, or None."""
+    """Return why `answer` does not complete `caption`, or None if it does."""
     phrase = gesture_phrase(gesture)
     text = answer.strip()
     if not text:
@@ -132,29 +138,29 @@ def find_fault(answer: str, caption: str, gesture: str) -> str | None:
     if remove_gesture_words(rest) != rest:
         return "names another gesture"
     expected = _words(complete_caption(caption, gesture).removesuffix(phrase))
-    found = _words(rest)
-    same = sum(block.size for block in SequenceMatcher(None, expected, found, autojunk=False).get_matching_blocks())
-    if same < KEPT * len(expected):
+    words = _words(rest)
+    same = sum(block.size for block in SequenceMatcher(None, expected, words, autojunk=False).get_matching_blocks())
+    if same < MIN_WORDS_KEPT * len(expected):
         return "words of the caption are missing"
-    if len(found) - same > ADDED * len(found):
+    if len(words) - same > MAX_WORDS_ADDED * len(words):
         return "words were added"
     return None
 
 
-def shorten_caption(text: str, phrase: str, count_tokens: Callable[[str], int], max_tokens: int) -> str:
-    """`text`, with as many words before its phrase dropped as keep it within `max_tokens`."""
+def shorten_caption(text: str, phrase: str, limit: TokenLimit) -> str:
+    """Return `text` without as many words before its phrase as exceed `limit`."""
     words = text.removesuffix(phrase).rstrip(" ,").split()
 
-    def with_first(count: int) -> str:
+    def keep_words(count: int) -> str:
         return f"{' '.join(words[:count]).rstrip(' ,;')}, {phrase}" if count else phrase
 
-    if count_tokens(text) <= max_tokens:
+    if limit.fits(text):
         return text
     low, high = 0, len(words) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if count_tokens(with_first(middle)) <= max_tokens else (low, middle - 1)
-    return with_first(low)
+        low, high = (middle, high) if limit.fits(keep_words(middle)) else (low, middle - 1)
+    return keep_words(low)
 
 
 def _words(text: str) -> list[str]:

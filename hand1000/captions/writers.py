@@ -3,28 +3,53 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
-from hand1000.captions.rewrite import Message
+from hand1000.config.caption_settings import CompletionSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.hub import model_folder, model_identity
 
 MAX_NEW_TOKENS = 160
-"""An answer is a caption of at most 77 tokens of another tokenizer; what is longer is refused anyway."""
+"""Most tokens of an answer. A caption has at most 77 tokens of another tokenizer, so a longer answer is refused."""
 
-_TIMEOUT = 60
-_TRIES = 4
-_AT_ONCE = 8
+_TIMEOUT_SECONDS = 60
+_MAX_RETRIES = 4
+_CONCURRENCY = 8
+
+Message = dict[str, str]
+"""One message of a chat: its `role` and `content`."""
+
+
+class Writer(Protocol):
+    """A language model that answers chats."""
+
+    name: str
+    """Name of the model with its revision."""
+
+    def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
+        """Return one answer per chat, in their order; `attempt` counts from 0 and rises when an answer is refused."""
+
+
+def load_writer(settings: CompletionSettings, endpoint_key: str = "") -> Writer | None:
+    """Return the writer that `settings` name, or None to complete by the rule.
+
+    Args:
+        settings: Kind, place and batch size of the writer.
+        endpoint_key: Bearer token that the endpoint expects; empty sends none.
+    """
+    if settings.writer == "endpoint":
+        return EndpointWriter(settings.url, settings.model, endpoint_key)
+    return LocalWriter(settings.source, settings.batch_size) if settings.writer == "local" else None
 
 
 class EndpointWriter:
     """Any server that speaks OpenAI's `/v1/chat/completions`: vLLM, llama.cpp, Ollama, `transformers serve`.
 
     Args:
-        url: of the server, such as `http://localhost:8000/v1`.
-        model: as the server names it.
-        key: sent as a bearer token; "" sends none. It is not shown, logged or part of the name.
+        url: Address of the server, such as `http://localhost:8000/v1`.
+        model: The server's name of the model.
+        key: Bearer token; empty sends none. It appears in no log, error or name.
     """
 
     def __init__(self, url: str, model: str, key: str = "") -> None:
@@ -41,31 +66,31 @@ class EndpointWriter:
 
         session = requests.Session()
         retry = Retry(
-            _TRIES,
+            _MAX_RETRIES,
             backoff_factor=0.5,
             status_forcelist=(429, 500, 502, 503, 504),
             allowed_methods=None,
             raise_on_status=False,
         )
         for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_AT_ONCE))
+            session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=_CONCURRENCY))
         if self._key:
             session.headers["Authorization"] = f"Bearer {self._key}"
         return session
 
     def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
-        """See `Writer`.
+        """Return one answer per chat, in their order.
 
         Raises:
-            Hand1000Error: the server cannot be reached, refuses, or answers something else.
+            Hand1000Error: The server cannot be reached, refuses, or answers something else.
         """
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            return list(pool.map(lambda chat: self._one(chat, attempt), chats))
+        with ThreadPoolExecutor(_CONCURRENCY) as pool:
+            return list(pool.map(lambda chat: self._answer_chat(chat, attempt), chats))
 
-    def _one(self, chat: Sequence[Message], attempt: int) -> str:
+    def _answer_chat(self, chat: Sequence[Message], attempt: int) -> str:
         import requests
 
-        # A second answer by the same draw would be the first one again.
+        # A second attempt needs another seed and temperature, or it returns the first answer again.
         body = {
             "model": self.model,
             "messages": list(chat),
@@ -74,28 +99,28 @@ class EndpointWriter:
             "temperature": 0.3 * attempt,
         }
         try:
-            response = self._session.post(f"{self.url}/chat/completions", json=body, timeout=_TIMEOUT)
+            response = self._session.post(f"{self.url}/chat/completions", json=body, timeout=_TIMEOUT_SECONDS)
             if not response.ok:
-                raise Hand1000Error(f"{self.url}: answered {response.status_code}: {_line(response.text)}")
+                raise Hand1000Error(f"{self.url}: answered {response.status_code}: {_one_line(response.text)}")
             return str(response.json()["choices"][0]["message"]["content"] or "")
         except requests.JSONDecodeError as error:
             raise Hand1000Error(f"{self.url}: not the answer of a chat endpoint") from error
         except requests.RequestException as error:
-            raise Hand1000Error(f"{self.url}: cannot be reached: {_line(str(error))}") from error
+            raise Hand1000Error(f"{self.url}: cannot be reached: {_one_line(str(error))}") from error
         except (KeyError, IndexError, TypeError) as error:
             raise Hand1000Error(f"{self.url}: not the answer of a chat endpoint: {error!r} is missing") from error
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
 class LocalWriter:
-    """A chat model of transformers, LLaMA 3 in the paper; greedy at first, so that equal captions are completed alike.
+    """A chat model of transformers (LLaMA 3 in the paper) whose first attempt decodes greedily.
 
     Args:
-        source: a folder, an `s3://` address, or a hub id with its revision.
-        batch_size: chats answered at a time.
+        source: Folder, `s3://` address, or hub id with its revision.
+        batch_size: Chats answered at a time.
     """
 
     def __init__(self, source: str, batch_size: int = 16) -> None:
@@ -114,13 +139,13 @@ class LocalWriter:
             tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError) as error:
-            raise Hand1000Error(f"{self.source}: cannot be loaded as a chat model: {_line(str(error))}") from error
+            raise Hand1000Error(f"{self.source}: cannot be loaded as a chat model: {_one_line(str(error))}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer, model.to(device).eval()
 
     def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
-        """See `Writer`."""
+        """Return one answer per chat, in their order; attempts after the first sample."""
         import torch
 
         tokenizer, model = self._loaded

@@ -14,6 +14,8 @@ from hand1000.storage.files import read_jsonl, write_jsonl
 
 METADATA = "metadata.jsonl"
 
+_OPTIONAL = ("text", "caption", "captioner", "seed", "attributes")
+
 Text = Annotated[str, Field(min_length=1)]
 BBox = tuple[Fraction, Fraction, Fraction, Fraction]
 """x, y, width and height of a box relative to its image: 0 to 1, from the upper left corner."""
@@ -25,9 +27,9 @@ class ImageRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file_name: Text
-    text: Text
-    caption: str
-    captioner: str
+    text: str = ""
+    caption: str = ""
+    captioner: str = ""
     gesture: Text
     user_id: Text
     bbox: BBox | None = None
@@ -70,13 +72,11 @@ def read_image_set(directory: Path) -> list[ImageRecord]:
 def write_metadata(directory: Path, records: Iterable[ImageRecord]) -> None:
     """Write `metadata.jsonl` atomically, in the order of the file names, whatever that of `records`."""
     ordered = sorted(records, key=lambda record: record.file_name)
-    # `seed` and `attributes` are of some sets only; a column of nulls would say nothing.
+    # Fields that only some data sets have are left out elsewhere: a column of nulls would say nothing.
     write_jsonl(
         directory / METADATA,
         (
-            record.model_dump(
-                mode="json", exclude={name for name in ("seed", "attributes") if getattr(record, name) is None}
-            )
+            record.model_dump(mode="json", exclude={name for name in _OPTIONAL if getattr(record, name) in (None, "")})
             for record in ordered
         ),
     )

@@ -11,8 +11,6 @@ import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
-from hand1000.captions.captioners import DatasetCaptioner
-from hand1000.captions.completion import complete_caption
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import Crop, UnreadableImage, load_square
@@ -166,12 +164,9 @@ class _Preparation:
         name = self._name(item)
         with translate_write_errors(folder / name):
             Image.fromarray(square).save(folder / name)
-        (caption,) = DatasetCaptioner().caption([Path(item.file)], [item.caption])
         record = ImageRecord(
             file_name=name,
-            text=complete_caption(caption, item.gesture),
-            caption=caption,
-            captioner=DatasetCaptioner.name,
+            caption=item.caption or "",
             gesture=item.gesture,
             user_id=item.user_id,
             bbox=bbox,

@@ -8,8 +8,9 @@ from pathlib import Path
 import yaml
 
 from hand1000.captions.metrics import CaptionMetrics, quality_table
-from hand1000.captions.records import CompletedLine
-from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.captions.records import CaptionRecord
+from hand1000.core.errors import translate_write_errors
+from hand1000.data.captioning import apply_captions
 from hand1000.data.imageset import read_image_set, write_metadata
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.gestures import gesture_phrase
@@ -20,7 +21,7 @@ CARD = "README.md"
 
 
 def publish_data_set(
-    prepared: Path, lines: Mapping[str, Mapping[str, CompletedLine]], quality: Sequence[CaptionMetrics], out: Path
+    prepared: Path, lines: Mapping[str, Mapping[str, CaptionRecord]], quality: Sequence[CaptionMetrics], out: Path
 ) -> None:
     """Write `train/`, `test/` and the card into `out`.
 
@@ -35,18 +36,12 @@ def publish_data_set(
     Raises:
         Hand1000Error: an image has no caption, or `out` may not be written or is full.
     """
-    everything: list[CompletedLine] = []
+    everything: list[CaptionRecord] = []
     gesture = ""
     for split in SPLITS:
-        records = []
-        for record in read_image_set(prepared / split):
-            line = lines[split].get(record.file_name)
-            if line is None:
-                raise Hand1000Error(f"{split}: {record.file_name}: no caption; caption all shards")
-            everything.append(line)
-            gesture = record.gesture
-            update = {"text": line.completed.text, "caption": line.caption, "captioner": line.captioner}
-            records.append(record.model_copy(update=update))
+        records = apply_captions(read_image_set(prepared / split), lines[split], split)
+        gesture = records[0].gesture
+        everything += [lines[split][record.file_name] for record in records]
         with translate_write_errors(out / split):
             (out / split).mkdir()
             for record in records:
@@ -59,7 +54,7 @@ def publish_data_set(
 
 
 def data_card(
-    gesture: str, report: PreparationReport, lines: Sequence[CompletedLine], quality: Sequence[CaptionMetrics]
+    gesture: str, report: PreparationReport, lines: Sequence[CaptionRecord], quality: Sequence[CaptionMetrics]
 ) -> str:
     """The card as the Hugging Face hub reads it: YAML, then Markdown."""
     front = {
@@ -70,9 +65,9 @@ def data_card(
             {"config_name": "default", "data_files": [{"split": split, "path": f"{split}/**"} for split in SPLITS]}
         ],
     }
-    by = Counter(line.completed.by for line in lines)
-    faults = Counter(fault for line in lines for fault in line.completed.faults)
-    shortened = sum(line.completed.shortened for line in lines)
+    by = Counter(line.writer for line in lines)
+    faults = Counter(fault for line in lines for fault in line.faults)
+    shortened = sum(line.shortened for line in lines)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# Hand1000 data: {gesture}",

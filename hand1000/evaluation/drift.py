@@ -120,7 +120,7 @@ def _compute_gesture_drift(old: GestureFeature, new: GestureFeature) -> GestureD
 
 
 def _count_words(records: Sequence[ImageRecord]) -> Counter[str]:
-    return Counter(word for record in records for word in _WORD.findall(record.text.lower()))
+    return Counter(word for record in records for word in _WORD.findall(record.caption.lower()))
 
 
 def _word_distance(old: Counter[str], new: Counter[str]) -> float:

@@ -79,6 +79,7 @@ def extract_features(
     extractor: FeatureExtractor,
     min_detection_confidence: float,
     clip: Clip | None = None,
+    records: Sequence[ImageRecord] | None = None,
     on_progress: ProgressCallback = noop_callback,
 ) -> ImageFeatures:
     """Decode each image of an image set once, detect its hands, and extract the features of both.
@@ -88,12 +89,13 @@ def extract_features(
         extractor: Network that computes the features.
         min_detection_confidence: Threshold of the palm detector, 0 to 1.
         clip: CLIP model that compares each image with its prompt; None skips the comparison.
+        records: Records of the images with their prompts; None reads those of the folder.
         on_progress: Callback that receives the number of processed images.
 
     Raises:
         Hand1000Error: The set has fewer than two images, or one cannot be read.
     """
-    records = read_image_set(directory)
+    records = read_image_set(directory) if records is None else records
     names = tuple(record.file_name for record in records)
     if len(names) < 2:
         raise Hand1000Error(f"{directory}: {len(names)} images; a distance needs at least two")

@@ -34,6 +34,7 @@ from hand1000.config.settings import EvaluationSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import numpy_generator
+from hand1000.data.imageset import ImageRecord
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
 from hand1000.evaluation.colors import color_faithfulness
 from hand1000.evaluation.distances import clip_distance, frechet_distance, kernel_distance
@@ -207,13 +208,19 @@ class Evaluator:
             "settings": settings.model_copy(update={"clip": self.clip.name if self.clip else ""}),
         }
 
-    def extract(self, directory: Path, on_progress: ProgressCallback = noop_callback) -> ImageFeatures:
+    def extract(
+        self,
+        directory: Path,
+        on_progress: ProgressCallback = noop_callback,
+        records: Sequence[ImageRecord] | None = None,
+    ) -> ImageFeatures:
         """Extract the features of an image set, see `extract_features`."""
         return extract_features(
             directory,
             extractor=self.extractor,
             min_detection_confidence=self.min_detection_confidence,
             clip=self.clip,
+            records=records,
             on_progress=on_progress,
         )
 

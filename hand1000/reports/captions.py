@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from hand1000.captions.metrics import CaptionMetrics, quality_rows
-from hand1000.captions.records import CompletedLine
+from hand1000.captions.records import CaptionRecord
 
 _STYLE = (
     "body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
@@ -19,7 +19,7 @@ _STYLE = (
 
 
 def render_captions_page(
-    gesture: str, qualities: Sequence[CaptionMetrics], rows: Sequence[tuple[Path, Sequence[CompletedLine]]]
+    gesture: str, qualities: Sequence[CaptionMetrics], rows: Sequence[tuple[Path, Sequence[CaptionRecord]]]
 ) -> str:
     """The page.
 
@@ -35,7 +35,7 @@ def render_captions_page(
     for path, lines in rows:
         picture = base64.b64encode(path.read_bytes()).decode("ascii")
         written = "".join(
-            f"<dt>{escape(line.captioner)}</dt><dd>{escape(line.caption)}<br><b>{escape(line.completed.text)}</b></dd>"
+            f"<dt>{escape(line.captioner)}</dt><dd>{escape(line.caption)}<br><b>{escape(line.text)}</b></dd>"
             for line in lines
         )
         articles.append(f'<article><img alt="" src="data:image/png;base64,{picture}"><dl>{written}</dl></article>')

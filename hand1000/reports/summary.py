@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hand1000.config.settings import Settings
+from hand1000.data.captioning import read_captioned_split
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.evaluation.base_vs_tuned import MetricRow, compare_metrics, compare_rates_by_gesture
@@ -31,6 +32,7 @@ class RunFolders:
     """The local folders of a run's artifacts."""
 
     dataset: Path
+    captions: list[Path]
     feature: Path
     fusion: Path
     embeddings: Sequence[Path]
@@ -114,7 +116,7 @@ def build_report_content(
 
     worst = sorted(results, key=lambda name: (results[name].target_probability, name))[:WORST]
     features = load_features(folders.feature)
-    training = read_image_set(folders.dataset / "train")[:SAMPLES]
+    training = read_captioned_split(folders.dataset, "train", folders.captions)[:SAMPLES]
     curves = [
         _curve("Stage II: fusion", [folders.fusion]),
         _curve("Stage II: embeddings, loss at the last step", folders.embeddings),

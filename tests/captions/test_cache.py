@@ -1,68 +1,64 @@
-"""Captioning that was cut off: nothing is looked at twice, and nothing is lost."""
+"""Values kept by key as they are computed: a stopped run computes no key twice and loses none."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from hand1000.captions.collect import collect_captions
+from hand1000.captions.cache import compute_missing
 from hand1000.storage.artifacts import open_store
 
 
 class Killed(Exception):
-    """Stands for kill -9."""
+    """Raised in place of kill -9."""
 
 
-class Counting:
-    """Captions a file by its name, and dies at one of them."""
+class CountingModel:
+    """Return a value for each key, remember the keys, and die at one of them."""
 
-    name = "counting"
+    def __init__(self, keys: list[str], dies_at: str = "") -> None:
+        self.keys, self.dies_at = keys, dies_at
+        self.computed: list[str] = []
 
-    def __init__(self, dies_at: str = "") -> None:
-        self.dies_at = dies_at
-        self.seen: list[str] = []
-
-    def caption(self, images: Sequence[Path], known: Sequence[str | None]) -> list[str]:
-        if any(image.name == self.dies_at for image in images):
+    def __call__(self, indices: list[int]) -> list[str]:
+        batch = [self.keys[index] for index in indices]
+        if self.dies_at in batch:
             raise Killed
-        self.seen += [image.name for image in images]
-        return [f"caption of {image.name}" for image in images]
+        self.computed += batch
+        return [f"value of {key}" for key in batch]
 
 
-def collect(root: str, names: list[str], captioner: Counting) -> list[str]:
-    return collect_captions(
-        captioner,
-        [Path(name) for name in names],
-        [f"digest-{name}" for name in names],
-        [None] * len(names),
-        ledger=open_store(root).ledger("captions", "key"),
+def compute(root: str, model: CountingModel) -> list:
+    return compute_missing(
+        model.keys,
+        model,
+        cache=open_store(root).ledger("captions", "key"),
         batch_size=2,
-        progress=lambda *_: None,
+        on_progress=lambda *_: None,
     )
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket"])
-def test_no_image_is_captioned_twice(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_no_key_is_computed_twice(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     root = str(tmp_path) if place == "folder" else request.getfixturevalue("s3_root")
-    names = ["e", "b", "a", "d", "c", "b"]
-    cut = Counting(dies_at="d")
+    keys = ["e", "b", "a", "d", "c", "b"]
+    stopped = CountingModel(keys, dies_at="d")
     with pytest.raises(Killed):
-        collect(root, names, cut)
-    assert cut.seen == ["a", "b"]
-    rest = Counting()
-    assert collect(root, names, rest) == [f"caption of {name}" for name in names]
-    assert rest.seen == ["c", "d", "e"]
-    more = Counting()
-    assert collect(root, ["a", "f"], more) == ["caption of a", "caption of f"]
-    assert more.seen == ["f"]
+        compute(root, stopped)
+    assert stopped.computed == ["a", "b"]
+    resumed = CountingModel(keys)
+    assert compute(root, resumed) == [f"value of {key}" for key in keys]
+    assert resumed.computed == ["c", "d", "e"]
+    later = CountingModel(["a", "f"])
+    assert compute(root, later) == ["value of a", "value of f"]
+    assert later.computed == ["f"]
 
 
-def test_a_damaged_file_of_the_ledger_costs_only_its_own(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    collect(str(tmp_path), ["a"], Counting())
-    collect(str(tmp_path), ["b"], Counting())
-    files = sorted((tmp_path / "ledgers" / "captions" / "key").iterdir())
+def test_a_damaged_cache_file_loses_only_its_own_values(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    compute(str(tmp_path), CountingModel(["a"]))
+    compute(str(tmp_path), CountingModel(["b"]))
+    files = sorted(tmp_path.glob("*/captions/key/*.json"))
     assert len(files) == 2
     files[0].write_text("{")
-    again = Counting()
-    assert collect(str(tmp_path), ["a", "b"], again) == ["caption of a", "caption of b"]
-    assert len(again.seen) == 1 and "passed over" in caplog.text
+    again = CountingModel(["a", "b"])
+    assert compute(str(tmp_path), again) == ["value of a", "value of b"]
+    assert len(again.computed) == 1 and files[0].name in caplog.text

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hand1000.captions.completion import complete_caption
-from hand1000.captions.gesture_words import remove_gesture_words
-from hand1000.captions.rewrite import Message, build_messages, complete_captions, find_fault, shorten_caption
-from hand1000.captions.writers import EndpointWriter, LocalWriter
+from hand1000.captions.completion import complete_caption, remove_gesture_words
+from hand1000.captions.rewrite import TokenLimit, build_messages, complete_captions, find_fault, shorten_caption
+from hand1000.captions.writers import EndpointWriter, LocalWriter, Message
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
 from hand1000.models.small_base import build_tokenizer
@@ -49,17 +48,15 @@ class Scripted:
 
 
 def complete(captions: list[str], writer: Scripted | None = None, gesture: str = "four", max_tokens: int = 77):
-    return complete_captions(
-        captions, gesture, writer=writer, count_tokens=lambda text: len(text.split()) + 2, max_tokens=max_tokens
-    )
+    limit = TokenLimit(lambda text: len(text.split()) + 2, max_tokens)
+    return complete_captions(captions, [gesture] * len(captions), writer=writer, limit=limit)
 
 
 @pytest.mark.parametrize("gesture", ["four", "ok", "like"])
 def test_every_case_ends_with_its_phrase_once_and_fits(gesture: str) -> None:
     tokenizer = build_tokenizer([*cases(), *PHRASES.values()])
-    done = complete_captions(
-        cases(), gesture, writer=None, count_tokens=lambda text: len(tokenizer(text).input_ids), max_tokens=77
-    )
+    limit = TokenLimit(lambda text: len(tokenizer(text).input_ids), 77)
+    done = complete_captions(cases(), [gesture] * len(cases()), writer=None, limit=limit)
     assert len(done) == len(cases()) >= 100
     phrase = PHRASES[gesture]
     for caption, completed in zip(cases(), done, strict=True):
@@ -73,12 +70,13 @@ def test_every_case_ends_with_its_phrase_once_and_fits(gesture: str) -> None:
 
 def test_a_good_answer_is_taken_and_a_bad_one_asked_for_again() -> None:
     (first,) = complete([CAPTION], Scripted(GOOD))
-    assert (first.text, first.by, first.faults) == (GOOD, "scripted", ())
+    assert (first.text, first.writer, first.faults) == (GOOD, "scripted", ())
     (second,) = complete([CAPTION], Scripted("Sure!", GOOD))
-    assert (second.text, second.by, second.faults) == (GOOD, "scripted", ("not ended by the phrase, once",))
+    assert (second.text, second.writer, second.faults) == (GOOD, "scripted", ("not ended by the phrase, once",))
     writer = Scripted("banana", "banana")
     (third,) = complete([CAPTION], writer)
-    assert (third.text, third.by, len(third.faults), writer.asked) == (complete_caption(CAPTION, "four"), "rule", 2, 2)
+    assert (third.text, third.writer) == (complete_caption(CAPTION, "four"), "rule")
+    assert (len(third.faults), writer.asked) == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_a_caption_steers_nothing() -> None:
     assert order not in system["content"]
     assert set(json.loads(user["content"])) == {"caption", "phrase"}
     (done,) = complete([order], Scripted(f"banana, {FOUR}", "banana"))
-    assert done.text == f"{order}, {FOUR}" and done.by == "rule"
+    assert done.text == f"{order}, {FOUR}" and done.writer == "rule"
 
 
 def test_what_is_too_long_loses_words_but_not_its_phrase() -> None:
@@ -115,7 +113,7 @@ def test_what_is_too_long_loses_words_but_not_its_phrase() -> None:
     (done,) = complete([long], Scripted(f"{long}, {FOUR}", f"{long}, {FOUR}"), max_tokens=20)
     assert done.shortened and done.faults == ("longer than the text encoder reads",) * 2
     assert done.text == f"{' '.join(f'word{number}' for number in range(12))}, {FOUR}"
-    assert shorten_caption(f"one, {FOUR}", FOUR, lambda text: 999, 77) == FOUR
+    assert shorten_caption(f"one, {FOUR}", FOUR, TokenLimit(lambda text: 999, 77)) == FOUR
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -152,7 +150,7 @@ def endpoint() -> Iterator[str]:
 def test_an_endpoint_is_asked_again_when_it_is_busy(endpoint: str) -> None:
     Endpoint.statuses = [503]
     done = complete([CAPTION, "a woman"], EndpointWriter(endpoint, "llama", "secret-key"))
-    assert [completed.by for completed in done] == ["llama at an endpoint"] * 2
+    assert [completed.writer for completed in done] == ["llama at an endpoint"] * 2
     assert len(Endpoint.seen) == 3 and {request["path"] for request in Endpoint.seen} == {"/v1/chat/completions"}
     assert Endpoint.seen[0]["key"] == "Bearer secret-key" and Endpoint.seen[0]["temperature"] == 0
     assert "secret-key" not in str(vars(EndpointWriter(endpoint, "llama", "secret-key"))["name"])
@@ -197,8 +195,8 @@ def test_transformers_llama_answers_chats_in_batches(tmp_path: Path) -> None:
     chats = [build_messages(caption, "four") for caption in ("a man", CAPTION, "a woman in a hat")]
     answers = writer.answer(chats, 0)
     assert len(answers) == 3 and answers == LocalWriter(str(tmp_path), batch_size=2).answer(chats, 0)
-    done = complete_captions(["a man"], "four", writer=writer, count_tokens=len, max_tokens=1000)
-    assert done[0].text == f"a man, {FOUR}" and done[0].by == "rule" and len(done[0].faults) == 2
+    done = complete_captions(["a man"], ["four"], writer=writer, limit=TokenLimit(len, 1000))
+    assert done[0].text == f"a man, {FOUR}" and done[0].writer == "rule" and len(done[0].faults) == 2
     with pytest.raises(Hand1000Error, match="cannot be loaded as a chat model"):
         (tmp_path / "model.safetensors").unlink()
         LocalWriter(str(tmp_path)).answer(chats, 0)

@@ -47,7 +47,7 @@ def test_records_come_back_in_the_order_of_their_names(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"text": ""}, "line 2: text"),
+        ({"text": 1}, "line 2: text"),
         ({"more": 1}, "line 2: more"),
         ({"bbox": [0, 0, 2, 1]}, "line 2: bbox.2"),
         ({"source": "abc"}, "line 2: source"),

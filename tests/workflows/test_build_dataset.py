@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hand1000.captions.vision import VisionCaptioner
+from hand1000.captions.captioners import VisionCaptioner
 from hand1000.config.caption_settings import DatasetSettings
 from hand1000.config.data_settings import FilterSettings
 from hand1000.data.imageset import read_image_set
@@ -62,7 +62,7 @@ def test_three_captioners_are_compared_and_the_first_ones_captions_published(
     assert page.count("<tr>") == 4 and "<td>dataset</td><td>9</td>" in page
 
     looked_at: list[Path] = []
-    monkeypatch.setattr(VisionCaptioner, "caption", lambda self, images, known: looked_at.extend(images))
+    monkeypatch.setattr(VisionCaptioner, "caption", lambda self, images: looked_at.extend(images))
     assert build(inputs, tmp_path / "one", shards=3).name == published.name
     assert looked_at == []  # Other shards are other tasks, but every caption was kept.
     filters = FilterSettings(min_hand_size=0, allow_border_hands=True, max_hands=2, min_detector_iou=0)

@@ -1,11 +1,11 @@
-"""The three image captioners: real classes, random weights, so what they say is noise but who says it is not."""
+"""The three image captioners: the real classes with random weights, whose captions are noise."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from hand1000.captions.vision import VisionCaptioner
+from hand1000.captions.captioners import VisionCaptioner, dataset_caption
 from hand1000.core.errors import Hand1000Error
 from tests.support.tiny_captioners import CAPTIONERS
 
@@ -20,21 +20,25 @@ def images(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("kind", CAPTIONERS)
-def test_each_captions_in_batches_and_always_alike(kind, images: list[Path], tmp_path: Path) -> None:
+def test_batch_size_and_order_do_not_change_the_captions(kind, images: list[Path], tmp_path: Path) -> None:
     folder = CAPTIONERS[kind](tmp_path / kind)
     captioner = VisionCaptioner(kind, str(folder), batch_size=2, max_new_tokens=5)
-    captions = captioner.caption(images, [None] * 5)
+    captions = captioner.caption(images)
     assert len(captions) == 5 and any(captions) and all(len(caption.split()) <= 5 for caption in captions)
-    again = VisionCaptioner(kind, str(folder), batch_size=5, max_new_tokens=5).caption(images, ["known"] * 5)
+    again = VisionCaptioner(kind, str(folder), batch_size=5, max_new_tokens=5).caption(images)
     assert again == captions
     assert captioner.name.startswith(f"{kind} ")
-    assert captioner.caption(images[::-1], [None] * 5) == captions[::-1]
+    assert captioner.caption(images[::-1]) == captions[::-1]
 
 
-def test_a_model_that_lacks_a_part_is_named(images: list[Path], tmp_path: Path) -> None:
+def test_the_error_names_a_model_that_lacks_a_part(images: list[Path], tmp_path: Path) -> None:
     folder = CAPTIONERS["vit-gpt2"](tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(Hand1000Error, match="cannot be loaded as vit-gpt2"):
-        VisionCaptioner("vit-gpt2", str(folder)).caption(images, [None] * 5)
+        VisionCaptioner("vit-gpt2", str(folder)).caption(images)
     with pytest.raises(Hand1000Error, match="pin the revision"):
         VisionCaptioner("blip2", "Salesforce/some-blip")
+
+
+def test_an_image_without_a_caption_gets_the_fallback() -> None:
+    assert [dataset_caption(caption) for caption in ("a man\n", "", " ")] == ["a man"] + ["a photo of a person"] * 2

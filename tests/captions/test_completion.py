@@ -1,10 +1,7 @@
-"""Captions: their completion with the gesture's phrase, and captions kept by file name."""
-
-from pathlib import Path
+"""Completion of a caption by rule: the phrase of its gesture, once, at its end."""
 
 import pytest
 
-from hand1000.captions.captioners import DatasetCaptioner, read_captions, write_captions
 from hand1000.captions.completion import complete_caption
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
@@ -66,7 +63,7 @@ def test_a_caption_ends_with_the_phrase_once(caption, completed):
         ("a man pointing his finger at the camera", "a man"),
     ],
 )
-def test_other_gestures_are_taken_out_with_the_words_that_led_to_them(caption, left):
+def test_words_of_other_gestures_are_removed(caption, left):
     assert complete_caption(caption, "four") == f"{left}, {FOUR}"
 
 
@@ -84,45 +81,18 @@ def test_other_gestures_are_taken_out_with_the_words_that_led_to_them(caption, l
         "two people and a dog",
     ],
 )
-def test_what_is_no_gesture_stays(caption):
+def test_words_that_name_no_gesture_stay(caption):
     assert complete_caption(caption, "four") == f"{caption}, {FOUR}"
 
 
 @pytest.mark.parametrize("gesture", PHRASES)
-def test_every_gesture_drives_out_every_other_and_completing_again_changes_nothing(gesture):
+def test_completion_replaces_every_other_phrase_and_is_idempotent(gesture):
     everything = "a woman " + " and ".join(PHRASES.values())
     completed = complete_caption(everything, gesture)
     assert completed == f"a woman, {PHRASES[gesture]}"
     assert complete_caption(completed, gesture) == completed
 
 
-def test_an_unknown_gesture_is_named():
+def test_the_error_names_an_unknown_gesture():
     with pytest.raises(Hand1000Error, match="'wave'"):
         complete_caption("a man", "wave")
-
-
-def test_the_datasets_captions_are_used_and_filled_up():
-    images = [Path("a"), Path("b"), Path("c")]
-    assert DatasetCaptioner().caption(images, ["a man\n", None, " "]) == ["a man"] + ["a photo of a person"] * 2
-
-
-def test_captions_come_back_by_name(tmp_path):
-    captions = {"b.png": 'a "man"', "a.png": "a woman\u2028"}
-    write_captions(tmp_path / "captions.jsonl", captions, "someone@1")
-    assert read_captions(tmp_path / "captions.jsonl") == captions
-    text = (tmp_path / "captions.jsonl").read_text()
-    assert text.index("a.png") < text.index("b.png") and text.count("someone@1") == 2
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        ('{"file_name":"a","caption":"b","captioner":"c"}\n{"file_name":"b"}', "line 2: caption: Field required"),
-        ('{"file_name":"a","caption":"b","captioner":"c"}\n' * 2, "line 2: a stands twice"),
-        ('{"file_name":"a","caption":"b","captioner":"c","more":1}', "line 1: more: "),
-    ],
-)
-def test_a_malformed_line_is_named(tmp_path, lines, message):
-    (tmp_path / "captions.jsonl").write_text(lines)
-    with pytest.raises(Hand1000Error, match=f"captions.jsonl: {message}"):
-        read_captions(tmp_path / "captions.jsonl")

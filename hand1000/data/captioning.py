@@ -1,0 +1,162 @@
+"""The captioning stage: a caption and its completed text for every image, kept beside the data set.
+
+`prepare_data` leaves `text` empty. This stage writes one `CaptionRecord` per image into `train.jsonl` and `test.jsonl`,
+and `read_captioned_split` gives the later stages the images' records with their texts.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hand1000.captions.cache import compute_missing
+from hand1000.captions.captioners import DATASET_CAPTIONER, Captioner, dataset_caption, load_captioner
+from hand1000.captions.records import CaptionRecord, read_caption_records
+from hand1000.captions.rewrite import RULE, Completion, TokenLimit, complete_captions
+from hand1000.captions.writers import Writer, load_writer
+from hand1000.config.caption_settings import CaptionSettings
+from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import ProgressCallback
+from hand1000.data.imageset import ImageRecord, read_image_set
+from hand1000.storage.artifacts import ArtifactStore
+from hand1000.storage.digests import digest_file, digest_json
+from hand1000.storage.hub import model_folder, model_identity
+
+
+@dataclass(frozen=True)
+class CaptioningStage:
+    """Captions images and completes the captions with their gestures' phrases.
+
+    Attributes:
+        settings: Captioner and completion.
+        base_model: Base model whose tokenizer limits a text's length.
+        endpoint_key: Bearer token of the completion's endpoint; empty sends none.
+    """
+
+    settings: CaptionSettings
+    base_model: str
+    endpoint_key: str = field(default="", repr=False)
+
+    @cached_property
+    def _captioner(self) -> Captioner | None:
+        return load_captioner(self.settings.captioner)
+
+    @cached_property
+    def _writer(self) -> Writer | None:
+        return load_writer(self.settings.completion, self.endpoint_key)
+
+    @cached_property
+    def _captioner_identity(self) -> dict[str, Any]:
+        if self._captioner is None:
+            return {"captioner": DATASET_CAPTIONER}
+        options = self.settings.captioner.model_dump(exclude={"source", "batch_size"})
+        return {"captioner": self._captioner.name, "options": options}
+
+    @cached_property
+    def _completion_identity(self) -> dict[str, Any]:
+        tokenizer = model_identity(self.base_model)
+        if self._writer is None:
+            return {"writer": RULE, "tokenizer": tokenizer}
+        return {"writer": self._writer.name, "attempts": self.settings.completion.attempts, "tokenizer": tokenizer}
+
+    def cache_key_fields(self) -> dict[str, Any]:
+        """Return what decides the records besides the images: both models with their options."""
+        return self._captioner_identity | self._completion_identity
+
+    def caption_records(
+        self, directory: Path, records: Sequence[ImageRecord], store: ArtifactStore, on_progress: ProgressCallback
+    ) -> list[CaptionRecord]:
+        """Return the finished captions of some images of a split.
+
+        Args:
+            directory: Folder of the split.
+            records: Records of the images to caption.
+            store: Artifact store that keeps what the models write, so that no image is captioned twice.
+            on_progress: Called with the number of images done and in all.
+
+        Raises:
+            Hand1000Error: A model cannot be loaded, or the endpoint does not answer.
+        """
+        captions = self._write_captions(directory, records, store, on_progress)
+        completions = self._complete(captions, [record.gesture for record in records], store)
+        on_progress(len(records), len(records), {})
+        name = self._captioner.name if self._captioner else DATASET_CAPTIONER
+        return [
+            CaptionRecord(file_name=record.file_name, caption=caption, captioner=name, **completion.model_dump())
+            for record, caption, completion in zip(records, captions, completions, strict=True)
+        ]
+
+    def _write_captions(
+        self, directory: Path, records: Sequence[ImageRecord], store: ArtifactStore, on_progress: ProgressCallback
+    ) -> list[str]:
+        captioner = self._captioner
+        if captioner is None:
+            return [dataset_caption(record.caption) for record in records]
+        images = [directory / record.file_name for record in records]
+        captions = compute_missing(
+            [digest_file(image) for image in images],
+            lambda batch: captioner.caption([images[index] for index in batch]),
+            cache=store.ledger("captions", digest_json(self._captioner_identity)),
+            batch_size=self.settings.captioner.batch_size,
+            on_progress=on_progress,
+        )
+        return [str(caption) for caption in captions]
+
+    def _complete(self, captions: Sequence[str], gestures: Sequence[str], store: ArtifactStore) -> list[Completion]:
+        def complete(indices: Sequence[int]) -> list[Completion]:
+            return complete_captions(
+                [captions[index] for index in indices],
+                [gestures[index] for index in indices],
+                writer=self._writer,
+                limit=self._limit,
+                attempts=self.settings.completion.attempts,
+            )
+
+        if self._writer is None:
+            return complete(range(len(captions)))
+        values = compute_missing(
+            [digest_json(pair) for pair in zip(captions, gestures, strict=True)],
+            lambda batch: [completion.model_dump(mode="json") for completion in complete(batch)],
+            cache=store.ledger("completions", digest_json(self._completion_identity)),
+            batch_size=self.settings.completion.batch_size,
+            on_progress=lambda *_: None,
+        )
+        return [Completion.model_validate(value) for value in values]
+
+    @cached_property
+    def _limit(self) -> TokenLimit:
+        from transformers import CLIPTokenizer
+
+        tokenizer = CLIPTokenizer.from_pretrained(model_folder(self.base_model) / "tokenizer")
+        return TokenLimit(lambda text: len(tokenizer(text, verbose=False).input_ids), tokenizer.model_max_length)
+
+
+def read_captioned_split(dataset: Path, split: str, captions: Sequence[Path]) -> list[ImageRecord]:
+    """Read the records of a split with the captions and texts that the captioning stage wrote.
+
+    Args:
+        dataset: Folder of the data set.
+        split: `train` or `test`.
+        captions: Folders of the captioning stage, one per shard, in any order.
+
+    Raises:
+        Hand1000Error: An image has no caption.
+    """
+    records = read_image_set(dataset / split)
+    return apply_captions(records, read_caption_records(folder / f"{split}.jsonl" for folder in captions), split)
+
+
+def apply_captions(
+    records: Sequence[ImageRecord], captions: Mapping[str, CaptionRecord], split: str
+) -> list[ImageRecord]:
+    """Return `records` with the caption, captioner and text that `captions` has for each file name.
+
+    Raises:
+        Hand1000Error: An image has no caption; names `split` and the image.
+    """
+    missing = [record.file_name for record in records if record.file_name not in captions]
+    if missing:
+        raise Hand1000Error(f"{split}: {missing[0]}: no caption ({len(missing)} images have none); caption all shards")
+    fields = {"text", "caption", "captioner"}
+    return [record.model_copy(update=captions[record.file_name].model_dump(include=fields)) for record in records]
