@@ -99,9 +99,8 @@ def test_each_image_is_captioned_and_completed_once(
 
 def test_the_cache_key_names_models_and_options_alone() -> None:
     plain = CaptioningStage(BY_RULE, BASE).cache_key_fields()
-    unused = CaptionSettings(
-        captioner=CAPTIONER.model_copy(update={"num_beams": 4}), completion=COMPLETION.model_copy(update={"attempts": 5})
-    )
+    captioner = CAPTIONER.model_copy(update={"num_beams": 4})
+    unused = CaptionSettings(captioner=captioner, completion=COMPLETION.model_copy(update={"attempts": 5}))
     assert CaptioningStage(unused, BASE).cache_key_fields() == plain
     stage = CaptioningStage(BY_RULE.model_copy(update={"completion": ENDPOINT}), BASE, "secret-key")
     assert stage.cache_key_fields()["writer"] == "llama at an endpoint"
