@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from hand1000.data.imageset import ImageSet
-from hand1000.pipelines.generation import contact_sheet
+from hand1000.pipelines.generation import make_image_grid
 from hand1000.storage.artifacts import open_store
 from hand1000.storage.files import read_json
 
@@ -27,7 +27,7 @@ def main() -> None:
         results = sorted(Path(options.root, "results", task).glob("*.json"), key=lambda path: path.stat().st_mtime)
         folder = store.fetch(read_json(results[-1])["address"])
         rows += [Image.open(path).convert("RGB") for path in ImageSet.read(folder).paths[: options.count]]
-    contact_sheet(rows, options.count).save(options.out)
+    make_image_grid(rows, options.count).save(options.out)
     print(options.out)
 
 

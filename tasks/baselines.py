@@ -25,11 +25,11 @@ def regenerate(
     records = read_image_set(folder)
     generate_to_dir(
         over(load_generated(folder)),
-        [GenerationRequest.of(record) for record in records],
+        [GenerationRequest.from_record(record) for record in records],
         work.out,
         batch_size=batch_size,
         checkpoint=work.checkpoint,
-        progress=work.report,
+        on_progress=work.report,
     )
     write_metadata(work.out, records)
 

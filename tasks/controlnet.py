@@ -17,7 +17,7 @@ def build_depth_pairs(pictures: FlyteDirectory, settings: ControlSettings, root:
     options = {name: getattr(settings, name) for name in ("max_tilt", "max_error", "min_detection_confidence")}
 
     def build(work: TaskContext) -> None:
-        build_depth_pairs(work.read(pictures), progress=work.report, **options).save(work.out)
+        build_depth_pairs(work.read(pictures), on_progress=work.report, **options).save(work.out)
 
     return run_cached("build_depth_pairs", root=root, run="", build=build, inputs={"pictures": pictures} | options)
 

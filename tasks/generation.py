@@ -54,7 +54,7 @@ def generate_images(
             work.out,
             batch_size=settings.batch_size,
             checkpoint=work.checkpoint,
-            progress=work.report,
+            on_progress=work.report,
         )
         write_metadata(work.out, records)
 

@@ -12,14 +12,14 @@ def find_hands(
 ) -> Artifact:
     """MediaPipe's landmarks of one shard of the training images, matched to the labelled box."""
     from hand1000.data.imageset import read_image_set
-    from hand1000.hands.detector import detect_hands
+    from hand1000.hands.detection import detect_hands
 
     def build(work: TaskContext) -> None:
         folder = work.read(dataset) / "train"
         records = read_image_set(folder)
         part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
         detect_hands(
-            folder, part, min_detection_confidence=settings.min_detection_confidence, progress=work.report
+            folder, part, min_detection_confidence=settings.min_detection_confidence, on_progress=work.report
         ).save(work.out)
 
     return run_cached(
@@ -49,7 +49,7 @@ def average_hands(
     """The feature f of each gesture, the mean over its images, and how each image's own hand differs from it."""
     from hand1000.data.imageset import read_image_set
     from hand1000.gestures import group_by_gesture, parse_gestures
-    from hand1000.hands.detector import Landmarks
+    from hand1000.hands.landmarks import Landmarks
     from hand1000.hands.poses import fit_poses
     from hand1000.hands.stage1 import compute_mean_feature, save_features
 
@@ -58,7 +58,7 @@ def average_hands(
         images = group_by_gesture(read_image_set(work.read(dataset) / "train"))
         features = [
             compute_mean_feature(
-                found.of([record.file_name for record in images[one]]),
+                found.select([record.file_name for record in images[one]]),
                 gesture=one,
                 kind=settings.feature,
                 max_missed=settings.max_missed,

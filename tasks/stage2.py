@@ -63,7 +63,7 @@ def train_fusion(
             {one.gesture: one.mean_tensor() for one in load_features(work.read(feature))},
             settings,
             TrainContext(seed=seed, compute=compute, checkpoint=work.checkpoint, on_progress=work.report),
-            poses=HandPoses.load(work.read(feature)).of(data.file_names),
+            poses=HandPoses.load(work.read(feature)).select(data.file_names),
         )
         fusion.save_pretrained(work.out)
         write_jsonl(work.out / "history.jsonl", history)
@@ -127,7 +127,7 @@ def refine_embeddings(
             layer,
             settings.lambda_,
             gesture_indices(layer, data.gestures),
-            HandPoses.load(work.read(feature)).of(data.file_names).tensor(),
+            HandPoses.load(work.read(feature)).select(data.file_names).tensor(),
         ).detach()[span]
         embeddings, history = refine(
             load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),

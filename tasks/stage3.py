@@ -34,7 +34,7 @@ def generate_class_images(
                 count,
                 seed=settings.seed,
                 batch_size=settings.generation.batch_size,
-                progress=work.report,
+                on_progress=work.report,
             ).save(work.out)
 
     inputs = {"prepared": prepared, "base_model": model_identity(base_model), "settings": settings.generation}

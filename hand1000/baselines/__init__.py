@@ -1,1 +1,1 @@
-"""What Hand1000 is compared with: Imagic and HandRefiner, each a system that works on another system's pictures."""
+"""Methods that Hand1000 is compared with: Imagic and HandRefiner, which both edit another method's images."""

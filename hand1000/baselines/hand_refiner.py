@@ -1,16 +1,16 @@
-"""HandRefiner (Lu et al., 2023, arXiv 2311.17957): malformed hands are painted anew, led by a proper one's depth map.
+"""HandRefiner (Lu et al., 2023, arXiv 2311.17957): inpainting of malformed hands, guided by a normal hand's depth map.
 
-    detect    the hands, by MediaPipe
-    depth     of the proper hand that each stands for (`hand1000.hands.correction`, `hand1000.hands.depth`)
-    mask      their boxes, grown
-    inpaint   inside the mask, through a ControlNet that sees the depth
+    detect    the hands, with MediaPipe
+    depth     render the depth map of each corrected hand (`hand1000.hands.correction`, `hand1000.hands.depth`)
+    mask      the hands' boxes, enlarged
+    inpaint   inside the mask, with a ControlNet on the depth map
     paste     the pixels outside the mask back
 
-The depth map's hand has five fingers, because MediaPipe's landmarks do.
+The hand of the depth map has five fingers, because MediaPipe's landmarks do.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,164 +32,173 @@ from hand1000.training.train_controlnet import build_controlnet_pipeline, contro
 
 MAX_HANDS = 2
 
-GROWTH = 0.15
-"""By which a box is grown to each side, of that side; at least by `LEAST_GROWTH` of the picture, 30 of 512 pixels."""
-LEAST_GROWTH = 30 / 512
+BOX_MARGIN = 0.15
+"""Enlargement of a box to each side, relative to that side of the box."""
+
+MIN_BOX_MARGIN = 30 / 512
+"""Least enlargement of a box to each side, relative to the image: 30 of 512 pixels."""
 
 ADAPTIVE_STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-TOLERANCE = 1.15
-"""The first strength whose landmarks are at most this many times as far off as those of strength 1 is taken."""
+"""Strengths of the depth map in the adaptive mode, tried in this order."""
 
-SURE = 0.5
-"""How sure MediaPipe must be of the surest palm afterwards, if it was so before: to mend must not cost that hand."""
+MAX_ERROR_RATIO = 1.15
+"""Landmark error, relative to that of strength 1, up to which a lower strength is accepted."""
+
+MIN_PALM_SCORE = 0.5
+"""Palm score below which a repair is rejected if the score was higher before."""
 
 
 def hand_refiner_generator(
-    pictures: ImageGenerator, base: BaseModel, controlnet: ControlNetModel, settings: HandRefinerSettings
+    source: ImageGenerator, base: BaseModel, controlnet: ControlNetModel, settings: HandRefinerSettings
 ) -> ImageGenerator:
-    """The system that draws a picture, then mends its hands.
+    """Return the generator that repairs the hands of another generator's images.
 
-    A picture without hands, and one whose hands are harder to find once they are mended, stays as it is.
+    An image stays as it is if it has no hands, or if its hands are harder to detect after the repair.
 
     Args:
-        pictures: draws what is mended.
-        base: inpaints. Where its UNet does not take the mask itself, the latents outside are put back in each step.
-        controlnet: of the base model, for depth maps.
-        settings: of the detector and the sampler.
+        source: Generator of the images to be repaired.
+        base: Inpainting model. If its UNet takes no mask, each step restores the latents outside the mask.
+        controlnet: ControlNet of the inpainting model for depth maps.
+        settings: Settings of the detector and the sampler.
     """
     pipeline = build_controlnet_pipeline(StableDiffusionControlNetInpaintPipeline, base, controlnet)
 
-    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
-        drawn = [np.asarray(picture) for picture in pictures(orders)]
+    def repair_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
+        images = [np.asarray(image) for image in source(requests)]
         with HandDetector(settings.min_detection_confidence, MAX_HANDS) as detector:
-            sightings = [detector.look(image) for image in drawn]
-            rows = [row for row, sighting in enumerate(sightings) if sighting.hands]
-            todo = [_Repair(orders[row], drawn[row], sightings[row]) for row in rows]
-            mended = _mended(pipeline, todo, settings, detector) if todo else []
-        for row, image in zip(rows, mended, strict=True):
-            drawn[row] = image
-        yield from (Image.fromarray(image) for image in drawn)
+            detections = [detector.detect_with_scores(image) for image in images]
+            rows = [row for row, detection in enumerate(detections) if detection.hands]
+            repairs = [_Repair(requests[row], images[row], detections[row]) for row in rows]
+            repaired = _Inpainter(pipeline, detector, settings).repair(repairs) if repairs else []
+        for row, image in zip(rows, repaired, strict=True):
+            images[row] = image
+        yield from (Image.fromarray(image) for image in images)
 
-    return system
+    return repair_images
 
 
 def hand_mask(hands: Sequence[Hand], size: int) -> np.ndarray:
-    """Where a picture is painted anew, (size, size) bool: the hands' boxes, grown."""
+    """Return the mask of the pixels to be inpainted, (size, size) bool: the hands' boxes, enlarged."""
     mask = np.zeros((size, size), bool)
     for hand in hands:
         x, y, width, height = hand.box
-        across, down = (max(LEAST_GROWTH, GROWTH * side) for side in (width, height))
-        left, right = int(np.floor((x - across) * size)), int(np.ceil((x + width + across) * size))
-        top, bottom = int(np.floor((y - down) * size)), int(np.ceil((y + height + down) * size))
+        margin_x, margin_y = (max(MIN_BOX_MARGIN, BOX_MARGIN * side) for side in (width, height))
+        left, right = int(np.floor((x - margin_x) * size)), int(np.ceil((x + width + margin_x) * size))
+        top, bottom = int(np.floor((y - margin_y) * size)), int(np.ceil((y + height + margin_y) * size))
         mask[max(0, top) : max(0, bottom), max(0, left) : max(0, right)] = True
     return mask
 
 
 class _Repair:
-    """A picture with hands, (S, S, 3) uint8, and what is painted where."""
+    """An image with hands, (S, S, 3) uint8, and the corrected hands, depth map and mask of its repair."""
 
-    def __init__(self, order: GenerationRequest, image: np.ndarray, sighting: Detection) -> None:
-        self.order, self.image = order, image
-        self.least_score = min(sighting.palm_score, SURE)
-        self.hands = [replace(hand, landmarks=correct_hand(hand.landmarks)) for hand in sighting.hands]
+    def __init__(self, request: GenerationRequest, image: np.ndarray, detection: Detection) -> None:
+        self.request, self.image = request, image
+        self.min_palm_score = min(detection.palm_score, MIN_PALM_SCORE)
+        self.hands = [replace(hand, landmarks=correct_hand(hand.landmarks)) for hand in detection.hands]
         self.depth = render_hand_depth([hand.landmarks for hand in self.hands], len(image))
-        self.mask = hand_mask([*sighting.hands, *self.hands], len(image))
+        self.mask = hand_mask([*detection.hands, *self.hands], len(image))
 
-    def pasted(self, painted: np.ndarray) -> np.ndarray:
-        return np.where(self.mask[..., None], painted, self.image)
+    def paste(self, inpainted: np.ndarray) -> np.ndarray:
+        return np.where(self.mask[..., None], inpainted, self.image)
 
-    def error(self, sighting: Detection) -> float:
-        """How far the hands that were found again are from those of the depth map; infinite where one is lost."""
-        if sighting.palm_score < self.least_score:
+    def error(self, detection: Detection) -> float:
+        """Landmark error of the repaired hands against the corrected ones; infinite if one is lost."""
+        if detection.palm_score < self.min_palm_score:
             return float("inf")
         errors = []
         for hand in self.hands:
-            best = max(sighting.hands, key=lambda other: box_iou(hand.box, other.box), default=None)
+            best = max(detection.hands, key=lambda other: box_iou(hand.box, other.box), default=None)
             if best is None or not box_iou(hand.box, best.box):
                 return float("inf")
             errors.append(landmark_error(hand.landmarks, best.landmarks))
         return sum(errors) / len(errors)
 
 
-def _mended(
-    pipeline: StableDiffusionControlNetInpaintPipeline,
-    todo: Sequence[_Repair],
-    settings: HandRefinerSettings,
-    detector: HandDetector,
-) -> list[np.ndarray]:
-    """The pictures with their hands painted anew; one whose hands are lost by that stays as it is."""
-    chosen = [one.image for one in todo]
-    limits = [float("inf")] * len(todo)
+@dataclass(frozen=True)
+class _Inpainter:
+    """The inpainting pipeline, the detector that checks its results, and the settings of both."""
 
-    def painted(rows: list[int], strength: float) -> Iterator[tuple[int, float, np.ndarray]]:
-        which = [todo[row] for row in rows]
-        for row, one, image in zip(rows, which, _painted(pipeline, which, settings, strength), strict=True):
-            yield row, one.error(detector.look(image)), image
+    pipeline: StableDiffusionControlNetInpaintPipeline
+    detector: HandDetector
+    settings: HandRefinerSettings
 
-    first = 1.0 if settings.adaptive else settings.control_strength
-    for row, error, image in painted(list(range(len(todo))), first):
-        if np.isfinite(error):
-            chosen[row], limits[row] = image, TOLERANCE * error
-    left = list(range(len(todo))) if settings.adaptive else []
-    for strength in ADAPTIVE_STRENGTHS:
-        if not left:
-            break
-        for row, error, image in list(painted(left, strength)):
-            if np.isfinite(error) and error <= limits[row]:
-                chosen[row] = image
-                left.remove(row)
-    return chosen
+    def repair(self, repairs: Sequence[_Repair]) -> list[np.ndarray]:
+        """Repair each image with the strength that the settings choose, and keep those whose hands are lost by it."""
+        images = [repair.image for repair in repairs]
+        max_errors = [float("inf")] * len(repairs)
+        strength = 1.0 if self.settings.adaptive else self.settings.control_strength
+        for row, error, image in self._inpaint_and_measure(repairs, range(len(repairs)), strength):
+            if np.isfinite(error):
+                images[row], max_errors[row] = image, MAX_ERROR_RATIO * error
+        remaining = list(range(len(repairs))) if self.settings.adaptive else []
+        for strength in ADAPTIVE_STRENGTHS:
+            if not remaining:
+                break
+            for row, error, image in self._inpaint_and_measure(repairs, remaining, strength):
+                if np.isfinite(error) and error <= max_errors[row]:
+                    images[row] = image
+                    remaining.remove(row)
+        return images
+
+    def _inpaint_and_measure(
+        self, repairs: Sequence[_Repair], rows: Sequence[int], strength: float
+    ) -> list[tuple[int, float, np.ndarray]]:
+        """Row, landmark error and inpainted image of some repairs."""
+        batch = [repairs[row] for row in rows]
+        return [
+            (row, repair.error(self.detector.detect_with_scores(image)), image)
+            for row, repair, image in zip(rows, batch, self.inpaint(batch, strength), strict=True)
+        ]
+
+    @torch.no_grad()
+    def inpaint(self, repairs: Sequence[_Repair], strength: float) -> list[np.ndarray]:
+        """Inpaint the hands of all images in one batch, at one strength of the depth map."""
+        pipeline, settings = self.pipeline, self.settings
+        prompts = [repair.request.prompt for repair in repairs]
+        generators = [torch_generator(repair.request.seed, "hand-refiner", repair.request.prompt) for repair in repairs]
+        options: dict[str, Any] = {}
+        if pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels != 4:
+            # diffusers restores the latents outside the mask by itself, but only if they have four channels.
+            options["callback_on_step_end"] = _RestoreOutside(pipeline, repairs, generators)
+        device = pipeline.unet.device
+        null_prompts = [""] * len(prompts)
+        with controlnet_guidance(pipeline.unet, settings.control_guidance):
+            images = pipeline(
+                prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, prompts).to(device),
+                negative_prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, null_prompts).to(device),
+                image=[Image.fromarray(repair.image) for repair in repairs],
+                mask_image=[Image.fromarray(repair.mask) for repair in repairs],
+                control_image=depth_to_control_image(np.stack([repair.depth for repair in repairs])).to(device),
+                controlnet_conditioning_scale=float(strength),
+                strength=settings.denoising_strength,
+                guidance_scale=settings.guidance_scale,
+                eta=settings.eta,
+                num_inference_steps=settings.num_inference_steps,
+                generator=generators,
+                output_type="np",
+                **options,
+            ).images
+        return [
+            repair.paste((image * 255).round().astype(np.uint8)) for repair, image in zip(repairs, images, strict=True)
+        ]
 
 
-@torch.no_grad()
-def _painted(
-    pipeline: StableDiffusionControlNetInpaintPipeline,
-    todo: Sequence[_Repair],
-    settings: HandRefinerSettings,
-    strength: float,
-) -> list[np.ndarray]:
-    """The pictures with their hands painted anew at one strength of the depth map, all in one batch."""
-    generators = [torch_generator(one.order.seed, "hand-refiner", one.order.prompt) for one in todo]
-    options: dict[str, Any] = {}
-    if pipeline.unet.config.in_channels == pipeline.vae.config.latent_channels != 4:
-        # diffusers puts the latents outside the mask back itself, but only where they have four channels.
-        options["callback_on_step_end"] = _Outside(pipeline, todo, generators)
-    device = pipeline.unet.device
-    prompts = [one.order.prompt for one in todo]
-    with controlnet_guidance(pipeline.unet, settings.control_guidance):
-        painted = pipeline(
-            prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, prompts).to(device),
-            negative_prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, [""] * len(todo)).to(device),
-            image=[Image.fromarray(one.image) for one in todo],
-            mask_image=[Image.fromarray(one.mask) for one in todo],
-            control_image=depth_to_control_image(np.stack([one.depth for one in todo])).to(device),
-            controlnet_conditioning_scale=float(strength),
-            strength=settings.denoising_strength,
-            guidance_scale=settings.guidance_scale,
-            eta=settings.eta,
-            num_inference_steps=settings.num_inference_steps,
-            generator=generators,
-            output_type="np",
-            **options,
-        ).images
-    return [one.pasted((image * 255).round().astype(np.uint8)) for one, image in zip(todo, painted, strict=True)]
-
-
-class _Outside:
-    """After each of the sampler's steps: the latents outside the masks are those of the picture, noised as much."""
+class _RestoreOutside:
+    """Step callback that replaces the latents outside the masks by the original image's at the same noise level."""
 
     def __init__(
         self,
         pipeline: StableDiffusionControlNetInpaintPipeline,
-        todo: Sequence[_Repair],
+        repairs: Sequence[_Repair],
         generators: Sequence[torch.Generator],
     ) -> None:
         device = pipeline.unet.device
-        self._latents = encode_latents(pipeline.vae, np.stack([one.image for one in todo])).to(device)
+        self._latents = encode_latents(pipeline.vae, np.stack([repair.image for repair in repairs])).to(device)
         shape = self._latents.shape[1:]
-        self._noise = torch.stack([torch.randn(shape, generator=one) for one in generators]).to(device)
-        masks = torch.from_numpy(np.stack([one.mask for one in todo]))[:, None].float()
-        # A place of the latents is painted if any of its pixels is.
+        self._noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+        masks = torch.from_numpy(np.stack([repair.mask for repair in repairs]))[:, None].float()
+        # A latent is inside if any of its pixels is.
         self._masks = torch.nn.functional.adaptive_max_pool2d(masks, shape[1:]).to(device)
 
     def __call__(self, pipeline: Any, step: int, timestep: Any, kwargs: dict[str, torch.Tensor]) -> dict:

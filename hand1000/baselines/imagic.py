@@ -1,11 +1,12 @@
-"""Imagic (Kawar et al., 2023, arXiv 2210.09276): a picture is edited until it shows what a text says.
+"""Imagic (Kawar et al., 2023, arXiv 2210.09276): an image is edited until it shows what a text says.
 
-    e_tgt   the text's embedding                                   (B, L, D)
-    e_opt   the embedding that reproduces the picture best         (B, L, D)
-    eta     how far from e_opt to e_tgt the new picture is drawn
+Notation:
+    e_tgt   embedding of the text                                         (B, L, D)
+    e_opt   embedding that reproduces the image best                      (B, L, D)
+    eta     position of the edited image's embedding from e_opt to e_tgt
 
-Hand1000 is compared with it by texts alone, so the picture is what the system under it draws for the same text and
-seed, and the target is that text.
+The comparison has no input images. The image to be edited is therefore the source method's for the same prompt and
+seed, and the target text is that prompt.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,35 +26,34 @@ from hand1000.training.single_image import finetune_on_image, optimize_embedding
 
 
 def imagic_generator(
-    pictures: ImageGenerator,
+    source: ImageGenerator,
     pipeline: Hand1000Pipeline,
     settings: ImagicSettings,
     context: TrainContext,
 ) -> ImageGenerator:
-    """The system that draws a picture, then edits it towards its own prompt.
+    """Return the generator that edits another generator's images towards their own prompts.
 
     Args:
-        pictures: draws what is edited.
-        pipeline: whose UNet is tuned for each picture and put back; if it has a guide, that stays as it is.
-        settings: steps and rates.
-        context: Seed of the training noise, which is keyed by the picture's prompt and seed besides, and compute
-            settings.
+        source: Generator of the images to be edited.
+        pipeline: Pipeline whose UNet is fine-tuned on each image and then reset; a guidance UNet stays as it is.
+        settings: Steps and learning rates.
+        context: Random seed of the training noise, to which each image adds its prompt and seed, and compute settings.
     """
     unet = pipeline.unet
     base = BaseModel(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, unet, pipeline.scheduler, "")
     configure_unet(unet, context.compute, frozen=False)
-    start = {name: value.detach().cpu().clone() for name, value in unet.state_dict().items()}
+    original_weights = {name: value.detach().cpu().clone() for name, value in unet.state_dict().items()}
 
     def edit(
-        order: GenerationRequest, latents: torch.Tensor, target: torch.Tensor, optimised: torch.Tensor
+        request: GenerationRequest, latents: torch.Tensor, target: torch.Tensor, optimized: torch.Tensor
     ) -> Image.Image:
         unet.requires_grad_(True)
         try:
             finetune_on_image(
                 base,
                 latents,
-                optimised,
-                _key(order),
+                optimized,
+                _noise_key(request),
                 context,
                 steps=settings.unet_steps,
                 learning_rate=settings.unet_learning_rate,
@@ -61,40 +61,41 @@ def imagic_generator(
                 max_grad_norm=float("inf"),
             )
             eta = settings.target_weight
-            drawn = generate(
+            images = generate(
                 pipeline,
-                [order.prompt],
-                [order.seed],
-                prompt_embeds=eta * target + (1 - eta) * optimised.to(target),
+                [request.prompt],
+                [request.seed],
+                prompt_embeds=eta * target + (1 - eta) * optimized.to(target),
                 guidance_scale=settings.guidance_scale,
                 eta=settings.eta,
                 num_inference_steps=settings.num_inference_steps,
             )
-            return next(drawn)
+            return next(images)
         finally:
             unet.requires_grad_(False)
-            unet.load_state_dict(start)
+            unet.load_state_dict(original_weights)
 
-    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
-        latents = encode_latents(pipeline.vae, np.stack([np.asarray(one) for one in pictures(orders)]))
-        target = pipeline.encode_prompt([order.prompt for order in orders], 1.0, torch.zeros(len(orders)))
+    def edit_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
+        latents = encode_latents(pipeline.vae, np.stack([np.asarray(image) for image in source(requests)]))
+        prompts = [request.prompt for request in requests]
+        target = pipeline.encode_prompt(prompts, 1.0, torch.zeros(len(requests)))
         unet.requires_grad_(False)
-        optimised, _ = optimize_embeddings(
+        optimized, _ = optimize_embeddings(
             base,
             latents,
             target,
-            [_key(order) for order in orders],
+            [_noise_key(request) for request in requests],
             context,
             steps=settings.embedding_steps,
             learning_rate=settings.embedding_learning_rate,
         )
-        for index, order in enumerate(orders):
-            one = slice(index, index + 1)
-            yield edit(order, latents[one], target[one], optimised[one])
+        for index, request in enumerate(requests):
+            row = slice(index, index + 1)
+            yield edit(request, latents[row], target[row], optimized[row])
 
-    return system
+    return edit_images
 
 
-def _key(order: GenerationRequest) -> str:
-    """What keys the draws of a picture's training."""
-    return f"{order.seed} {order.prompt}"
+def _noise_key(request: GenerationRequest) -> str:
+    """Key of an image's training noise."""
+    return f"{request.seed} {request.prompt}"

@@ -115,7 +115,7 @@ def _generate(options: argparse.Namespace) -> None:
     # After the address is known to lead somewhere: these take seconds to import.
     import math
 
-    from hand1000.pipelines.generation import contact_sheet, generate
+    from hand1000.pipelines.generation import generate, make_image_grid
     from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
     show = _progress("drawn")
@@ -138,7 +138,7 @@ def _generate(options: argparse.Namespace) -> None:
     if options.separate:
         for index, picture in enumerate(pictures):
             _save(picture, options.separate / f"{options.seed + index}.png")
-    _save(contact_sheet(pictures, columns=math.ceil(math.sqrt(len(pictures)))), options.out)
+    _save(make_image_grid(pictures, columns=math.ceil(math.sqrt(len(pictures)))), options.out)
     print(options.out)
 
 

@@ -13,7 +13,8 @@ from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.evaluation.colors import find_color_words, measure_colors
 from hand1000.evaluation.extractors import FeatureExtractor
 from hand1000.evaluation.hand_crops import crop_hands
-from hand1000.hands.detector import Hand, detect_with_scores, read_square
+from hand1000.hands.detection import iter_detections, read_square
+from hand1000.hands.detector import Hand, HandDetector
 from hand1000.hands.landmarks import NUM_LANDMARKS
 from hand1000.storage.tensors import TensorRecord
 
@@ -103,8 +104,9 @@ def extract_features(
     crop_features = _BatchedExtractor(extractor)
     hands: list[Hand] = []
     image_index, palm_score, hand_presence, colors = [], [], [], []
-    detections = detect_with_scores(
+    detections = iter_detections(
         [directory / name for name in names],
+        HandDetector.detect_with_scores,
         min_detection_confidence=min_detection_confidence,
         max_hands=MAX_HANDS,
     )

@@ -1,1 +1,1 @@
-"""Hands in pictures: MediaPipe's landmarks, the gesture feature of Stage I, and which gesture a hand makes."""
+"""Hands in images: MediaPipe's landmarks, the gesture feature of Stage I, poses, depth maps and the classifier."""

@@ -1,9 +1,10 @@
-"""Which gesture a hand makes, from its landmarks alone: a small network over the gestures of HaGRID v1.
+"""The gesture classifier: a small network from a hand's landmarks to the gestures of HaGRID v1.
 
-It measures whether a generated hand shows the gesture that was asked for. `hand1000.hands.train_classifier` is its
-recipe; the one that ships lies in `hand1000/assets/gesture-classifier`.
+The evaluation uses it to check that a generated hand makes the target gesture. The weights that ship are in
+`hand1000/assets/gesture-classifier`; `hand1000.hands.train_classifier` trained them.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -27,13 +28,14 @@ _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 class GestureClassifier:
-    """A gesture for each hand.
+    """Classifies hands by gesture.
+
+    Its input is normalized by `normalize_landmarks`, which keeps the rotation: `like` and `dislike` differ in nothing
+    else.
 
     Args:
-        hidden: widths of the hidden layers.
-        classes: the gestures that it tells apart.
-
-    Its input is `normalize_landmarks`d and keeps how the hand is turned, which is all that tells `like` from `dislike`.
+        hidden: Widths of the hidden layers.
+        classes: The C gestures.
     """
 
     def __init__(self, hidden: tuple[int, ...] = (128, 64), classes: tuple[str, ...] = CLASSES) -> None:
@@ -41,20 +43,20 @@ class GestureClassifier:
         self.sha256 = ""
         widths = (FEATURE_DIM, *hidden)
         layers: list[nn.Module] = []
-        for wide, narrow in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(wide, narrow), nn.GELU()]
+        for in_features, out_features in pairwise(widths):
+            layers += [nn.Linear(in_features, out_features), nn.GELU()]
         self.network = nn.Sequential(*layers, nn.Linear(widths[-1], len(classes))).eval()
 
     @torch.inference_mode()
     def predict(self, landmarks: np.ndarray, right: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """The likeliest gesture of each hand, and the probabilities of all.
+        """Predict the gestures of N hands.
 
         Args:
-            landmarks: (N, 21, 3) as MediaPipe tells them, relative to square pictures.
+            landmarks: (N, 21, 3) from MediaPipe, relative to square images.
             right: (N,) bool, whether it is a right hand.
 
         Returns:
-            N names, and (N, C) float32 in the order of `classes`.
+            The most likely gesture of each hand, and the probabilities, (N, C) float32 in the order of `classes`.
         """
         features = normalize_landmarks(landmarks, right).reshape(-1, FEATURE_DIM)
         probabilities = self.network(torch.from_numpy(features)).softmax(dim=1).numpy()
@@ -67,10 +69,10 @@ class GestureClassifier:
 
     @classmethod
     def from_pretrained(cls, directory: Path = SHIPPED) -> Self:
-        """The classifier in `directory`; `sha256` is then that of its weights.
+        """Load the classifier in `directory` and set `sha256` to the digest of its weights.
 
         Raises:
-            Hand1000Error: a file is missing or malformed.
+            Hand1000Error: A file is missing or malformed.
         """
         config = read_json(directory / _CONFIG)
         path = directory / _WEIGHTS

@@ -1,4 +1,4 @@
-"""Whether MediaPipe sees a hand where one is labelled."""
+"""Check that MediaPipe detects a hand where one is labelled."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,14 +16,17 @@ _CONFIDENCE = 0.5
 
 @contextlib.contextmanager
 def make_iou_check(min_detector_iou: float) -> Iterator[Callable[[np.ndarray, "BBox"], bool] | None]:
-    """The check that `hand1000.data.prepare.prepare_image_sets` takes; None where `min_detector_iou` is 0.
+    """Make the label check of `hand1000.data.prepare.prepare_image_sets`; it is None for a minimum of 0.
 
-    It is given a crop, (S, S, 3) uint8 RGB, and its labelled box, and tells whether one of up to two hands that
-    MediaPipe finds overlaps the box by at least `min_detector_iou` (intersection over union, 0 to 1). Landmarks lie
-    inside the hand, so even the right one's overlap is 0.54 in the middle (`hand1000.hands.detector.MIN_IOU`).
+    The check takes a crop, (S, S, 3) uint8 RGB, and its labelled box. It passes if one of up to two detected hands
+    overlaps the box enough.
+
+    Args:
+        min_detector_iou: Least IoU of a hand's landmarks with the box, 0 to 1. Landmarks are inside the hand, so the
+            right hand's median is 0.54 (`hand1000.hands.detection.MIN_IOU`).
     """
     if not min_detector_iou:
         yield None
         return
     with HandDetector(_CONFIDENCE, max_hands=2) as detector:
-        yield lambda square, bbox: any(box_iou(hand.box, bbox) >= min_detector_iou for hand in detector.detect(square))
+        yield lambda crop, bbox: any(box_iou(hand.box, bbox) >= min_detector_iou for hand in detector.detect(crop))

@@ -1,4 +1,4 @@
-"""The hands of an image set as an artifact holds them."""
+"""The landmarks of an image set as an artifact."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.storage.tensors import TensorRecord
 
 NUM_LANDMARKS = 21
-"""MediaPipe's: the wrist, then four of each finger from the thumb, outwards."""
+"""MediaPipe's landmarks: the wrist, then four per finger from the thumb to the pinky, outwards."""
 
 
 @dataclass(frozen=True)
-class Landmarks(TensorRecord, stem="landmarks", remedy="find the hands again"):
-    """The hand of every image of a set; where none was found the row is zeros.
+class Landmarks(TensorRecord, stem="landmarks", remedy="run the detection again"):
+    """The hand of every image of a set; the values of an image without a hand are 0.
 
     Attributes:
         landmarks: (N, 21, 3) float32, as in `hand1000.hands.detector.Hand`.
-        found: (N,) bool.
-        score: (N,) float32.
-        right: (N,) bool.
-        file_names: the N images.
+        found: (N,) bool, whether the hand was found.
+        score: (N,) float32, confidence in the handedness.
+        right: (N,) bool, whether it is a right hand.
+        file_names: File names of the N images.
     """
 
     landmarks: np.ndarray
@@ -36,26 +36,26 @@ class Landmarks(TensorRecord, stem="landmarks", remedy="find the hands again"):
 
     def _validate(self) -> None:
         if self.landmarks.shape != (len(self), NUM_LANDMARKS, 3):
-            raise ValueError(f"{self.landmarks.shape} for {len(self)} images")
+            raise ValueError(f"landmarks of shape {self.landmarks.shape} for {len(self)} images")
 
-    def of(self, file_names: Sequence[str]) -> Self:
-        """The rows of some of the images, in the order of `file_names`."""
-        place = {name: row for row, name in enumerate(self.file_names)}
-        rows = [place[name] for name in file_names]
+    def select(self, file_names: Sequence[str]) -> Self:
+        """Return the rows of some of the images, in the order of `file_names`."""
+        index = {name: row for row, name in enumerate(self.file_names)}
+        rows = [index[name] for name in file_names]
         return type(self)(self.landmarks[rows], self.found[rows], self.score[rows], self.right[rows], tuple(file_names))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """The rows of all parts in the order of the file names: one part or many give the same bits.
+    def concatenate(cls, shards: Sequence[Self]) -> Self:
+        """Merge shards in the order of the file names, so that any number of shards gives the same bits.
 
         Raises:
-            Hand1000Error: two parts hold one image.
+            Hand1000Error: Two shards hold the same image.
         """
-        names = [name for part in parts for name in part.file_names]
+        names = [name for shard in shards for name in shard.file_names]
         if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise Hand1000Error(f"{twice}: in two sets of landmarks; merge the shards of one run only")
+            duplicate = next(name for name in names if names.count(name) > 1)
+            raise Hand1000Error(f"{duplicate}: in two sets of landmarks; merge the shards of one run only")
         order = sorted(range(len(names)), key=names.__getitem__)
         fields = ("landmarks", "found", "score", "right")
-        merged = {name: np.concatenate([getattr(part, name) for part in parts])[order] for name in fields}
+        merged = {name: np.concatenate([getattr(shard, name) for shard in shards])[order] for name in fields}
         return cls(**merged, file_names=tuple(names[index] for index in order))

@@ -1,4 +1,4 @@
-"""How sure MediaPipe's landmark network is that it sees a hand: a score that its Hands solution keeps to itself."""
+"""The hand presence score of MediaPipe's landmark network, which its Hands solution does not return."""
 
 from typing import Any
 
@@ -54,11 +54,11 @@ node {
   output_stream: "FLOAT:presence"
 }
 """
-"""The landmark network of mediapipe/modules/hand_landmark, of whose outputs the second is the score."""
+"""Graph of the landmark network of mediapipe/modules/hand_landmark, whose second output is the score."""
 
 
 class PresenceGraph:
-    """The landmark network on regions of pictures; for one thread at a time."""
+    """The landmark network on regions of images; for one thread at a time."""
 
     def __init__(self) -> None:
         import mediapipe
@@ -67,25 +67,25 @@ class PresenceGraph:
         self._mediapipe = mediapipe
         self._graph = mediapipe.CalculatorGraph(graph_config=_GRAPH)
         self._scores: list[float] = []
-        self._graph.observe_output_stream("presence", self._take)
+        self._graph.observe_output_stream("presence", self._append_score)
         self._graph.start_run()
         self._time = 0
-        # The model is loaded, with warnings, at the first picture.
+        # The model loads, with warnings, at the first image.
         self(np.zeros((8, 8, 3), np.uint8), NormalizedRect(x_center=0.5, y_center=0.5, width=1.0, height=1.0))
 
-    def _take(self, _: str, packet: Any) -> None:
+    def _append_score(self, _: str, packet: Any) -> None:
         self._scores.append(self._mediapipe.packet_getter.get_float(packet))
 
-    def __call__(self, picture: np.ndarray, region: Any) -> float:
-        """0 to 1 for a NormalizedRect of a picture, (H, W, 3) uint8 RGB."""
+    def __call__(self, image: np.ndarray, region: Any) -> float:
+        """Return the score, 0 to 1, of a NormalizedRect of an image, (H, W, 3) uint8 RGB."""
         create = self._mediapipe.packet_creator
         self._time += 1
-        image = create.create_image_frame(image_format=self._mediapipe.ImageFormat.SRGB, data=picture)
-        self._graph.add_packet_to_input_stream("image", image.at(self._time))
+        frame = create.create_image_frame(image_format=self._mediapipe.ImageFormat.SRGB, data=image)
+        self._graph.add_packet_to_input_stream("image", frame.at(self._time))
         self._graph.add_packet_to_input_stream("region", create.create_proto(region).at(self._time))
         self._graph.wait_until_idle()
         return float(self._scores.pop())
 
     def close(self) -> None:
-        """End the graph's threads."""
+        """Stop the graph's threads."""
         self._graph.close()

@@ -1,12 +1,12 @@
-"""Stage I: the gesture feature f, the mean of a gesture's landmarks (paper, section 3.2)."""
+"""Stage I: the gesture feature f, the mean of a gesture's hand landmarks (paper, section 3.2)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.hands.landmarks import NUM_LANDMARKS, Landmarks
@@ -21,45 +21,45 @@ FEATURE_DIM = NUM_LANDMARKS * 3
 
 _WRIST = 0
 _KNUCKLES = [5, 9, 13, 17]
-_NAMED = 3
+_MAX_LISTED = 3
 
 
 def normalize_landmarks(landmarks: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Hands without where and how large they are in their pictures, as right hands; how they are turned is kept.
+    """Remove position, size and side of hands, and keep their rotation.
 
-    The wrist becomes the origin and the mean distance from it to the four knuckles 1. Those are bones, so they keep
-    their length in every gesture; they are measured with z, so that a hand that points at the camera is not blown
-    up; and over four of them one landmark that is off shifts the scale by a quarter of its error.
+    The wrist becomes the origin and the mean distance from it to the four knuckles 1. These bones keep their length in
+    every gesture. The distance includes z, so that a hand that points at the camera is not enlarged, and it is a mean
+    of four, so that one wrong landmark shifts the scale by a quarter of its error.
 
     Args:
-        landmarks: (N, 21, 3), relative to square pictures.
-        right: (N,) bool; the other hands are mirrored.
+        landmarks: (N, 21, 3), relative to square images.
+        right: (N,) bool; left hands are mirrored.
 
     Returns:
         (N, 21, 3) float32.
     """
-    centred = landmarks.astype(np.float64) - landmarks[:, _WRIST : _WRIST + 1]
-    centred /= np.maximum(hand_scales(landmarks), 1e-6)[:, None, None]
-    centred[~np.asarray(right, bool), :, 0] *= -1
-    return centred.astype(np.float32)
+    centered = landmarks.astype(np.float64) - landmarks[:, _WRIST : _WRIST + 1]
+    centered /= np.maximum(hand_scales(landmarks), 1e-6)[:, None, None]
+    centered[~np.asarray(right, bool), :, 0] *= -1
+    return centered.astype(np.float32)
 
 
 def hand_scales(landmarks: np.ndarray) -> np.ndarray:
-    """The mean distance from the wrist to the four knuckles of hands (N, 21, 3), in the landmarks' unit: (N,)."""
+    """Return the mean distance from wrist to knuckles of hands (N, 21, 3), in the landmarks' unit: (N,)."""
     palms = landmarks[:, _KNUCKLES].astype(np.float64) - landmarks[:, _WRIST : _WRIST + 1]
     return np.linalg.norm(palms, axis=2).mean(axis=1)
 
 
 def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
-    """The feature of each image in which a hand was found.
+    """Return the feature of each of the M hands that were found.
 
     Args:
-        landmarks: of the images.
-        kind: `normalized` as `normalize_landmarks` does; `raw` is MediaPipe's x, y, z, what the paper averages;
-            `none` is 0 for every hand.
+        landmarks: Landmarks of the images.
+        kind: `normalized` by `normalize_landmarks`; `raw` MediaPipe's x, y and z, which the paper averages; or `none`,
+            0 for every hand.
 
     Returns:
-        (found, 63) float32: x, y, z of the first landmark, then of the next.
+        (M, 63) float32: x, y, z of the first landmark, then of the next.
     """
     hands = landmarks.landmarks[landmarks.found]
     if kind == "normalized":
@@ -74,13 +74,13 @@ class GestureFeature:
     """The gesture feature f of one gesture.
 
     Attributes:
-        mean: (63,) float32, over the images in which a hand was found.
-        std: (63,) float32, their spread.
-        gesture: HaGRID's name.
-        kind: of the features it is the mean of.
-        images: how many were looked at.
-        found: in how many the hand was found.
-        missed: the names of the others.
+        mean: f, (63,) float32, the mean over the images with a hand.
+        std: (63,) float32, the standard deviation over the same images.
+        gesture: HaGRID's name of the gesture.
+        kind: Kind of the features that were averaged.
+        images: Number of images.
+        found: Number of images in which the hand was found.
+        images_without_hand: File names of the other images.
     """
 
     mean: np.ndarray
@@ -89,30 +89,30 @@ class GestureFeature:
     kind: Kind
     images: int
     found: int
-    missed: tuple[str, ...]
+    images_without_hand: tuple[str, ...]
 
     def mean_tensor(self) -> "torch.Tensor":
-        """`mean` as a tensor, (63,) float32."""
+        """Return `mean` as a tensor, (63,) float32."""
         import torch
 
         return torch.from_numpy(self.mean.copy())
 
 
-class _Counts(BaseModel):
+class _ImageCounts(BaseModel):
     gesture: str
     images: int
     found: int
-    missed: tuple[str, ...]
+    images_without_hand: tuple[str, ...] = Field(validation_alias=AliasChoices("images_without_hand", "missed"))
 
 
 @dataclass(frozen=True)
-class _SavedFeatures(TensorRecord, stem="gesture", remedy="run Stage I again"):
-    """The features of K gestures: `mean` and `std` are (K, 63)."""
+class _FeatureFiles(TensorRecord, stem="gesture", remedy="run Stage I again"):
+    """The features of K gestures as files; `mean` and `std` are (K, 63)."""
 
     mean: np.ndarray
     std: np.ndarray
-    feature: Kind
-    gestures: tuple[_Counts, ...]
+    feature: Any
+    gestures: tuple[_ImageCounts, ...]
 
     def _validate(self) -> None:
         for name, array in (("mean", self.mean), ("std", self.std)):
@@ -121,12 +121,12 @@ class _SavedFeatures(TensorRecord, stem="gesture", remedy="run Stage I again"):
 
 
 def save_features(directory: Path, features: Sequence[GestureFeature]) -> None:
-    """Write `gesture.safetensors` and `gesture.json`: the features of one gesture or of several, of one kind."""
-    _SavedFeatures(
+    """Write the features of one or several gestures, all of one kind, as `gesture.safetensors` and `gesture.json`."""
+    _FeatureFiles(
         mean=np.stack([feature.mean for feature in features]),
         std=np.stack([feature.std for feature in features]),
         feature=features[0].kind,
-        gestures=tuple(_Counts.model_validate(feature, from_attributes=True) for feature in features),
+        gestures=tuple(_ImageCounts.model_validate(feature, from_attributes=True) for feature in features),
     ).save(directory)
 
 
@@ -134,12 +134,12 @@ def load_features(directory: Path) -> tuple[GestureFeature, ...]:
     """Read what `save_features` wrote, in its order.
 
     Raises:
-        Hand1000Error: a file is missing or malformed.
+        Hand1000Error: A file is missing or malformed.
     """
-    saved = _SavedFeatures.load(directory)
+    files = _FeatureFiles.load(directory)
     return tuple(
-        GestureFeature(mean, std, kind=saved.feature, **vars(counts))
-        for mean, std, counts in zip(saved.mean, saved.std, saved.gestures, strict=True)
+        GestureFeature(mean, std, kind=files.feature, **vars(counts))
+        for mean, std, counts in zip(files.mean, files.std, files.gestures, strict=True)
     )
 
 
@@ -147,23 +147,23 @@ def compute_mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_
     """Average the features of a gesture's images.
 
     Args:
-        landmarks: of the gesture's images; in what order does not matter.
-        gesture: HaGRID's name.
-        kind: as `gesture_feature` takes it.
-        max_missed: share of images without a hand, 0 to 1, up to which they are passed over.
+        landmarks: Landmarks of the gesture's images, in any order.
+        gesture: HaGRID's name of the gesture.
+        kind: Kind of feature, see `gesture_feature`.
+        max_missed: Largest allowed share of images without a hand, 0 to 1.
 
     Raises:
-        Hand1000Error: no hand at all, or more images without one than `max_missed` allows.
+        Hand1000Error: No image has a hand, or more images lack one than `max_missed` allows.
     """
     landmarks = Landmarks.concatenate([landmarks])
-    missed = tuple(name for name, found in zip(landmarks.file_names, landmarks.found, strict=True) if not found)
-    total, found = len(landmarks), len(landmarks) - len(missed)
-    if found == 0 or len(missed) > max_missed * total:
-        shown = ", ".join(missed[:_NAMED])
-        limit = f", more than stage1.max_missed = {max_missed:g} allows" if found else ""
+    without = tuple(name for name, found in zip(landmarks.file_names, landmarks.found, strict=True) if not found)
+    total = len(landmarks)
+    if len(without) == total or len(without) > max_missed * total:
+        limit = f", more than stage1.max_missed = {max_missed:g} allows" if len(without) < total else ""
         raise Hand1000Error(
-            f"{gesture}: no hand found in {len(missed)} of {total} training images{limit} (such as {shown}); "
-            "lower stage1.min_detection_confidence or take pictures that show the hand larger"
+            f"{gesture}: no hand found in {len(without)} of {total} training images{limit} "
+            f"(such as {', '.join(without[:_MAX_LISTED])}); lower stage1.min_detection_confidence, "
+            "or use images with larger hands"
         )
     features = gesture_feature(landmarks, kind=kind).astype(np.float64)
     return GestureFeature(
@@ -172,6 +172,6 @@ def compute_mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_
         gesture=gesture,
         kind=kind,
         images=total,
-        found=found,
-        missed=missed,
+        found=total - len(without),
+        images_without_hand=without,
     )

@@ -2,13 +2,14 @@
 
     python -m hand1000.hands.train_classifier --out hand1000/assets/gesture-classifier
 
-Pictures are rendered, MediaPipe finds the hands in them as it does at use, and the network learns from what it
-found. Each picture is looked at twice, as it is and as blurred and noisy as a small diffusion model may draw it.
+It renders images, detects their hands with MediaPipe as the evaluation does, and trains the network on the detected
+landmarks. Each image counts twice: as it is, and as blurred and noisy as a small diffusion model may generate it.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,70 +27,80 @@ SIZE = 64
 CONFIDENCE = 0.5
 VARIANTS = ("sharp", "degraded")
 
+BATCH_SIZE = 256
+LEARNING_RATE = 3e-3
+
+
+@dataclass(frozen=True)
+class LabeledHands:
+    """N detected hands.
+
+    Attributes:
+        landmarks: (N, 21, 3) float32, from MediaPipe.
+        right: (N,) bool, whether it is a right hand.
+        labels: N of `CLASSES`.
+        images_without_hand: Number of images in which MediaPipe found no hand.
+    """
+
+    landmarks: np.ndarray
+    right: np.ndarray
+    labels: list[str]
+    images_without_hand: int = 0
+
 
 def train_classifier(
-    landmarks: np.ndarray,
-    right: np.ndarray,
-    labels: Sequence[str],
-    *,
-    seed: int,
-    steps: int = 2000,
-    batch_size: int = 256,
-    learning_rate: float = 3e-3,
+    hands: LabeledHands, *, seed: int, steps: int = 2000, batch_size: int = BATCH_SIZE
 ) -> GestureClassifier:
-    """A classifier trained on hands; the same arguments give the same weights on one machine.
+    """Train a classifier; the same arguments give the same weights on one machine.
 
     Args:
-        landmarks: (N, 21, 3) as MediaPipe tells them.
-        right: (N,) bool.
-        labels: N of `CLASSES`.
-        seed: of the weights, the batches and the augmentation.
-        steps: of AdamW, with a rate that falls to nothing along a cosine.
-        batch_size: hands a step; every class is drawn equally often, since how many hands of a class MediaPipe found
-            says nothing about the hands to be judged.
-        learning_rate: the first step's.
+        hands: Hands to train on.
+        seed: Random seed of the weights, the batches and the augmentation.
+        steps: Number of AdamW steps; the learning rate falls to 0 along a cosine.
+        batch_size: Hands per step. Every class is sampled equally often, because how many hands of a class MediaPipe
+            finds says nothing about the hands to be classified.
     """
-    hands = torch.from_numpy(normalize_landmarks(landmarks, right))
-    targets = torch.tensor([CLASSES.index(label) for label in labels])
-    share = 1.0 / torch.bincount(targets, minlength=len(CLASSES))[targets]
+    inputs = torch.from_numpy(normalize_landmarks(hands.landmarks, hands.right))
+    targets = torch.tensor([CLASSES.index(label) for label in hands.labels])
+    sample_weights = 1.0 / torch.bincount(targets, minlength=len(CLASSES))[targets]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         classifier = GestureClassifier()
     network = classifier.network.train()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # On layers this small the threads would mostly wait for each other.
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # Layers this small leave more threads waiting for each other.
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+    lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         generator = torch_generator(seed, "classifier", step)
-        chosen = torch.multinomial(share, batch_size, replacement=True, generator=generator)
-        logits = network(augment(hands[chosen], generator).flatten(1))
-        loss = torch.nn.functional.cross_entropy(logits, targets[chosen], label_smoothing=0.05)
+        indices = torch.multinomial(sample_weights, batch_size, replacement=True, generator=generator)
+        logits = network(augment(inputs[indices], generator).flatten(1))
+        loss = torch.nn.functional.cross_entropy(logits, targets[indices], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        schedule.step()
-    torch.set_num_threads(threads)
+        lr_scheduler.step()
+    torch.set_num_threads(num_threads)
     network.eval()
     return classifier
 
 
 def augment(hands: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Normalised hands (B, 21, 3), each turned in the picture by about 10 degrees, stretched, and jittered."""
+    """Rotate normalized hands (B, 21, 3) in the image by about 10 degrees, stretch them and add jitter."""
     count = len(hands)
     angle = torch.randn(count, generator=generator) * np.radians(10.0)
-    turn = torch.zeros(count, 3, 3)
-    turn[:, 0, 0], turn[:, 0, 1] = angle.cos(), -angle.sin()
-    turn[:, 1, 0], turn[:, 1, 1] = angle.sin(), angle.cos()
-    turn[:, 2, 2] = 1.0
-    # Depth is MediaPipe's guess, so it may be stretched further.
+    rotation = torch.zeros(count, 3, 3)
+    rotation[:, 0, 0], rotation[:, 0, 1] = angle.cos(), -angle.sin()
+    rotation[:, 1, 0], rotation[:, 1, 1] = angle.sin(), angle.cos()
+    rotation[:, 2, 2] = 1.0
+    # MediaPipe only guesses the depth, so it is stretched and jittered more.
     stretch = 1.0 + torch.randn(count, 1, 3, generator=generator) * torch.tensor([0.07, 0.07, 0.2])
     jitter = torch.randn(hands.shape, generator=generator) * torch.tensor([0.03, 0.03, 0.06])
-    return hands @ turn.transpose(1, 2) * stretch + jitter
+    return hands @ rotation.transpose(1, 2) * stretch + jitter
 
 
 def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A picture (S, S, 3) uint8 shrunk to 0.4 of its size or more and enlarged again, with noise."""
+    """Shrink an image (S, S, 3) uint8 to 0.4 of its size or more, enlarge it again and add noise."""
     size = image.shape[0]
     small = round(size * generator.uniform(0.4, 1.0))
     blurred = Image.fromarray(image).resize((small, small), Image.Resampling.BOX).resize((size, size))
@@ -97,73 +108,84 @@ def degrade(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
 
 
-def find_hands(pictures: RenderedHands, *, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray, list[str], int]]:
-    """For each of `VARIANTS` the landmarks, right, labels and how many pictures showed MediaPipe no hand."""
-    found: dict[str, tuple[np.ndarray, np.ndarray, list[str], int]] = {}
+def detect_rendered_hands(rendered: RenderedHands, *, seed: int) -> dict[str, LabeledHands]:
+    """Detect the hands of each of `VARIANTS` of rendered images."""
+    hands_by_variant: dict[str, LabeledHands] = {}
     with HandDetector(CONFIDENCE) as detector:
         for variant in VARIANTS:
             hands, labels = [], []
-            for index, (image, label) in enumerate(zip(pictures.images, pictures.gestures, strict=True)):
-                seen = image if variant == "sharp" else degrade(image, numpy_generator(seed, "degraded", index))
-                for hand in detector.detect(seen):
-                    hands.append(hand)
-                    labels.append(label)
-            found[variant] = (
+            for index, (image, label) in enumerate(zip(rendered.images, rendered.gestures, strict=True)):
+                if variant == "degraded":
+                    image = degrade(image, numpy_generator(seed, "degraded", index))
+                detected = detector.detect(image)
+                hands += detected
+                labels += [label] * len(detected)
+            hands_by_variant[variant] = LabeledHands(
                 np.stack([hand.landmarks for hand in hands]),
                 np.array([hand.right for hand in hands]),
                 labels,
-                len(pictures.images) - len(hands),
+                len(rendered.images) - len(hands),
             )
-    return found
+    return hands_by_variant
 
 
-def _measured(classifier: GestureClassifier, landmarks: np.ndarray, right: np.ndarray, labels: list[str]) -> dict:
-    predicted, _ = classifier.predict(landmarks, right)
+def measure_accuracy(classifier: GestureClassifier, hands: LabeledHands) -> dict:
+    """Return the accuracy, in total and by gesture, and the confusion counts of labels and predictions."""
+    predictions, _ = classifier.predict(hands.landmarks, hands.right)
     confusion: dict[str, dict[str, int]] = {label: {} for label in CLASSES}
-    for label, guess in zip(labels, predicted, strict=True):
-        confusion[label][guess] = confusion[label].get(guess, 0) + 1
-    shares = {
+    for label, prediction in zip(hands.labels, predictions, strict=True):
+        confusion[label][prediction] = confusion[label].get(prediction, 0) + 1
+    accuracies = {
         label: round(row.get(label, 0) / sum(row.values()), 4) if row else None for label, row in confusion.items()
     }
-    right_guesses = sum(row.get(label, 0) for label, row in confusion.items())
+    correct = sum(row.get(label, 0) for label, row in confusion.items())
     return {
-        "accuracy": round(right_guesses / len(labels), 4),
-        "hands": len(labels),
-        "accuracy_by_gesture": shares,
+        "accuracy": round(correct / len(hands.labels), 4),
+        "hands": len(hands.labels),
+        "accuracy_by_gesture": accuracies,
         "confusion": confusion,
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Render, find the hands, train, measure on other people's hands, and write it all down."""
+    """Render, detect, train, measure on other people's hands, and write the classifier with `training.json`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
-        "--train", type=int, default=80, help="pictures a gesture to learn from, and thrice as many of arbitrary poses"
+        "--train", type=int, default=80, help="training images per gesture; arbitrary poses get three times as many"
     )
-    parser.add_argument("--test", type=int, default=20, help="the same, of other people, to measure on")
-    chosen = parser.parse_args(arguments)
-    train, test = load_rendered_hands(num_train=chosen.train, num_test=chosen.test, seed=chosen.seed, size=SIZE)
-    learned, held_out = find_hands(train, seed=chosen.seed), find_hands(test, seed=chosen.seed + 1)
+    parser.add_argument("--test", type=int, default=20, help="test images per gesture, of other people")
+    options = parser.parse_args(arguments)
+    train, test = load_rendered_hands(num_train=options.train, num_test=options.test, seed=options.seed, size=SIZE)
+    train_hands = detect_rendered_hands(train, seed=options.seed)
+    test_hands = detect_rendered_hands(test, seed=options.seed + 1)
     classifier = train_classifier(
-        np.concatenate([learned[variant][0] for variant in VARIANTS]),
-        np.concatenate([learned[variant][1] for variant in VARIANTS]),
-        [label for variant in VARIANTS for label in learned[variant][2]],
-        seed=chosen.seed,
+        LabeledHands(
+            np.concatenate([train_hands[variant].landmarks for variant in VARIANTS]),
+            np.concatenate([train_hands[variant].right for variant in VARIANTS]),
+            [label for variant in VARIANTS for label in train_hands[variant].labels],
+        ),
+        seed=options.seed,
     )
-    classifier.save_pretrained(chosen.out)
-    results = {variant: _measured(classifier, *held_out[variant][:3]) for variant in VARIANTS}
+    classifier.save_pretrained(options.out)
+    results = {variant: measure_accuracy(classifier, test_hands[variant]) for variant in VARIANTS}
     report = {
         "command": "python -m hand1000.hands.train_classifier "
-        f"--out hand1000/assets/gesture-classifier --seed {chosen.seed} --train {chosen.train} --test {chosen.test}",
-        "data": "rendered pictures; real ones were not measured",
+        f"--out hand1000/assets/gesture-classifier --seed {options.seed} --train {options.train} --test {options.test}",
+        "data": "rendered images; real ones were not measured",
         "size": SIZE,
         "min_detection_confidence": CONFIDENCE,
-        "train": {variant: {"hands": len(learned[variant][2]), "missed": learned[variant][3]} for variant in VARIANTS},
-        "test": {variant: {**results[variant], "missed": held_out[variant][3]} for variant in VARIANTS},
+        "train": {
+            variant: {"hands": len(hands.labels), "images_without_hand": hands.images_without_hand}
+            for variant, hands in train_hands.items()
+        },
+        "test": {
+            variant: {**results[variant], "images_without_hand": hands.images_without_hand}
+            for variant, hands in test_hands.items()
+        },
     }
-    write_json(chosen.out / "training.json", report)
+    write_json(options.out / "training.json", report)
     print({variant: results[variant]["accuracy"] for variant in VARIANTS}, file=sys.stderr)
 
 

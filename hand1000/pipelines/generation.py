@@ -1,4 +1,4 @@
-"""Pictures of a pipeline, each with its own seed."""
+"""Image generation in batches, each image with its own seed, and the callables and files of a method's images."""
 
 import shutil
 import tempfile
@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import CheckpointStore
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.data.imageset import ImageRecord
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 MAX_CHECKPOINTS = 10
-"""How often at most an unfinished generation is saved: more would copy its pictures over and over."""
+"""Most checkpoints of one generation: each copies all images so far."""
+
+_GAP, _LABEL_WIDTH, _LABEL_HEIGHT = 4, 170, 16
+"""Pixels between the images of a grid, beside a row for its label, and above a column for its label."""
 
 
 def generate(
@@ -28,18 +31,18 @@ def generate(
     batch_size: int = 4,
     **settings: Any,
 ) -> Iterator[Image.Image]:
-    """Draw one picture a prompt; each depends on its prompt and its seed alone, whatever the batch.
+    """Generate one image per prompt, which depends on its prompt and seed alone, whatever its batch.
 
     Args:
-        pipeline: that draws.
-        prompts: any number of them.
-        seeds: one a prompt, 0..2^63-1.
-        gestures: one a prompt; by default as the pipeline finds them.
-        batch_size: how many are drawn at a time; memory grows with it.
-        settings: mu, guidance_scale and the rest of the pipeline's; None or left out means the model's own.
+        pipeline: Pipeline to call.
+        prompts: N prompts.
+        seeds: Random seed of each image, 0 to 2^63 - 1.
+        gestures: Gesture of each prompt; by default the pipeline infers it.
+        batch_size: Images per call of the pipeline, which decides the memory.
+        settings: Arguments of the pipeline such as `mu`; None means the model's default.
 
     Raises:
-        Hand1000Error: as the pipeline.
+        Hand1000Error: As the pipeline.
     """
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
@@ -57,23 +60,30 @@ def generate_latents(
     seeds: Sequence[int],
     *,
     batch_size: int,
-    progress: Callable[[int, int], None],
+    on_progress: ProgressCallback,
 ) -> torch.Tensor:
-    """The latents, scaled, (N, C, h, w) on the CPU, of what `generate` would draw: training needs no pixels."""
+    """Generate the scaled latents, (N, C, h, w) on the CPU, of the images of `generate`, without decoding them."""
     pipeline.set_progress_bar_config(disable=True)
-    drawn = []
+    latents = []
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]]
-        latents = pipeline(list(prompts[batch]), generator=generators, output_type="latent").images
-        drawn.append(torch.as_tensor(latents).cpu())
-        progress(min(start + batch_size, len(prompts)), len(prompts))
-    return torch.cat(drawn)
+        output = pipeline(list(prompts[batch]), generator=generators, output_type="latent")
+        latents.append(torch.as_tensor(output.images).cpu())
+        on_progress(min(start + batch_size, len(prompts)), len(prompts), {})
+    return torch.cat(latents)
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A picture to be drawn."""
+    """A request for one image.
+
+    Attributes:
+        file_name: Name of the PNG file.
+        prompt: Prompt of the image.
+        seed: Random seed of the image.
+        gesture: HaGRID's name of the gesture.
+    """
 
     file_name: str
     prompt: str
@@ -81,74 +91,89 @@ class GenerationRequest:
     gesture: str
 
     @classmethod
-    def of(cls, record: ImageRecord) -> Self:
-        """What a drawn picture was the answer to."""
+    def from_record(cls, record: ImageRecord) -> Self:
+        """Return the request that a generated image answered.
+
+        Raises:
+            Hand1000Error: The record has no seed.
+        """
         if record.seed is None:
-            raise Hand1000Error(f"{record.file_name}: its record names no seed; give generated pictures")
+            raise Hand1000Error(f"{record.file_name}: its record has no seed; pass generated images")
         return cls(record.file_name, record.text, record.seed, record.gesture)
 
 
 ImageGenerator = Callable[[Sequence[GenerationRequest]], Iterable[Image.Image]]
-"""Whatever draws: a picture an order, in their order. What it draws depends on prompt, seed and gesture alone."""
+"""Callable that returns one image per request, in order, which depends on its prompt, seed and gesture alone."""
 
 
 def pipeline_generator(pipeline: Hand1000Pipeline) -> ImageGenerator:
-    """The pipeline, with its own settings, as a system."""
+    """Return the generator that calls the pipeline with its own settings."""
     pipeline.set_progress_bar_config(disable=True)
 
-    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
-        prompts, seeds, gestures = zip(*((one.prompt, one.seed, one.gesture) for one in orders), strict=True)
-        return generate(pipeline, prompts, seeds, gestures=gestures, batch_size=len(orders))
+    def generate_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
+        prompts, seeds, gestures = zip(*((item.prompt, item.seed, item.gesture) for item in requests), strict=True)
+        return generate(pipeline, prompts, seeds, gestures=gestures, batch_size=len(requests))
 
-    return system
+    return generate_images
 
 
 def load_generated(folder: Path) -> ImageGenerator:
-    """The pictures of an image set, as the system that drew them would draw them again."""
+    """Return the generator that reads the images from an image set instead of generating them again."""
 
-    def system(orders: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
-        for order in orders:
-            with Image.open(folder / order.file_name) as picture:
-                yield picture.convert("RGB")
+    def read_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
+        for request in requests:
+            with Image.open(folder / request.file_name) as image:
+                yield image.convert("RGB")
 
-    return system
+    return read_images
 
 
 def generate_to_dir(
-    system: ImageGenerator,
-    orders: list[GenerationRequest],
-    out: Path,
+    generator: ImageGenerator,
+    requests: list[GenerationRequest],
+    directory: Path,
     *,
     batch_size: int,
     checkpoint: CheckpointStore,
-    progress: Callable[[int, int], None],
+    on_progress: ProgressCallback,
 ) -> None:
-    """Draw `orders` in batches as PNG files in `out`; what an interrupted call drew is taken from `checkpoint`."""
+    """Generate the requested images in batches as PNG files in `directory`, and resume from `checkpoint`."""
     with tempfile.TemporaryDirectory() as folder:
         if checkpoint.restore(Path(folder)):
-            shutil.copytree(folder, out, dirs_exist_ok=True)
-    batches = [orders[start : start + batch_size] for start in range(0, len(orders), batch_size)]
-    every = -(-len(batches) // MAX_CHECKPOINTS)
+            shutil.copytree(folder, directory, dirs_exist_ok=True)
+    batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
+    batches_per_checkpoint = -(-len(batches) // MAX_CHECKPOINTS)
     done = 0
     for number, batch in enumerate(batches, start=1):
         done += len(batch)
-        if all((out / order.file_name).is_file() for order in batch):
+        if all((directory / request.file_name).is_file() for request in batch):
             continue
-        for order, image in zip(batch, system(batch), strict=True):
-            image.save(out / order.file_name)
-        progress(done, len(orders))
-        if number % every == 0 and number < len(batches):
+        for request, image in zip(batch, generator(batch), strict=True):
+            image.save(directory / request.file_name)
+        on_progress(done, len(requests), {})
+        if number % batches_per_checkpoint == 0 and number < len(batches):
             with tempfile.TemporaryDirectory() as folder:
-                copy = Path(shutil.copytree(out, Path(folder) / "state"))
-                checkpoint.save(copy)
+                checkpoint.save(Path(shutil.copytree(directory, Path(folder) / "state")))
 
 
-def contact_sheet(images: list[Image.Image], columns: int, gap: int = 4) -> Image.Image:
-    """The images, all of one size, row by row on white."""
+def make_image_grid(
+    images: Sequence[Image.Image],
+    columns: int,
+    *,
+    row_labels: Sequence[str] = (),
+    column_labels: Sequence[str] = (),
+) -> Image.Image:
+    """Arrange images of one size in rows on white; labels, if any, are left of the rows and above the columns."""
     width, height = images[0].size
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    left, top = _LABEL_WIDTH if row_labels else _GAP, _LABEL_HEIGHT if column_labels else _GAP
+    grid = Image.new("RGB", (left + columns * (width + _GAP), top + rows * (height + _GAP)), "white")
+    pen = ImageDraw.Draw(grid)
+    for row, label in enumerate(row_labels):
+        pen.text((_GAP, top + row * (height + _GAP) + height // 2 - 6), label, fill="black")
+    for column, label in enumerate(column_labels):
+        pen.text((left + column * (width + _GAP), 2), label, fill="black")
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
-        sheet.paste(image, (gap + column * (width + gap), gap + row * (height + gap)))
-    return sheet
+        grid.paste(image, (left + column * (width + _GAP), top + row * (height + _GAP)))
+    return grid

@@ -1,9 +1,10 @@
-"""`Hand1000Pipeline`: a prompt in, pictures of the gesture out."""
+"""`Hand1000Pipeline`, which generates images of the gesture from a prompt, and how to build and load it."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import find_gesture_in_prompt
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
-from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
+from hand1000.models.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, gesture_indices
 
 LIMITS = {
     "mu": (0.0, 1.0),
@@ -27,34 +28,48 @@ LIMITS = {
     "num_inference_steps": (1, 1000),
 }
 
-_FORMER_KEYS = {"fuse_empty_prompt": "fuse_null_prompt"}
+
+FORMER_NAMES = {"guide": "guidance_unet", "fuse_empty_prompt": "fuse_null_prompt"}
+"""Components and settings in the `model_index.json` of version 0.1, and their present names."""
 
 
 @dataclass
 class Hand1000PipelineOutput(BaseOutput):
-    """`images`: PIL images, uint8 (B, H, W, 3) with output_type="np", or scaled latents (B, C, h, w) with "latent"."""
+    """The generated images.
+
+    Attributes:
+        images: B PIL images; (B, H, W, 3) uint8 with `output_type="np"`; scaled latents (B, C, h, w) with "latent".
+    """
 
     images: list[Image.Image] | np.ndarray | torch.Tensor
 
 
 class Hand1000Pipeline(DiffusionPipeline):
-    """Stable Diffusion conditioned on mu*e + (1-mu)*g (paper, section 3.5).
+    """Stable Diffusion conditioned on h = mu*e + (1-mu)*g (paper, section 3.5).
 
-    Without a fusion it is plain Stable Diffusion, by the same sampler: the other side of every comparison.
+    Without a fusion it is plain Stable Diffusion with the same sampler: the baseline of every comparison.
 
     Args:
-        vae, text_encoder, tokenizer, unet, scheduler: as in Stable Diffusion.
-        fusion: the gestures' features and the trained fusion, or None.
-        guide: the UNet as it was before Stage III, or None; autoguidance leads away from what it predicts.
-        fuse_null_prompt: whether the empty prompt, which guidance leads away from, passes through the fusion too.
-        mu, guidance_scale, autoguidance_scale, autoguidance_interval, eta, num_inference_steps: what a call uses that
-            does not say.
+        vae: Autoencoder of Stable Diffusion.
+        text_encoder: CLIP text encoder, frozen.
+        tokenizer: CLIP tokenizer.
+        unet: UNet after Stage III, or the base model's.
+        scheduler: DDIM scheduler.
+        fusion: Trained fusion with the gestures' features, or None.
+        guidance_unet: UNet before Stage III, or None. Autoguidance leads away from its prediction.
+        mu: Default weight of the text embedding against the fused one, 0 to 1.
+        guidance_scale: Default scale of classifier-free guidance, 1 to 50.
+        autoguidance_scale: Default scale of autoguidance, 1 to 10.
+        autoguidance_interval: Default part of the noise schedule with autoguidance, two ends within 0 to 1.
+        fuse_null_prompt: Whether the null prompt of classifier-free guidance passes through the fusion too.
+        eta: Default eta of the DDIM sampler, 0 to 1.
+        num_inference_steps: Default number of sampling steps, 1 to 1000.
     """
 
-    _optional_components = ["fusion", "guide"]
-    model_cpu_offload_seq = "text_encoder->fusion->unet->guide->vae"
+    _optional_components = ["fusion", "guidance_unet"]
+    model_cpu_offload_seq = "text_encoder->fusion->unet->guidance_unet->vae"
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (diffusers registers components and settings by the constructor's arguments)
         self,
         vae: AutoencoderKL,
         text_encoder: CLIPTextModel,
@@ -62,7 +77,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
         fusion: Fusion | None = None,
-        guide: UNet2DConditionModel | None = None,
+        guidance_unet: UNet2DConditionModel | None = None,
         mu: float = 0.7,
         guidance_scale: float = 3.0,
         autoguidance_scale: float = 1.0,
@@ -79,7 +94,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             unet=unet,
             scheduler=scheduler,
             fusion=fusion,
-            guide=guide,
+            guidance_unet=guidance_unet,
         )
         self.register_to_config(
             mu=mu,
@@ -91,32 +106,85 @@ class Hand1000Pipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
         )
 
+    @classmethod
+    def load_config(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> dict[str, Any]:
+        """Read `model_index.json`, that of a former version with today's names."""
+        index = super().load_config(pretrained_model_name_or_path, **kwargs)
+        index = {FORMER_NAMES.get(name, name): value for name, value in index.items()}
+        # diffusers writes the module of a class, which may have moved since.
+        modules = {kind.__name__: kind.__module__ for kind in (GestureFusion, FlatFusion)}
+        if "fusion" in index and index["fusion"][1] in modules:
+            index["fusion"] = [modules[index["fusion"][1]], index["fusion"][1]]
+        return index
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        """Load a model folder, also one of version 0.1, whose guidance UNet is in the subfolder `guide`."""
+        former = Path(pretrained_model_name_or_path) / "guide"
+        if former.is_dir():
+            kwargs.setdefault("guidance_unet", UNet2DConditionModel.from_pretrained(former, use_safetensors=True))
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+
     @property
     def resolution(self) -> int:
-        """Side of a picture in pixels."""
+        """Side of the generated images in pixels."""
         return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @torch.no_grad()
-    def encode_prompt(self, prompt: list[str], mu: float, gestures: torch.Tensor) -> torch.Tensor:
-        """The condition of each prompt, (B, L, D), fused with the gesture that `gestures`, (B,), says."""
+    def encode_prompt(self, prompt: list[str], mu: float, gesture_ids: torch.Tensor) -> torch.Tensor:
+        """Encode B prompts and fuse each with its gesture's feature.
+
+        Args:
+            prompt: B prompts.
+            mu: Weight of the text embedding, 0 to 1.
+            gesture_ids: Index of each prompt's gesture in the fusion, (B,).
+
+        Returns:
+            The embeddings h, (B, L, D); those of the text alone without a fusion.
+        """
         embeddings = encode_texts(self.text_encoder, self.tokenizer, prompt)
-        return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu, gestures)
+        return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu, gesture_ids)
 
-    @classmethod
-    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
-        """Read a saved model_index.json (diffusers' hook), also one with the names of version 0.1.0."""
-        config = {_FORMER_KEYS.get(name, name): value for name, value in config_dict.items()}
-        if config.get("fusion", [None])[0] == "hand1000.diffusion.fusion":
-            config["fusion"] = [GestureFusion.__module__, config["fusion"][1]]
-        return super().extract_init_dict(config, **kwargs)
+    def encode_null_prompt(self, mu: float) -> torch.Tensor:
+        """Encode the null prompt of classifier-free guidance for each of the K gestures.
 
-    def encode_empty_prompt(self, mu: float) -> torch.Tensor:
-        """What guidance leads away from, for each of the K gestures, (K, L, D); K is 1 without a fusion."""
-        every = torch.arange(len(self.fusion.gestures) if self.fusion is not None else 1)
-        return self.encode_prompt([""] * len(every), mu if self.config.fuse_null_prompt else 1.0, every)
+        Returns:
+            (K, L, D); K is 1 without a fusion.
+        """
+        gesture_ids = torch.arange(len(self.fusion.gestures) if self.fusion is not None else 1)
+        return self.encode_prompt([""] * len(gesture_ids), mu if self.config.fuse_null_prompt else 1.0, gesture_ids)
+
+    def check_inputs(self, prompt: list[str], generators: Sequence, autoguidance_scale: float) -> None:
+        """Check the arguments of a call against each other and against the model's components.
+
+        Raises:
+            Hand1000Error: The numbers of prompts and generators differ, or the model cannot do autoguidance.
+        """
+        if len(generators) != len(prompt):
+            raise Hand1000Error(
+                f"generator: {len(generators)} given for {len(prompt)} prompts; give one generator per image"
+            )
+        if autoguidance_scale > 1 and self.guidance_unet is None:
+            raise Hand1000Error(
+                "autoguidance_scale: this model has no guidance UNet; choose 1, or train with more than 1"
+            )
+
+    def prepare_latents(
+        self, generators: Sequence[torch.Generator | None], dtype: torch.dtype, device: torch.device
+    ) -> torch.Tensor:
+        """Sample the initial noise, (B, C, h, w), each image from its own generator.
+
+        Noise is drawn on a generator's own device: a CPU generator gives the same images on every device.
+        """
+        size = self.unet.config.sample_size
+        shape = (self.unet.config.in_channels, size, size)
+        noise = torch.stack(
+            [torch.randn(shape, generator=g, device=g.device if g is not None else None).cpu() for g in generators]
+        )
+        return noise.to(device, dtype) * self.scheduler.init_noise_sigma
 
     @torch.no_grad()
-    def __call__(
+    def __call__(  # noqa: PLR0913 (diffusers' pipelines take the sampler's settings one by one)
         self,
         prompt: str | list[str],
         *,
@@ -131,109 +199,108 @@ class Hand1000Pipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
     ) -> Hand1000PipelineOutput:
-        """Draw one picture a prompt, all in one batch.
+        """Generate one image per prompt, all in one batch. Settings that are None are the model's own.
 
         Args:
-            prompt: one or several; it should hold the gesture's phrase.
-            gesture: HaGRID's name of what all are to show, or one a prompt; by default what the model was trained with,
-                of several gestures the one whose phrase a prompt holds. Without a fusion it has no say.
-            prompt_embeds: conditions that stand in for those of the prompts, (B, L, D).
-            mu: weight of the text embedding against the fused one, 0..1.
-            guidance_scale: 1 (no guidance) to 50.
-            autoguidance_scale: 1 (none) to 10: what the tuned UNet predicts beyond its guide is taken this many
-                times (Karras et al., 2024: a model guided by a bad version of itself).
-            autoguidance_interval: the part of the noise schedule in which it guides, as shares of it from the clean
-                end, the upper one left out (Kynkäänniemi et al., 2024); elsewhere it costs nothing.
-            eta: fresh noise in each step of the sampler (DDIM's equation 16): 0 none, 1 as much as DDPM.
-            num_inference_steps: of the sampler, 1..1000.
-            generator: a seed; give one an image, and a picture does not depend on its neighbours' noise.
+            prompt: One prompt or several; each should contain the gesture's phrase.
+            gesture: HaGRID's name of the gesture, one for all prompts or one per prompt. By default the one the model
+                was trained on, or of several the one whose phrase the prompt contains. Ignored without a fusion.
+            prompt_embeds: Embeddings that replace those of the prompts, (B, L, D).
+            mu: Weight of the text embedding against the fused one, 0 to 1.
+            guidance_scale: Scale of classifier-free guidance, 1 (off) to 50.
+            autoguidance_scale: Scale by which the prediction is moved away from the guidance UNet's, 1 (off) to 10
+                (Karras et al., 2024, arXiv 2406.02507).
+            autoguidance_interval: Part of the noise schedule in which autoguidance is on, from 0, the clean end, to 1;
+                the upper end is excluded (Kynkäänniemi et al., 2024, arXiv 2404.07724). Elsewhere it costs nothing.
+            eta: Amount of fresh noise in each step (DDIM, equation 16): 0 none, 1 as much as DDPM.
+            num_inference_steps: Number of sampling steps, 1 to 1000.
+            generator: One generator, or one per image, which makes an image independent of its batch.
             output_type: "pil", "np" or "latent".
 
         Raises:
-            Hand1000Error: a setting out of range, autoguidance of a model that holds no guide, a gesture that the model
-                was not trained with, or a prompt that does not tell which of several it means.
+            Hand1000Error: A setting is out of range, the model has no guidance UNet for autoguidance, the model does
+                not know the gesture, or a prompt does not say which of several gestures it means.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        mu = self._setting("mu", mu)
-        guidance_scale = self._setting("guidance_scale", guidance_scale)
-        autoguidance_scale = self._setting("autoguidance_scale", autoguidance_scale)
-        if autoguidance_scale > 1 and self.guide is None:
-            raise Hand1000Error("autoguidance_scale: this model holds no guide; choose 1, or train with more than 1")
-        low, high = self._interval(autoguidance_interval)
-        eta = self._setting("eta", eta)
-        steps = int(self._setting("num_inference_steps", num_inference_steps))
+        # 1. Resolve the settings and check the inputs
+        prompt = [prompt] if isinstance(prompt, str) else list(prompt)
+        generators = generator if isinstance(generator, list) else [generator] * len(prompt)
+        mu = self._resolve("mu", mu)
+        guidance_scale = self._resolve("guidance_scale", guidance_scale)
+        autoguidance_scale = self._resolve("autoguidance_scale", autoguidance_scale)
+        autoguidance_start, autoguidance_end = self._resolve_interval(autoguidance_interval)
+        eta = self._resolve("eta", eta)
+        num_inference_steps = int(self._resolve("num_inference_steps", num_inference_steps))
+        self.check_inputs(prompt, generators, autoguidance_scale)
+        do_classifier_free_guidance = guidance_scale > 1
         device = self.unet.device
-        shown = self._gestures(prompts, gesture)
-        condition = self.encode_prompt(prompts, mu, shown) if prompt_embeds is None else prompt_embeds.to(device)
-        own_condition = condition
-        guided = guidance_scale > 1
-        if guided:
-            condition = torch.cat([self.encode_empty_prompt(mu)[shown], condition])
 
-        generators = self._generators(len(prompts), generator)
-        latents = self._start_noise(generators).to(device, condition.dtype)
-        # Drawn from the same generators, an image its own, so that a picture stays its seed's.
-        noise_from = None if generator is None else generators
-        self.scheduler.set_timesteps(steps, device=device)
-        latents = latents * self.scheduler.init_noise_sigma
-        for timestep in self.progress_bar(self.scheduler.timesteps):
-            doubled = torch.cat([latents, latents]) if guided else latents
-            prediction = self.unet(self.scheduler.scale_model_input(doubled, timestep), timestep, condition).sample
-            unconditional, prediction = prediction.chunk(2) if guided else (None, prediction)
-            if autoguidance_scale > 1 and low <= timestep / self.scheduler.config.num_train_timesteps < high:
-                weak = self.guide(self.scheduler.scale_model_input(latents, timestep), timestep, own_condition).sample
-                prediction = weak + autoguidance_scale * (prediction - weak)
-            if guided:
-                prediction = unconditional + guidance_scale * (prediction - unconditional)
-            latents = self.scheduler.step(prediction, timestep, latents, eta=eta, generator=noise_from).prev_sample
+        # 2. Encode the prompts
+        gesture_ids = self._gesture_ids(prompt, gesture)
+        if prompt_embeds is None:
+            prompt_embeds = self.encode_prompt(prompt, mu, gesture_ids)
+        prompt_embeds = prompt_embeds.to(device)
+        encoder_hidden_states = prompt_embeds
+        if do_classifier_free_guidance:
+            encoder_hidden_states = torch.cat([self.encode_null_prompt(mu)[gesture_ids], prompt_embeds])
 
+        # 3. Prepare the timesteps and the initial noise
+        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        latents = self.prepare_latents(generators, encoder_hidden_states.dtype, device)
+        # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
+        step_generators = None if generator is None else generators
+
+        # 4. Denoise
+        num_train_timesteps = self.scheduler.config.num_train_timesteps
+        for t in self.progress_bar(self.scheduler.timesteps):
+            latent_model_input = torch.cat([latents, latents]) if do_classifier_free_guidance else latents
+            latent_model_input = self.scheduler.scale_model_input(latent_model_input, t)
+            noise_pred = self.unet(latent_model_input, t, encoder_hidden_states).sample
+            noise_pred_uncond, noise_pred = noise_pred.chunk(2) if do_classifier_free_guidance else (None, noise_pred)
+            if autoguidance_scale > 1 and autoguidance_start <= t / num_train_timesteps < autoguidance_end:
+                weak_input = self.scheduler.scale_model_input(latents, t)
+                noise_pred_weak = self.guidance_unet(weak_input, t, prompt_embeds).sample
+                noise_pred = noise_pred_weak + autoguidance_scale * (noise_pred - noise_pred_weak)
+            if do_classifier_free_guidance:
+                noise_pred = noise_pred_uncond + guidance_scale * (noise_pred - noise_pred_uncond)
+            latents = self.scheduler.step(noise_pred, t, latents, eta=eta, generator=step_generators).prev_sample
+
+        # 5. Decode the latents
         if output_type == "latent":
             return Hand1000PipelineOutput(images=latents)
         decoded = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        # Rounded, not truncated: a cast alone would darken every picture by half a level.
+        # The pixels are rounded: a cast alone truncates, which darkens every image by half a level.
         pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        images = pixels if output_type == "np" else [Image.fromarray(picture) for picture in pixels]
+        images = pixels if output_type == "np" else [Image.fromarray(image) for image in pixels]
         return Hand1000PipelineOutput(images=images)
 
-    def _setting(self, name: str, value: float | None) -> float:
+    def _resolve(self, name: str, value: float | None) -> float:
         value = self.config[name] if value is None else value
         low, high = LIMITS[name]
         if not low <= value <= high:
             raise Hand1000Error(f"{name}: {value} is out of range; choose {low} to {high}")
         return value
 
-    def _interval(self, value: Sequence[float] | None) -> tuple[float, float]:
-        low, high = self.config.autoguidance_interval if value is None else value
+    def _resolve_interval(self, interval: Sequence[float] | None) -> tuple[float, float]:
+        low, high = self.config.autoguidance_interval if interval is None else interval
         if not 0 <= low < high <= 1:
             raise Hand1000Error(
-                f"autoguidance_interval: {low} to {high} is none; choose two ends within 0 to 1, the lower first"
+                f"autoguidance_interval: {low} to {high} is not an interval; choose two ends within 0 to 1, the lower "
+                "one first"
             )
         return low, high
 
-    def _gestures(self, prompts: list[str], gesture: str | Sequence[str] | None) -> torch.Tensor:
-        """Which of the fusion's gestures each prompt is for, (B,)."""
+    def _gesture_ids(self, prompts: list[str], gesture: str | Sequence[str] | None) -> torch.Tensor:
+        """Index of each prompt's gesture in the fusion, (B,)."""
         if self.fusion is None:
             return torch.zeros(len(prompts), dtype=torch.long)
         if gesture is None:
             gesture = [find_gesture_in_prompt(prompt, self.fusion.gestures) for prompt in prompts]
         gestures = [gesture] * len(prompts) if isinstance(gesture, str) else gesture
         if len(gestures) != len(prompts):
-            raise Hand1000Error(f"gesture: {len(gestures)} given for {len(prompts)} prompts; give one, or one a prompt")
+            raise Hand1000Error(
+                f"gesture: {len(gestures)} given for {len(prompts)} prompts; give one, or one per prompt"
+            )
         return gesture_indices(self.fusion, gestures)
-
-    @staticmethod
-    def _generators(count: int, generator: torch.Generator | list[torch.Generator] | None) -> list:
-        generators = generator if isinstance(generator, list) else [generator] * count
-        if len(generators) != count:
-            raise Hand1000Error(f"generator: {len(generators)} given for {count} prompts; give one an image")
-        return generators
-
-    def _start_noise(self, generators: list[torch.Generator | None]) -> torch.Tensor:
-        size = self.unet.config.sample_size
-        shape = (self.unet.config.in_channels, size, size)
-        return torch.stack(
-            [torch.randn(shape, generator=g, device=g.device if g is not None else None).cpu() for g in generators]
-        )
 
 
 def build_pipeline(
@@ -244,23 +311,22 @@ def build_pipeline(
     autoguidance_scale: float,
     **defaults: Any,
 ) -> Hand1000Pipeline:
-    """The pipeline over a base model: as it is, or with a tuned UNet and a fusion.
+    """Build the pipeline of a base model, or of one with a fine-tuned UNet and a fusion.
 
     Args:
-        base: its UNet draws if no other is given, and is the guide of the other if that needs one.
-        unet: after Stage III.
-        fusion: as Stage II left it.
-        autoguidance_scale: the pipeline's default; the base model itself has none to lead away from, so there it is 1.
-        defaults: mu, guidance_scale and the rest of what the pipeline uses when a call does not say.
+        base: Base model. Its UNet generates without `unet`, else it is the guidance UNet if autoguidance needs one.
+        unet: UNet after Stage III.
+        fusion: Fusion after Stage II.
+        autoguidance_scale: Default scale of autoguidance; the base model itself has no weaker UNet, so there it is 1.
+        defaults: The pipeline's other default settings, such as `mu` and `guidance_scale`.
     """
-    tuned = unet is not None
+    is_tuned = unet is not None
     unet = unet or base.unet
-    guide = base.unet if tuned and autoguidance_scale > 1 else None
-    for part in (base.vae, base.unet, unet, fusion):
-        if part is not None:
-            # diffusers writes where a part was loaded from beside its weights: a path of this machine, which would
-            # also give equal models different digests.
-            part.register_to_config(_name_or_path="")
+    for component in (base.vae, base.unet, unet, fusion):
+        if component is not None:
+            # diffusers saves the path that a component was loaded from, which would give equal models different
+            # digests on different machines.
+            component.register_to_config(_name_or_path="")
     pipeline = Hand1000Pipeline(
         base.vae,
         base.text_encoder,
@@ -268,23 +334,23 @@ def build_pipeline(
         unet,
         base.scheduler,
         fusion,
-        guide,
-        autoguidance_scale=autoguidance_scale if tuned else 1.0,
+        guidance_unet=base.unet if is_tuned and autoguidance_scale > 1 else None,
+        autoguidance_scale=autoguidance_scale if is_tuned else 1.0,
         **defaults,
     )
     return pipeline.to(base.unet.device)
 
 
 def load_pipeline(folder: Path) -> Hand1000Pipeline:
-    """The pipeline of a model's folder, on the accelerator if there is one, silent while it draws.
+    """Load a model folder onto the accelerator if there is one, without a progress bar.
 
     Raises:
-        Hand1000Error: the folder holds something else, or a file of it is missing or broken.
+        Hand1000Error: The folder is not a Hand1000 model, or one of its files is missing or broken.
     """
     try:
         pipeline = Hand1000Pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except Exception as error:
-        # diffusers raises OSError, ValueError, TypeError and safetensors' own, by what is wrong with which file.
-        raise Hand1000Error(f"{folder}: no model of Hand1000: {' '.join(str(error).split())}") from error
+        # diffusers raises OSError, ValueError, TypeError or safetensors' own error, depending on the file.
+        raise Hand1000Error(f"{folder}: not a Hand1000 model: {' '.join(str(error).split())}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(best_device())

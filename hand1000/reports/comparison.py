@@ -16,10 +16,10 @@ from hand1000.evaluation.methods import (
     mean_table,
     paired_table,
 )
+from hand1000.pipelines.generation import make_image_grid
 from hand1000.reports.html import image, page, section
 from hand1000.storage.files import write_json, write_text
 
-_LABEL_WIDTH, _GAP = 170, 4
 _COUNTED = ("gesture accuracy", "FID-H", "KID-H")
 
 
@@ -53,7 +53,7 @@ def write_comparison(folder: Path, cells: MethodResults, pictures: Mapping[str, 
     write_text(
         folder / "tables.md", "\n".join(f"### {title}\n\n{table}" for title, table in tables.items()) + f"\n{count}"
     )
-    qualitative(folder / "pictures.png", pictures)
+    plot_images(folder / "pictures.png", pictures)
     sections = [
         "<header><h1>Six systems, the same prompts and seeds</h1></header>",
         section("Pictures, the first of each gesture", image(folder / "pictures.png", "a row a system")),
@@ -63,24 +63,17 @@ def write_comparison(folder: Path, cells: MethodResults, pictures: Mapping[str, 
     write_text(folder / "comparison.html", page("Hand1000: comparison", sections))
 
 
-def qualitative(path: Path, pictures: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
-    """The paper's figure as a PNG file: a row a system, a column a prompt."""
-    from PIL import ImageDraw
-
-    names = list(next(iter(pictures.values())))
-    columns = [(gesture, place) for gesture, each in pictures.items() for place in range(len(each[names[0]]))]
-    with Image.open(pictures[columns[0][0]][names[0]][0]) as first:
+def plot_images(path: Path, images: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+    """Write the paper's figure as a PNG file: one row per method, one column per prompt."""
+    names = list(next(iter(images.values())))
+    columns = [(gesture, index) for gesture, methods in images.items() for index in range(len(methods[names[0]]))]
+    with Image.open(images[columns[0][0]][names[0]][0]) as first:
         side = max(first.size[0], 64)
-    head = 16
-    sheet = Image.new("RGB", (_LABEL_WIDTH + len(columns) * (side + _GAP), head + len(names) * (side + _GAP)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for row, name in enumerate(names):
-        top = head + row * (side + _GAP)
-        pen.text((4, top + side // 2 - 6), METHODS[name], fill="black")
-        for column, (gesture, place) in enumerate(columns):
-            left = _LABEL_WIDTH + column * (side + _GAP)
-            if not row:
-                pen.text((left, 2), gesture, fill="black")
-            with Image.open(pictures[gesture][name][place]) as picture:
-                sheet.paste(picture.convert("RGB").resize((side, side)), (left, top))
-    sheet.save(path)
+
+    def read(file: Path) -> Image.Image:
+        with Image.open(file) as image:
+            return image.convert("RGB").resize((side, side))
+
+    cells = [read(images[gesture][name][index]) for name in names for gesture, index in columns]
+    row_labels, column_labels = [METHODS[name] for name in names], [gesture for gesture, _ in columns]
+    make_image_grid(cells, len(columns), row_labels=row_labels, column_labels=column_labels).save(path)

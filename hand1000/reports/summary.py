@@ -143,7 +143,7 @@ def build_report_content(
             "unusable, passed over": len(preparation.unusable),
             **{f"filtered: {reason}": count for reason, count in preparation.filtered.items() if count},
             "training images with the labelled hand found": sum(one.found for one in features),
-            "training images without": sum(len(one.missed) for one in features),
+            "training images without": sum(len(one.images_without_hand) for one in features),
         },
         rates=compare_rates_by_gesture(base, tuned),
         settings_yaml=settings_yaml,

@@ -184,7 +184,7 @@ def save_base(
     """
     from diffusers import StableDiffusionPipeline
 
-    from hand1000.pipelines.generation import contact_sheet
+    from hand1000.pipelines.generation import make_image_grid
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
     autoencoder.register_to_config(_name_or_path="")
@@ -202,7 +202,7 @@ def save_base(
     pipeline.to(dtype=torch.float16).save_pretrained(directory)
     recipe = {"settings": settings.model_dump(mode="json"), "prompts": prompts, "history": curves}
     (directory / "recipe.json").write_text(json.dumps(recipe, indent=1))
-    contact_sheet(pictures, 8).save(directory / "grid.png")
+    make_image_grid(pictures, 8).save(directory / "grid.png")
 
 
 def _tokenize(tokenizer, captions: list[str]) -> torch.Tensor:

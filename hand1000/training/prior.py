@@ -3,11 +3,12 @@
 Trained on beside the gesture's images, they keep the tuned UNet from forgetting everything else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from hand1000.core.progress import ProgressCallback
 from hand1000.core.rng import derived_seed
 from hand1000.models.encoding import encode_texts
 from hand1000.pipelines.generation import generate_latents
@@ -35,7 +36,7 @@ def generate_prior(
     *,
     seed: int,
     batch_size: int,
-    progress: Callable[[int, int], None],
+    on_progress: ProgressCallback,
 ) -> Prior:
     """Draw `count` pictures of the base model.
 
@@ -45,10 +46,10 @@ def generate_prior(
         count: at least 1.
         seed: of the run.
         batch_size: drawn at a time.
-        progress: is given (done, total) pictures.
+        on_progress: Called with the numbers of images done and in total.
     """
     texts = [captions[index % len(captions)] for index in range(count)]
     seeds = [derived_seed(seed, "prior", index) for index in range(count)]
-    latents = generate_latents(pipeline, texts, seeds, batch_size=batch_size, progress=progress)
+    latents = generate_latents(pipeline, texts, seeds, batch_size=batch_size, on_progress=on_progress)
     embeddings = encode_texts(pipeline.text_encoder, pipeline.tokenizer, texts).float().cpu()
     return Prior(latents.float(), embeddings)

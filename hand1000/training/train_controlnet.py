@@ -17,7 +17,7 @@ from hand1000.hands.depth_pairs import DepthPairs
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
 from hand1000.models.latents import encode_latents
-from hand1000.pipelines.generation import contact_sheet
+from hand1000.pipelines.generation import make_image_grid
 from hand1000.storage.files import write_json
 from hand1000.storage.hub import model_folder
 from hand1000.training.context import TrainContext
@@ -164,6 +164,6 @@ def save_controlnet(
             eta=1.0,
             num_inference_steps=25,
         ).images
-    contact_sheet(rows, len(prompts)).save(directory / "grid.png")
+    make_image_grid(rows, len(prompts)).save(directory / "grid.png")
     write_json(directory / "recipe.json", {"settings": settings.model_dump(mode="json"), "history": list(history)})
     controlnet.half().save_pretrained(directory)

@@ -11,7 +11,7 @@ from hand1000.config.settings import ComputeSettings, ValidationSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seed, torch_generator
 from hand1000.models.base_model import BaseModel
-from hand1000.pipelines.generation import contact_sheet
+from hand1000.pipelines.generation import make_image_grid
 from hand1000.training.distributed import DistributedContext
 from hand1000.training.losses import diffusion_loss
 from hand1000.training.precision import autocast_context
@@ -100,7 +100,7 @@ class Validation:
         """Draw a sheet of what the UNet draws after `step` steps."""
         if self.settings.images_drawn:
             pictures = self.draw()
-            contact_sheet(pictures, columns=len(pictures)).save(self.folder / f"{step:06d}.png")
+            make_image_grid(pictures, columns=len(pictures)).save(self.folder / f"{step:06d}.png")
 
 
 def validation_losses(history: list[dict]) -> list[float]:

@@ -98,7 +98,9 @@ def test_pairs_are_of_hands_that_are_found_where_they_are(tmp_path: Path) -> Non
     render_synthetic_images(tmp_path / "set", images=6, gesture_images=0, seed=5, size=64, progress=noop_callback)
     options = {"max_tilt": 180, "min_detection_confidence": 0.5}
     seen: list[tuple[int, int]] = []
-    pairs = build_depth_pairs(tmp_path / "set", max_error=0.3, progress=lambda *counts: seen.append(counts), **options)
+    pairs = build_depth_pairs(
+        tmp_path / "set", max_error=0.3, on_progress=lambda done, total, _: seen.append((done, total)), **options
+    )
     assert 0 < len(pairs.images) <= 6 and seen[-1] == (6, 6)
     with pytest.raises(Hand1000Error, match="max_error"):
         build_depth_pairs(tmp_path / "set", max_error=1e-4, **options)
@@ -111,7 +113,7 @@ def test_pairs_are_of_hands_that_are_found_where_they_are(tmp_path: Path) -> Non
     loaded = DepthPairs.load(tmp_path)
     assert loaded.captions == pairs.captions and (loaded.depths == pairs.depths).all()
     (tmp_path / "pairs.safetensors").write_bytes(b"")
-    with pytest.raises(Hand1000Error, match="make them again"):
+    with pytest.raises(Hand1000Error, match="build the pairs again"):
         DepthPairs.load(tmp_path)
 
 
@@ -248,11 +250,11 @@ def test_the_least_strength_that_keeps_the_landmarks_is_taken(monkeypatch: pytes
     palm = draw("palm", 1, 96).pixels
     asked: list[float] = []
 
-    def painted(pipeline: object, todo: Sequence, settings: object, strength: float) -> list[np.ndarray]:
+    def painted(self: object, todo: Sequence, strength: float) -> list[np.ndarray]:
         asked.append(strength)
         return [np.roll(one.image, round(40 * max(0.0, 0.65 - strength)), axis=1) for one in todo]
 
-    monkeypatch.setattr(hand_refiner, "_painted", painted)
+    monkeypatch.setattr(hand_refiner._Inpainter, "inpaint", painted)
     pictures, orders = showing([palm, np.full_like(palm, 90)])
     settings = SETTINGS.model_copy(update={"adaptive": True})
     base = fresh_base()

@@ -11,15 +11,9 @@ from PIL import Image
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import ImageRecord
 from hand1000.hands.classifier import CLASSES, SHIPPED, GestureClassifier
-from hand1000.hands.detector import (
-    MIN_IOU,
-    Hand,
-    HandDetector,
-    Landmarks,
-    detect_hands,
-    match_labelled_hand,
-    read_square,
-)
+from hand1000.hands.detection import MIN_IOU, detect_hands, match_labelled_hand, read_square
+from hand1000.hands.detector import Hand, HandDetector
+from hand1000.hands.landmarks import Landmarks
 from hand1000.hands.stage1 import (
     compute_mean_feature,
     gesture_feature,
@@ -83,7 +77,7 @@ def test_shards_of_an_image_set_give_the_bits_of_the_whole(rendered: tuple[Rende
     records = image_set(tmp_path, rendered)
     steps: list[tuple[int, int]] = []
     whole = detect_hands(
-        tmp_path, records, min_detection_confidence=0.5, progress=lambda done, total: steps.append((done, total))
+        tmp_path, records, min_detection_confidence=0.5, on_progress=lambda done, total, _: steps.append((done, total))
     )
     assert steps == [(index + 1, len(records)) for index in range(len(records))]
     assert whole.found.all() and whole.file_names == tuple(record.file_name for record in records)
@@ -168,11 +162,11 @@ def test_the_feature_is_the_mean_over_the_hands_that_were_found(tmp_path: Path) 
     found = landmarks.landmarks[landmarks.found].reshape(4, 63).astype(np.float64)
     raw = compute_mean_feature(landmarks, gesture="call", kind="raw", max_missed=0.5)
     assert np.allclose(raw.mean, found.mean(0)) and np.allclose(raw.std, found.std(0), atol=1e-6)
-    assert (raw.images, raw.found, raw.missed) == (6, 4, ("1.png", "4.png"))
+    assert (raw.images, raw.found, raw.images_without_hand) == (6, 4, ("1.png", "4.png"))
     normal = compute_mean_feature(landmarks, gesture="call", kind="normalized", max_missed=0.5)
     assert np.allclose(normal.mean, gesture_feature(landmarks, kind="normalized").mean(0), atol=1e-6)
     assert not np.allclose(normal.mean, raw.mean)
-    other = compute_mean_feature(landmarks.of(["0.png", "2.png"]), gesture="ok", kind="normalized", max_missed=0.5)
+    other = compute_mean_feature(landmarks.select(["0.png", "2.png"]), gesture="ok", kind="normalized", max_missed=0.5)
     assert np.allclose(other.mean, gesture_feature(landmarks, kind="normalized")[:2].mean(0), atol=1e-6)
     save_features(tmp_path, [normal, other])
     for one, loaded in zip((normal, other), load_features(tmp_path), strict=True):
@@ -215,7 +209,7 @@ def test_the_shipped_classifier_knows_rendered_gestures(rendered: tuple[Rendered
 
 
 def test_training_learns_and_repeats_itself(tmp_path: Path) -> None:
-    from hand1000.hands.train_classifier import train_classifier
+    from hand1000.hands.train_classifier import LabeledHands, train_classifier
 
     generator = np.random.default_rng(0)
     shapes = generator.random((3, 21, 3))
@@ -224,7 +218,8 @@ def test_training_learns_and_repeats_itself(tmp_path: Path) -> None:
     labels = [("call", "palm", "ok")[kind] for kind in kinds]
     right = np.ones(60, bool)
     first, second, other = (
-        train_classifier(landmarks, right, labels, seed=seed, steps=30, batch_size=32) for seed in (1, 1, 2)
+        train_classifier(LabeledHands(landmarks, right, labels), seed=seed, steps=30, batch_size=32)
+        for seed in (1, 1, 2)
     )
     assert first.predict(landmarks, right)[0] == labels
     probabilities = [one.predict(landmarks, right)[1] for one in (first, second, other)]

@@ -10,7 +10,7 @@ import torch
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.hands.landmarks import Landmarks
-from hand1000.hands.poses import PLACEMENT_DIM, HandPoses, fit_poses
+from hand1000.hands.poses import HandPoses, fit_poses
 from hand1000.hands.stage1 import compute_mean_feature, gesture_feature
 from hand1000.models.fusion import POSE_SCALE, GestureFusion, double_fusion, load_fusion
 from hand1000.training.context import TrainContext
@@ -47,7 +47,7 @@ def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "norm
 def test_the_components_tell_how_hands_bend_and_where_they_are() -> None:
     landmarks, bent = hands()
     told = fitted(landmarks)
-    assert told.poses.shape == (HANDS, COMPONENTS + PLACEMENT_DIM) and told.components.shape == (COMPONENTS, 63)
+    assert told.poses.shape == (HANDS, COMPONENTS + 3) and told.components.shape == (COMPONENTS, 63)
     assert told.poses.mean(axis=0) == pytest.approx(0, abs=1e-4)
     assert told.poses.std(axis=0) == pytest.approx(1, abs=1e-3)
     own = gesture_feature(landmarks, kind="normalized")
@@ -81,7 +81,7 @@ def test_two_gestures_are_each_told_from_their_own_mean() -> None:
     both = replace(landmarks, landmarks=moved)
     features = [
         compute_mean_feature(
-            both.of([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalized", max_missed=0
+            both.select([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalized", max_missed=0
         )
         for one in ("four", "ok")
     ]
@@ -97,7 +97,7 @@ def test_a_gesture_of_two_hands_that_differ_much_is_told_too() -> None:
     apart = landmarks.landmarks.copy()
     apart[0] = apart[0, :1] + 30 * (apart[0] - apart[0, :1])
     landmarks = replace(landmarks, landmarks=apart)
-    parts = {one: landmarks.of([name for name in NAMES if shown[name] == one]) for one in ("four", "ok")}
+    parts = {one: landmarks.select([name for name in NAMES if shown[name] == one]) for one in ("four", "ok")}
     features = [compute_mean_feature(part, gesture=one, kind="normalized", max_missed=0) for one, part in parts.items()]
     assert np.isfinite(fit_poses(landmarks, shown, features, COMPONENTS).poses).all()
 
@@ -111,7 +111,7 @@ def test_without_components_or_variation_all_hands_are_the_mean_one() -> None:
 def test_poses_are_kept_and_read_in_any_order(tmp_path: Path) -> None:
     told = fitted(hands()[0])
     told.save(tmp_path)
-    again = HandPoses.load(tmp_path).of([NAMES[5], NAMES[2]])
+    again = HandPoses.load(tmp_path).select([NAMES[5], NAMES[2]])
     assert np.array_equal(again.poses, told.poses[[5, 2]]) and again.file_names == (NAMES[5], NAMES[2])
     (tmp_path / "poses.safetensors").write_bytes(b"nothing")
     with pytest.raises(Hand1000Error, match="poses.safetensors.*run Stage I again"):
@@ -136,7 +136,7 @@ def test_a_pose_is_added_to_the_fusion_and_the_mean_hand_is_the_papers(tmp_path:
 
 
 def test_stage_two_trains_what_a_pose_adds() -> None:
-    told = fitted(hands()[0]).of(NAMES[:4])
+    told = fitted(hands()[0]).select(NAMES[:4])
     generator = torch.Generator().manual_seed(1)
     default = load_settings("default")
 
@@ -155,5 +155,5 @@ def test_stage_two_trains_what_a_pose_adds() -> None:
         return fusion
 
     start, end = trained(0), trained(3)
-    assert start.config.pose_dim == COMPONENTS + PLACEMENT_DIM
+    assert start.config.pose_dim == COMPONENTS + 3
     assert not torch.equal(start.pose.weight, end.pose.weight)

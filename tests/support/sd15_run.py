@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from hand1000.config.settings import Settings, load_settings
-from hand1000.hands.detector import detect_hands
+from hand1000.hands.detection import detect_hands
 from hand1000.hands.stage1 import compute_mean_feature
 from hand1000.models.fusion import double_fusion, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline

@@ -278,7 +278,7 @@ def test_one_generator_may_draw_for_all_prompts_and_none_need_be_given(data) -> 
     assert pipeline(TEXTS, output_type="np").images.shape == first.shape
 
 
-def test_autoguidance_leads_away_from_the_guide(data, tmp_path: Path) -> None:
+def test_autoguidance_leads_away_from_the_guidance_unet(data, tmp_path: Path) -> None:
     base, feature = tiny_base(), data[2]
 
     def drawn(pipeline: Hand1000Pipeline, scale: float) -> np.ndarray:
@@ -290,7 +290,7 @@ def test_autoguidance_leads_away_from_the_guide(data, tmp_path: Path) -> None:
 
     torch.manual_seed(7)
     tuned = UNet2DConditionModel.from_config(base.unet.config)
-    assert pipeline_with(tuned, 1.0).guide is None
+    assert pipeline_with(tuned, 1.0).guidance_unet is None
     guided = pipeline_with(tuned, 2.0)
     plain = drawn(guided, 1.0)
     assert np.array_equal(plain, drawn(pipeline_with(tuned, 1.0), 1.0))
@@ -372,7 +372,7 @@ def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
         out.mkdir()
         done: list[int] = []
         generate_to_dir(
-            system, orders, out, batch_size=2, checkpoint=checkpoint, progress=lambda count, _: done.append(count)
+            system, orders, out, batch_size=2, checkpoint=checkpoint, on_progress=lambda count, *_: done.append(count)
         )
         return done
 

@@ -283,7 +283,7 @@ def test_orders_are_drawn_with_their_gestures(tmp_path: Path) -> None:
     system = pipeline_generator(pipeline_of(features("four", "ok")))
     orders = [GenerationRequest(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
     generate_to_dir(
-        system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), progress=noop_callback
+        system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), on_progress=noop_callback
     )
     pictures = [np.asarray(Image.open(tmp_path / order.file_name)).astype(int) for order in orders]
     apart = [[np.abs(one - other).max() > 1 for other in pictures] for one in pictures]

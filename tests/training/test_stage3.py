@@ -144,8 +144,8 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
 
     options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     pipeline = build_pipeline(tiny_base(), **options)
-    drawn = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, progress=noop_callback)
-    alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, progress=noop_callback)
+    drawn = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, on_progress=noop_callback)
+    alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, on_progress=noop_callback)
     assert drawn.latents.shape == (3, 4, LATENT, LATENT) and torch.allclose(drawn.latents, alone.latents, atol=1e-4)
     drawn.save(tmp_path)
     prior = Prior.load(tmp_path)

@@ -103,7 +103,7 @@ def test_drift_of_hands_words_and_boxes(tmp_path: Path) -> None:
 
     def feature(step: float) -> GestureFeature:
         mean, std = np.full(63, step, np.float32), np.ones(63, np.float32)
-        return GestureFeature(mean, std, gesture="four", kind="normalized", images=3, found=3, missed=())
+        return GestureFeature(mean, std, gesture="four", kind="normalized", images=3, found=3, images_without_hand=())
 
     def images(folder: Path, word: str, size: float) -> Path:
         folder.mkdir()
