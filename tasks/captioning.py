@@ -47,6 +47,6 @@ def caption_shard(
         root=root,
         run=run,
         build=build,
-        label=f"{settings.captioner.kind}, shard {shard + 1} of {shards}",
+        label=f"{settings.captioner.kind} shard {shard + 1} of {shards}",
         inputs={"dataset": dataset, "stage": stage.cache_key_fields(), "shard": shard, "shards": shards},
     )

@@ -115,7 +115,7 @@ def resumed(inputs_file: Path, server: ChatServer, tmp_path_factory: pytest.Temp
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("caption_images paligemma, shard 1 of 1: 2/6"):
+            if line.startswith("caption_images paligemma shard 1 of 1: 2/6"):
                 os.killpg(process.pid, signal.SIGKILL)
                 break
         lines += process.stdout
@@ -127,7 +127,7 @@ def resumed(inputs_file: Path, server: ChatServer, tmp_path_factory: pytest.Temp
 def test_a_killed_run_resumes_and_captions_no_image_twice(resumed: Resumed) -> None:
     kept = sum(len(job) for jobs in resumed.before.values() for job in jobs)
     assert 9 + 2 <= kept < 3 * 9, resumed.said_before[-3000:]
-    assert "caption_images blip2, shard 1 of 1: already there" in resumed.said
+    assert "caption_images blip2 shard 1 of 1: already there" in resumed.said
     after = captioned(resumed.root)
     assert len(after) == len(CAPTIONERS)
     # What was at work when it was killed was lost unkept, so whatever was captioned again would stand in two files.
