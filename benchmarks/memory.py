@@ -1,9 +1,10 @@
-"""Peak memory of a step of Stages II and III at Stable Diffusion 1.5's size, by mode; the weights are random.
+"""Peak memory of one step of Stages II and III at Stable Diffusion 1.5's size, by mode, with random weights.
 
     .venv/bin/python -m benchmarks.memory [--resolution 512] [--mode NAME ...]
 
-Each mode runs in a process of its own. On a CPU the peak is the process's resident memory, libraries (0.6 GB) and
-activations included; on a GPU what PyTorch allocated there. Prints a Markdown table; 1 GB is 10^9 bytes.
+Each mode runs in its own process. On a CPU, the peak is the resident memory of the process, including libraries
+(0.6 GB) and activations; on a GPU, it is the memory that PyTorch allocated. Prints a Markdown table; 1 GB is 10^9
+bytes.
 """
 
 import argparse
@@ -25,7 +26,7 @@ MODES: dict[str, dict] = {
 
 
 def measure(mode: str, resolution: int) -> dict[str, float]:
-    """Run one step of `mode`, in this process; its peak memory in bytes and its seconds."""
+    """Run one step of `mode` in this process, and measure its peak memory in bytes and its duration in seconds."""
     import torch
 
     from hand1000.config.settings import Settings, load_settings
@@ -62,7 +63,7 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
 
 
 def random_unet(dtype, sample_size: int = 64):
-    """Stable Diffusion 1.5's UNet, 859.5 million random weights of `dtype`."""
+    """Build Stable Diffusion 1.5's UNet with 859.5 million random weights of `dtype`."""
     import torch
     from diffusers import UNet2DConditionModel
 
@@ -74,20 +75,25 @@ def random_unet(dtype, sample_size: int = 64):
 
 
 def main() -> None:
-    """Measure each mode in its process and print the table."""
+    """Measure each mode in its own process and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--resolution", type=int, default=512)
     parser.add_argument("--mode", action="append", choices=list(MODES))
     options = parser.parse_args()
     print(f"| mode, batch 1, {options.resolution} px | peak GB | seconds |\n| --- | --- | --- |")
     for mode in options.mode or MODES:
-        call = [sys.executable, "-c", f"import benchmarks.memory as m; m.report({mode!r}, {options.resolution})"]
-        found = json.loads(subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-        print(f"| {mode} | {found['bytes'] / 1e9:.2f} | {found['seconds']:.0f} |", flush=True)
+        command = [
+            sys.executable,
+            "-c",
+            f"import benchmarks.memory as m; m.print_measurement({mode!r}, {options.resolution})",
+        ]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        peak = json.loads(output.splitlines()[-1])
+        print(f"| {mode} | {peak['bytes'] / 1e9:.2f} | {peak['seconds']:.0f} |", flush=True)
 
 
-def report(mode: str, resolution: int) -> None:
-    """Print what `measure` finds, as one line of JSON."""
+def print_measurement(mode: str, resolution: int) -> None:
+    """Print the result of `measure` as one line of JSON."""
     print(json.dumps(measure(mode, resolution)))
 
 

@@ -1,6 +1,6 @@
-"""Selection from a listing of a million pictures: seconds, and the most memory the process ever had.
+"""Duration and peak memory of the selection from a million images.
 
-python -m benchmarks.selection --pictures 1000000
+python -m benchmarks.selection --images 1000000
 """
 
 import argparse
@@ -18,23 +18,23 @@ from hand1000.data.selection import select_images
 
 
 class SyntheticSource:
-    """HaGRID's layout with annotations on disk and pictures that are only names."""
+    """A source in HaGRID's layout whose annotations are on disk and whose images are only names."""
 
     address = "synthetic"
     at_once = 2
 
-    def __init__(self, folder: Path, pictures: int) -> None:
-        self._folder, self._pictures = folder, pictures
-        random_ = random.Random(0)
+    def __init__(self, folder: Path, num_images: int) -> None:
+        self._folder, self._num_images = folder, num_images
+        rng = random.Random(0)
         with open(folder / "four.json", "w") as file:
             file.write("{")
-            for number in range(pictures):
-                x, y, width, height = (random_.random() / 2 for _ in range(4))
-                landmarks = [[round(random_.random(), 6), round(random_.random(), 6)] for _ in range(21)]
+            for number in range(num_images):
+                x, y, width, height = (rng.random() / 2 for _ in range(4))
+                landmarks = [[round(rng.random(), 6), round(rng.random(), 6)] for _ in range(21)]
                 entry = {
                     "bboxes": [[x, y, width, height]],
                     "labels": ["four"],
-                    "user_id": f"{random_.randrange(max(2, pictures // 16)):064x}",
+                    "user_id": f"{rng.randrange(max(2, num_images // 16)):064x}",
                     "hand_landmarks": [landmarks],
                 }
                 file.write(f"{', ' if number else ''}{json.dumps(_name(number))}: {json.dumps(entry)}")
@@ -49,7 +49,7 @@ class SyntheticSource:
         if folder == "annotations/train":
             yield "annotations/train/four.json"
         elif folder == "four":
-            yield from (f"four/{_name(number)}.jpg" for number in range(self._pictures))
+            yield from (f"four/{_name(number)}.jpg" for number in range(self._num_images))
 
     def version(self, name: str) -> list[int | str]:
         """See `hand1000.storage.sources.Source`."""
@@ -66,21 +66,21 @@ def _name(number: int) -> str:
 
 
 def main() -> None:
-    """Print what the docstring above says."""
+    """Select from a synthetic listing and print duration and memory."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pictures", type=int, default=1_000_000)
+    parser.add_argument("--images", type=int, default=1_000_000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        source = SyntheticSource(Path(folder), options.pictures)
+        source = SyntheticSource(Path(folder), options.images)
         megabytes = (Path(folder) / "four.json").stat().st_size / 1e6
         start = time.monotonic()
         filters = FilterSettings(min_hand_size=0.05, allow_border_hands=True, max_hands=2, min_detector_iou=0)
-        chosen = select_images(source, ("four",), num_train=1000, num_test=1000, seed=1, filters=filters)
+        selection = select_images(source, ("four",), num_train=1000, num_test=1000, seed=1, filters=filters)
         seconds = time.monotonic() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{options.pictures} pictures, {megabytes:.0f} MB of annotations: {len(chosen.train)} + {len(chosen.test)} "
-        f"chosen in {seconds:.1f} s, at most {peak:.0f} MiB"
+        f"{options.images} images, {megabytes:.0f} MB of annotations: {len(selection.train)} + {len(selection.test)} "
+        f"selected in {seconds:.1f} s, at most {peak:.0f} MiB"
     )
 
 

@@ -1,4 +1,4 @@
-"""The README's picture: the last run's held-out prompts drawn by the base model (above) and the tuned one (below).
+"""The README's figure: the last run's first test prompts, base model above, tuned model below.
 
 python -m benchmarks.side_by_side --root artifacts --out docs/four.png
 """
@@ -15,7 +15,7 @@ from hand1000.storage.files import read_json
 
 
 def main() -> None:
-    """Write the picture; the pictures are the first in the order of their names, none is chosen by hand."""
+    """Write the figure from the first images in the order of their names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="artifacts")
     parser.add_argument("--count", type=int, default=12)

@@ -1,11 +1,11 @@
-"""What a cluster needs for every gesture: a simulation of Flyte, its pods, S3 and GPUs that are taken away.
+"""Simulation of a cluster that trains every gesture: Flyte's scheduling, pods, S3 and preempted GPUs.
 
     .venv/bin/python -m benchmarks.simulate_cluster [--gpus 4,8,16,32] [--seed 0]
-    .venv/bin/python -m benchmarks.simulate_cluster --measure        # writes what this machine can measure
+    .venv/bin/python -m benchmarks.simulate_cluster --measure        # updates the costs that need no GPU
 
-The job: a million pictures of HaGRID are screened by MediaPipe; then 34 gestures x 1,000 images are captioned by three
-captioners, and each gesture is trained and measured by the preset `default` at Stable Diffusion 1.x size. What an item
-costs is in benchmarks/cluster_costs.json, measured or reckoned as it says. Prints a Markdown table.
+The job: MediaPipe screens a million images of HaGRID; then three captioners caption 34 gestures x 1,000 images, and
+each gesture is trained and evaluated with the preset `default` at Stable Diffusion 1.x size. cluster_costs.json holds
+the cost of each item and its source. Prints a Markdown table.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import functools
 import heapq
 import itertools
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,20 +22,23 @@ from pathlib import Path
 COSTS = Path(__file__).with_name("cluster_costs.json")
 GESTURES, IMAGES, SCREENED = 34, 1000, 1_000_000
 SHARD = 5000
-"""Pictures that one pod screens."""
+"""Images that one pod screens."""
 
 
 @dataclass
 class Task:
-    """A pod's work.
+    """The work of one pod.
 
-    Args:
-        name: of the stage.
-        pool: `cpu` or `gpu`.
-        seconds: of work.
-        after: that must be done before.
-        megabytes, objects: it moves from and to S3.
-        checkpoint: seconds of work between two saved states; a preemption loses what came since the last.
+    Attributes:
+        name: Name of the stage.
+        pool: Pool of pods that runs it, `cpu` or `gpu`.
+        seconds: Duration of the work itself.
+        after: Tasks that must finish first.
+        megabytes: Bytes that it moves from and to S3, in MB.
+        objects: Number of S3 objects that it moves.
+        checkpoint: Seconds of work between two checkpoints; a preemption loses the work since the last one.
+        unfinished: Number of tasks in `after` that have not finished.
+        successors: Tasks that wait for this one.
     """
 
     name: str
@@ -44,148 +48,174 @@ class Task:
     megabytes: float = 0.0
     objects: float = 10.0
     checkpoint: float = float("inf")
-    waits: int = 0
-    then: list["Task"] = field(default_factory=list)
+    unfinished: int = 0
+    successors: list["Task"] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.waits = len(self.after)
+        self.unfinished = len(self.after)
         for task in self.after:
-            task.then.append(self)
+            task.successors.append(self)
 
 
 def job(costs: dict[str, float], shards: int) -> list[Task]:
-    """All tasks of the job, each gesture's Stage II and drawing cut into `shards`."""
+    """All tasks of the job; Stage II and the generation of each gesture are split into `shards`."""
     cpu, gpu = "cpu", "gpu"
     screens = [
-        Task("screen", cpu, part * costs["screen"], megabytes=part * costs["picture_mb"], objects=part)
-        for part in _parts(SCREENED, SHARD)
+        Task("screen", cpu, size * costs["screen"], megabytes=size * costs["image_mb"], objects=size)
+        for size in _shard_sizes(SCREENED, SHARD)
     ]
     tasks = list(screens)
-    choice = Task("choose", cpu, SCREENED * costs["choose"], screens)
-    tasks.append(choice)
+    selection = Task("select", cpu, SCREENED * costs["select"], screens)
+    tasks.append(selection)
     for _ in range(GESTURES):
-        data = Task("prepare", cpu, IMAGES * costs["prepare"], [choice], IMAGES * costs["picture_mb"], 2 * IMAGES)
+        data = Task("prepare", cpu, IMAGES * costs["prepare"], [selection], IMAGES * costs["image_mb"], 2 * IMAGES)
         captions = [
-            Task(f"caption, {one}", gpu, IMAGES * costs[one], [data]) for one in ("blip2", "paligemma", "vit_gpt2")
+            Task(f"caption, {captioner}", gpu, IMAGES * costs[captioner], [data])
+            for captioner in ("blip2", "paligemma", "vit_gpt2")
         ]
         text = Task("complete", gpu, IMAGES * costs["complete"], captions)
         hands = Task("hands", cpu, IMAGES * costs["screen"], [data])
         encoded = Task("encode", gpu, IMAGES * costs["encode"], [text])
         fusion = Task("fusion", gpu, costs["fusion"], [encoded, hands], costs["model_mb"])
-        refined = [
-            Task("refine", gpu, IMAGES * costs["refine"] / shards, [fusion], costs["model_mb"], checkpoint=60)
+        embeddings = [
+            Task("embeddings", gpu, IMAGES * costs["embeddings"] / shards, [fusion], costs["model_mb"], checkpoint=60)
             for _ in range(shards)
         ]
-        unet = Task("train", gpu, costs["train"], refined, 2 * costs["model_mb"], checkpoint=costs["checkpoint"])
-        drawn = [
-            Task("draw", gpu, 200 * costs["draw"] / shards, [before], costs["model_mb"])
-            for before in (encoded, unet)
+        unet = Task("train", gpu, costs["train"], embeddings, 2 * costs["model_mb"], checkpoint=costs["checkpoint"])
+        generated = [
+            Task("generate", gpu, 200 * costs["generate"] / shards, [predecessor], costs["model_mb"])
+            for predecessor in (encoded, unet)
             for _ in range(shards)
         ]
-        measured = Task("evaluate", cpu, 600 * costs["measure"], drawn)
-        tasks += [data, *captions, text, hands, encoded, fusion, *refined, unet, *drawn, measured]
-        tasks.append(Task("register", cpu, costs["register"], [measured], costs["model_mb"]))
+        metrics = Task("evaluate", cpu, 600 * costs["features"], generated)
+        tasks += [data, *captions, text, hands, encoded, fusion, *embeddings, unet, *generated, metrics]
+        tasks.append(Task("register", cpu, costs["register"], [metrics], costs["model_mb"]))
     return tasks
 
 
-def _parts(count: int, size: int) -> Iterator[int]:
+def _shard_sizes(count: int, size: int) -> Iterator[int]:
     return iter([min(size, count - start) for start in range(0, count, size)])
 
 
 @dataclass
 class Outcome:
-    """What a simulated run came to: hours from start to end, of each pool's pods, and preemptions."""
+    """Result of a simulated run.
+
+    Attributes:
+        hours: Hours from the first start to the last end.
+        pod_hours: Hours of all pods by pool.
+        busy_hours: Hours of useful work by pool.
+        queue_hours: Hours that tasks waited for a pod, by pool.
+        preemptions: Number of preempted pods.
+    """
 
     hours: float
     pod_hours: dict[str, float]
     busy_hours: dict[str, float]
-    preempted: int
-    waited: dict[str, float]
+    queue_hours: dict[str, float]
+    preemptions: int
 
 
 def simulate(tasks: list[Task], pods: dict[str, int], costs: dict[str, float], seed: int) -> Outcome:
-    """Run the tasks: an event is a task that may start, ends, or loses its machine.
+    """Run the tasks as a discrete-event simulation.
 
-    A task waits for Flyte's next look at it, for a pod of its pool, then for its pod's start and its bytes, which its
-    own network bounds, or its requests, of which all pods share what S3 takes. A spot machine is taken away after an
-    exponential time; the task starts again from its last saved state on another.
+    A task waits for Flyte's next scheduling round, for a pod of its pool, for the start of the pod, and for its bytes,
+    bounded by its own network, or its requests, of which all pods share the rate of S3. A spot machine is preempted
+    after an exponential time; the task resumes from its last checkpoint on another one.
+
+    Args:
+        tasks: Tasks of the job; the simulation changes them.
+        pods: Number of pods by pool.
+        costs: Cost of each item, as in benchmarks/cluster_costs.json.
+        seed: Random seed of delays and preemptions.
     """
-    draw = random.Random(seed)
-    ticket = itertools.count()
-    events: list[tuple[float, int, Callable[[float], None]]] = []
-    free = dict(pods)
-    queues: dict[str, list[tuple[Task, float]]] = {pool: [] for pool in pods}
-    used, busy, waited = dict.fromkeys(pods, 0.0), dict.fromkeys(pods, 0.0), dict.fromkeys(pods, 0.0)
-    left = {id(task): task.seconds for task in tasks}
-    preempted, last = 0, 0.0
+    return _Simulation(tasks, pods, costs, seed).run()
 
-    def at(time: float, action: Callable[[float], None]) -> None:
-        heapq.heappush(events, (time, next(ticket), action))
 
-    def ready(task: Task, now: float) -> None:
-        at(now + costs["flyte_round"] * draw.uniform(0.5, 1.5), lambda time: queue(task, time))
+class _Simulation:
+    """State of a simulated run: free pods, queues and pending events. Times are in seconds."""
 
-    def queue(task: Task, now: float) -> None:
-        queues[task.pool].append((task, now))
-        start(task.pool, now)
+    def __init__(self, tasks: list[Task], pods: dict[str, int], costs: dict[str, float], seed: int) -> None:
+        self._tasks, self._pods, self._costs = tasks, pods, costs
+        self._rng = random.Random(seed)
+        self._event_ids = itertools.count()
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._free = dict(pods)
+        self._queues: dict[str, list[tuple[Task, float]]] = {pool: [] for pool in pods}
+        self._used, self._busy, self._queued = (dict.fromkeys(pods, 0.0) for _ in range(3))
+        self._remaining = {id(task): task.seconds for task in tasks}
+        self._preemptions, self._end = 0, 0.0
 
-    def start(pool: str, now: float) -> None:
-        nonlocal preempted
-        while free[pool] and queues[pool]:
-            task, since = queues[pool].pop(0)
-            free[pool] -= 1
-            waited[pool] += now - since
-            pods_at_s3 = sum(pods.values()) - sum(free.values())
-            requests = task.objects * pods_at_s3 / costs["s3_requests_per_second"]
-            overhead = costs["pod_start"] + max(task.megabytes / costs["s3_mb_per_second"], requests)
-            whole = overhead + left[id(task)]
-            lost = draw.expovariate(costs["preemptions_per_hour"] / 3600) if pool == "gpu" else float("inf")
-            if lost < whole:
-                done = max(0.0, lost - overhead)
-                left[id(task)] -= done - done % task.checkpoint if task.checkpoint < float("inf") else 0.0
-                preempted += 1
-                at(now + lost, functools.partial(gone, task, lost))
+    def run(self) -> Outcome:
+        """Process the events until no task is left."""
+        for task in self._tasks:
+            if not task.after:
+                self._submit(task, self._costs["node_start"])
+        while self._events:
+            now, _, action = heapq.heappop(self._events)
+            action(now)
+
+        def hours(seconds: dict[str, float]) -> dict[str, float]:
+            return {pool: value / 3600 for pool, value in seconds.items()}
+
+        return Outcome(self._end / 3600, hours(self._used), hours(self._busy), hours(self._queued), self._preemptions)
+
+    def _schedule(self, time: float, action: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (time, next(self._event_ids), action))
+
+    def _submit(self, task: Task, now: float) -> None:
+        delay = self._costs["flyte_round"] * self._rng.uniform(0.5, 1.5)
+        self._schedule(now + delay, functools.partial(self._enqueue, task))
+
+    def _enqueue(self, task: Task, now: float) -> None:
+        self._queues[task.pool].append((task, now))
+        self._start_pods(task.pool, now)
+
+    def _start_pods(self, pool: str, now: float) -> None:
+        while self._free[pool] and self._queues[pool]:
+            task, queued_at = self._queues[pool].pop(0)
+            self._free[pool] -= 1
+            self._queued[pool] += now - queued_at
+            overhead = self._overhead(task)
+            duration = overhead + self._remaining[id(task)]
+            lifetime = self._rng.expovariate(self._costs["preemptions_per_hour"] / 3600) if pool == "gpu" else math.inf
+            if lifetime < duration:
+                done = max(0.0, lifetime - overhead)
+                self._remaining[id(task)] -= done - done % task.checkpoint if task.checkpoint < math.inf else 0.0
+                self._preemptions += 1
+                self._schedule(now + lifetime, functools.partial(self._preempt, task, lifetime))
             else:
-                busy[pool] += left[id(task)]
-                at(now + whole, functools.partial(end, task, whole))
+                self._busy[pool] += self._remaining[id(task)]
+                self._schedule(now + duration, functools.partial(self._finish, task, duration))
 
-    def gone(task: Task, took: float, now: float) -> None:
-        used[task.pool] += took
-        # Another machine has to come up in its place.
-        at(now + costs["node_start"], lambda time: back(task.pool, time))
-        ready(task, now)
+    def _overhead(self, task: Task) -> float:
+        """Seconds until a started pod works: its start, and its transfers from S3."""
+        running_pods = sum(self._pods.values()) - sum(self._free.values())
+        requests = task.objects * running_pods / self._costs["s3_requests_per_second"]
+        return self._costs["pod_start"] + max(task.megabytes / self._costs["s3_mb_per_second"], requests)
 
-    def back(pool: str, now: float) -> None:
-        free[pool] += 1
-        start(pool, now)
+    def _preempt(self, task: Task, duration: float, now: float) -> None:
+        self._used[task.pool] += duration
+        # Another machine has to start in its place.
+        self._schedule(now + self._costs["node_start"], functools.partial(self._free_pod, task.pool))
+        self._submit(task, now)
 
-    def end(task: Task, took: float, now: float) -> None:
-        nonlocal last
-        used[task.pool] += took
-        last = now
-        for following in task.then:
-            following.waits -= 1
-            if not following.waits:
-                ready(following, now)
-        back(task.pool, now)
+    def _free_pod(self, pool: str, now: float) -> None:
+        self._free[pool] += 1
+        self._start_pods(pool, now)
 
-    for task in tasks:
-        if not task.after:
-            ready(task, costs["node_start"])
-    while events:
-        time, _, action = heapq.heappop(events)
-        action(time)
-    return Outcome(
-        hours=last / 3600,
-        pod_hours={pool: seconds / 3600 for pool, seconds in used.items()},
-        busy_hours={pool: seconds / 3600 for pool, seconds in busy.items()},
-        preempted=preempted,
-        waited={pool: seconds / 3600 for pool, seconds in waited.items()},
-    )
+    def _finish(self, task: Task, duration: float, now: float) -> None:
+        self._used[task.pool] += duration
+        self._end = now
+        for successor in task.successors:
+            successor.unfinished -= 1
+            if not successor.unfinished:
+                self._submit(successor, now)
+        self._free_pod(task.pool, now)
 
 
 def measure() -> dict[str, float]:
-    """Seconds an item on one core of this machine, of what needs no GPU."""
+    """Measure the costs that need no GPU, in seconds per item on one core of this machine."""
     import tempfile
     import time
 
@@ -207,7 +237,9 @@ def measure() -> dict[str, float]:
         render_dataset(Path(folder), {"four": {"train": 30, "test": 2}}, seed=0, size=256)
         paths = []
         for number, path in enumerate(sorted((Path(folder) / "four").glob("*"))):
-            large = Path(folder) / f"large{number}.jpg"  # As HaGRID's smaller copy: the shorter side 512 pixels.
+            large = (
+                Path(folder) / f"large{number}.jpg"
+            )  # The size of HaGRID's smaller copy: its shorter side has 512 pixels.
             with Image.open(path) as opened:
                 opened.convert("RGB").resize((512, 683)).save(large, quality=90)
             paths.append(large)
@@ -216,36 +248,36 @@ def measure() -> dict[str, float]:
             return {
                 "screen": per_item(lambda path: detector.detect(load_square(path, 512)[0]), paths),
                 "prepare": per_item(lambda path: load_square(path, 512), paths),
-                "measure": per_item(lambda path: extractor(load_square(path, 512)[0][None]), paths),
+                "features": per_item(lambda path: extractor(load_square(path, 512)[0][None]), paths),
             }
 
 
 def main() -> None:
-    """Print the table, or measure anew."""
+    """Print the table, or update the measured costs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--gpus", default="4,8,16,32")
-    parser.add_argument("--cpus", type=int, default=32, help="pods of two cores")
+    parser.add_argument("--cpus", type=int, default=32, help="number of CPU pods, with two cores each")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     table = json.loads(COSTS.read_text())
     if options.measure:
-        found = {name: round(seconds, 5) for name, seconds in measure().items()}
-        for name, seconds in found.items():
+        measured = {name: round(seconds, 5) for name, seconds in measure().items()}
+        for name, seconds in measured.items():
             table[name]["value"] = seconds
         COSTS.write_text(json.dumps(table, indent=2) + "\n")
-        print(json.dumps(found, indent=2))
+        print(json.dumps(measured, indent=2))
         return
     costs = {name: entry["value"] for name, entry in table.items()}
-    print("| GPUs | hours | GPU busy | hours waited for a GPU, a task | preempted | GPU cost, USD | CPU cost, USD |")
+    print("| GPUs | hours | GPU busy | hours of GPU queue per task | preemptions | GPU cost, USD | CPU cost, USD |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for gpus in map(int, options.gpus.split(",")):
         tasks = job(costs, shards=4)
-        of_gpu = sum(task.pool == "gpu" for task in tasks)
+        gpu_tasks = sum(task.pool == "gpu" for task in tasks)
         run = simulate(tasks, {"cpu": options.cpus, "gpu": gpus}, costs, options.seed)
         print(
             f"| {gpus} | {run.hours:.1f} | {run.busy_hours['gpu'] / (gpus * run.hours):.0%} "
-            f"| {run.waited['gpu'] / of_gpu:.1f} | {run.preempted} "
+            f"| {run.queue_hours['gpu'] / gpu_tasks:.1f} | {run.preemptions} "
             f"| {run.pod_hours['gpu'] * costs['gpu_price']:.0f} | {run.pod_hours['cpu'] * costs['cpu_price']:.0f} |"
         )
 

@@ -1,4 +1,4 @@
-"""containers/: Hadolint's word on the Dockerfiles, the policy, and the lines that install packages."""
+"""containers/: the Dockerfiles pass Hadolint and our policy, and their packages can be installed."""
 
 import copy
 import re
@@ -19,18 +19,18 @@ INSTALL = re.compile(r"^RUN /opt/venv/bin/pip (install .*)$", re.MULTILINE)
 PIP = re.compile(r"\bpip3? install\b")
 
 
-def test_there_are_the_three() -> None:
+def test_there_are_three_dockerfiles() -> None:
     assert [path.name for path in DOCKERFILES] == ["cpu.Dockerfile", "gpu.Dockerfile", "mlflow.Dockerfile"]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_hadolint_and_the_policy_have_nothing_to_say(path: Path) -> None:
+def test_dockerfiles_pass_hadolint_and_the_policy(path: Path) -> None:
     assert run(BIN / "hadolint", path) == ""
     assert faults_of_dockerfile(path.read_text()) == []
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("USER 1000", "", "root"),
         ("USER 1000", "USER 0", "root"),
@@ -42,13 +42,13 @@ def test_hadolint_and_the_policy_have_nothing_to_say(path: Path) -> None:
         ("ENV PATH", "ENV DB_PASSWORD=x PATH", "plain ENV"),
     ],
 )
-def test_the_policy_sees_each_fault(old: str, new: str, said: str) -> None:
+def test_the_policy_detects_a_fault_of_a_dockerfile(old: str, new: str, message: str) -> None:
     text = (ROOT / "containers/mlflow.Dockerfile").read_text()
     broken = re.sub(old, new, text)
-    assert broken != text and any(said in fault for fault in faults_of_dockerfile(broken))
+    assert broken != text and any(message in fault for fault in faults_of_dockerfile(broken))
 
 
-def test_hadolint_sees_a_fault(tmp_path: Path) -> None:
+def test_hadolint_detects_a_fault(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM python\nRUN pip install mlflow\n")
     assert "DL3006" in run(BIN / "hadolint", tmp_path / "Dockerfile", expected=1)
 
@@ -59,13 +59,13 @@ def compose() -> dict[str, Any]:
 
 def test_compose_follows_the_policy() -> None:
     assert faults_of_compose(compose()) == []
-    asked = set(re.findall(r"\$\{(\w+):\?", (ROOT / "containers/compose.yaml").read_text()))
-    assert asked == {line[:-1] for line in (ROOT / "containers/example.env").read_text().splitlines() if "=" in line}
-    assert {one["healthcheck"]["test"][0] for one in compose()["services"].values() if "healthcheck" in one}
+    required = set(re.findall(r"\$\{(\w+):\?", (ROOT / "containers/compose.yaml").read_text()))
+    assert required == {line[:-1] for line in (ROOT / "containers/example.env").read_text().splitlines() if "=" in line}
+    assert any("healthcheck" in service for service in compose()["services"].values())
 
 
 @pytest.mark.parametrize(
-    ("service", "change", "said"),
+    ("service", "change", "message"),
     [
         ("s3", {"user": "0"}, "s3: root"),
         ("s3", {"image": "chrislusf/seaweedfs:4.29"}, "moving image"),
@@ -75,23 +75,23 @@ def test_compose_follows_the_policy() -> None:
         ("mlflow", {"environment": {"STORE": "postgresql://mlflow:x@postgres/mlflow"}}, "plain STORE"),
     ],
 )
-def test_the_policy_sees_each_fault_of_compose(service: str, change: dict, said: str) -> None:
+def test_the_policy_detects_a_fault_of_compose(service: str, change: dict, message: str) -> None:
     broken = copy.deepcopy(compose())
     broken["services"][service] |= change
-    assert any(said in fault for fault in faults_of_compose(broken))
+    assert any(message in fault for fault in faults_of_compose(broken))
 
 
-def installs(path: Path) -> list[str]:
-    """The arguments of pip in a Dockerfile; it is called in one way only."""
+def pip_arguments(path: Path) -> list[str]:
+    """The arguments of every call of pip in a Dockerfile; all calls have the same form."""
     text = path.read_text()
-    found = INSTALL.findall(text)
-    assert found and len(found) == len(PIP.findall(text.replace("/opt/venv/bin/pip", "pip")))
-    return found
+    arguments = INSTALL.findall(text)
+    assert arguments and len(arguments) == len(PIP.findall(text.replace("/opt/venv/bin/pip", "pip")))
+    return arguments
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_what_is_installed_can_be_resolved(path: Path) -> None:
-    for arguments in installs(path):
+def test_pip_resolves_the_packages_of_an_image(path: Path) -> None:
+    for arguments in pip_arguments(path):
         command = f"{sys.executable} -m pip {arguments} --dry-run --quiet"
         done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=280)
         assert done.returncode == 0, done.stderr[-2000:]
@@ -99,9 +99,9 @@ def test_what_is_installed_can_be_resolved(path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
-def test_the_same_line_installs_into_a_fresh_environment(path: Path, tmp_path: Path) -> None:
+def test_an_images_packages_install_into_a_fresh_environment(path: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", tmp_path / "venv")
-    for arguments in installs(path):
+    for arguments in pip_arguments(path):
         done = subprocess.run(
             ["sh", "-c", f"{tmp_path}/venv/bin/pip {arguments}"], cwd=ROOT, capture_output=True, text=True, timeout=1200
         )

