@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from hand1000.config.base import FrozenSettings, format_validation_error
 from hand1000.config.gates import GateSettings
 from hand1000.config.settings import load_settings
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import PHRASES
 from tasks.resources import resources_table
 from workflows.retrain import retrain
@@ -110,7 +110,7 @@ def load_schedules(path: Path = FILE) -> Schedules:
     try:
         return Schedules.model_validate(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
-        raise Hand1000Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise Hand1000Error(f"{path}: not YAML: {one_line(error)}") from error
     except ValidationError as error:
         raise Hand1000Error(format_validation_error(error, str(path))) from error
 

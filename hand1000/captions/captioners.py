@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol
 from hand1000.captions.completion import to_plain_text
 from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.storage.hub import model_folder, model_identity
 
 CaptionerKind = Literal["blip2", "paligemma", "vit-gpt2"]
@@ -115,7 +115,7 @@ class VisionCaptioner:
         try:
             to_inputs, tokenizer, model = load(folder, {"dtype": dtype, "use_safetensors": True})
         except (OSError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = one_line(error)[:300]
             raise Hand1000Error(f"{self.source}: cannot be loaded as {self.kind}: {reason}") from error
         return to_inputs, tokenizer, model.to(device).eval()
 

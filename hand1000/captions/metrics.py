@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hand1000.config.base import Fraction
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import gesture_phrase
 from hand1000.storage.hub import model_folder, model_identity
 
@@ -60,7 +60,7 @@ class Clip:
             tokenizer = AutoTokenizer.from_pretrained(folder)
             processor = CLIPImageProcessorPil.from_pretrained(folder)
         except (OSError, ValueError) as error:
-            raise Hand1000Error(f"{self.source}: cannot be loaded as CLIP: {' '.join(str(error).split())}") from error
+            raise Hand1000Error(f"{self.source}: cannot be loaded as CLIP: {one_line(error)}") from error
         return model.to(device).eval(), tokenizer, processor
 
     def embed(self, images: Sequence[Path], texts: Sequence[str]) -> tuple[Any, Any]:

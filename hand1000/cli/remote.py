@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 
 if TYPE_CHECKING:
     from flytekit.models.node_execution import NodeExecution
@@ -73,7 +73,7 @@ def _control_plane(options: argparse.Namespace) -> Iterator["FlyteRemote"]:
 
 def _line(error: Exception) -> str:
     details = getattr(error, "details", None)
-    return " ".join(str(details() if callable(details) else error).split())[:300]
+    return one_line(details() if callable(details) else error)[:300]
 
 
 def _launch(options: argparse.Namespace) -> None:

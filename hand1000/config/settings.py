@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from hand1000.config.base import BatchSize, Fraction, FrozenSettings, LearningRate, Seed, Steps, format_validation_error
 from hand1000.config.caption_settings import CaptionSettings
 from hand1000.config.data_settings import DataSettings
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -276,6 +276,6 @@ def load_settings(source: str | Path) -> Settings:
     try:
         return Settings.model_validate(yaml.safe_load(path.read_text()))
     except yaml.YAMLError as error:
-        raise Hand1000Error(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+        raise Hand1000Error(f"{path}: not YAML: {one_line(error)}") from error
     except ValidationError as error:
         raise Hand1000Error(format_validation_error(error, str(path))) from error

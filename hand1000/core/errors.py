@@ -1,4 +1,4 @@
-"""The one exception that the user is meant to read."""
+"""The exceptions that a user reads, and how foreign errors become theirs."""
 
 import errno
 from collections.abc import Iterator
@@ -7,34 +7,34 @@ from pathlib import Path
 
 
 class Hand1000Error(Exception):
-    """A fault in the input or its surroundings, told in one line.
+    """A fault of the input or of the environment, described in one line.
 
     The message names the input at fault and the remedy. The command line prints it without a traceback and exits
-    with status 2; nothing that was already published is lost.
+    with status 2; results that are already published remain.
     """
 
 
 class TransientError(Hand1000Error):
-    """A fault that may be gone at another attempt: a service that fails or does not answer. A cluster tries again."""
+    """A fault that may be gone at another attempt, such as a service that does not answer. A cluster retries it."""
 
 
 def one_line(error: object) -> str:
-    """The text of an error without line breaks, or the name of its class where it has no text."""
+    """Return the text of an error without line breaks, or the name of its class where it has no text."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager
-def translate_write_errors(place: Path | str) -> Iterator[None]:
-    """Turn the system's refusals to write below `place` into a `Hand1000Error`.
+def translate_write_errors(path: Path | str) -> Iterator[None]:
+    """Turn the system's refusal to write below `path` into a `Hand1000Error`.
 
     Raises:
-        Hand1000Error: the disk is full, the quota is used up, or the place may not be written.
+        Hand1000Error: The disk is full, the quota is used up, or `path` is not writable.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Hand1000Error(f"{place}: no space left; free some or choose another place, then run again") from error
+            raise Hand1000Error(f"{path}: no space left; free some or choose another folder, then run again") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise Hand1000Error(f"{place}: may not be written; choose another place") from error
+            raise Hand1000Error(f"{path}: not writable; choose another folder") from error
         raise

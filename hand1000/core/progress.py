@@ -1,15 +1,109 @@
-"""The protocols through which a long computation reports progress and saves its state."""
+"""Progress of a long computation and storage of its state: the protocols, and the progress bar on standard error."""
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TextIO
 
-ProgressCallback = Callable[[int, int, dict[str, float]], None]
-"""Called with the number of finished steps, the total number of steps and the metrics of the last step."""
+from tqdm import tqdm
 
 
-def noop_callback(done: int, total: int, metrics: dict[str, float] | None = None) -> None:
+class ProgressCallback(Protocol):
+    """A function that is called after each step of a long computation."""
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float] | None = None, /) -> None:
+        """Take note of the progress.
+
+        Args:
+            done: Number of finished steps.
+            total: Number of all steps, 0 if it is unknown.
+            metrics: What was measured at the last step.
+        """
+
+
+def noop_callback(done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
     """Ignore the progress."""
+
+
+class ProgressBar:
+    """A `ProgressCallback` that shows a bar on a terminal, elsewhere a line at first, every 10 seconds and at the end.
+
+    It writes to standard error. When the count starts over or has reached its total, the next call starts a new bar.
+    """
+
+    def __init__(
+        self, title: str, *, unit: str = "it", on_display: Callable[[int, Mapping[str, float]], None] | None = None
+    ) -> None:
+        """Prepare a bar that appears with the first call.
+
+        Args:
+            title: Name of the computation.
+            unit: What is counted; "B" is shown as kB, MB and GB.
+            on_display: Called with `done` and the metrics whenever they are shown, so that a tracker keeps this pace.
+        """
+        self._title, self._unit, self._on_display = title, unit, on_display
+        self._started = time.time()
+        self._bar: tqdm | None = None
+
+    def __call__(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
+        """Show the progress; see `ProgressCallback`."""
+        displayed = False
+        if self._bar is not None and done < self._bar.n:
+            self._bar.close()
+            self._bar = None
+        if self._bar is None:
+            self._bar = self._open(done, total, metrics)
+            displayed = True
+        self._bar.set_postfix(metrics, refresh=False)
+        displayed |= bool(self._bar.update(done - self._bar.n))
+        if done == total:
+            self._bar.close()
+            self._bar = None
+        if metrics and self._on_display and (displayed or done == total):
+            self._on_display(done, metrics)
+
+    def _open(self, done: int, total: int, metrics: Mapping[str, float] | None) -> tqdm:
+        terminal = sys.stderr.isatty()
+        bar = _Bar(
+            desc=self._title,
+            initial=done,
+            total=total or None,
+            unit=self._unit,
+            unit_scale=self._unit == "B",
+            postfix=dict(metrics or {}),
+            file=sys.stderr if terminal else _Lines(sys.stderr),
+            mininterval=0.1 if terminal else 10.0,
+            miniters=1,
+            dynamic_ncols=True,
+            position=0,
+            bar_format=None if terminal else "{desc}: {n_fmt}/{total_fmt}{postfix}, {elapsed}",
+        )
+        bar.start_t = self._started
+        return bar
+
+
+class _Bar(tqdm):
+    """A bar without tqdm's background thread."""
+
+    monitor_interval = 0
+
+
+class _Lines:
+    """A stream that turns each state of a bar into a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._last = ""
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if line and line != self._last:
+            self._stream.write(f"{line}\n")
+            self._last = line
+
+    def flush(self) -> None:
+        self._stream.flush()
 
 
 class CheckpointStore(Protocol):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
@@ -99,7 +99,7 @@ def _decoded(path: Path, least: int) -> Image.Image:
     except Exception as error:
         # Pillow's decoders raise whatever a malformed file makes them stumble over: OSError, SyntaxError, struct.error,
         # ValueError, IndexError and more. Each means the same here.
-        raise UnreadableImage(path, " ".join(str(error).split()) or type(error).__name__) from error
+        raise UnreadableImage(path, one_line(error)) from error
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.gestures import HAGRID_V1, gesture_phrase
 from hand1000.storage.files import read_json, write_json
 from hand1000.storage.http import RESTARTS, HttpFile, Progress, RestartDownload, download, restarts_message
@@ -212,7 +212,7 @@ def _unpack_from_server(archive: _Archive, gestures: Sequence[str], out: Path, s
             try:
                 _unpack(archive, file, gestures, out, show)
             except _DAMAGED as error:
-                raise Hand1000Error(f"{archive.url}: damaged on the server ({_told(error)}); {_REMEDY}") from error
+                raise Hand1000Error(f"{archive.url}: damaged on the server ({one_line(error)}); {_REMEDY}") from error
             return True
     raise Hand1000Error(restarts_message(archive.url, _REMEDY))
 
@@ -225,7 +225,7 @@ def _unpack_file(archive: _Archive, whole: Path, gestures: Sequence[str], out: P
         with translate_write_errors(whole):
             whole.unlink()
         raise Hand1000Error(
-            f"{whole}: damaged ({_told(error)}) and removed; run the same command again to fetch it anew, or {_REMEDY}"
+            f"{whole}: damaged ({one_line(error)}) and removed; run the same command to fetch it again, or {_REMEDY}"
         ) from error
 
 
@@ -293,7 +293,3 @@ def _require_space(out: Path, needed: int, what: str) -> None:
             f"{out}: {what} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
             "free some or choose another folder"
         )
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

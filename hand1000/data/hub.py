@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.imageset import read_image_set
 from hand1000.data.publish import CARD, SPLITS
 
@@ -78,5 +78,5 @@ def _explained(repo: str) -> Iterator[None]:
         remedy = _REFUSED.get(code, "the hub refuses; try again later")
         raise Hand1000Error(f"{repo}: HTTP {code}: {remedy}{f' ({told})' if told else ''}") from error
     except (HTTPError, OSError) as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         raise Hand1000Error(f"{repo}: the hub cannot be reached ({told}); check the network and HF_ENDPOINT") from error

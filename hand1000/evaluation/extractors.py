@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from hand1000.config.settings import EvaluationSettings
-from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.evaluation.hand_crops import resize
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import read_json, write_bytes, write_json
@@ -233,6 +233,6 @@ class SmallExtractor:
             network = SmallNetwork(config["width"])
             network.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise Hand1000Error(f"{path}: not a feature extractor: {reason}; train it again") from error
         return cls(network, digest_file(path))

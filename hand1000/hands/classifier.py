@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import HAGRID_V1, NO_GESTURE
 from hand1000.hands.stage1 import FEATURE_DIM, normalize_landmarks
 from hand1000.storage.digests import digest_file
@@ -80,7 +80,7 @@ class GestureClassifier:
             self = cls(tuple(config["hidden"]), tuple(config["classes"]))
             self.network.load_state_dict(load_file(path))
         except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise Hand1000Error(f"{path}: not a gesture classifier: {reason}; train it again") from error
         self.sha256 = digest_file(path)
         return self

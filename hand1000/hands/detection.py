@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image
 
+from hand1000.core.errors import one_line
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.crop import UnreadableImage
 from hand1000.hands.detector import Hand, HandDetector, box_iou
@@ -133,7 +134,7 @@ def read_square(path: Path) -> np.ndarray:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).replace(str(path), "file").split())
+        reason = one_line(str(error).replace(str(path), "file"))
         raise UnreadableImage(path, f"cannot be read ({reason}); prepare the image set again") from error
     if pixels.shape[0] != pixels.shape[1]:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"

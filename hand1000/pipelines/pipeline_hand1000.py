@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import find_gesture_in_prompt
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
@@ -351,6 +351,6 @@ def load_pipeline(folder: Path) -> Hand1000Pipeline:
         pipeline = Hand1000Pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except Exception as error:
         # diffusers raises OSError, ValueError, TypeError or safetensors' own error, depending on the file.
-        raise Hand1000Error(f"{folder}: not a Hand1000 model: {' '.join(str(error).split())}") from error
+        raise Hand1000Error(f"{folder}: not a Hand1000 model: {one_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(best_device())

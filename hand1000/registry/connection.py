@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hand1000.core.errors import Hand1000Error, TransientError, translate_write_errors
+from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -64,7 +64,7 @@ class Tracking:
         try:
             yield
         except MlflowException as error:
-            text = " ".join(str(error).split()).replace(self.uri, self.public_uri)
+            text = one_line(error).replace(self.uri, self.public_uri)
             raise Hand1000Error(f"MLflow at {self.public_uri}: {text}") from error
 
 

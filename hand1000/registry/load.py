@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.registry.connection import Tracking, connect
 from hand1000.storage.digests import digest_json
 from hand1000.storage.scratch import process_scratch
@@ -91,7 +91,7 @@ def _downloaded(location: str, uri: str, tracking_uri: str | None, place: Path |
         raise
     except Exception as error:
         # MLflow passes on whatever its storage raised: botocore's, requests' and its own.
-        raise Hand1000Error(f"{uri}: cannot be downloaded: {' '.join(str(error).split())}") from error
+        raise Hand1000Error(f"{uri}: cannot be downloaded: {one_line(error)}") from error
     found = _with_index(Path(fetched), uri)
     if place is None:
         return found

@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hand1000 import __version__
-from hand1000.core.errors import Hand1000Error, TransientError, translate_write_errors
+from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.storage.files import read_json, write_json
 
 Progress = Callable[[int, int], None]
@@ -187,7 +187,7 @@ class HttpFile:
                 reason = f"the server answers HTTP {error.code}; run the same command later"
                 cause: Exception = error
             except (OSError, http.client.HTTPException) as error:
-                told = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
+                told = one_line(getattr(error, "reason", error))
                 reason = f"cannot be reached ({told}); check the network and run the same command again"
                 cause = error
             self.close()

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hand1000.core.errors import Hand1000Error, TransientError, translate_write_errors
+from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.storage.backend import DamagedError
 from hand1000.storage.digests import FileEntry, Manifest, digest_bytes
 from hand1000.storage.scratch import process_scratch
@@ -142,7 +142,7 @@ def translate_s3_errors(address: str) -> Iterator[None]:
             f"{address}: the S3 endpoint cannot be reached ({error}); check AWS_ENDPOINT_URL_S3 and the network"
         ) from error
     except botocore_errors.BotoCoreError as error:
-        raise Hand1000Error(f"{address}: {' '.join(str(error).split())}") from error
+        raise Hand1000Error(f"{address}: {one_line(error)}") from error
 
 
 class S3Backend:

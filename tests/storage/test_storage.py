@@ -537,7 +537,7 @@ def test_a_refusal_to_write_names_the_file(tmp_path, monkeypatch):
         raise OSError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(Hand1000Error, match="x.json: may not be written"):
+    with pytest.raises(Hand1000Error, match="x.json: not writable"):
         write_json(tmp_path / "x.json", {})
     assert list(tmp_path.iterdir()) == []
 
