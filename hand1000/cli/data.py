@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -52,6 +51,7 @@ def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
 
 
 def _get(options: argparse.Namespace) -> None:
+    from hand1000.core.progress import ProgressBar
     from hand1000.data.download import fetch_hagrid
 
     fetch_hagrid(
@@ -60,7 +60,7 @@ def _get(options: argparse.Namespace) -> None:
         version=options.version,
         size=options.size,
         base_url=options.base_url,
-        progress=_megabytes,
+        progress=partial(ProgressBar, unit="B"),
     )
     print(options.out)
 
@@ -73,7 +73,7 @@ def _check(options: argparse.Namespace) -> None:
 
     source = open_source(options.source)
     gestures = options.gesture or list_gestures(source)
-    reports = [check_source(source, gesture, partial(_looked_at, gesture)) for gesture in gestures]
+    reports = [check_source(source, gesture, _count_images(gesture)) for gesture in gestures]
     print("\n".join(report_lines(reports, SHOWN)))
     unusable, pictures = sum(len(one.unusable) for one in reports), sum(one.pictures for one in reports)
     most = load_settings("default").data.max_unusable
@@ -84,31 +84,14 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
-def _looked_at(gesture: str, done: int) -> None:
-    print(f"{gesture}: {done} pictures read", file=sys.stderr, flush=True)
+def _count_images(gesture: str) -> Callable[[int], None]:
+    from hand1000.core.progress import ProgressBar
+
+    bar = ProgressBar(gesture, unit=" images")
+    return lambda done: bar(done, 0)
 
 
 def _push(options: argparse.Namespace) -> None:
     from hand1000.data.hub import push_data_set
 
     print(push_data_set(options.folder, options.repo, private=options.private))
-
-
-def _megabytes(what: str) -> Callable[[int, int], None]:
-    """Shows `what: done/all MB` on stderr: on one line of a terminal, else as a line every tenth of the way."""
-    shown = -1
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown
-        terminal = sys.stderr.isatty()
-        step = done // 1_000_000 if terminal else 10 * done // max(1, total)
-        if step == shown and done != total:
-            return
-        shown = step
-        line = f"{what}: {done / 1e6:.0f}/{total / 1e6:.0f} MB"
-        if terminal:
-            print(f"\r{line}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
-
-    return show

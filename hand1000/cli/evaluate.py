@@ -1,14 +1,11 @@
 """The command `hand1000 evaluate`: any two folders of pictures, real and generated."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-Show = Callable[[str], Callable[[int, int], None]]
 
-
-def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", show: Show) -> None:
-    """Add it to the commands of `hand1000`; `show` makes a progress line of a title."""
+def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `evaluate` to the commands of `hand1000`."""
     evaluate = commands.add_parser("evaluate", help="measure generated pictures against real ones")
     evaluate.add_argument("real", type=Path, metavar="REAL_DIR", help="pictures, or an image set with metadata.jsonl")
     evaluate.add_argument("fake", type=Path, metavar="FAKE_DIR", help="the same, generated")
@@ -20,10 +17,10 @@ def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.Argument
     evaluate.add_argument("--paper", action="store_true", help="also FID and KID by the authors' arithmetic")
     evaluate.add_argument("--config", default="default", help="whose `evaluation` and `seed` to use (default: default)")
     evaluate.add_argument("--out", type=Path, help="also write all measures, picture by picture, to this JSON file")
-    evaluate.set_defaults(run=lambda options: _evaluate(options, show))
+    evaluate.set_defaults(run=_evaluate)
 
 
-def _evaluate(options: argparse.Namespace, show: Show) -> None:
+def _evaluate(options: argparse.Namespace) -> None:
     from hand1000.config.settings import load_settings
     from hand1000.gestures import gesture_phrase
 
@@ -32,6 +29,7 @@ def _evaluate(options: argparse.Namespace, show: Show) -> None:
     settings = load_settings(options.config)
     import tempfile
 
+    from hand1000.core.progress import ProgressBar
     from hand1000.core.rng import numpy_generator
     from hand1000.evaluation.folders import UNKNOWN_GESTURE, import_plain_folder, read_prompts
     from hand1000.evaluation.metrics import Evaluator, ImageFeatures
@@ -49,8 +47,7 @@ def _evaluate(options: argparse.Namespace, show: Show) -> None:
             return import_plain_folder(folder, Path(scratch) / name, gesture, texts)
 
         def extract(folder: Path, name: str, texts: list[str] | None = None) -> ImageFeatures:
-            progress = show(name)
-            return evaluator.extract(import_folder(folder, name, texts), lambda done, total, _: progress(done, total))
+            return evaluator.extract(import_folder(folder, name, texts), ProgressBar(name))
 
         real, fake = extract(options.real, "real"), extract(options.fake, "generated", prompts)
         train_features = evaluator.extract_images(import_folder(options.train, "train")) if options.train else None

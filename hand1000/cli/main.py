@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("gestures", help="list the gestures and their phrases").set_defaults(run=_gestures)
 
-    add_evaluate_command(commands, _progress)
+    add_evaluate_command(commands)
     add_data_commands(commands)
     add_remote_commands(commands)
     return parser
@@ -96,18 +96,6 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return number
 
 
-def _progress(what: str) -> Callable[[int, int], None]:
-    """Shows `what: done/all` on stderr: on one line of a terminal, else as a line every tenth of the way."""
-
-    def show(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{what}: {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif done == total or done % max(1, total // 10) == 0:
-            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
-
-    return show
-
-
 def _generate(options: argparse.Namespace) -> None:
     from hand1000.registry.load import load_model_folder
 
@@ -115,10 +103,11 @@ def _generate(options: argparse.Namespace) -> None:
     # After the address is known to lead somewhere: these take seconds to import.
     import math
 
+    from hand1000.core.progress import ProgressBar
     from hand1000.pipelines.generation import generate, make_image_grid
     from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
-    show = _progress("drawn")
+    on_progress = ProgressBar("generated")
     pictures = []
     drawing = generate(
         load_pipeline(folder),
@@ -134,7 +123,7 @@ def _generate(options: argparse.Namespace) -> None:
     )
     for picture in drawing:
         pictures.append(picture)
-        show(len(pictures), options.num)
+        on_progress(len(pictures), options.num)
     if options.separate:
         for index, picture in enumerate(pictures):
             _save(picture, options.separate / f"{options.seed + index}.png")

@@ -27,7 +27,7 @@ def test_generate_draws_a_grid_of_pictures_with_their_own_seeds(tmp_path, model_
     out = tmp_path / "new" / "grid.png"
     assert generate(model_dir, out, "--num", "5", "--seed", "7", "--separate", str(tmp_path / "each")) == 0
     shown = capsys.readouterr()
-    assert shown.out == f"{out}\n" and "drawn: 5/5" in shown.err
+    assert shown.out == f"{out}\n" and "generated: 5/5" in shown.err
     # Three columns of 32 px pictures with gaps of 4 px.
     grid = Image.open(out)
     assert grid.size == (3 * 36 + 4, 2 * 36 + 4)
@@ -91,7 +91,7 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
         (["generate", "--model", "models:/a/1", "--prompt", "x"], "no MLflow here"),
         (["config", "show", "nothing"], "nothing: neither a preset"),
         (["evaluate", ".", ".", "--gesture", "wave"], "unknown gesture 'wave'"),
-        (["evaluate", ".", ".", "--gesture", "call"], "0 pictures"),
+        (["evaluate", ".", ".", "--gesture", "call"], "0 images"),
     ],
 )
 def test_a_fault_is_one_line_and_status_2(arguments, fault, tmp_path, monkeypatch, capsys):

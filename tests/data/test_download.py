@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hand1000.cli import data as data_cli
 from hand1000.cli import main as cli
 from hand1000.config.data_settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import ProgressBar
 from hand1000.data import download as fetch
 from hand1000.data.download import ADDRESSES, fetch_hagrid
 from hand1000.data.selection import select_images
@@ -423,18 +423,18 @@ def test_the_command_fetches_and_shows_megabytes(server, tmp_path, monkeypatch, 
     assert cli.main(arguments) == 0
     shown = capsys.readouterr()
     assert shown.out == f"{tmp_path}\n"
-    lines = shown.err.splitlines()
-    assert "v2-full four: 2/2 MB" in lines and "unpacked v2-full four: 1/2 MB" in lines
+    lines = [line.partition(",")[0] for line in shown.err.splitlines()]
+    assert "v2-full four: 2.00M/2.00M" in lines and "unpacked v2-full four: 2.00M/2.00M" in lines
     assert cli.main(arguments) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_many_bytes_are_few_lines(capsys):
-    show = data_cli._megabytes("four")
+    on_progress = ProgressBar("four", unit="B")
     for done in range(0, 40_000_000_001, 50_000_000):
-        show(done, 40_000_000_000)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["four: 0/40000 MB", "four: 4000/40000 MB"] and len(lines) == 11
+        on_progress(done, 40_000_000_000)
+    lines = [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["four: 0.00/40.0G", "four: 40.0G/40.0G"]
 
 
 @pytest.mark.parametrize(
