@@ -40,8 +40,8 @@ def measure_systems(
     from hand1000.data.captioning import read_captioned_split
     from hand1000.data.imageset import read_image_set
     from hand1000.data.join import merge_image_sets
+    from hand1000.evaluation.evaluator import Evaluator
     from hand1000.evaluation.methods import SOURCE_METHOD, MethodResult, read_cost
-    from hand1000.evaluation.metrics import Evaluator
     from hand1000.storage.files import write_json
 
     evaluator = Evaluator.from_settings(settings)
@@ -51,12 +51,11 @@ def measure_systems(
             return [work.store.making(address(part)) for part in parts]
 
         records = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
-        real = evaluator.extract(work.read(dataset) / "test", work.report, records)
-        train_features = evaluator.extract_images(work.read(dataset) / "train")
+        real = evaluator.extract_real(work.read(dataset), work.report, records)
         for name, parts in pictures.items():
             folder = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
             fake = evaluator.extract(folder, work.report)
-            metrics = evaluator.compute(real, fake, seed=seed, train_features=train_features)
+            metrics = evaluator.compute(real, fake, seed=seed)
             under = pictures[SOURCE_METHOD[name]] if name in SOURCE_METHOD else []
             needed = [*trained.get(name, []), *(embeddings if name == "hand1000" else [])]
             cost = read_cost(makings(needed), makings(parts), makings(under), metrics.n_fake)
@@ -77,7 +76,7 @@ def measure_systems(
             "trained": [[name, parts] for name, parts in trained.items()],
             "embeddings": embeddings,
             "seed": seed,
-            **evaluator.cache_key_fields(settings),
+            **evaluator.cache_key_fields(),
         },
     )
 

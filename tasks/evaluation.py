@@ -21,20 +21,19 @@ def evaluate(
     from hand1000.data.captioning import read_captioned_split
     from hand1000.data.join import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
-    from hand1000.evaluation.metrics import Evaluator
+    from hand1000.evaluation.evaluator import Evaluator
     from hand1000.storage.files import write_json, write_text
 
     evaluator = Evaluator.from_settings(settings)
 
     def build(work: TaskContext) -> None:
         records = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
-        real = evaluator.extract(work.read(dataset) / "test", work.report, records)
-        train_features = evaluator.extract_images(work.read(dataset) / "train")
+        real = evaluator.extract_real(work.read(dataset), work.report, records)
         metrics = {}
         for name, parts in (("base", base_images), ("tuned", tuned_images)):
             images = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
             fake = evaluator.extract(images, work.report)
-            metrics[name] = evaluator.compute(real, fake, seed=seed, train_features=train_features)
+            metrics[name] = evaluator.compute(real, fake, seed=seed)
             write_json(work.out / f"{name}.json", metrics[name])
         write_text(work.out / "table.txt", comparison_text(metrics["base"], metrics["tuned"]))
 
@@ -49,6 +48,6 @@ def evaluate(
             "base_images": base_images,
             "tuned_images": tuned_images,
             "seed": seed,
-            **evaluator.cache_key_fields(settings),
+            **evaluator.cache_key_fields(),
         },
     )

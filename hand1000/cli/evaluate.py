@@ -31,8 +31,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from hand1000.core.progress import ProgressBar
     from hand1000.core.rng import numpy_generator
+    from hand1000.evaluation.evaluator import Evaluator, RealFeatures
+    from hand1000.evaluation.features import ImageFeatures
     from hand1000.evaluation.folders import UNKNOWN_GESTURE, import_plain_folder, read_prompts
-    from hand1000.evaluation.metrics import Evaluator, ImageFeatures
     from hand1000.paper.metrics import paper_fid, paper_kid
     from hand1000.storage.files import write_json
 
@@ -50,10 +51,8 @@ def _evaluate(options: argparse.Namespace) -> None:
             return evaluator.extract(import_folder(folder, name, texts), ProgressBar(name))
 
         real, fake = extract(options.real, "real"), extract(options.fake, "generated", prompts)
-        train_features = evaluator.extract_images(import_folder(options.train, "train")) if options.train else None
-        metrics = evaluator.compute(
-            real, fake, seed=settings.seed, gesture=options.gesture, train_features=train_features
-        )
+        train = evaluator.extract_train(import_folder(options.train, "train")) if options.train else None
+        metrics = evaluator.compute(RealFeatures(real, train), fake, seed=settings.seed, gesture=options.gesture)
     theirs = {}
     if options.paper:
         generator = numpy_generator(settings.seed, "paper")

@@ -20,26 +20,19 @@ accuracy do not have this weakness.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.stats import binomtest
 
-from hand1000.captions.metrics import Clip
 from hand1000.config.base import Fraction
-from hand1000.config.settings import EvaluationSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import numpy_generator
-from hand1000.data.imageset import ImageRecord
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
 from hand1000.evaluation.colors import color_faithfulness
 from hand1000.evaluation.distances import clip_distance, frechet_distance, kernel_distance
-from hand1000.evaluation.extractors import FeatureExtractor, load_extractor
-from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
+from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.hands.classifier import GestureClassifier
 
@@ -171,76 +164,6 @@ class Metrics(BaseModel):
             bounds = binomtest(round(value * self.n_fake), self.n_fake).proportion_ci(method="wilson")
             return value, float(bounds.low), float(bounds.high)
         return (value, value, value) if isinstance(value, float) else (value.value, value.low, value.high)
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """The models that an evaluation needs.
-
-    Attributes:
-        extractor: Network whose features FID and KID compare.
-        classifier: Gesture classifier.
-        clip: CLIP model of the CLIP score; None skips this metric.
-        min_detection_confidence: Threshold of the palm detector, 0 to 1.
-    """
-
-    extractor: FeatureExtractor
-    classifier: GestureClassifier
-    clip: Clip | None
-    min_detection_confidence: float
-
-    @classmethod
-    def from_settings(cls, settings: EvaluationSettings) -> Self:
-        """Load the models that the settings name.
-
-        Raises:
-            Hand1000Error: A model is missing or has another digest.
-        """
-        clip = Clip(settings.clip) if settings.clip else None
-        extractor, classifier = load_extractor(settings), GestureClassifier.from_pretrained()
-        return cls(extractor, classifier, clip, settings.min_detection_confidence)
-
-    def cache_key_fields(self, settings: EvaluationSettings) -> dict[str, Any]:
-        """What the metrics depend on besides the images: the settings, with the digests of the models."""
-        return {
-            "classifier": self.classifier.sha256,
-            "extractor": self.extractor.sha256,
-            "settings": settings.model_copy(update={"clip": self.clip.name if self.clip else ""}),
-        }
-
-    def extract(
-        self,
-        directory: Path,
-        on_progress: ProgressCallback = noop_callback,
-        records: Sequence[ImageRecord] | None = None,
-    ) -> ImageFeatures:
-        """Extract the features of an image set, see `extract_features`."""
-        return extract_features(
-            directory,
-            extractor=self.extractor,
-            min_detection_confidence=self.min_detection_confidence,
-            clip=self.clip,
-            records=records,
-            on_progress=on_progress,
-        )
-
-    def extract_images(self, directory: Path) -> np.ndarray:
-        """Extract the features of the images only, see `extract_image_features`."""
-        return extract_image_features(directory, self.extractor)
-
-    def compute(
-        self,
-        real: ImageFeatures,
-        fake: ImageFeatures,
-        *,
-        seed: int,
-        gesture: str | None = None,
-        train_features: np.ndarray | None = None,
-    ) -> Metrics:
-        """Compute all metrics, see `compute_metrics`."""
-        return compute_metrics(
-            real, fake, classifier=self.classifier, seed=seed, gesture=gesture, train_features=train_features
-        )
 
 
 def compute_metrics(

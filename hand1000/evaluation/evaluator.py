@@ -1,0 +1,132 @@
+"""The models of an evaluation, loaded together as the settings name them, and the features of the real images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from safetensors.numpy import load_file, save
+
+from hand1000.captions.metrics import Clip
+from hand1000.config.settings import EvaluationSettings
+from hand1000.core.progress import ProgressCallback, noop_callback
+from hand1000.data.imageset import ImageRecord
+from hand1000.evaluation.extractors import FeatureExtractor, load_extractor
+from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
+from hand1000.evaluation.metrics import Metrics, compute_metrics
+from hand1000.hands.classifier import GestureClassifier
+from hand1000.storage.files import write_bytes
+
+_TRAIN_FILE = "train.safetensors"
+
+
+@dataclass(frozen=True)
+class RealFeatures:
+    """Features of the real images of a dataset.
+
+    Attributes:
+        test: Features of the test images, which generated images are compared with.
+        train: Features of the training images, (N, D) float32; None skips the memorization rate.
+    """
+
+    test: ImageFeatures
+    train: np.ndarray | None
+
+    def save(self, directory: Path) -> None:
+        """Write the features of both splits into `directory`."""
+        self.test.save(directory)
+        if self.train is not None:
+            write_bytes(directory / _TRAIN_FILE, save({"features": self.train}))
+
+    @classmethod
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            Hand1000Error: A file is missing or malformed.
+        """
+        path = directory / _TRAIN_FILE
+        return cls(ImageFeatures.load(directory), load_file(path)["features"] if path.is_file() else None)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Extracts the features of images and computes their metrics.
+
+    Attributes:
+        extractor: Network whose features FID and KID compare.
+        classifier: Gesture classifier.
+        clip: CLIP model of the CLIP score; None skips this metric.
+        min_detection_confidence: Threshold of the palm detector, 0 to 1.
+    """
+
+    extractor: FeatureExtractor
+    classifier: GestureClassifier
+    clip: Clip | None
+    min_detection_confidence: float
+
+    @classmethod
+    def from_settings(cls, settings: EvaluationSettings) -> Self:
+        """Load the models that the settings name.
+
+        Raises:
+            Hand1000Error: A model is missing or has another digest.
+        """
+        return cls(
+            extractor=load_extractor(settings),
+            classifier=GestureClassifier.from_pretrained(),
+            clip=Clip(settings.clip) if settings.clip else None,
+            min_detection_confidence=settings.min_detection_confidence,
+        )
+
+    def cache_key_fields(self) -> dict[str, Any]:
+        """What the metrics depend on besides the images and the seed."""
+        return {
+            "extractor": [self.extractor.name, self.extractor.sha256, self.extractor.resizer],
+            "classifier": self.classifier.sha256,
+            "clip": self.clip.name if self.clip else "",
+            "min_detection_confidence": self.min_detection_confidence,
+        }
+
+    def extract(
+        self,
+        folder: Path,
+        on_progress: ProgressCallback = noop_callback,
+        records: Sequence[ImageRecord] | None = None,
+    ) -> ImageFeatures:
+        """Extract the features of an image set and of the hands in it, see `extract_features`."""
+        return extract_features(
+            folder,
+            extractor=self.extractor,
+            min_detection_confidence=self.min_detection_confidence,
+            clip=self.clip,
+            on_progress=on_progress,
+            records=records,
+        )
+
+    def extract_real(
+        self,
+        dataset: Path,
+        on_progress: ProgressCallback = noop_callback,
+        records: Sequence[ImageRecord] | None = None,
+    ) -> RealFeatures:
+        """Extract the features of the `test` and `train` splits of a dataset.
+
+        Args:
+            dataset: Folder of the dataset.
+            on_progress: Callback that receives the number of processed test images.
+            records: Records of the test images with their captions; None reads those of the dataset.
+        """
+        test = self.extract(dataset / "test", on_progress, records)
+        return RealFeatures(test, self.extract_train(dataset / "train"))
+
+    def extract_train(self, folder: Path) -> np.ndarray:
+        """Extract the features of training images, (N, D) float32, without detecting hands."""
+        return extract_image_features(folder, self.extractor)
+
+    def compute(self, real: RealFeatures, fake: ImageFeatures, *, seed: int, gesture: str | None = None) -> Metrics:
+        """Compute all metrics of generated images, see `compute_metrics`."""
+        return compute_metrics(
+            real.test, fake, classifier=self.classifier, seed=seed, gesture=gesture, train_features=real.train
+        )
