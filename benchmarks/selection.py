@@ -20,8 +20,8 @@ from hand1000.data.selection import select_images
 class SyntheticSource:
     """A source in HaGRID's layout whose annotations are on disk and whose images are only names."""
 
-    address = "synthetic"
-    at_once = 2
+    root = "synthetic"
+    concurrency = 2
 
     def __init__(self, folder: Path, num_images: int) -> None:
         self._folder, self._num_images = folder, num_images
@@ -40,23 +40,23 @@ class SyntheticSource:
                 file.write(f"{', ' if number else ''}{json.dumps(_name(number))}: {json.dumps(entry)}")
             file.write("}")
 
-    def folders(self, under: str = "") -> list[str]:
+    def list_folders(self, parent: str = "") -> list[str]:
         """See `hand1000.storage.sources.Source`."""
         return ["annotations", "four"]
 
-    def files(self, folder: str) -> Iterator[str]:
+    def list_files(self, folder: str) -> Iterator[str]:
         """See `hand1000.storage.sources.Source`."""
         if folder == "annotations/train":
             yield "annotations/train/four.json"
         elif folder == "four":
             yield from (f"four/{_name(number)}.jpg" for number in range(self._num_images))
 
-    def version(self, name: str) -> list[int | str]:
+    def file_version(self, name: str) -> list[int | str]:
         """See `hand1000.storage.sources.Source`."""
         return [0]
 
     @contextlib.contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
+    def local_path(self, name: str) -> Iterator[Path]:
         """See `hand1000.storage.sources.Source`."""
         yield self._folder / Path(name).name
 

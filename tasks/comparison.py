@@ -48,7 +48,7 @@ def measure_systems(
 
     def build(work: TaskContext) -> None:
         def makings(parts: list[FlyteDirectory]) -> list[dict[str, Any]]:
-            return [work.store.making(address(part)) for part in parts]
+            return [work.store.provenance(address(part)) for part in parts]
 
         records = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
         real = evaluator.extract_real(work.read(dataset), work.report, records)

@@ -163,7 +163,7 @@ def run_cached(
         return run_worker_rank(store, task_name, key, build)
     stage = open_tracker(run, root).stage(task_name) if run else None
     title = f"{task_name} {label}".strip()
-    record = store.recall(task_name, key)
+    record = store.get_result(task_name, key)
     if record is None:
         _say(f"{title}: started")
         started = time.monotonic()
@@ -179,7 +179,7 @@ def run_cached(
                 "seconds": round(time.monotonic() - started, 3),
                 "peak_bytes": peak,
             }
-        store.remember(task_name, key, record)
+        store.put_result(task_name, key, record)
         checkpoint.clear()
         _say(f"{title}: done in {record['seconds']:.1f} s")
     else:
@@ -194,7 +194,7 @@ def run_worker_rank(
 ) -> FlyteDirectory:
     """Build beside the first of the processes that a launcher started, which alone reports, saves and publishes."""
     with store.workspace() as workspace:
-        if store.recall(task_name, key) is None:
+        if store.get_result(task_name, key) is None:
             work = TaskContext(store, workspace / "out", store.checkpoint(task_name, key), lambda *_: None)
             work.out.mkdir()
             build(work)

@@ -97,7 +97,7 @@ class CaptioningStage:
         captions = compute_missing(
             [digest_file(image) for image in images],
             lambda batch: captioner.caption([images[index] for index in batch]),
-            cache=store.ledger("captions", digest_json(self._captioner_identity)),
+            cache=store.key_value_cache("captions", digest_json(self._captioner_identity)),
             batch_size=self.settings.captioner.batch_size,
             on_progress=on_progress,
         )
@@ -118,7 +118,7 @@ class CaptioningStage:
         values = compute_missing(
             [digest_json(pair) for pair in zip(captions, gestures, strict=True)],
             lambda batch: [completion.model_dump(mode="json") for completion in complete(batch)],
-            cache=store.ledger("completions", digest_json(self._completion_identity)),
+            cache=store.key_value_cache("completions", digest_json(self._completion_identity)),
             batch_size=self.settings.completion.batch_size,
             on_progress=lambda *_: None,
         )

@@ -38,9 +38,9 @@ def list_gestures(source: Source) -> list[str]:
     Raises:
         Hand1000Error: it has none, as where pictures of one gesture lie in the source itself.
     """
-    found = [folder for folder in source.folders() if folder in PHRASES]
+    found = [folder for folder in source.list_folders() if folder in PHRASES]
     if not found:
-        raise Hand1000Error(f"{source.address}: no folder has the name of a gesture; name it with --gesture")
+        raise Hand1000Error(f"{source.root}: no folder has the name of a gesture; name it with --gesture")
     return found
 
 
@@ -55,11 +55,11 @@ def check_source(source: Source, gesture: str, progress: Callable[[int], None]) 
     Raises:
         Hand1000Error: unknown gesture, nothing there of it, or metadata that cannot be used at all.
     """
-    problems = IssueLog(source.address, quiet=True)
+    problems = IssueLog(source.root, quiet=True)
     train, test = read_source(source, gesture, problems)
     people: set[str] = set()
     counts = {"pictures": 0, "labelled": 0, "captioned": 0}
-    with ThreadPoolExecutor(source.at_once) as pool:
+    with ThreadPoolExecutor(source.concurrency) as pool:
         for items in (train, test or ()):
             stream = iter(items)
             while part := list(islice(stream, _PART)):
@@ -99,7 +99,7 @@ def report_lines(reports: list[SourceReport], shown: int) -> Iterator[str]:
 
 def _fault(source: Source, item: SourceImage) -> str:
     try:
-        with source.fetched(item.file) as path:
+        with source.local_path(item.file) as path:
             load_square(path, _SIDE, item.bbox)
     except UnreadableImage as error:
         return error.reason

@@ -64,15 +64,15 @@ def read_hagrid(
     Raises:
         Hand1000Error: the source has no pictures or no annotations of `gesture`; the message names those it has.
     """
-    present = {split: set(source.files(f"{ANNOTATIONS}/{split}")) for split in _SPLITS}
+    present = {split: set(source.list_files(f"{ANNOTATIONS}/{split}")) for split in _SPLITS}
     files = {split: f"{ANNOTATIONS}/{split}/{gesture}.json" for split in _SPLITS}
     files = {split: file for split, file in files.items() if file in present[split]}
     pictures = _Pictures(source, gesture, problems)
     if not files or not pictures.suffixes:
         annotated = {PurePosixPath(file).stem for part in present.values() for file in part}
-        both = sorted(annotated & set(source.folders()))
+        both = sorted(annotated & set(source.list_folders()))
         raise Hand1000Error(
-            f"{source.address}: no pictures and annotations of {gesture!r}; "
+            f"{source.root}: no pictures and annotations of {gesture!r}; "
             + (f"there are: {', '.join(both)}" if both else "it holds no gesture at all")
         )
     parts = {split: pictures.annotated(file) for split, file in files.items()}
@@ -93,7 +93,7 @@ class _Pictures:
         self._source, self._gesture, self._problems = source, gesture, problems
         self.suffixes: dict[str, str] = {}
         """Each picture's suffix by its name, "" once its annotation was read."""
-        for file in source.files(gesture):
+        for file in source.list_files(gesture):
             name, dot, suffix = file.rpartition("/")[2].rpartition(".")
             if f".{suffix.lower()}" in SUFFIXES:
                 self.suffixes[name] = max(sys.intern(dot + suffix), self.suffixes.get(name, ""))
@@ -103,7 +103,7 @@ class _Pictures:
         absent: list[str] = []
         missing = entries = 0
         try:
-            with self._source.fetched(file) as path, open(path, "rb") as stream:
+            with self._source.local_path(file) as path, open(path, "rb") as stream:
                 for name, entry in members(stream):
                     entries += 1
                     suffix = self.suffixes.get(name)

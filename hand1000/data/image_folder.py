@@ -39,11 +39,11 @@ def find_image_folder(source: Source, gesture: str) -> str:
         Hand1000Error: neither holds any; the message names the folders that do.
     """
     for folder in (gesture, ""):
-        if any(map(_is_picture, source.files(folder))):
+        if any(map(_is_picture, source.list_files(folder))):
             return folder
-    present = [folder for folder in source.folders() if any(map(_is_picture, source.files(folder)))]
+    present = [folder for folder in source.list_folders() if any(map(_is_picture, source.list_files(folder)))]
     raise Hand1000Error(
-        f"{source.address}: no pictures of {gesture!r}; "
+        f"{source.root}: no pictures of {gesture!r}; "
         + (f"there are: {', '.join(present)}" if present else "it is empty")
     )
 
@@ -64,7 +64,7 @@ def read_image_folder(source: Source, folder: str, gesture: str, *, alone: bool 
         Hand1000Error: metadata that is malformed or names a picture that is not there, no picture of `gesture`, or one
             of which nothing says what it shows.
     """
-    files = {PurePosixPath(file).name: file for file in sorted(source.files(folder))}
+    files = {PurePosixPath(file).name: file for file in sorted(source.list_files(folder))}
     pictures = {name: file for name, file in files.items() if _is_picture(file)}
     lines = _read_metadata(source, files[METADATA], pictures) if METADATA in files else {}
     stems = Counter(PurePosixPath(name).stem for name in pictures)
@@ -75,7 +75,7 @@ def read_image_folder(source: Source, folder: str, gesture: str, *, alone: bool 
             continue
         if line.gesture is None and folder != gesture and not alone:
             raise Hand1000Error(
-                f"{source.address}/{file}: nothing says which gesture it shows; put the pictures of several gestures "
+                f"{source.root}/{file}: nothing says which gesture it shows; put the pictures of several gestures "
                 f"into folders of their names, or give each its `gesture` in {METADATA}"
             )
         stem = PurePosixPath(name).stem
@@ -92,20 +92,20 @@ def read_image_folder(source: Source, folder: str, gesture: str, *, alone: bool 
         )
     if not items:
         present = sorted({line.gesture for line in lines.values() if line.gesture})
-        where = f"{source.address}/{folder}".rstrip("/")
+        where = f"{source.root}/{folder}".rstrip("/")
         raise Hand1000Error(f"{where}: no pictures of {gesture!r}; there are: {', '.join(present) or 'none at all'}")
     return items
 
 
 def _digest(source: Source, file: str) -> str:
-    with source.fetched(file) as path:
+    with source.local_path(file) as path:
         return digest_file(path)
 
 
 def _read_metadata(source: Source, file: str, pictures: Mapping[str, str]) -> dict[str, _MetadataLine]:
     lines = {}
-    where = f"{source.address}/{file}"
-    with source.fetched(file) as path:
+    where = f"{source.root}/{file}"
+    with source.local_path(file) as path:
         for number, row in read_jsonl(path):
             try:
                 line = _MetadataLine.model_validate(row)

@@ -134,7 +134,7 @@ class _Preparation:
         """What becomes of the first `wanted` pictures that are not refused, in their order."""
         waiting = list(reversed(items))
         told = 0
-        with ThreadPoolExecutor(self.selection.source.at_once) as pool:
+        with ThreadPoolExecutor(self.selection.source.concurrency) as pool:
             while told < wanted and waiting:
                 part = [waiting.pop() for _ in range(min(_PART, wanted - told, len(waiting)))]
                 for item, result in zip(part, pool.map(lambda item: self._cropped(item, folder), part), strict=True):
@@ -155,11 +155,11 @@ class _Preparation:
     def _cropped(self, item: SourceImage, folder: Path) -> tuple[ImageRecord, np.ndarray] | SkippedImage:
         generator = numpy_generator(self.seed, "crop", item.gesture, item.key)
         try:
-            with self.selection.source.fetched(item.file) as path:
+            with self.selection.source.local_path(item.file) as path:
                 square, bbox = load_square(path, self.resolution, item.bbox, generator, self.crop)
                 source = digest_file(path)
         except UnreadableImage as error:
-            logger.warning("%s/%s: passed over: %s", self.selection.source.address, item.file, error.reason)
+            logger.warning("%s/%s: passed over: %s", self.selection.source.root, item.file, error.reason)
             return SkippedImage(file=f"{item.gesture}/{item.file.rpartition('/')[2]}", reason=error.reason)
         name = self._name(item)
         with translate_write_errors(folder / name):

@@ -71,7 +71,7 @@ def select_images(
         Hand1000Error: no such gesture, or too few pictures. Annotations that are malformed are passed over
             and told in the selection's `unusable`, files of them in its `warnings`.
     """
-    problems = IssueLog(source.address)
+    problems = IssueLog(source.root)
     sides = {gesture: read_source(source, gesture, problems, alone=len(gestures) == 1) for gesture in gestures}
     fit = Filter(filters)
     train = {gesture: fit(items) for gesture, (items, _) in sides.items()}
@@ -87,7 +87,7 @@ def select_images(
             num_test=num_test,
             spares=SPARE_FRACTION if filters.min_detector_iou else 0.0,
             seed=seed,
-            name=source.address,
+            name=source.root,
         )
     except Hand1000Error as error:
         said = [*fit.told(), *problems.warnings, *(f"{one.file}: {one.reason}" for one in problems.unusable)]
@@ -113,7 +113,7 @@ def read_source(
     nothing says what they show are taken for this gesture's. Raises as `select_images` does.
     """
     gesture_phrase(gesture)
-    folders = source.folders()
+    folders = source.list_folders()
     if ANNOTATIONS in folders:
         return read_hagrid(source, gesture, problems)
     if "train" in folders and "test" in folders:
@@ -161,8 +161,8 @@ class Filter:
 def selection_facts(selection: Selection) -> list[JsonValue]:
     """What tells a selection from any other without reading the pictures: names, versions and labels."""
     items = [*selection.train, *selection.test]
-    with ThreadPoolExecutor(selection.source.at_once) as pool:
-        versions = pool.map(selection.source.version, [item.file for item in items])
+    with ThreadPoolExecutor(selection.source.concurrency) as pool:
+        versions = pool.map(selection.source.file_version, [item.file for item in items])
         facts: list[JsonValue] = []
         for item, version in zip(items, versions, strict=True):
             bbox: list[JsonValue] | None = None if item.bbox is None else [*item.bbox]

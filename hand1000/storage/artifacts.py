@@ -1,7 +1,14 @@
-"""The artifact store: what a run makes, named by its content, in a folder or an S3 bucket.
+"""The artifact store: the results of a run, named by their content, in a folder or an S3 bucket.
 
-Layout below the root (docs/architecture.md, "Where each thing lives"): a tree is written first and the small object
-that makes it count last, so that a process killed at any point leaves what was there or what should be there.
+Layout below the root (docs/architecture.md has the whole table):
+    artifacts/<kind>/<sha256>/      the files of an artifact; <sha256>.json beside it is its manifest
+    results/<task>/<key>.json       which artifact a task computed from the inputs that the key digests
+    provenance/<kind>/<sha256>.json the record of the task that published the artifact last
+    checkpoints/<task>/<key>/       the saved state of an unfinished task
+    caches/<kind>/<key>/            values that all runs share
+
+A tree is written first and the small object that refers to it last. A process killed at any point therefore leaves
+the old content or the new one.
 """
 
 import contextlib
@@ -11,8 +18,8 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,10 +28,9 @@ from pydantic import ValidationError
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.storage.backend import DamagedError, LocalBackend, StorageBackend
-from hand1000.storage.cache import KeyValueCache
+from hand1000.storage.cache import KeyValueCache, node_cached_dir
 from hand1000.storage.digests import FileEntry, Manifest, canonical_json, digest_file, tree_manifest
 from hand1000.storage.files import replace_directory
-from hand1000.storage.node_cache import node_cached_dir
 from hand1000.storage.s3 import S3Backend
 
 logger = logging.getLogger(__name__)
@@ -35,125 +41,131 @@ _ARTIFACT = re.compile(rf"artifacts/{_IDENTIFIER.pattern}/[0-9a-f]{{64}}")
 
 
 def open_store(root: str) -> "ArtifactStore":
-    """The store at `root`: a folder, which need not be there yet, or `s3://bucket/prefix`.
+    """Return the store at `root`: a folder, which need not exist yet, or `s3://bucket/prefix`.
 
-    One process has one store a root, so that an artifact of a bucket is downloaded once.
+    A process has one store for each root, so that it downloads an artifact of a bucket once.
 
     Raises:
-        Hand1000Error: a URL that is not S3's, or one without a bucket.
+        Hand1000Error: A URL that is not S3's, or one without a bucket.
     """
-    if "://" not in root:
-        return _opened(os.path.abspath(os.path.expanduser(root)))
-    if not re.match(r"s3://[^/]+(/|$)", root):
-        raise Hand1000Error(f"{root}: not a place for artifacts; give a folder or s3://bucket/prefix")
-    return _opened(root.rstrip("/"))
+    if "://" in root:
+        return _open_store(S3Backend, root.rstrip("/"))
+    return _open_store(LocalBackend, os.path.abspath(os.path.expanduser(root)))
 
 
 @cache
-def _opened(root: str) -> "ArtifactStore":
-    return ArtifactStore(S3Backend(root) if root.startswith("s3://") else LocalBackend(root))
+def _open_store(backend: Callable[[str], StorageBackend], root: str) -> "ArtifactStore":
+    return ArtifactStore(backend(root))
 
 
 class ArtifactStore:
-    """Artifacts, the results that name them, and the checkpoints of unfinished tasks.
+    """Artifacts, the results that refer to them, and the checkpoints of unfinished tasks.
 
-    Every method raises `Hand1000Error` when the place refuses: no space, no permission, no bucket, no connection.
+    Every method raises `Hand1000Error` when the storage refuses: no space, no permission, no bucket, no connection.
     """
 
-    def __init__(self, place: StorageBackend) -> None:
-        self.root = place.root
-        self._place = place
+    def __init__(self, backend: StorageBackend) -> None:
+        self.root = backend.root
+        self._backend = backend
         self._fetched: dict[str, Path] = {}
-        self._fetching = threading.Lock()
+        self._fetch_lock = threading.Lock()
 
     def publish(self, kind: str, directory: Path) -> str:
-        """Keep the files of `directory` as an artifact; the folder is given away and may be moved.
+        """Store the files of `directory` as an artifact; the store may move the folder away.
 
         Returns:
-            the address, `<root>/artifacts/<kind>/<sha256>`, equal for equal content.
+            The address `<root>/artifacts/<kind>/<sha256>`, equal for equal content.
         """
-        folder = f"artifacts/{_valid(kind, _IDENTIFIER, 'kind')}"
         manifest = tree_manifest(directory)
-        key = f"{folder}/{manifest.digest}"
+        key = f"artifacts/{_validated(kind, _IDENTIFIER, 'kind')}/{manifest.digest}"
         address = f"{self.root}/{key}"
-        if not self.complete(address):
-            self._place.put_tree(directory, key, manifest)
-            self._place.write(f"{key}.json", canonical_json(manifest).encode())
+        if not self.is_complete(address):
+            self._backend.put_tree(directory, key, manifest)
+            self._backend.write(f"{key}.json", canonical_json(manifest).encode())
         return address
 
     def fetch(self, address: str) -> Path:
-        """The artifact as a folder to read from, not to change.
+        """Return the artifact as a folder, which the caller must not change.
 
-        A bucket's is downloaded once a process, or once a node (`node_cache`), and each file held against its sha256. A
-        folder's is read in place, after a look at the sizes of its files.
+        An artifact of a bucket is downloaded once for each process, or once for each node (`node_cached_dir`), and
+        every file is verified against its sha256. One of a folder is read in place, after a check of the file sizes.
 
         Raises:
-            Hand1000Error: the artifact is not there, incomplete or damaged; the message names the file.
+            Hand1000Error: The artifact is missing, incomplete or damaged; the message names the file.
         """
-        with self._fetching:
-            if address in self._fetched:
-                return self._fetched[address]
-            manifest = self._intact(address)
-            key = self._key(address)
-            folder = self._place.folder(key)
-            if folder is None:
-                folder = node_cached_dir(manifest.digest, lambda into: _complete(self._place, key, manifest, into))
-                self._fetched[address] = folder
-            return folder
+        with self._fetch_lock:
+            if address not in self._fetched:
+                manifest = self._verified_manifest(address)
+                key = self._key(address)
+                folder = self._backend.local_path(key)
+                if folder is not None:
+                    return folder
+                download = partial(_download_missing, self._backend, key, manifest)
+                self._fetched[address] = node_cached_dir(manifest.digest, download)
+            return self._fetched[address]
 
-    def complete(self, address: str) -> bool:
-        """Whether the artifact's manifest is there and its files with the sizes that it states."""
+    def is_complete(self, address: str) -> bool:
+        """Return whether the artifact's manifest exists and its files have the sizes that it states."""
         try:
-            self._intact(address)
+            self._verified_manifest(address)
         except DamagedError:
             return False
         return True
 
     def digest_of(self, address: str) -> str:
-        """The sha256 that names the artifact's content."""
+        """Return the sha256 that names the artifact's content."""
         return self._key(address).rpartition("/")[2]
 
-    def remember(self, task: str, key: str, record: dict[str, Any]) -> None:
-        """Keep what `task` made from the inputs that `key` digests: `record["address"]` and what is known of it."""
-        # The address is kept relative to the root, which may be moved or mounted elsewhere.
-        relative = {**record, "address": self._key(record["address"])}
-        self._place.write(_result_key(task, key), canonical_json(relative).encode())
-        self._place.write(_making_key(relative["address"]), canonical_json(relative).encode())
+    def put_result(self, task: str, key: str, record: dict[str, Any]) -> None:
+        """Record the artifact `record["address"]`, and facts about it, as the result of `task`.
 
-    def making(self, address: str) -> dict[str, Any]:
-        """The record of the task that made the artifact last; nothing but its address if that is not known."""
-        data = self._place.read(_making_key(self._key(address)))
-        return {**(json.loads(data) if data else {}), "address": address}
+        Args:
+            task: Name of the task.
+            key: Digest of the task's inputs.
+            record: JSON values; the address is required.
+        """
+        # The stored address is relative to the root, which may be moved or mounted elsewhere.
+        artifact = self._key(record["address"])
+        data = canonical_json({**record, "address": artifact}).encode()
+        self._backend.write(_result_key(task, key), data)
+        self._backend.write(_provenance_key(artifact), data)
 
-    def recall(self, task: str, key: str) -> dict[str, Any] | None:
-        """The record of `remember`, or None where there is none or its artifact is not complete any more."""
+    def get_result(self, task: str, key: str) -> dict[str, Any] | None:
+        """Return the record of `put_result`, or None if there is none or its artifact is not complete any more."""
         name = _result_key(task, key)
         try:
-            data = self._place.read(name)
+            data = self._backend.read(name)
             if data is None:
                 return None
             record = json.loads(data)
             if not _ARTIFACT.fullmatch(record["address"]):
-                raise ValueError(f"{record['address']!r} is no artifact")
+                raise ValueError(f"{record['address']!r} is not an artifact")
             record["address"] = f"{self.root}/{record['address']}"
-            self._intact(record["address"])
+            self._verified_manifest(record["address"])
         except (DamagedError, ValueError, TypeError, KeyError) as error:
-            logger.warning("%s/%s: made again, since it is of no use: %r", self.root, name, error)
+            logger.warning("%s/%s: ignored, so the task runs again: %r", self.root, name, error)
             return None
         return record
 
-    def checkpoint(self, task: str, key: str) -> "Checkpoint":
-        """The saved state of `task` on the inputs that `key` digests."""
-        return Checkpoint(self._place, f"checkpoints/{_valid(task, _IDENTIFIER, 'task')}/{_valid(key, _KEY, 'key')}")
+    def provenance(self, address: str) -> dict[str, Any]:
+        """Return the record of the task that published the artifact last, or its address alone if there is none."""
+        data = self._backend.read(_provenance_key(self._key(address)))
+        return {**(json.loads(data) if data else {}), "address": address}
 
-    def ledger(self, kind: str, key: str) -> KeyValueCache:
-        """The values of one kind that `key` tells from others, such as the captions of one captioner."""
-        return KeyValueCache(self._place, f"ledgers/{_valid(kind, _IDENTIFIER, 'kind')}/{_valid(key, _KEY, 'key')}")
+    def checkpoint(self, task: str, key: str) -> "ArtifactCheckpoint":
+        """Return the checkpoint of `task` for the inputs that `key` digests."""
+        folder = f"checkpoints/{_validated(task, _IDENTIFIER, 'task')}/{_validated(key, _KEY, 'key')}"
+        return ArtifactCheckpoint(self._backend, folder)
+
+    def key_value_cache(self, kind: str, key: str) -> KeyValueCache:
+        """Return the cache of one kind of values, such as the captions of the captioner that `key` digests."""
+        folder = f"caches/{_validated(kind, _IDENTIFIER, 'kind')}/{_validated(key, _KEY, 'key')}"
+        return KeyValueCache(self._backend, folder)
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
-        """A fresh folder to build in, near the root so that `publish` can move what is in it; removed afterwards."""
-        path = self._place.scratch() / uuid4().hex
+        """Provide an empty folder, removed afterwards, from which `publish` can move files without copying them."""
+        path = self._backend.scratch_dir / uuid4().hex
         path.mkdir()
         try:
             yield path
@@ -166,116 +178,111 @@ class ArtifactStore:
             raise Hand1000Error(f"{address}: not an artifact of {self.root}; give <root>/artifacts/<kind>/<sha256>")
         return key
 
-    def _intact(self, address: str) -> Manifest:
+    def _verified_manifest(self, address: str) -> Manifest:
         key = self._key(address)
-        manifest = _read_manifest(self._place, f"{key}.json")
+        manifest = _read_manifest(self._backend, f"{key}.json")
         if manifest is None:
-            raise DamagedError(f"{address}: no such artifact, or its writing was never finished; run again to make it")
+            raise DamagedError(f"{address}: no such artifact, or its writing never finished; run again to compute it")
         if manifest.digest != self.digest_of(address):
-            raise DamagedError(f"{address}.json: not the manifest of this artifact; run again to make it")
-        _check_sizes(self._place, key, manifest)
+            raise DamagedError(f"{address}.json: not the manifest of this artifact; run again to compute it")
+        sizes = self._backend.file_sizes(key)
+        for entry in manifest.files:
+            if sizes.get(entry.name) != entry.size:
+                state = f"{sizes[entry.name]} of {entry.size} bytes" if entry.name in sizes else "missing"
+                raise DamagedError(f"{address}/{entry.name}: {state}; run again to compute it")
         return manifest
 
 
-class Checkpoint:
-    """The last saved state of an unfinished task.
+class ArtifactCheckpoint:
+    """The last saved state of an unfinished task, a `CheckpointStore`.
 
-    Versions lie side by side, each named by its content; `current.json` is the manifest of the one that counts and
-    is written last.
+    The states are folders named by their content; `current.json` is the manifest of the valid one and is written last.
     """
 
-    def __init__(self, place: StorageBackend, key: str) -> None:
-        self._place = place
+    def __init__(self, backend: StorageBackend, key: str) -> None:
+        self._backend = backend
         self._key = key
         self._pointer = f"{key}/current.json"
 
     def save(self, directory: Path) -> None:
-        """Put the files of `directory`, which is given away, in place of the last state."""
+        """Replace the last state by the files of `directory`, which may be moved away."""
         manifest = tree_manifest(directory)
         try:
-            before = _read_manifest(self._place, self._pointer)
+            previous = _read_manifest(self._backend, self._pointer)
         except DamagedError:
-            before = None
-        self._place.put_tree(directory, f"{self._key}/{manifest.digest}", manifest)
-        self._place.write(self._pointer, canonical_json(manifest).encode())
-        if before is not None and before != manifest:
-            self._place.remove(f"{self._key}/{before.digest}")
+            previous = None
+        self._backend.put_tree(directory, f"{self._key}/{manifest.digest}", manifest)
+        self._backend.write(self._pointer, canonical_json(manifest).encode())
+        if previous is not None and previous != manifest:
+            self._backend.remove(f"{self._key}/{previous.digest}")
 
     def restore(self, directory: Path) -> bool:
         """Copy the last state to `directory`, in place of what is there.
 
         Returns:
-            False where no state is there, or a damaged one, which is told in a warning and passed over.
+            False if there is no state, or a damaged one, which is skipped with a warning.
         """
         try:
-            manifest = _read_manifest(self._place, self._pointer)
+            manifest = _read_manifest(self._backend, self._pointer)
             if manifest is None:
                 return False
-            _get_verified(self._place, f"{self._key}/{manifest.digest}", manifest, directory)
+            _copy_verified(self._backend, f"{self._key}/{manifest.digest}", manifest, directory)
         except DamagedError as error:
-            logger.warning("damaged checkpoint passed over: %s", error)
+            logger.warning("skipped a damaged checkpoint: %s", error)
             return False
         return True
 
     def clear(self) -> None:
-        """Remove the state: the task is finished."""
-        self._place.remove(self._pointer)
-        self._place.remove(self._key)
+        """Remove the state, because the task is finished."""
+        self._backend.remove(self._pointer)
+        self._backend.remove(self._key)
 
 
 def _result_key(task: str, key: str) -> str:
-    return f"results/{_valid(task, _IDENTIFIER, 'task')}/{_valid(key, _KEY, 'key')}.json"
+    return f"results/{_validated(task, _IDENTIFIER, 'task')}/{_validated(key, _KEY, 'key')}.json"
 
 
-def _making_key(artifact: str) -> str:
-    return f"makings/{artifact.removeprefix('artifacts/')}.json"
+def _provenance_key(artifact: str) -> str:
+    return f"provenance/{artifact.removeprefix('artifacts/')}.json"
 
 
-def _valid(text: str, pattern: re.Pattern[str], what: str) -> str:
+def _validated(text: str, pattern: re.Pattern[str], role: str) -> str:
     if not pattern.fullmatch(text):
-        raise Hand1000Error(f"{text!r} is no name for a {what}; it must match {pattern.pattern}")
+        raise Hand1000Error(f"{text!r} is not a valid {role}; it must match {pattern.pattern}")
     return text
 
 
-def _read_manifest(place: StorageBackend, key: str) -> Manifest | None:
-    data = place.read(key)
+def _read_manifest(backend: StorageBackend, key: str) -> Manifest | None:
+    data = backend.read(key)
     try:
         return None if data is None else Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise DamagedError(f"{place.root}/{key}: not a manifest: {error.errors()[0]['msg']}") from error
+        raise DamagedError(f"{backend.root}/{key}: not a manifest: {error.errors()[0]['msg']}") from error
 
 
-def _check_sizes(place: StorageBackend, key: str, manifest: Manifest) -> None:
-    sizes = place.sizes(key)
-    for entry in manifest.files:
-        if sizes.get(entry.name) != entry.size:
-            found = f"{sizes[entry.name]} of {entry.size} bytes" if entry.name in sizes else "missing"
-            raise DamagedError(f"{place.root}/{key}/{entry.name}: {found}; run again to make it anew")
-
-
-def _get_verified(place: StorageBackend, key: str, manifest: Manifest, into: Path) -> None:
-    """Copy a tree to `into`: only once all of it is there and is what was written."""
-    with translate_write_errors(into):
-        into.parent.mkdir(parents=True, exist_ok=True)
-    building = into.with_name(f".{into.name}.{uuid4().hex}.part")
+def _copy_verified(backend: StorageBackend, key: str, manifest: Manifest, target: Path) -> None:
+    """Copy a tree to `target`, which changes only once all of the tree has arrived and is verified."""
+    with translate_write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    partial_copy = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
-        _complete(place, key, manifest, building)
-        replace_directory(building, into)
+        _download_missing(backend, key, manifest, partial_copy)
+        replace_directory(partial_copy, target)
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(partial_copy, ignore_errors=True)
 
 
-def _complete(place: StorageBackend, key: str, manifest: Manifest, folder: Path) -> None:
-    """Get the files of a tree that `folder` does not hold yet."""
+def _download_missing(backend: StorageBackend, key: str, manifest: Manifest, folder: Path) -> None:
+    """Copy the files of a tree that `folder` does not hold yet, and verify their sha256."""
 
-    def whole(entry: FileEntry) -> bool:
+    def is_valid(entry: FileEntry) -> bool:
         return (folder / entry.name).is_file() and digest_file(folder / entry.name) == entry.sha256
 
-    missing = [entry for entry in manifest.files if not whole(entry)]
-    place.get_tree(key, manifest.model_copy(update={"files": tuple(missing)}), folder)
+    missing = [entry for entry in manifest.files if not is_valid(entry)]
+    backend.get_tree(key, manifest.model_copy(update={"files": tuple(missing)}), folder)
     for entry in missing:
-        if not whole(entry):
+        if not is_valid(entry):
             raise DamagedError(
-                f"{place.root}/{key}/{entry.name}: its bytes are not those that were written; "
+                f"{backend.root}/{key}/{entry.name}: its bytes are not those that were written; "
                 f"remove this file and run again"
             )

@@ -1,12 +1,13 @@
-"""What the artifact store asks of the place it lies in, and the place that is a folder.
+"""The storage below an artifact store: the protocol, and the backend that is a folder.
 
 Keys are relative paths with `/`. A *tree* is the files of a folder below a key, listed by a manifest that the store
-keeps elsewhere; a place need not write a tree atomically, since the store writes the manifest after it.
+keeps elsewhere. A backend need not write a tree atomically, because the store writes the manifest after it.
 """
 
 import errno
 import os
 import shutil
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
@@ -18,37 +19,38 @@ from hand1000.storage.scratch import process_scratch
 
 
 class DamagedError(Hand1000Error):
-    """What a key holds is missing, incomplete or not what was written."""
+    """The content of a key is missing, incomplete or not what was written."""
 
 
 class StorageBackend(Protocol):
-    """A folder or a bucket's prefix. Every method raises `Hand1000Error` when the place refuses."""
+    """A folder or a bucket's prefix. Every method raises `Hand1000Error` when the storage refuses."""
 
     root: str
 
-    def scratch(self) -> Path:
-        """This process's temporary folder, near the place where that is possible."""
+    @property
+    def scratch_dir(self) -> Path:
+        """This process's temporary folder, on the same filesystem as the root where that is possible."""
 
     def read(self, key: str) -> bytes | None:
-        """The bytes at `key`, or None. Raises `DamagedError` where they are known not to be what was written."""
+        """Return the bytes at `key`, or None; raise `DamagedError` if they differ from what was written."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`: all of it or nothing."""
+        """Write `data` to `key` atomically."""
 
     def remove(self, key: str) -> None:
-        """Remove what is at `key` and everything below it; nothing there is fine."""
+        """Remove `key` and everything below it, if there is anything."""
 
-    def sizes(self, key: str) -> dict[str, int]:
-        """The bytes of each file of the tree at `key`, by its name."""
+    def file_sizes(self, key: str) -> dict[str, int]:
+        """Return the size in bytes of each file of the tree at `key`, by its name."""
 
     def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
-        """Put the files of `directory`, which may be moved away, at `key`."""
+        """Store the files of `directory`, which may be moved away, at `key`."""
 
-    def get_tree(self, key: str, manifest: Manifest, into: Path) -> None:
-        """Copy the files of `manifest` from `key` into the folder `into`. Raises `DamagedError` if one is missing."""
+    def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
+        """Copy the files of `manifest` from `key` to the folder `target`; raise `DamagedError` if one is missing."""
 
-    def folder(self, key: str) -> Path | None:
-        """The tree at `key` as a folder that can be read in place, or None where it must be copied first."""
+    def local_path(self, key: str) -> Path | None:
+        """Return the tree at `key` as a folder that can be read in place, or None where it must be copied first."""
 
 
 class LocalBackend:
@@ -57,16 +59,14 @@ class LocalBackend:
     def __init__(self, root: str) -> None:
         self.root = root
         self._base = Path(root)
-        self._scratch: Path | None = None
 
-    def scratch(self) -> Path:
-        """A temporary folder on the root's own filesystem, so that what is built there can be moved in place."""
-        if self._scratch is None:
-            self._scratch = process_scratch(self._base / "scratch")
-        return self._scratch
+    @cached_property
+    def scratch_dir(self) -> Path:
+        """A temporary folder below the root, so that its content can be moved in place by a rename."""
+        return process_scratch(self._base / "scratch")
 
     def read(self, key: str) -> bytes | None:
-        """The bytes of a file, or None."""
+        """See `StorageBackend`."""
         try:
             return (self._base / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -75,30 +75,30 @@ class LocalBackend:
             raise Hand1000Error(f"{self._base / key}: cannot be read: {error.strerror}") from error
 
     def write(self, key: str, data: bytes) -> None:
-        """Write a file atomically."""
+        """See `StorageBackend`."""
         write_bytes(self._base / key, data)
 
     def remove(self, key: str) -> None:
-        """Remove a file, or a folder with all that is in it."""
+        """See `StorageBackend`."""
         path = self._base / key
-        doomed = self.scratch() / uuid4().hex
+        trash = self.scratch_dir / uuid4().hex
         with translate_write_errors(path):
             try:
-                os.rename(path, doomed)  # First out of sight, so that nobody finds half of it.
+                os.rename(path, trash)  # First out of sight, so that no other process sees half of it.
             except (FileNotFoundError, NotADirectoryError):
                 return
-            if doomed.is_dir():
-                shutil.rmtree(doomed)
+            if trash.is_dir():
+                shutil.rmtree(trash)
             else:
-                doomed.unlink()
+                trash.unlink()
 
-    def sizes(self, key: str) -> dict[str, int]:
-        """The bytes of each file below a folder."""
+    def file_sizes(self, key: str) -> dict[str, int]:
+        """See `StorageBackend`."""
         base = self._base / key
         return {path.relative_to(base).as_posix(): path.stat().st_size for path in base.rglob("*") if path.is_file()}
 
     def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
-        """Move `directory` to `key` by one rename; from another filesystem it is copied beside it first."""
+        """Move `directory` to `key` by one rename; from another filesystem it is first copied to the scratch folder."""
         target = self._base / key
         with translate_write_errors(target):
             if target.is_dir():
@@ -106,29 +106,29 @@ class LocalBackend:
                     return
                 self.remove(key)
             target.parent.mkdir(parents=True, exist_ok=True)
-            copy = self.scratch() / uuid4().hex
+            copy = self.scratch_dir / uuid4().hex
             try:
                 if directory.stat().st_dev != target.parent.stat().st_dev:
                     _copy_files(directory, manifest, copy)
                     directory = copy
                 os.rename(directory, target)
             except OSError as error:
-                # Not empty: another process put the same content here since the look.
+                # The target is not empty: another process has stored the same content in the meantime.
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
             finally:
-                shutil.rmtree(copy, ignore_errors=True)  # A failed copy must not go on filling the disk.
+                shutil.rmtree(copy, ignore_errors=True)  # A failed copy must not keep the disk full.
 
-    def get_tree(self, key: str, manifest: Manifest, into: Path) -> None:
-        """Copy the files, so that the reader may change its own."""
-        with translate_write_errors(into):
+    def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
+        """See `StorageBackend`."""
+        with translate_write_errors(target):
             try:
-                _copy_files(self._base / key, manifest, into)
+                _copy_files(self._base / key, manifest, target)
             except FileNotFoundError as error:
                 raise DamagedError(f"{error.filename}: missing") from error
 
-    def folder(self, key: str) -> Path | None:
-        """The folder itself."""
+    def local_path(self, key: str) -> Path | None:
+        """See `StorageBackend`."""
         return self._base / key
 
 

@@ -1,46 +1,88 @@
-"""Small values by key that runs add to and never lose: what a captioner wrote of an image, say."""
+"""Caches: copies of a bucket's content on this node, and small values by key that all runs share."""
 
+import functools
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from uuid import uuid4
 
 from pydantic import JsonValue
 
+from hand1000.core.errors import translate_write_errors
 from hand1000.storage.backend import DamagedError, StorageBackend
 from hand1000.storage.digests import canonical_json
+from hand1000.storage.scratch import process_scratch
 
 logger = logging.getLogger(__name__)
 
+NODE_CACHE_VARIABLE = "HAND1000_NODE_CACHE"
+"""Environment variable that names the node's cache folder. Without it each process has its own temporary copies."""
 
-class KeyValueCache:
-    """A folder of files, one a writer, each whole or absent: writers at work at once never overwrite each other.
 
-    A value is decided by its key, so it does not matter which of two equal entries is read.
+def node_cached_dir(digest: str, download_missing: Callable[[Path], None]) -> Path:
+    """Return a folder with the content that `digest` names, which the caller must not change.
+
+    Processes that ask at the same time wait for the first one. A download that was killed is resumed.
 
     Args:
-        place: that it lies in.
-        key: of its folder.
+        digest: Digest of the content.
+        download_missing: Completes a folder that may hold some of the files already, each of them whole.
+    """
+    root = os.environ.get(NODE_CACHE_VARIABLE)
+    if not root:
+        folder = _process_cache() / uuid4().hex / digest
+        download_missing(folder)
+        return folder
+    from filelock import FileLock
+
+    folder = Path(root) / digest
+    with translate_write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            partial = folder.with_name(f"{digest}.part")
+            download_missing(partial)
+            with translate_write_errors(folder):
+                os.rename(partial, folder)
+    return folder
+
+
+@functools.cache
+def _process_cache() -> Path:
+    return process_scratch(None)
+
+
+class KeyValueCache:
+    """JSON values by key in a folder of files; each file has one writer and is complete or absent.
+
+    Concurrent writers therefore never overwrite each other. A value is determined by its key, so it does not matter
+    which of two equal entries is read.
+
+    Args:
+        backend: Storage of the folder.
+        key: Key of the folder.
     """
 
-    def __init__(self, place: StorageBackend, key: str) -> None:
-        self._place, self._key = place, key
-        self._own: dict[str, JsonValue] = {}
+    def __init__(self, backend: StorageBackend, key: str) -> None:
+        self._backend, self._key = backend, key
+        self._entries: dict[str, JsonValue] = {}
         self._file = f"{key}/{uuid4().hex}.json"
 
     def read(self) -> dict[str, JsonValue]:
-        """All entries, of all writers; a file that is damaged is passed over with a warning."""
+        """Return the entries of all writers; a damaged file is skipped with a warning."""
         entries: dict[str, JsonValue] = {}
         # A writer that was killed may leave a temporary file, which has another suffix.
-        for name in sorted(name for name in self._place.sizes(self._key) if name.endswith(".json")):
+        for name in sorted(name for name in self._backend.file_sizes(self._key) if name.endswith(".json")):
             try:
-                data = self._place.read(f"{self._key}/{name}")
+                data = self._backend.read(f"{self._key}/{name}")
                 entries |= json.loads(data or b"{}")
             except (DamagedError, ValueError, TypeError) as error:
-                logger.warning("%s/%s/%s: passed over: %s", self._place.root, self._key, name, error)
+                logger.warning("%s/%s/%s: skipped: %s", self._backend.root, self._key, name, error)
         return entries
 
     def add(self, entries: Mapping[str, JsonValue]) -> None:
-        """Keep `entries`; they last once this returns."""
-        self._own |= entries
-        self._place.write(self._file, canonical_json(self._own).encode())
+        """Store `entries`; they are durable once this returns."""
+        self._entries |= entries
+        self._backend.write(self._file, canonical_json(self._entries).encode())

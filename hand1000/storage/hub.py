@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.remote_dirs import folder_digest, local_copy
+from hand1000.storage.sources import folder_digest, local_copy
 
 PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",

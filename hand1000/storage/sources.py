@@ -1,78 +1,75 @@
-"""Where a user's files come from: a folder or an `s3://` prefix, listed piece by piece and fetched file by file.
+"""Folders that a run reads but did not write: images and models of a user, in a folder or below an `s3://` prefix.
 
-Names are relative to the source, with `/`. A source is only read.
+A `Source` lists a large folder piece by piece and fetches single files; `local_copy` fetches a whole folder.
+Names are relative to the source, with `/`.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import uuid4
 
-from hand1000.core.errors import Hand1000Error, translate_write_errors
-from hand1000.storage.s3 import s3_client, translate_s3_errors
-from hand1000.storage.scratch import process_scratch
+from hand1000.core.errors import Hand1000Error
+from hand1000.storage.cache import node_cached_dir
+from hand1000.storage.digests import digest_json, tree_manifest
+from hand1000.storage.s3 import S3Location, S3Object, translate_s3_errors
 
 
 class Source(Protocol):
     """A folder or a bucket's prefix. Every method raises `Hand1000Error` when it cannot be read."""
 
-    address: str
-    at_once: int
-    """How many files are worth fetching at the same time."""
+    root: str
+    concurrency: int
+    """Number of files that are worth fetching at the same time."""
 
-    def folders(self, under: str = "") -> list[str]:
-        """The names of the folders that lie directly in the folder `under`, sorted."""
+    def list_folders(self, parent: str = "") -> list[str]:
+        """Return the sorted names of the folders directly in the folder `parent`."""
 
-    def files(self, folder: str) -> Iterator[str]:
-        """The names of the files that lie directly in `folder`, in any order; they are never all in memory."""
+    def list_files(self, folder: str) -> Iterator[str]:
+        """Yield the names of the files directly in `folder`, in any order and never all in memory; no hidden files."""
 
-    def version(self, name: str) -> list[int | str]:
-        """What changes when the file changes, without reading it."""
+    def file_version(self, name: str) -> list[int | str]:
+        """Return values that change when the file changes, without reading the file."""
 
-    def fetched(self, name: str) -> AbstractContextManager[Path]:
-        """The file on this machine, for as long as the context lasts."""
+    def local_path(self, name: str) -> AbstractContextManager[Path]:
+        """Provide the file on this machine until the context ends."""
 
 
 def open_source(address: str | Path) -> Source:
-    """The source at a folder or an `s3://` prefix.
+    """Return the source at a folder or an `s3://` prefix.
 
     Raises:
-        Hand1000Error: there is no such folder; a prefix is asked for only when it is read.
+        Hand1000Error: There is no such folder, or the URL is malformed; a prefix is only requested when it is read.
     """
-    if str(address).startswith("s3://"):
-        return S3Source(str(address))
-    folder = Path(address).expanduser()
-    if not folder.is_dir():
-        raise Hand1000Error(f"{address}: no such folder; give the folder that holds the pictures")
-    return LocalSource(folder)
+    return S3Source(str(address)) if str(address).startswith("s3://") else LocalSource(_existing_folder(address))
 
 
 class LocalSource:
     """A folder of this machine."""
 
-    at_once = 2  # Cores decode what a disk gives at once.
+    concurrency = 2  # Decoding is bound by the CPU; the disk needs no more requests.
 
     def __init__(self, folder: Path) -> None:
-        self.address = str(folder)
+        self.root = str(folder)
         self._folder = folder
 
-    def folders(self, under: str = "") -> list[str]:
+    def list_folders(self, parent: str = "") -> list[str]:
         """See `Source`."""
-        return sorted(entry.name for entry in self._entries(under) if entry.is_dir())
+        return sorted(entry.name for entry in self._entries(parent) if entry.is_dir())
 
-    def files(self, folder: str) -> Iterator[str]:
-        """See `Source`; hidden files are not told."""
+    def list_files(self, folder: str) -> Iterator[str]:
+        """See `Source`."""
         prefix = f"{folder}/" if folder else ""
         for entry in self._entries(folder):
             if not entry.name.startswith(".") and entry.is_file():
                 yield f"{prefix}{entry.name}"
 
-    def version(self, name: str) -> list[int | str]:
-        """Size and time of the last change."""
+    def file_version(self, name: str) -> list[int | str]:
+        """Return size and modification time."""
         try:
             status = (self._folder / name).stat()
         except OSError as error:
@@ -80,8 +77,8 @@ class LocalSource:
         return [status.st_size, status.st_mtime_ns]
 
     @contextlib.contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
-        """The file itself."""
+    def local_path(self, name: str) -> Iterator[Path]:
+        """Provide the file itself."""
         yield self._folder / name
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
@@ -94,63 +91,81 @@ class LocalSource:
             raise Hand1000Error(f"{self._folder / folder}: cannot be read: {error.strerror}") from error
 
 
-class S3Source:
+class S3Source(S3Location):
     """A prefix of a bucket."""
 
-    at_once = 8  # A request waits for the network most of its time.
+    concurrency = 8  # A request spends most of its time waiting for the network.
 
-    def __init__(self, address: str) -> None:
-        self.address = address.rstrip("/")
-        self._bucket, _, prefix = self.address.removeprefix("s3://").partition("/")
-        self._prefix = f"{prefix}/" if prefix else ""
+    def list_folders(self, parent: str = "") -> list[str]:
+        """See `Source`; one request lists a thousand."""
+        prefix = f"{parent}/" if parent else ""
+        names = (item.name.removeprefix(prefix) for item in self.list_objects(prefix, recursive=False))
+        return sorted(name.rstrip("/") for name in names if name.endswith("/"))
 
-    @cached_property
-    def _client(self) -> Any:
-        return s3_client()
+    def list_files(self, folder: str) -> Iterator[str]:
+        """See `Source`; one request lists a thousand."""
+        prefix = f"{folder}/" if folder else ""
+        for item in self.list_objects(prefix, recursive=False):
+            name = item.name.removeprefix(prefix)
+            if name and not name.startswith(".") and not name.endswith("/"):
+                yield item.name
 
-    @cached_property
-    def _scratch(self) -> Path:
-        return process_scratch(None)
-
-    def folders(self, under: str = "") -> list[str]:
-        """See `Source`; one request tells a thousand."""
-        prefix = self._inside(under)
-        return sorted(
-            one["Prefix"].removeprefix(prefix).rstrip("/")
-            for page in self._pages(prefix)
-            for one in page.get("CommonPrefixes", [])
-        )
-
-    def files(self, folder: str) -> Iterator[str]:
-        """See `Source`; one request tells a thousand."""
-        prefix = self._inside(folder)
-        for page in self._pages(prefix):
-            for one in page.get("Contents", []):
-                name = one["Key"].removeprefix(prefix)
-                if name and not name.startswith("."):
-                    yield one["Key"].removeprefix(self._prefix)
-
-    def version(self, name: str) -> list[int | str]:
-        """Size and entity tag."""
-        with translate_s3_errors(f"{self.address}/{name}"):
-            head = self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)
+    def file_version(self, name: str) -> list[int | str]:
+        """Return size and entity tag."""
+        with translate_s3_errors(self._url(name)):
+            head = self.client.head_object(Bucket=self._bucket, Key=self._key(name))
         return [head["ContentLength"], head["ETag"]]
 
     @contextlib.contextmanager
-    def fetched(self, name: str) -> Iterator[Path]:
-        """A copy, removed afterwards: a million pictures would fill the disk."""
-        path = self._scratch / f"{uuid4().hex}{Path(name).suffix}"
+    def local_path(self, name: str) -> Iterator[Path]:
+        """Provide a copy and remove it afterwards: a million images would fill the disk."""
+        path = self.scratch_dir / f"{uuid4().hex}{Path(name).suffix}"
         try:
-            with translate_write_errors(path), translate_s3_errors(f"{self.address}/{name}"):
-                self._client.download_file(self._bucket, self._prefix + name, str(path))
+            self.download(name, path)
             yield path
         finally:
             path.unlink(missing_ok=True)
 
-    def _inside(self, folder: str) -> str:
-        return f"{self._prefix}{folder}/" if folder else self._prefix
 
-    def _pages(self, prefix: str) -> Iterator[dict[str, Any]]:
-        paginator = self._client.get_paginator("list_objects_v2")
-        with translate_s3_errors(f"s3://{self._bucket}/{prefix}"):
-            yield from paginator.paginate(Bucket=self._bucket, Prefix=prefix, Delimiter="/")
+@cache
+def local_copy(source: str) -> Path:
+    """Return the folder `source`, or a copy of the `s3://` prefix that this process, or this node, downloads once.
+
+    Raises:
+        Hand1000Error: There is no such folder, or nothing below the prefix.
+    """
+    if not source.startswith("s3://"):
+        return _existing_folder(source)
+    location, objects = _list_all(source)
+
+    def download_missing(target: Path) -> None:
+        for item in objects:
+            path = target / item.name
+            if not (path.is_file() and path.stat().st_size == item.size):
+                location.download(item.name, path)
+
+    return node_cached_dir(folder_digest(source), download_missing)
+
+
+@cache
+def folder_digest(source: str) -> str:
+    """Return a digest of the content of `source`: of a folder its files' sha256, of a prefix its listing."""
+    if source.startswith("s3://"):
+        return digest_json(_list_all(source)[1])
+    return tree_manifest(_existing_folder(source)).digest
+
+
+@cache  # The digest and the copy of one process must agree.
+def _list_all(source: str) -> tuple[S3Location, list[S3Object]]:
+    location = S3Location(source)
+    objects = list(location.list_objects())
+    if not objects:
+        raise Hand1000Error(f"{source}: there are no objects below this prefix")
+    return location, objects
+
+
+def _existing_folder(address: str | Path) -> Path:
+    folder = Path(address).expanduser()
+    if not folder.is_dir():
+        raise Hand1000Error(f"{address}: no such folder")
+    return folder

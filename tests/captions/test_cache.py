@@ -31,7 +31,7 @@ def compute(root: str, model: CountingModel) -> list:
     return compute_missing(
         model.keys,
         model,
-        cache=open_store(root).ledger("captions", "key"),
+        cache=open_store(root).key_value_cache("captions", "key"),
         batch_size=2,
         on_progress=lambda *_: None,
     )

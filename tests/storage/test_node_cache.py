@@ -8,9 +8,9 @@ import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.artifacts import ArtifactStore
-from hand1000.storage.node_cache import VARIABLE
-from hand1000.storage.remote_dirs import local_copy
+from hand1000.storage.cache import NODE_CACHE_VARIABLE
 from hand1000.storage.s3 import S3Backend
+from hand1000.storage.sources import local_copy
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_node_downloads_once_and_a_process_of_its_own_again(s3_root, tmp_path,
         ArtifactStore(S3Backend(s3_root)).fetch(address)
         assert len(downloads) == 3 * times
     downloads.clear()
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
+    monkeypatch.setenv(NODE_CACHE_VARIABLE, str(tmp_path / "node"))
     first, second = (ArtifactStore(S3Backend(s3_root)).fetch(address) for _ in range(2))
     assert first == second and sorted(downloads) == ["a", "b", "c"]
     code = (
@@ -56,7 +56,7 @@ def test_a_node_downloads_once_and_a_process_of_its_own_again(s3_root, tmp_path,
 
 def test_a_download_that_was_cut_goes_on(s3_root, tmp_path, monkeypatch, downloads) -> None:
     address = published(s3_root, tmp_path / "model")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
+    monkeypatch.setenv(NODE_CACHE_VARIABLE, str(tmp_path / "node"))
     part = tmp_path / "node" / f"{address.rpartition('/')[2]}.part"
     part.mkdir(parents=True)
     (part / "a").write_text("a" * 1000)
@@ -69,7 +69,7 @@ def test_a_download_that_was_cut_goes_on(s3_root, tmp_path, monkeypatch, downloa
 def test_a_damaged_object_never_becomes_a_copy(s3_root, tmp_path, monkeypatch) -> None:
     address = published(s3_root, tmp_path / "model")
     S3Backend(s3_root).write(f"{address.removeprefix(s3_root + '/')}/b", b"x" * 1000)
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
+    monkeypatch.setenv(NODE_CACHE_VARIABLE, str(tmp_path / "node"))
     with pytest.raises(Hand1000Error, match="b: its bytes are not those that were written"):
         ArtifactStore(S3Backend(s3_root)).fetch(address)
     assert [path.name for path in (tmp_path / "node").iterdir() if path.is_dir() and path.suffix != ".part"] == []
@@ -77,7 +77,7 @@ def test_a_damaged_object_never_becomes_a_copy(s3_root, tmp_path, monkeypatch) -
 
 def test_a_persons_folder_is_shared_too(s3_root, tmp_path, monkeypatch) -> None:
     published(s3_root, tmp_path / "model")
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "node"))
+    monkeypatch.setenv(NODE_CACHE_VARIABLE, str(tmp_path / "node"))
     source = f"{s3_root}/artifacts"
     folder = local_copy(source)
     assert folder.parent == tmp_path / "node" and len([path for path in folder.rglob("*") if path.is_file()]) == 4

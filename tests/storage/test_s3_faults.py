@@ -31,8 +31,8 @@ def test_every_fault_is_borne(s3_server: str, s3_root: str, tmp_path: Path, monk
         store = ArtifactStore(S3Backend(s3_root))
         address = store.publish("images", files(tmp_path / "a", 30))
         for number in range(12):
-            store.remember("try", KEY, {"address": address, "number": number})
-            found = ArtifactStore(S3Backend(s3_root)).recall("try", KEY)
+            store.put_result("try", KEY, {"address": address, "number": number})
+            found = ArtifactStore(S3Backend(s3_root)).get_result("try", KEY)
             assert found == {"address": address, "number": number}
         fetched = ArtifactStore(S3Backend(s3_root)).fetch(address)
         assert all(
@@ -43,7 +43,7 @@ def test_every_fault_is_borne(s3_server: str, s3_root: str, tmp_path: Path, monk
 
 def test_a_server_that_only_fails_is_told_in_one_line(s3_server: str, s3_root: str, monkeypatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    monkeypatch.setattr("hand1000.storage.s3.READS", 2)
+    monkeypatch.setattr("hand1000.storage.s3.MAX_READS", 2)
     with faulty_proxy(s3_server, share=1.0, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         for fault, told in (
@@ -84,7 +84,7 @@ def test_the_server_is_asked_to_encrypt(
         seen.append(tuple(request.headers.get(name) for name in names))
         return AWSResponse(request.url, 200, {}, HTTPResponse(io.BytesIO(), preload_content=False))
 
-    place._client.meta.events.register("before-send.s3.PutObject", read)
+    place.client.meta.events.register("before-send.s3.PutObject", read)
     place.write("key", b"data")
     folder = files(tmp_path / "a", 2)
     place.put_tree(folder, "tree", tree_manifest(folder))

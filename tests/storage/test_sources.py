@@ -49,8 +49,8 @@ def test_a_prefix_gives_what_its_folder_gives_and_fetches_only_what_is_chosen(s3
     hagrid(source, {"x": 1}, gesture="ok")
     upload(source, s3_root)
     fetched: list[str] = []
-    fetch = S3Source.fetched
-    monkeypatch.setattr(S3Source, "fetched", lambda self, name: (fetched.append(name), fetch(self, name))[1])
+    fetch = S3Source.local_path
+    monkeypatch.setattr(S3Source, "local_path", lambda self, name: (fetched.append(name), fetch(self, name))[1])
     assert prepared(s3_root, tmp_path / "s3", 5, 2) == prepared(source, tmp_path / "local", 5, 2)
     pictures = [key for key in fetched if key.endswith(".jpg")]
     assert len(pictures) == 7 and not any("ok" in key for key in fetched)

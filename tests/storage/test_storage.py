@@ -58,7 +58,7 @@ def raw_delete(store: ArtifactStore, address: str) -> None:
     """Delete one file or object behind the store's back."""
     if address.startswith("s3://"):
         url = urlsplit(address)
-        store._place._client.delete_object(Bucket=url.netloc, Key=url.path.lstrip("/"))
+        store._backend.client.delete_object(Bucket=url.netloc, Key=url.path.lstrip("/"))
     else:
         os.remove(address)
 
@@ -66,19 +66,19 @@ def raw_delete(store: ArtifactStore, address: str) -> None:
 def raw_overwrite(store: ArtifactStore, address: str, data: bytes) -> None:
     if address.startswith("s3://"):
         url = urlsplit(address)
-        store._place._client.put_object(Bucket=url.netloc, Key=url.path.lstrip("/"), Body=data)
+        store._backend.client.put_object(Bucket=url.netloc, Key=url.path.lstrip("/"), Body=data)
     else:
         Path(address).write_bytes(data)
 
 
 def fresh(store: ArtifactStore) -> ArtifactStore:
     """The store as another process sees it."""
-    return ArtifactStore(type(store._place)(store.root))
+    return ArtifactStore(type(store._backend)(store.root))
 
 
 def dies_in(monkeypatch: pytest.MonkeyPatch, store: ArtifactStore, method: str, fatal_call: int = 1) -> None:
     """Let the process die at the start of the given call of a method of the store's place."""
-    place, calls = type(store._place), []
+    place, calls = type(store._backend), []
     original = getattr(place, method)
 
     def dying(self, *args):
@@ -97,7 +97,7 @@ def test_an_artifact_comes_back_as_it_was(store, tmp_path):
     address = store.publish("model", folder_with(tmp_path / "a", FILES))
     assert address.startswith(f"{store.root}/artifacts/model/")
     assert files_of(fresh(store).fetch(address)) == FILES
-    assert store.complete(address)
+    assert store.is_complete(address)
     assert address.endswith(store.digest_of(address))
 
 
@@ -123,7 +123,7 @@ def test_killed_before_the_manifest_the_artifact_is_not_there(store, tmp_path, m
         dies_in(patch, store, method)
         with pytest.raises(Killed):
             store.publish("model", whole)
-    assert not store.complete(address)
+    assert not store.is_complete(address)
     with pytest.raises(Hand1000Error, match="never finished"):
         store.fetch(address)
     assert store.publish("model", folder_with(tmp_path / "again", FILES)) == address
@@ -133,7 +133,7 @@ def test_killed_before_the_manifest_the_artifact_is_not_there(store, tmp_path, m
 def test_a_missing_file_makes_the_artifact_incomplete_and_publishing_repairs_it(store, tmp_path):
     address = store.publish("model", folder_with(tmp_path / "a", FILES))
     raw_delete(store, f"{address}/unet/weights.bin")
-    assert not store.complete(address)
+    assert not store.is_complete(address)
     with pytest.raises(Hand1000Error, match="unet/weights.bin: missing"):
         store.fetch(address)
     store.publish("model", folder_with(tmp_path / "b", FILES))
@@ -163,14 +163,14 @@ def test_a_manifest_cannot_name_a_file_outside(store, name):
     digest = digest_bytes(b"x")
     listing = [{"name": name, "size": 1, "sha256": digest}]
     address = f"{store.root}/artifacts/model/{digest_json(listing)}"
-    store._place.write(f"artifacts/model/{digest_json(listing)}.json", json.dumps({"files": listing}).encode())
+    store._backend.write(f"artifacts/model/{digest_json(listing)}.json", json.dumps({"files": listing}).encode())
     with pytest.raises(Hand1000Error, match="not a plain relative path"):
         store.fetch(address)
 
 
 def test_a_manifest_under_another_name_is_refused(store, tmp_path):
     manifest = tree_manifest(folder_with(tmp_path / "a", FILES))
-    store._place.write(f"artifacts/model/{KEY}.json", manifest.model_dump_json().encode())
+    store._backend.write(f"artifacts/model/{KEY}.json", manifest.model_dump_json().encode())
     with pytest.raises(Hand1000Error, match="not the manifest of this artifact"):
         store.fetch(f"{store.root}/artifacts/model/{KEY}")
 
@@ -201,7 +201,7 @@ def test_a_link_is_refused(store, tmp_path):
 
 @pytest.mark.parametrize("kind", ["", "Model", "../model", "a/b", "a" * 41])
 def test_a_kind_is_a_short_identifier(store, tmp_path, kind):
-    with pytest.raises(Hand1000Error, match="no name for a kind"):
+    with pytest.raises(Hand1000Error, match="not a valid kind"):
         store.publish(kind, folder_with(tmp_path / "a", FILES))
 
 
@@ -254,31 +254,31 @@ def test_the_loser_of_a_race_leaves_the_winners_folder(tmp_path, monkeypatch):
 
 def test_a_record_comes_back_with_its_address(store, tmp_path):
     address = store.publish("model", folder_with(tmp_path / "a", FILES))
-    assert store.recall("stage1", KEY) is None
-    store.remember("stage1", KEY, {"address": address, "seconds": 1.5})
-    assert fresh(store).recall("stage1", KEY) == {"address": address, "seconds": 1.5}
+    assert store.get_result("stage1", KEY) is None
+    store.put_result("stage1", KEY, {"address": address, "seconds": 1.5})
+    assert fresh(store).get_result("stage1", KEY) == {"address": address, "seconds": 1.5}
 
 
 def test_a_dangling_record_counts_as_absent(store, tmp_path):
     address = store.publish("model", folder_with(tmp_path / "a", FILES))
-    store.remember("stage1", KEY, {"address": address})
+    store.put_result("stage1", KEY, {"address": address})
     raw_delete(store, f"{address}/model.json")
-    assert store.recall("stage1", KEY) is None
+    assert store.get_result("stage1", KEY) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"address": "artifacts/../x"}', b'{"address": 3}'])
 def test_a_damaged_record_counts_as_absent(store, data, caplog):
-    store._place.write(f"results/stage1/{KEY}.json", data)
-    assert store.recall("stage1", KEY) is None
+    store._backend.write(f"results/stage1/{KEY}.json", data)
+    assert store.get_result("stage1", KEY) is None
     assert KEY in caplog.text
 
 
 def test_a_folder_may_be_moved_with_its_records(tmp_path):
     store = open_store(str(tmp_path / "before"))
-    store.remember("stage1", KEY, {"address": store.publish("model", folder_with(tmp_path / "a", FILES))})
+    store.put_result("stage1", KEY, {"address": store.publish("model", folder_with(tmp_path / "a", FILES))})
     shutil.move(tmp_path / "before", tmp_path / "after")
     moved = open_store(str(tmp_path / "after"))
-    assert files_of(moved.fetch(moved.recall("stage1", KEY)["address"])) == FILES
+    assert files_of(moved.fetch(moved.get_result("stage1", KEY)["address"])) == FILES
 
 
 # Checkpoints
@@ -298,10 +298,10 @@ def test_a_checkpoint_is_the_last_state_saved(store, tmp_path):
     saved(store, tmp_path, 1)
     saved(store, tmp_path, 2)
     assert restored(store, tmp_path / "into") == "2"
-    assert len(store._place.sizes(f"checkpoints/stage3/{KEY}")) == 3, "the first state was not removed"
+    assert len(store._backend.file_sizes(f"checkpoints/stage3/{KEY}")) == 3, "the first state was not removed"
     store.checkpoint("stage3", KEY).clear()
     assert restored(store, tmp_path / "into") is None
-    assert store._place.sizes(f"checkpoints/stage3/{KEY}") == {}
+    assert store._backend.file_sizes(f"checkpoints/stage3/{KEY}") == {}
 
 
 def test_restoring_replaces_what_is_there_and_gives_files_that_may_be_changed(store, tmp_path):
@@ -329,7 +329,7 @@ def test_a_crash_amid_an_upload_leaves_the_last_state(s3_root, tmp_path):
     store = open_store(s3_root)
     saved(store, tmp_path, 1)
     half = tree_manifest(folder_with(tmp_path / "state2", {"step": "2", "same": "s"}))
-    store._place.write(f"checkpoints/stage3/{KEY}/{half.digest}/step", b"2")
+    store._backend.write(f"checkpoints/stage3/{KEY}/{half.digest}/step", b"2")
     assert restored(store, tmp_path / "into") == "1"
     saved(store, tmp_path, 2)
     assert restored(store, tmp_path / "into") == "2"
@@ -345,7 +345,7 @@ def test_saving_the_same_state_twice_keeps_it(store, tmp_path):
 def test_a_damaged_checkpoint_is_reported_and_passed_over(store, tmp_path, damage, caplog):
     saved(store, tmp_path, 1)
     base = f"{store.root}/checkpoints/stage3/{KEY}"
-    manifest = Manifest.model_validate_json(store._place.read(f"checkpoints/stage3/{KEY}/current.json"))
+    manifest = Manifest.model_validate_json(store._backend.read(f"checkpoints/stage3/{KEY}/current.json"))
     if damage == "flipped":
         raw_overwrite(store, f"{base}/{manifest.digest}/step", b"7")
     elif damage == "missing":
@@ -366,7 +366,7 @@ def test_a_damaged_checkpoint_is_reported_and_passed_over(store, tmp_path, damag
 def test_a_missing_bucket_is_named(s3_server, tmp_path):
     store = open_store("s3://hand1000-not-there/prefix")
     for attempt in (
-        lambda: store.recall("stage1", KEY),
+        lambda: store.get_result("stage1", KEY),
         lambda: store.publish("model", folder_with(tmp_path / "a", FILES)),
         lambda: store.checkpoint("stage3", KEY).save(folder_with(tmp_path / "b", FILES)),
     ):
@@ -388,10 +388,10 @@ def test_wrong_settings_are_told_in_one_line(s3_root, tmp_path, monkeypatch, var
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     store = fresh(open_store(s3_root))
     for attempt in (
-        lambda: store.recall("stage1", KEY),
-        lambda: store._place.put_tree(folder_with(tmp_path / "a", FILES), "tree", tree_manifest(tmp_path / "a")),
-        lambda: store._place.sizes("tree"),
-        lambda: store._place.get_tree("tree", tree_manifest(folder_with(tmp_path / "a", FILES)), tmp_path / "into"),
+        lambda: store.get_result("stage1", KEY),
+        lambda: store._backend.put_tree(folder_with(tmp_path / "a", FILES), "tree", tree_manifest(tmp_path / "a")),
+        lambda: store._backend.file_sizes("tree"),
+        lambda: store._backend.get_tree("tree", tree_manifest(folder_with(tmp_path / "a", FILES)), tmp_path / "into"),
     ):
         with pytest.raises(Hand1000Error, match=remedy) as caught:
             attempt()
@@ -428,12 +428,12 @@ def test_flytes_variables_reach_the_server(s3_server, s3_root, tmp_path, monkeyp
         monkeypatch.delenv(aws)
     monkeypatch.delenv("AWS_REGION")
     store = ArtifactStore(S3Backend(s3_root))
-    assert store.complete(store.publish("model", folder_with(tmp_path / "a", FILES)))
+    assert store.is_complete(store.publish("model", folder_with(tmp_path / "a", FILES)))
 
 
 @pytest.mark.parametrize("root", ["gs://bucket/x", "s3://", "s3:///x", "http://host/x"])
 def test_a_root_that_is_no_place_is_refused(root):
-    with pytest.raises(Hand1000Error, match="not a place for artifacts"):
+    with pytest.raises(Hand1000Error, match="not an S3 URL"):
         open_store(root)
 
 

@@ -130,7 +130,7 @@ def killed_twice(task: Any, inputs: dict[str, Any], server: str, root: str, fold
     attempts, name = Attempts(task, inputs, folder), task.name.rpartition(".")[2]
 
     def saved() -> list[str]:
-        kept = S3Backend(root).sizes(f"checkpoints/{name}")
+        kept = S3Backend(root).file_sizes(f"checkpoints/{name}")
         return sorted(key for key in kept if key.endswith("current.json"))
 
     with faulty_proxy(server, share=0, seed=0) as proxy, attempts.pod(AWS_ENDPOINT_URL_S3=proxy.url) as process:

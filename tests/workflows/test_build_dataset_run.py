@@ -81,7 +81,7 @@ def build(inputs_file: Path, root: Path, shards: int) -> tuple[Path, str]:
 
 def captioned(root: Path) -> dict[str, list[set[str]]]:
     """By captioning model, the images that each of its jobs captioned and kept."""
-    ledgers = (root / "ledgers/captions").iterdir()
+    ledgers = (root / "caches/captions").iterdir()
     return {path.name: [set(json.loads(file.read_text())) for file in path.glob("*.json")] for path in ledgers}
 
 

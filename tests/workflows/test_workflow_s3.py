@@ -46,7 +46,7 @@ def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_noth
             tree = name.removesuffix(".json")
             manifest = Manifest.model_validate_json(place.read(name) or b"")
             listed = {entry.name: entry.size for entry in manifest.files}
-            if place.sizes(tree) != listed:
+            if place.file_sizes(tree) != listed:
                 partial.append(name)
 
     with (
@@ -66,11 +66,11 @@ def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_noth
     assert done.returncode == 0, done.stderr[-3000:]
     assert partial == []
     assert proxy.requests > 300 and all(proxy.struck[fault] for fault in FAULTS), proxy.struck
-    stored = place.sizes("artifacts")
+    stored = place.file_sizes("artifacts")
     for kind in ("train_unet", "evaluate"):
         (digest,) = (path.name for path in (undisturbed / "root/artifacts" / kind).iterdir() if path.is_dir())
         assert f"{kind}/{digest}.json" in stored
-    registered = S3Backend(f"{s3_root}-mlflow").sizes("")
+    registered = S3Backend(f"{s3_root}-mlflow").file_sizes("")
     assert any(name.endswith("unet/diffusion_pytorch_model.safetensors") for name in registered)
     assert [path for path in elsewhere.rglob("*") if path.is_file()] == []
     assert set(ROOT.iterdir()) == before
