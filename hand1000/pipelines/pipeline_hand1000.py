@@ -107,15 +107,14 @@ class Hand1000Pipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def load_config(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> dict[str, Any]:
-        """Read `model_index.json`, that of a former version with today's names."""
-        index = super().load_config(pretrained_model_name_or_path, **kwargs)
-        index = {FORMER_NAMES.get(name, name): value for name, value in index.items()}
+    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
+        """Read `model_index.json` for diffusers, also that of a former version."""
+        index = {FORMER_NAMES.get(name, name): value for name, value in config_dict.items()}
         # diffusers writes the module of a class, which may have moved since.
         modules = {kind.__name__: kind.__module__ for kind in (GestureFusion, FlatFusion)}
         if "fusion" in index and index["fusion"][1] in modules:
             index["fusion"] = [modules[index["fusion"][1]], index["fusion"][1]]
-        return index
+        return super().extract_init_dict(index, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
