@@ -1,147 +1,98 @@
-"""Redraw another system's pictures: Imagic, over the base model or a tuned one, and HandRefiner."""
+"""The comparison's methods that edit another method's images: Imagic and HandRefiner."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.comparison import HandRefinerSettings, ImagicSettings
 from hand1000.config.settings import ComputeSettings, GenerationSettings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached
+from tasks.context import BaseModelAddress, TaskContext, artifact_task, model_key
+from tasks.generation import base_pipeline, generate_records
 
 if TYPE_CHECKING:
-    from hand1000.pipelines.generation import ImageGenerator
+    from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 
-def regenerate(
-    work: TaskContext, pictures: FlyteDirectory, over: "Callable[[ImageGenerator], ImageGenerator]", batch_size: int
-) -> None:
-    """Fill `work.out` with what `over`, given the system that drew `pictures`, draws for their prompts and seeds."""
-    from hand1000.data.imageset import read_image_set, write_metadata
-    from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, load_generated
-
-    folder = work.read(pictures)
-    records = read_image_set(folder)
-    generate_to_dir(
-        over(load_generated(folder)),
-        [GenerationRequest.from_record(record) for record in records],
-        work.out,
-        batch_size=batch_size,
-        checkpoint=work.checkpoint,
-        on_progress=work.report,
-    )
-    write_metadata(work.out, records)
-
-
-def _imagic(
-    task_name: str,
-    pictures: FlyteDirectory,
-    model: FlyteDirectory | None,
-    base_model: str,
-    shard: int,
-    imagic: ImagicSettings,
-    settings: GenerationSettings,
-    compute: ComputeSettings,
-    seed: int,
-    run: str,
-    root: str,
-) -> FlyteDirectory:
-    from hand1000.storage.hub import model_identity
-
-    def build(work: TaskContext) -> None:
-        from hand1000.baselines.imagic import imagic_generator
-        from hand1000.core.devices import best_device
-        from hand1000.models.base_model import load_base_model
-        from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
-        from hand1000.training.context import TrainContext
-
-        if model is None:
-            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.sampler_defaults())
-            pipeline.set_progress_bar_config(disable=True)
-        else:
-            pipeline = load_pipeline(work.read(model))
-        edited = partial(
-            imagic_generator, pipeline=pipeline, settings=imagic, context=TrainContext(seed=seed, compute=compute)
-        )
-        regenerate(work, pictures, edited, settings.batch_size)
-
-    inputs: dict[str, Any] = {
-        "pictures": pictures,
-        "model": model_identity(base_model) if model is None else model,
-        "imagic": imagic,
-        "seed": seed,
-        "precision": compute.precision,
-    }
-    if model is None:
-        inputs["settings"] = settings.sampler_defaults()
-    return run_cached(task_name, root=root, run=run, build=build, label=f"shard {shard + 1}", inputs=inputs)
-
-
-@cluster_task()
+@artifact_task(key_by={"settings": GenerationSettings.sampler_defaults}, excluded=("shard",))
 def imagic_base(
-    pictures: FlyteDirectory,
+    context: TaskContext,
+    images: FlyteDirectory,
     shard: int,
-    base_model: str,
+    base_model: BaseModelAddress,
     imagic: ImagicSettings,
     settings: GenerationSettings,
     compute: ComputeSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
-    """One shard of the base model's pictures, edited by Imagic with the base model."""
-    return _imagic("imagic_base", pictures, None, base_model, shard, imagic, settings, compute, seed, run, root)
+) -> None:
+    """One shard of the base model's images, edited by Imagic with the base model."""
+    _edit_by_imagic(context, images, base_pipeline(base_model, settings), imagic, settings, compute, seed)
 
 
-@cluster_task()
+@artifact_task(excluded=("shard", "settings"))
 def imagic_tuned(
-    pictures: FlyteDirectory,
+    context: TaskContext,
+    images: FlyteDirectory,
     shard: int,
     model: FlyteDirectory,
     imagic: ImagicSettings,
     settings: GenerationSettings,
     compute: ComputeSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
-    """One shard of a tuned model's pictures, edited by Imagic with that model."""
-    return _imagic("imagic_tuned", pictures, model, "", shard, imagic, settings, compute, seed, run, root)
+) -> None:
+    """One shard of a tuned model's images, edited by Imagic with that model, which samples by its own defaults."""
+    from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+
+    _edit_by_imagic(context, images, load_pipeline(context.download(model)), imagic, settings, compute, seed)
 
 
-@cluster_task()
+def _edit_by_imagic(  # noqa: PLR0913 (the inputs of two tasks)
+    context: TaskContext,
+    images: FlyteDirectory,
+    pipeline: "Hand1000Pipeline",
+    imagic: ImagicSettings,
+    settings: GenerationSettings,
+    compute: ComputeSettings,
+    seed: int,
+) -> None:
+    from hand1000.baselines.imagic import imagic_generator
+    from hand1000.data.imageset import read_image_set
+    from hand1000.pipelines.generation import load_generated
+    from hand1000.training.context import TrainContext
+
+    folder = context.download(images)
+    training = TrainContext(seed=seed, compute=compute)
+    generator = imagic_generator(load_generated(folder), pipeline=pipeline, settings=imagic, context=training)
+    generate_records(context, generator, read_image_set(folder), settings)
+
+
+def _refiner_key(refiner: HandRefinerSettings) -> HandRefinerSettings:
+    """The settings with the identities of the models in place of their addresses."""
+    models = ("controlnet", "inpainting_model")
+    return refiner.model_copy(update={name: model_key(getattr(refiner, name)) for name in models})
+
+
+@artifact_task(key_by={"refiner": _refiner_key}, excluded=("shard", "settings"))
 def refine_hands(
-    pictures: FlyteDirectory,
+    context: TaskContext,
+    images: FlyteDirectory,
     shard: int,
-    base_model: str,
+    base_model: BaseModelAddress,
     refiner: HandRefinerSettings,
     settings: GenerationSettings,
-    run: str,
-    root: str,
-) -> Artifact:
-    """One shard of the base model's pictures, their hands painted anew by HandRefiner."""
-    from hand1000.storage.hub import model_identity
+) -> None:
+    """One shard of the base model's images, their hands painted again by HandRefiner."""
+    from hand1000.baselines.hand_refiner import hand_refiner_generator
+    from hand1000.core.devices import best_device
+    from hand1000.data.imageset import read_image_set
+    from hand1000.models.base_model import load_base_model
+    from hand1000.pipelines.generation import load_generated
+    from hand1000.training.train_controlnet import load_controlnet
 
-    painter = refiner.inpainting_model or base_model
-
-    def build(work: TaskContext) -> None:
-        from hand1000.baselines.hand_refiner import hand_refiner_generator
-        from hand1000.core.devices import best_device
-        from hand1000.models.base_model import load_base_model
-        from hand1000.training.train_controlnet import load_controlnet
-
-        device = best_device()
-        base, controlnet = load_base_model(painter, device), load_controlnet(refiner.controlnet, device)
-        mended = partial(hand_refiner_generator, base=base, controlnet=controlnet, settings=refiner)
-        regenerate(work, pictures, mended, settings.batch_size)
-
-    models = {"controlnet": model_identity(refiner.controlnet), "inpainting_model": model_identity(painter)}
-    return run_cached(
-        "refine_hands",
-        root=root,
-        run=run,
-        build=build,
-        label=f"shard {shard + 1}",
-        inputs={"pictures": pictures, "refiner": refiner.model_copy(update=models)},
+    folder, device = context.download(images), best_device()
+    generator = hand_refiner_generator(
+        load_generated(folder),
+        base=load_base_model(refiner.inpainting_model or base_model, device),
+        controlnet=load_controlnet(refiner.controlnet, device),
+        settings=refiner,
     )
+    generate_records(context, generator, read_image_set(folder), settings)

@@ -1,89 +1,117 @@
-"""Caption, complete, measure and publish a data set."""
+"""Captions of the images, and a published dataset with them."""
 
-from pathlib import Path
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.caption_settings import CaptionSettings, DatasetSettings
-from tasks.captioning import SPLITS, caption_shard
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached
+from tasks.context import RunContext, TaskContext, artifact_task, cluster_task, shard_label, shard_range
 
-SHOWN = 24
+SPLITS = ("train", "test")
+ENDPOINT_KEY = "HAND1000_ENDPOINT_KEY"
+SAMPLES = 24
+"""Number of images on the page that shows the captions side by side."""
 
 
-@cluster_task(cache=False)
-def job_indices(gesture: str, settings: DatasetSettings, shards: int) -> list[int]:
-    """A job a captioner and shard; says at once if `gesture` is not one of HaGRID's."""
+class CaptioningJobs(NamedTuple):
+    """The inputs of the map task of `build_dataset`: one job for each captioner and shard."""
+
+    settings: list[CaptionSettings]
+    shard: list[int]
+
+
+@cluster_task()
+def captioning_jobs(gesture: str, settings: DatasetSettings, shards: int) -> CaptioningJobs:
+    """The jobs, by captioner, then by shard; an unknown gesture is reported at once."""
     from hand1000.gestures import gesture_phrase
 
     gesture_phrase(gesture)
-    return list(range(len(settings.captioners) * shards))
+    captioners = [CaptionSettings(captioner=kind, completion=settings.completion) for kind in settings.captioners]
+    return CaptioningJobs(
+        settings=[captioner for captioner in captioners for _ in range(shards)],
+        shard=list(range(shards)) * len(captioners),
+    )
 
 
-@cluster_task(ignored_inputs=("root",))
-def caption_job(
-    dataset: FlyteDirectory, settings: DatasetSettings, base_model: str, job: int, shards: int, root: str
-) -> Artifact:
-    """Caption one shard of both splits with one of the captioners; see `caption_images`."""
-    chosen = CaptionSettings(captioner=settings.captioners[job // shards], completion=settings.completion)
-    return caption_shard(dataset, chosen, base_model, job % shards, shards, "", root)
+def load_captioning(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The captioner and the writer, whose models load when they are first used."""
+    from hand1000.data.captioning import CaptioningStage
+
+    return {"stage": CaptioningStage(inputs["settings"], inputs["base_model"], os.environ.get(ENDPOINT_KEY, ""))}
 
 
-@cluster_task(ignored_inputs=("root",))
+@artifact_task(
+    load=load_captioning,
+    excluded=("settings", "base_model"),
+    label=lambda inputs: f"{inputs['settings'].captioner.kind} {shard_label(inputs)}",
+)
+def caption_images(
+    context: TaskContext,
+    dataset: FlyteDirectory,
+    settings: CaptionSettings,
+    base_model: str,
+    shard: int,
+    shards: int,
+) -> None:
+    """Caption one shard of both splits and complete the captions: `train.jsonl` and `test.jsonl`."""
+    from hand1000.captions.records import write_caption_records
+    from hand1000.data.imageset import read_image_set
+
+    for split in SPLITS:
+        folder = context.download(dataset) / split
+        records = read_image_set(folder)
+        part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
+        captions = context.loaded["stage"].caption_records(folder, part, context.store, context.on_progress)
+        write_caption_records(context.output_dir / f"{split}.jsonl", captions)
+
+
+def load_clip(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of CLIP, which measures captions; "" without one."""
+    from tasks.context import model_key
+
+    return {"clip": model_key(inputs["settings"].clip)}
+
+
+@artifact_task(load=load_clip, excluded=("settings", "shards"))
 def publish(
+    context: TaskContext,
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
     gesture: str,
     settings: DatasetSettings,
     shards: int,
-    root: str,
-) -> Artifact:
-    """The data set with its card, and beside it `quality.json` and `captions.html`, every captioner side by side."""
-    from hand1000.captions.metrics import Clip
+) -> None:
+    """The dataset with its card, and beside it `quality.json` and `captions.html`, every captioner side by side."""
+    from hand1000.captions.metrics import Clip, compute_caption_metrics
+    from hand1000.captions.records import read_caption_records
+    from hand1000.data.publish import publish_data_set
+    from hand1000.reports.captions import render_captions_page
+    from hand1000.storage.files import write_json, write_text
 
     clip = Clip(settings.clip) if settings.clip else None
-
-    def build(work: TaskContext) -> None:
-        from hand1000.captions.metrics import compute_caption_metrics
-        from hand1000.captions.records import read_caption_records
-        from hand1000.data.publish import publish_data_set
-        from hand1000.reports.captions import render_captions_page
-        from hand1000.storage.files import write_json, write_text
-
-        prepared = work.read(dataset)
-        folders = [work.read(part) for part in captions]
-        by_captioner = [
-            {split: read_caption_records([folder / f"{split}.jsonl" for folder in folders[start : start + shards]])
-             for split in SPLITS}
-            for start in range(0, len(folders), shards)
-        ]  # fmt: skip
-        quality = []
-        for lines in by_captioner:
-            named: list[tuple[Path, str, str]] = [
-                (prepared / split / name, line.text, line.captioner)
-                for split in SPLITS
-                for name, line in sorted(lines[split].items())
-            ]
-            quality.append(
-                compute_caption_metrics(
-                    [path for path, _, _ in named],
-                    [text for _, text, _ in named],
-                    gesture,
-                    captioner=named[0][2],
-                    clip=clip,
-                    progress=work.report,
-                )
+    prepared, folders = context.download(dataset), context.download_all(captions)
+    by_captioner = [
+        {split: read_caption_records([folder / f"{split}.jsonl" for folder in folders[start : start + shards]])
+         for split in SPLITS}
+        for start in range(0, len(folders), shards)
+    ]  # fmt: skip
+    quality = []
+    for records in by_captioner:
+        named = [(split, record) for split in SPLITS for _, record in sorted(records[split].items())]
+        quality.append(
+            compute_caption_metrics(
+                [prepared / split / record.file_name for split, record in named],
+                [record.text for _, record in named],
+                gesture,
+                captioner=named[0][1].captioner,
+                clip=clip,
+                progress=context.on_progress,
             )
-        publish_data_set(prepared, by_captioner[0], quality, work.out)
-        write_json(work.out / "quality.json", [one.model_dump(mode="json") for one in quality])
-        shown = sorted(by_captioner[0]["train"])[:SHOWN]
-        rows = [(prepared / "train" / name, [lines["train"][name] for lines in by_captioner]) for name in shown]
-        write_text(work.out / "captions.html", render_captions_page(gesture, quality, rows))
-
-    return run_cached(
-        "publish",
-        root=root,
-        run="",
-        build=build,
-        inputs={"dataset": dataset, "captions": captions, "gesture": gesture, "clip": clip.name if clip else None},
-    )
+        )
+    publish_data_set(prepared, by_captioner[0], quality, context.output_dir)
+    write_json(context.output_dir / "quality.json", [metrics.model_dump(mode="json") for metrics in quality])
+    names = sorted(by_captioner[0]["train"])[:SAMPLES]
+    rows = [(prepared / "train" / name, [records["train"][name] for records in by_captioner]) for name in names]
+    write_text(context.output_dir / "captions.html", render_captions_page(gesture, quality, rows))

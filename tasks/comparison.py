@@ -1,124 +1,79 @@
-"""Measure several systems on one gesture, and put all gestures side by side."""
-
-from typing import Any
+"""Evaluate several methods on one gesture, and put all gestures side by side."""
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
-from tasks.context import Artifact, TaskContext, address, cluster_task, run_cached
+from tasks.context import TaskContext, address, artifact_task
+from tasks.evaluation import load_evaluator
 
 SAMPLES = 3
-"""Pictures of each system that are kept to be looked at: the first ones."""
+"""Number of each method's first images that are kept for the comparison page."""
 
 
-@cluster_task()
-def measure_systems(
-    dataset: FlyteDirectory,
-    captions: list[FlyteDirectory],
-    pictures: dict[str, list[FlyteDirectory]],
+@artifact_task(load=load_evaluator, excluded=("settings",))
+def evaluate_methods(
+    context: TaskContext,
+    real_features: FlyteDirectory,
+    images: dict[str, list[FlyteDirectory]],
     trained: dict[str, list[FlyteDirectory]],
     embeddings: list[FlyteDirectory],
     settings: EvaluationSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
-    """Of each system `<name>.json`, its measures and cost, and `<name>/`, some of its pictures.
+) -> None:
+    """`<name>.json` of each method, its metrics and cost, and `<name>/`, some of its images.
 
     Args:
-        dataset: of `prepare_data`; its held-out images are looked at once for all systems.
-        pictures: of each system, by shards.
-        trained: what had to be trained for a system, if anything had to.
-        embeddings: what Hand1000 needed besides, by shards.
-        settings: how the pictures are measured.
-        seed: of the intervals.
-        run: key of the MLflow run.
-        root: the artifact root.
+        context: The task's services.
+        real_features: Artifact of `extract_real_features`.
+        images: Each method's images, by shards.
+        trained: The artifacts that had to be trained for a method, if any.
+        embeddings: The optimized embeddings of Hand1000, by shards, which belong to its cost too.
+        settings: The networks of the evaluation.
+        seed: Random seed of the intervals.
     """
     import shutil
 
-    from hand1000.data.captioning import read_captioned_split
     from hand1000.data.imageset import read_image_set
     from hand1000.data.join import merge_image_sets
-    from hand1000.evaluation.evaluator import Evaluator
+    from hand1000.evaluation.evaluator import RealFeatures
     from hand1000.evaluation.methods import SOURCE_METHOD, MethodResult, read_cost
     from hand1000.storage.files import write_json
 
-    evaluator = Evaluator.from_settings(settings)
+    def costs(artifacts: list[FlyteDirectory]) -> list[dict[str, object]]:
+        return [context.store.provenance(address(artifact)) for artifact in artifacts]
 
-    def build(work: TaskContext) -> None:
-        def makings(parts: list[FlyteDirectory]) -> list[dict[str, Any]]:
-            return [work.store.provenance(address(part)) for part in parts]
-
-        records = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
-        real = evaluator.extract_real(work.read(dataset), work.report, records)
-        for name, parts in pictures.items():
-            folder = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
-            fake = evaluator.extract(folder, work.report)
-            metrics = evaluator.compute(real, fake, seed=seed)
-            under = pictures[SOURCE_METHOD[name]] if name in SOURCE_METHOD else []
-            needed = [*trained.get(name, []), *(embeddings if name == "hand1000" else [])]
-            cost = read_cost(makings(needed), makings(parts), makings(under), metrics.n_fake)
-            write_json(work.out / f"{name}.json", MethodResult(metrics=metrics, cost=cost))
-            (work.out / name).mkdir()
-            for place, record in enumerate(read_image_set(folder)[:SAMPLES]):
-                shutil.copy(folder / record.file_name, work.out / name / f"{place}.png")
-
-    return run_cached(
-        "measure_systems",
-        root=root,
-        run=run,
-        build=build,
-        inputs={
-            "dataset": dataset,
-            "captions": captions,
-            "pictures": [[name, parts] for name, parts in pictures.items()],
-            "trained": [[name, parts] for name, parts in trained.items()],
-            "embeddings": embeddings,
-            "seed": seed,
-            **evaluator.cache_key_fields(),
-        },
-    )
+    evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
+    for name, shards in images.items():
+        folder = merge_image_sets(context.download_all(shards), context.scratch_dir(name))
+        metrics = evaluator.compute(real, evaluator.extract(folder, context.on_progress), seed=seed)
+        source = images[SOURCE_METHOD[name]] if name in SOURCE_METHOD else []
+        needed = [*trained.get(name, []), *(embeddings if name == "hand1000" else [])]
+        cost = read_cost(costs(needed), costs(shards), costs(source), metrics.n_fake)
+        write_json(context.output_dir / f"{name}.json", MethodResult(metrics=metrics, cost=cost))
+        (context.output_dir / name).mkdir()
+        for index, record in enumerate(read_image_set(folder)[:SAMPLES]):
+            shutil.copy(folder / record.file_name, context.output_dir / name / f"{index}.png")
 
 
-@cluster_task(enable_deck=True)
-def write_comparison(gestures: dict[str, FlyteDirectory], root: str) -> Artifact:
-    """`comparison.html` with the tables and the pictures, beside them each by itself; the page also as Deck.
+@artifact_task(deck="comparison.html", summary="tables.md")
+def write_comparison(context: TaskContext, gestures: dict[str, FlyteDirectory]) -> None:
+    """`comparison.html` with the tables and the images, and each of them as a file of its own.
 
     Args:
-        gestures: what `measure_systems` found, by gesture.
-        root: the artifact root.
+        context: The task's services.
+        gestures: Artifact of `evaluate_methods` by gesture.
     """
-    from flytekit import Deck
-
     from hand1000.evaluation.methods import METHODS, MethodResult
-    from hand1000.reports.comparison import write_comparison as write
-    from hand1000.storage.artifacts import open_store
+    from hand1000.reports.comparison import write_comparison
     from hand1000.storage.files import read_json
 
-    def build(work: TaskContext) -> None:
-        folders = {gesture: work.read(folder) for gesture, folder in gestures.items()}
-        names = [name for name in METHODS if all((folder / f"{name}.json").is_file() for folder in folders.values())]
-        write(
-            work.out,
-            {
-                gesture: {name: MethodResult.model_validate(read_json(folder / f"{name}.json")) for name in names}
-                for gesture, folder in folders.items()
-            },
-            {
-                gesture: {name: sorted((folder / name).iterdir()) for name in names}
-                for gesture, folder in folders.items()
-            },
-        )
-
-    found = run_cached(
-        "write_comparison",
-        root=root,
-        run="",
-        build=build,
-        inputs={"gestures": [[gesture, folder] for gesture, folder in gestures.items()]},
+    folders = {gesture: context.download(artifact) for gesture, artifact in gestures.items()}
+    names = [name for name in METHODS if all((folder / f"{name}.json").is_file() for folder in folders.values())]
+    write_comparison(
+        context.output_dir,
+        {
+            gesture: {name: MethodResult.model_validate(read_json(folder / f"{name}.json")) for name in names}
+            for gesture, folder in folders.items()
+        },
+        {gesture: {name: sorted((folder / name).iterdir()) for name in names} for gesture, folder in folders.items()},
     )
-    folder = open_store(root).fetch(address(found))
-    print(f"\n{(folder / 'tables.md').read_text()}\npage  {address(found)}/comparison.html")
-    Deck("comparison", (folder / "comparison.html").read_text())
-    return found

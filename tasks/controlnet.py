@@ -3,59 +3,35 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.controlnet import ControlSettings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached
+from tasks.context import BaseModelAddress, TaskContext, artifact_task
 
 GRID = 8
-"""Depth maps in the picture that shows what was learned."""
+"""Number of depth maps in the image grid that shows what was learned."""
 
 
-@cluster_task(ignored_inputs=("root",))
-def build_depth_pairs(pictures: FlyteDirectory, settings: ControlSettings, root: str) -> Artifact:
-    """The rendered pictures whose hands MediaPipe finds, and the depth maps of those."""
+@artifact_task(key_by={"settings": ControlSettings.depth_key_fields})
+def build_depth_pairs(context: TaskContext, images: FlyteDirectory, settings: ControlSettings) -> None:
+    """The rendered images whose hands MediaPipe finds, and their depth maps."""
     from hand1000.hands.depth_pairs import build_depth_pairs
 
-    options = {name: getattr(settings, name) for name in ("max_tilt", "max_error", "min_detection_confidence")}
-
-    def build(work: TaskContext) -> None:
-        build_depth_pairs(work.read(pictures), on_progress=work.report, **options).save(work.out)
-
-    return run_cached("build_depth_pairs", root=root, run="", build=build, inputs={"pictures": pictures} | options)
+    options = settings.depth_key_fields()
+    pairs = build_depth_pairs(context.download(images), on_progress=context.on_progress, **options)
+    pairs.save(context.output_dir)
 
 
-@cluster_task(ignored_inputs=("root",))
-def train_controlnet(pairs: FlyteDirectory, base_model: str, settings: ControlSettings, root: str) -> Artifact:
-    """The ControlNet as a diffusers folder in half precision, with its recipe and a picture grid."""
+@artifact_task(key_by={"settings": ControlSettings.training_key_fields})
+def train_controlnet(
+    context: TaskContext, pairs: FlyteDirectory, base_model: BaseModelAddress, settings: ControlSettings
+) -> None:
+    """The ControlNet as a diffusers folder in half precision, with its recipe and an image grid."""
+    from hand1000.core.devices import best_device
     from hand1000.hands.depth_pairs import DepthPairs
-    from hand1000.storage.hub import model_identity
+    from hand1000.models.base_model import load_base_model
+    from hand1000.training.train_controlnet import save_controlnet, train_controlnet
 
-    def build(work: TaskContext) -> None:
-        from hand1000.core.devices import best_device
-        from hand1000.models.base_model import load_base_model
-        from hand1000.training.context import TrainContext
-        from hand1000.training.train_controlnet import save_controlnet
-        from hand1000.training.train_controlnet import train_controlnet as train
-
-        shown = DepthPairs.load(work.read(pairs))
-        base = load_base_model(base_model, best_device())
-        controlnet, history = train(
-            shown.with_mirrored(),
-            base,
-            settings,
-            TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report),
-        )
-        save_controlnet(work.out, controlnet, base, settings, history, shown.first(GRID))
-
-    return run_cached(
-        "train_controlnet",
-        root=root,
-        run="",
-        build=build,
-        inputs={
-            "pairs": pairs,
-            "base_model": model_identity(base_model),
-            "seed": settings.seed,
-            "caption_dropout": settings.caption_dropout,
-            "hand_weight": settings.hand_weight,
-            "length": settings.length.cache_key_fields(),
-        },
+    examples = DepthPairs.load(context.download(pairs))
+    base = load_base_model(base_model, best_device())
+    controlnet, history = train_controlnet(
+        examples.with_mirrored(), base, settings, context.train_context(settings.seed)
     )
+    save_controlnet(context.output_dir, controlnet, base, settings, history, examples.first(GRID))

@@ -1,53 +1,52 @@
-"""Evaluation of the images of the base model and of the fine-tuned model against the test images."""
+"""Evaluation of the images of the base model and of the tuned one against the test images."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached
+from tasks.context import RunContext, TaskContext, artifact_task
 
 
-@cluster_task()
+def load_evaluator(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The models that the input `settings` names; their digests decide in its place."""
+    from hand1000.evaluation.evaluator import Evaluator
+
+    return {"evaluator": Evaluator.from_settings(inputs["settings"])}
+
+
+@artifact_task(load=load_evaluator, excluded=("settings",))
+def extract_real_features(
+    context: TaskContext, dataset: FlyteDirectory, captions: list[FlyteDirectory], settings: EvaluationSettings
+) -> None:
+    """The features of the real images, to which every evaluation on this dataset compares."""
+    from hand1000.data.captioning import read_captioned_split
+
+    folder = context.download(dataset)
+    records = read_captioned_split(folder, "test", context.download_all(captions))
+    context.loaded["evaluator"].extract_real(folder, context.on_progress, records).save(context.output_dir)
+
+
+@artifact_task(load=load_evaluator, excluded=("settings",))
 def evaluate(
-    dataset: FlyteDirectory,
-    captions: list[FlyteDirectory],
+    context: TaskContext,
+    real_features: FlyteDirectory,
     base_images: list[FlyteDirectory],
     tuned_images: list[FlyteDirectory],
     settings: EvaluationSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
-    """Write `base.json`, `tuned.json` and `table.txt`; the features of the test images are extracted once for both."""
-    from hand1000.data.captioning import read_captioned_split
+) -> None:
+    """`base.json`, `tuned.json` and `table.txt`."""
     from hand1000.data.join import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
-    from hand1000.evaluation.evaluator import Evaluator
+    from hand1000.evaluation.evaluator import RealFeatures
     from hand1000.storage.files import write_json, write_text
 
-    evaluator = Evaluator.from_settings(settings)
-
-    def build(work: TaskContext) -> None:
-        records = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
-        real = evaluator.extract_real(work.read(dataset), work.report, records)
-        metrics = {}
-        for name, parts in (("base", base_images), ("tuned", tuned_images)):
-            images = merge_image_sets([work.read(part) for part in parts], work.out.with_name(name))
-            fake = evaluator.extract(images, work.report)
-            metrics[name] = evaluator.compute(real, fake, seed=seed)
-            write_json(work.out / f"{name}.json", metrics[name])
-        write_text(work.out / "table.txt", comparison_text(metrics["base"], metrics["tuned"]))
-
-    return run_cached(
-        "evaluate",
-        root=root,
-        run=run,
-        build=build,
-        inputs={
-            "dataset": dataset,
-            "captions": captions,
-            "base_images": base_images,
-            "tuned_images": tuned_images,
-            "seed": seed,
-            **evaluator.cache_key_fields(),
-        },
-    )
+    evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
+    metrics = {}
+    for name, shards in (("base", base_images), ("tuned", tuned_images)):
+        images = merge_image_sets(context.download_all(shards), context.scratch_dir(name))
+        metrics[name] = evaluator.compute(real, evaluator.extract(images, context.on_progress), seed=seed)
+        write_json(context.output_dir / f"{name}.json", metrics[name])
+    write_text(context.output_dir / "table.txt", comparison_text(metrics["base"], metrics["tuned"]))

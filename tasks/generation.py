@@ -1,100 +1,41 @@
-"""Draw the held-out prompts with the base model and with the tuned one."""
+"""Generate an image of each test prompt with the base model and with the tuned one."""
+
+from typing import TYPE_CHECKING
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import GenerationSettings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
+from tasks.context import BaseModelAddress, TaskContext, artifact_task, shard_range
+
+if TYPE_CHECKING:
+    from hand1000.data.imageset import ImageRecord
+    from hand1000.pipelines.generation import ImageGenerator
+    from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 
-def generate_images(
-    task_name: str,
-    model: FlyteDirectory | None,
-    base_model: str,
+@artifact_task(key_by={"settings": GenerationSettings.base_model_variant})
+def generate_base(
+    context: TaskContext,
+    base_model: BaseModelAddress,
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
     shard: int,
     shards: int,
     settings: GenerationSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> FlyteDirectory:
-    from hand1000.data.captioning import read_captioned_split
-    from hand1000.data.imageset import write_metadata
-    from hand1000.gestures import group_by_gesture
-    from hand1000.storage.hub import model_identity
+) -> None:
+    """One shard of the base model's images, the same whatever the sampler settings of the tuned model."""
+    from hand1000.pipelines.generation import pipeline_generator
 
-    def build(work: TaskContext) -> None:
-        from hand1000.core.devices import best_device
-        from hand1000.models.base_model import load_base_model
-        from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
-        from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
-
-        prompts = read_captioned_split(work.read(dataset), "test", [work.read(part) for part in captions])
-        if model is None:
-            pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.sampler_defaults())
-        else:
-            pipeline = load_pipeline(work.read(model))
-        gestures = list(group_by_gesture(prompts).values())
-        part = shard_range(len(gestures) * settings.num_images, settings.batch_size, shard, shards)
-        # The gestures in turn, and of each the held-out prompts, again from the first where there are not enough.
-        records = []
-        for index in part:
-            turn, place = divmod(index, len(gestures))
-            record = gestures[place][turn % len(gestures[place])]
-            drawn = {"file_name": f"{index:06d}.png", "seed": seed + index, "bbox": None}
-            records.append(record.model_copy(update=drawn))
-        orders = [
-            GenerationRequest(record.file_name, record.text, seed + index, record.gesture)
-            for index, record in zip(part, records, strict=True)
-        ]
-        generate_to_dir(
-            pipeline_generator(pipeline),
-            orders,
-            work.out,
-            batch_size=settings.batch_size,
-            checkpoint=work.checkpoint,
-            on_progress=work.report,
-        )
-        write_metadata(work.out, records)
-
-    return run_cached(
-        task_name,
-        root=root,
-        run=run,
-        build=build,
-        label=f"shard {shard + 1} of {shards}",
-        inputs={
-            "model": model_identity(base_model) if model is None else model,
-            "dataset": dataset,
-            "captions": captions,
-            "shard": shard,
-            "shards": shards,
-            "seed": seed,
-            "settings": settings,
-        },
+    part = _shard_records(context, dataset, captions, shard, shards, settings, seed)
+    generate_records(
+        context, pipeline_generator(base_pipeline(base_model, settings.base_model_variant())), part, settings
     )
 
 
-@cluster_task()
-def generate_base(
-    base_model: str,
-    dataset: FlyteDirectory,
-    captions: list[FlyteDirectory],
-    shard: int,
-    shards: int,
-    settings: GenerationSettings,
-    seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
-    """One shard of the base model's pictures, the same whatever the tuned one is drawn with."""
-    bare = settings.base_model_variant()
-    return generate_images("generate_base", None, base_model, dataset, captions, shard, shards, bare, seed, run, root)
-
-
-@cluster_task()
+@artifact_task()
 def generate_tuned(
+    context: TaskContext,
     model: FlyteDirectory,
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
@@ -102,8 +43,57 @@ def generate_tuned(
     shards: int,
     settings: GenerationSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
-    """One shard of the tuned model's pictures: the same prompts and seeds."""
-    return generate_images("generate_tuned", model, "", dataset, captions, shard, shards, settings, seed, run, root)
+) -> None:
+    """One shard of the tuned model's images: the same prompts and seeds."""
+    from hand1000.pipelines.generation import pipeline_generator
+    from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+
+    part = _shard_records(context, dataset, captions, shard, shards, settings, seed)
+    generate_records(context, pipeline_generator(load_pipeline(context.download(model))), part, settings)
+
+
+def base_pipeline(base_model: str, settings: GenerationSettings) -> "Hand1000Pipeline":
+    """The pipeline of the base model, which samples as `settings` say."""
+    from hand1000.core.devices import best_device
+    from hand1000.models.base_model import load_base_model
+    from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+
+    pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.sampler_defaults())
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def generate_records(
+    context: TaskContext, generator: "ImageGenerator", records: "list[ImageRecord]", settings: GenerationSettings
+) -> None:
+    """Fill the artifact with the image set that `records` ask for: each names its prompt, seed and gesture."""
+    from hand1000.data.imageset import write_metadata
+    from hand1000.pipelines.generation import GenerationRequest, generate_to_dir
+
+    generate_to_dir(
+        generator,
+        [GenerationRequest.from_record(record) for record in records],
+        context.output_dir,
+        batch_size=settings.batch_size,
+        checkpoint=context.checkpoint,
+        on_progress=context.on_progress,
+    )
+    write_metadata(context.output_dir, records)
+
+
+def _shard_records(  # noqa: PLR0913 (the inputs of two tasks)
+    context: TaskContext,
+    dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
+    shard: int,
+    shards: int,
+    settings: GenerationSettings,
+    seed: int,
+) -> "list[ImageRecord]":
+    from hand1000.data.captioning import read_captioned_split
+    from hand1000.pipelines.generation import plan_generation
+
+    prompts = read_captioned_split(context.download(dataset), "test", context.download_all(captions))
+    records = plan_generation(prompts, settings.num_images, seed)
+    part = shard_range(len(records), settings.batch_size, shard, shards)
+    return records[part.start : part.stop]

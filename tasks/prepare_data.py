@@ -1,85 +1,86 @@
 """The images of the gestures, selected, cropped and split by person."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from hand1000.config.data_settings import DataSettings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached
+from tasks.context import RunContext, TaskContext, artifact_task
 
 SAMPLE = "sample"
-"""The value of `data` that stands for rendered hands instead of a folder."""
+"""The value of `data` that asks for rendered hands instead of a folder."""
 
 
-@cluster_task()
+def select_source(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The selected images, whose names, versions and labels decide; rendered ones are selected once they are there."""
+    from hand1000.data.render.dataset import RENDERER_VERSION
+
+    if inputs["data"] == SAMPLE:
+        return {"source": f"rendered by version {RENDERER_VERSION}"}
+    return {
+        "source": _select(inputs["data"], **{name: inputs[name] for name in ("gesture", "images", "settings", "seed")})
+    }
+
+
+def _select(source: Any, gesture: str, images: int, settings: DataSettings, seed: int) -> Any:
+    from hand1000.data.selection import select_images
+    from hand1000.gestures import parse_gestures
+    from hand1000.storage.sources import open_source
+
+    return select_images(
+        open_source(source),
+        parse_gestures(gesture),
+        filters=settings.filters,
+        num_train=images,
+        num_test=settings.test_images,
+        seed=seed,
+    )
+
+
+def _resolution_key(base_model: str) -> int:
+    from hand1000.models.base_model import read_resolution
+
+    return read_resolution(base_model)
+
+
+@artifact_task(load=select_source, excluded=("data",), key_by={"base_model": _resolution_key})
 def prepare_data(
-    gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int, run: str, root: str
-) -> Artifact:
-    """Select `images` training pictures and the held-out ones of each gesture, at the base model's resolution.
+    context: TaskContext, gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int
+) -> None:
+    """Select the training and test images of each gesture and crop them to the base model's resolution.
 
     Args:
-        gesture: HaGRID's name of it, or several with commas.
-        images: training pictures of each at most.
-        data: `sample`, a folder or `s3://` prefix in HaGRID's layout, or one of plain pictures.
-        base_model: decides the resolution.
-        settings: how many held-out pictures, and how many unreadable ones are borne.
-        seed: of the draw.
-        run: key of the MLflow run.
-        root: the artifact root.
+        context: The task's services.
+        gesture: HaGRID's name of a gesture, or several with commas.
+        images: Maximum number of training images of each gesture.
+        data: `sample`, a folder or `s3://` prefix in HaGRID's layout, or one of plain images.
+        base_model: The model whose resolution the images get.
+        settings: Filters, crop, number of test images and of unreadable images that are accepted.
+        seed: Random seed of the selection.
     """
     from hand1000.data.prepare import REPORT, prepare_image_sets
-    from hand1000.data.render.dataset import RENDERER_VERSION, render_dataset
-    from hand1000.data.selection import Selection, select_images, selection_facts
+    from hand1000.data.render.dataset import render_dataset
     from hand1000.gestures import parse_gestures
     from hand1000.hands.label_check import make_iou_check
     from hand1000.models.base_model import read_resolution
     from hand1000.storage.files import write_json
-    from hand1000.storage.sources import open_source
 
-    gestures = parse_gestures(gesture)
     resolution = read_resolution(base_model)
-    counts: dict[str, Any] = {"num_train": images, "num_test": settings.test_images, "seed": seed}
-
-    def select(address: str | Path) -> Selection:
-        return select_images(open_source(address), gestures, filters=settings.filters, **counts)
-
-    def sample(work: TaskContext) -> Path:
-        folder = work.out.with_name("sample")
-        parts = {"train": images, "test": settings.test_images}
-        render_dataset(folder, dict.fromkeys(gestures, parts), seed=seed, size=resolution, progress=work.report)
-        return folder
-
-    source: Any = f"rendered by version {RENDERER_VERSION}"
-    if data != SAMPLE:
-        selection = select(data)
-        source = selection_facts(selection)
-
-    def build(work: TaskContext) -> None:
-        chosen = select(sample(work)) if data == SAMPLE else selection
-        with make_iou_check(settings.filters.min_detector_iou) as check:
-            report = prepare_image_sets(
-                chosen,
-                work.out,
-                resolution=resolution,
-                max_unusable=settings.max_unusable,
-                seed=seed,
-                crop=settings.crop,
-                check=check,
-                progress=work.report,
-            )
-        write_json(work.out / REPORT, report.model_dump(mode="json"))
-
-    return run_cached(
-        "prepare_data",
-        root=root,
-        run=run,
-        build=build,
-        inputs={
-            "gesture": gesture,
-            **counts,
-            "source": source,
-            "resolution": resolution,
-            "max_unusable": settings.max_unusable,
-            "crop": settings.crop,
-            "filters": settings.filters,
-        },
-    )
+    selection = context.loaded["source"]
+    if data == SAMPLE:
+        rendered = context.scratch_dir("sample")
+        counts = {"train": images, "test": settings.test_images}
+        groups = dict.fromkeys(parse_gestures(gesture), counts)
+        render_dataset(rendered, groups, seed=seed, size=resolution, progress=context.on_progress)
+        selection = _select(rendered, gesture, images, settings, seed)
+    with make_iou_check(settings.filters.min_detector_iou) as check:
+        report = prepare_image_sets(
+            selection,
+            context.output_dir,
+            resolution=resolution,
+            max_unusable=settings.max_unusable,
+            seed=seed,
+            crop=settings.crop,
+            check=check,
+            progress=context.on_progress,
+        )
+    write_json(context.output_dir / REPORT, report.model_dump(mode="json"))

@@ -1,142 +1,94 @@
-"""The small base model from nothing: render, train autoencoder, text encoder and UNet."""
+"""The small base model from scratch: render images, train autoencoder, text encoder and UNet."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.pretraining import PretrainSettings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached
+from tasks.context import RunContext, TaskContext, artifact_task
 
 
-@cluster_task(ignored_inputs=("root",))
-def render_pretraining_images(images: int, gesture_images: int, seed: int, root: str) -> Artifact:
-    """Hands in arbitrary poses, in HaGRID's layout; a few of each gesture among them."""
+def renderer_version(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The version of the renderer, on which rendered images depend."""
     from hand1000.data.render.dataset import RENDERER_VERSION
+
+    return {"renderer": RENDERER_VERSION}
+
+
+@artifact_task(load=renderer_version)
+def render_pretraining_images(context: TaskContext, images: int, gesture_images: int, seed: int) -> None:
+    """Hands in arbitrary poses, and a few of each gesture, in HaGRID's layout."""
     from hand1000.data.synthetic import render_synthetic_images
     from hand1000.models.small_base import IMAGE_SIZE
 
-    inputs = {"images": images, "gesture_images": gesture_images, "seed": seed}
-
-    def build(work: TaskContext) -> None:
-        render_synthetic_images(work.out, size=IMAGE_SIZE, progress=work.report, **inputs)
-
-    return run_cached(
-        "render_pretraining", root=root, run="", build=build, inputs=inputs | {"renderer": RENDERER_VERSION}
+    render_synthetic_images(
+        context.output_dir,
+        size=IMAGE_SIZE,
+        images=images,
+        gesture_images=gesture_images,
+        seed=seed,
+        progress=context.on_progress,
     )
 
 
-@cluster_task(ignored_inputs=("root",))
-def train_autoencoder(pictures: FlyteDirectory, settings: PretrainSettings, root: str) -> Artifact:
+@artifact_task(key_by={"settings": PretrainSettings.autoencoder_key_fields})
+def train_autoencoder(context: TaskContext, images: FlyteDirectory, settings: PretrainSettings) -> None:
     """`vae/` and its history."""
     from hand1000.data.synthetic import load_synthetic_images
     from hand1000.storage.files import write_jsonl
-    from hand1000.training.context import TrainContext
-    from hand1000.training.pretrain_base import train_autoencoder as train
+    from hand1000.training.pretrain_base import train_autoencoder
 
-    def build(work: TaskContext) -> None:
-        images, _ = load_synthetic_images(work.read(pictures), 180)
-        autoencoder, history = train(
-            images, settings, TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report)
-        )
-        autoencoder.save_pretrained(work.out / "vae")
-        write_jsonl(work.out / "history.jsonl", history)
-
-    return run_cached(
-        "train_autoencoder",
-        root=root,
-        run="",
-        build=build,
-        inputs={"pictures": pictures, "seed": settings.seed, "length": settings.autoencoder.cache_key_fields()},
-    )
+    examples, _ = load_synthetic_images(context.download(images), 180)
+    autoencoder, history = train_autoencoder(examples, settings, context.train_context(settings.seed))
+    autoencoder.save_pretrained(context.output_dir / "vae")
+    write_jsonl(context.output_dir / "history.jsonl", history)
 
 
-@cluster_task(ignored_inputs=("root",))
+@artifact_task(key_by={"settings": PretrainSettings.text_encoder_key_fields})
 def train_text_encoder(
-    pictures: FlyteDirectory, autoencoder: FlyteDirectory, settings: PretrainSettings, root: str
-) -> Artifact:
+    context: TaskContext, images: FlyteDirectory, autoencoder: FlyteDirectory, settings: PretrainSettings
+) -> None:
     """`text_encoder/`, `tokenizer/` and the history."""
+    from diffusers import AutoencoderKL
+
     from hand1000.data.synthetic import load_synthetic_images
     from hand1000.storage.files import write_jsonl
-    from hand1000.training.context import TrainContext
-    from hand1000.training.pretrain_base import train_text_encoder as train
+    from hand1000.training.pretrain_base import train_text_encoder
 
-    def build(work: TaskContext) -> None:
-        from diffusers import AutoencoderKL
-
-        images, captions = load_synthetic_images(work.read(pictures), settings.max_tilt)
-        vae = AutoencoderKL.from_pretrained(work.read(autoencoder) / "vae").eval()
-        encoder, tokenizer, history = train(
-            images,
-            captions,
-            vae,
-            settings,
-            TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report),
-        )
-        encoder.save_pretrained(work.out / "text_encoder")
-        tokenizer.save_pretrained(work.out / "tokenizer")
-        write_jsonl(work.out / "history.jsonl", history)
-
-    return run_cached(
-        "train_text_encoder",
-        root=root,
-        run="",
-        build=build,
-        inputs={
-            "pictures": pictures,
-            "autoencoder": autoencoder,
-            "seed": settings.seed,
-            "max_tilt": settings.max_tilt,
-            "length": settings.text_encoder.cache_key_fields(),
-        },
+    examples, captions = load_synthetic_images(context.download(images), settings.max_tilt)
+    vae = AutoencoderKL.from_pretrained(context.download(autoencoder) / "vae").eval()
+    encoder, tokenizer, history = train_text_encoder(
+        examples, captions, vae, settings, context.train_context(settings.seed)
     )
+    encoder.save_pretrained(context.output_dir / "text_encoder")
+    tokenizer.save_pretrained(context.output_dir / "tokenizer")
+    write_jsonl(context.output_dir / "history.jsonl", history)
 
 
-@cluster_task(ignored_inputs=("root",))
+@artifact_task(key_by={"settings": PretrainSettings.base_key_fields})
 def train_base(
-    pictures: FlyteDirectory,
+    context: TaskContext,
+    images: FlyteDirectory,
     autoencoder: FlyteDirectory,
     text_encoder: FlyteDirectory,
     settings: PretrainSettings,
-    root: str,
-) -> Artifact:
-    """The base model as a diffusers folder in half precision, with recipe, loss curves and a picture grid."""
+) -> None:
+    """The base model as a diffusers folder in half precision, with recipe, loss curves and an image grid."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     from hand1000.data.synthetic import load_synthetic_images
     from hand1000.storage.files import read_jsonl
-    from hand1000.training.context import TrainContext
-    from hand1000.training.pretrain_base import save_base
-    from hand1000.training.pretrain_base import train_base as train
+    from hand1000.training.pretrain_base import save_base, train_base
 
-    def build(work: TaskContext) -> None:
-        from diffusers import AutoencoderKL
-        from transformers import CLIPTextModel, CLIPTokenizer
-
-        images, captions = load_synthetic_images(work.read(pictures), settings.max_tilt)
-        parts = {"autoencoder": work.read(autoencoder), "text_encoder": work.read(text_encoder)}
-        vae = AutoencoderKL.from_pretrained(parts["autoencoder"] / "vae").eval()
-        encoder = CLIPTextModel.from_pretrained(parts["text_encoder"] / "text_encoder").eval()
-        tokenizer = CLIPTokenizer.from_pretrained(parts["text_encoder"] / "tokenizer")
-        unet, history = train(
-            images,
-            captions,
-            vae,
-            encoder,
-            tokenizer,
-            settings,
-            TrainContext(seed=settings.seed, checkpoint=work.checkpoint, on_progress=work.report),
-        )
-        curves = {name: [row for _, row in read_jsonl(part / "history.jsonl")] for name, part in parts.items()}
-        save_base(work.out, vae, encoder, tokenizer, unet, settings, curves | {"base": history}, captions[:8])
-
-    return run_cached(
-        "train_base",
-        root=root,
-        run="",
-        build=build,
-        inputs={
-            "pictures": pictures,
-            "autoencoder": autoencoder,
-            "text_encoder": text_encoder,
-            "seed": settings.seed,
-            "max_tilt": settings.max_tilt,
-            "caption_dropout": settings.caption_dropout,
-            "length": settings.base.cache_key_fields(),
-        },
+    examples, captions = load_synthetic_images(context.download(images), settings.max_tilt)
+    parts = {"autoencoder": context.download(autoencoder), "text_encoder": context.download(text_encoder)}
+    vae = AutoencoderKL.from_pretrained(parts["autoencoder"] / "vae").eval()
+    encoder = CLIPTextModel.from_pretrained(parts["text_encoder"] / "text_encoder").eval()
+    tokenizer = CLIPTokenizer.from_pretrained(parts["text_encoder"] / "tokenizer")
+    unet, history = train_base(
+        examples, captions, vae, encoder, tokenizer, settings, context.train_context(settings.seed)
     )
+    curves = {name: [row for _, row in read_jsonl(part / "history.jsonl")] for name, part in parts.items()}
+    save_base(context.output_dir, vae, encoder, tokenizer, unet, settings, curves | {"base": history}, captions[:8])

@@ -1,9 +1,8 @@
-"""Scheduled retraining: look whether there is anything to learn, and judge what was learned."""
+"""Scheduled retraining: detect whether there is anything to learn, and evaluate the gates of what was learned."""
 
 import datetime
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
@@ -11,32 +10,32 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
 from tasks.context import (
-    Artifact,
+    RunContext,
     TaskContext,
-    address,
+    TaskResult,
+    artifact_task,
     cluster_task,
     config_digest,
     digest,
     mlflow_folder,
     open_tracker,
-    run_cached,
 )
 
-if TYPE_CHECKING:
-    from hand1000.evaluation.gates import Gate
+KINDS = {"hand1000.dataset": "prepare_data", "hand1000.feature": "compute_gesture_feature"}
+"""The artifact kinds that the tags of a version name by their digests."""
 
 
 class ChangeReport(NamedTuple):
-    """Whether there is anything to learn, and from which version on; '' where there is none."""
+    """Whether there is anything to learn, and since which version; "" where there is none."""
 
     changed: bool
     champion: str
 
 
 class RetrainResult(NamedTuple):
-    """What came of a retraining.
+    """The result of a retraining.
 
-    `outcome` is `unchanged`, `passed` or `failed`, and why; `model_uri` the version to use or to review.
+    `outcome` is `unchanged`, `passed` or `failed` with the reason; `model_uri` is the version to use or to review.
     """
 
     outcome: str
@@ -44,100 +43,105 @@ class RetrainResult(NamedTuple):
     report: FlyteDirectory
 
 
-@cluster_task(cache=False)
+@cluster_task()
 def detect_changes(
-    dataset: FlyteDirectory, gesture: str, base_model: str, settings: Settings, kickoff: datetime.datetime, root: str
+    dataset: FlyteDirectory,
+    gesture: str,
+    base_model: str,
+    settings: Settings,
+    kickoff: datetime.datetime,
+    run: RunContext,
 ) -> ChangeReport:
-    """Hold data, settings and base model against those of the champion."""
+    """Compare data, settings and base model with those of the champion."""
     from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, RECIPE, find_champion
     from hand1000.registry.connection import connect
 
-    champion = find_champion(connect(mlflow_folder(root)), parse_gestures(gesture))
+    champion = find_champion(connect(mlflow_folder(run.root)), parse_gestures(gesture))
     if champion is None:
         reasons = ["there is no model yet"]
     else:
-        now = {DATASET: digest(dataset), RECIPE: config_digest(settings, base_model)}
+        tags = {DATASET: digest(dataset), RECIPE: config_digest(settings, base_model)}
         names = {DATASET: "the data", RECIPE: "the settings or the base model"}
-        reasons = [f"{names[tag]} changed" for tag, value in now.items() if champion.tags.get(tag) != value]
+        reasons = [f"{names[tag]} changed" for tag, value in tags.items() if champion.tags.get(tag) != value]
     uri = champion.uri if champion else ""
     print(f"{gesture}, {kickoff:%Y-%m-%d %H:%M}: {' and '.join(reasons) or f'nothing changed since {uri}'}", flush=True)
     return ChangeReport(changed=bool(reasons), champion=uri)
 
 
 @cluster_task(enable_deck=True)
-def keep_current(champion: str, dataset: FlyteDirectory, root: str) -> RetrainResult:
-    """The end of a retraining for which there was nothing to learn."""
+def keep_current(champion: str, dataset: FlyteDirectory) -> RetrainResult:
+    """The end of a retraining that has nothing to learn."""
     outcome = f"unchanged: data, settings and base model are those of {champion}"
     print(f"\nretraining  {outcome}\n", flush=True)
     Deck("retraining", outcome)
     return RetrainResult(outcome=outcome, model_uri=champion, report=dataset)
 
 
-@cluster_task(enable_deck=True)
-def evaluate_gates(model_uri: str, champion: str, gates: GateSettings, root: str) -> RetrainResult:
-    """The gates of a new version and the drift of its data since the champion, as tags and `retraining.html`."""
+def load_versions(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The gates of the new version, and the artifacts that it and the champion were trained on."""
     from hand1000.evaluation.gates import evaluate_gates
+    from hand1000.registry.champion import get_version
+    from hand1000.registry.connection import connect
+
+    tracking = connect(mlflow_folder(run.root))
+    new = get_version(tracking, inputs["model_uri"])
+    old = get_version(tracking, inputs["champion"]) if inputs["champion"] else None
+    trained_on = [[version.tags.get(tag, "") for tag in KINDS] if version else [] for version in (old, new)]
+    gates = evaluate_gates(new.measures, old.measures if old else None, inputs["gates"])
+    return {"gates": gates, "trained_on": trained_on}
+
+
+def finish_retraining(result: TaskResult) -> RetrainResult:
+    """Tag the version with the outcome of its gates, log the report, and print both."""
     from hand1000.registry.champion import GATES, get_version, tag_version
     from hand1000.registry.connection import connect
     from hand1000.registry.tracking import RUN_KEY
-    from hand1000.storage.artifacts import open_store
 
-    tracking = connect(mlflow_folder(root))
-    new = get_version(tracking, model_uri)
-    old = get_version(tracking, champion) if champion else None
-    judged = evaluate_gates(new.measures, old.measures if old else None, gates)
-    failed = [str(gate) for gate in judged if not gate.passed]
-    report = _report(model_uri, champion, new.tags, old.tags if old else {}, judged, root)
-    outcome = f"failed: {'; '.join(failed)}" if failed else f"passed: {'; '.join(map(str, judged))}"
-    tag_version(tracking, new, {GATES: outcome, "hand1000.champion": champion})
-    run = open_tracker(new.tags[RUN_KEY], root)
-    run.log_file(open_store(root).fetch(address(report)) / "retraining.html")
-    run.finish()
-    page = f"{address(report)}/retraining.html"
-    print(f"\nretraining  {outcome}\nregistered  {model_uri}\nreport      {page}\n", flush=True)
-    return RetrainResult(outcome=outcome, model_uri=model_uri, report=report)
+    gates, model_uri = result.loaded["gates"], result.inputs["model_uri"]
+    failed = [str(gate) for gate in gates if not gate.passed]
+    outcome = f"failed: {'; '.join(failed)}" if failed else f"passed: {'; '.join(map(str, gates))}"
+    tracking = connect(mlflow_folder(result.run.root))
+    version = get_version(tracking, model_uri)
+    tag_version(tracking, version, {GATES: outcome, "hand1000.champion": result.inputs["champion"]})
+    tracker = open_tracker(RunContext(root=result.run.root, run_id=version.tags[RUN_KEY]))
+    tracker.log_file(result.folder / "retraining.html")
+    tracker.finish()
+    print(f"retraining  {outcome}\nregistered  {model_uri}\n", flush=True)
+    return RetrainResult(outcome=outcome, model_uri=model_uri, report=result.artifact)
 
 
-def _report(
-    model_uri: str, champion: str, new: Mapping[str, str], old: Mapping[str, str], judged: "tuple[Gate, ...]", root: str
-) -> Artifact:
-    """`retraining.html` and, where there is anything to compare with, `drift.json`."""
+@artifact_task(load=load_versions, finish=finish_retraining, deck="retraining.html")
+def evaluate_gates(context: TaskContext, model_uri: str, champion: str, gates: GateSettings) -> None:
+    """The gates of a new version and its data's drift since the champion: `retraining.html`, and `drift.json`."""
     from hand1000.core.errors import Hand1000Error
     from hand1000.evaluation.drift import Drift, measure_drift
     from hand1000.hands.stage1 import load_features
-    from hand1000.registry.champion import DATASET, FEATURE
     from hand1000.reports.retraining import write_retraining
     from hand1000.storage.files import write_json
 
-    kinds = {DATASET: "prepare_data", FEATURE: "average_hands"}
-
-    def build(work: TaskContext) -> None:
-        def folders(tags: Mapping[str, str]) -> list[Path]:
-            return [work.store.fetch(f"{work.store.root}/artifacts/{kind}/{tags[tag]}") for tag, kind in kinds.items()]
-
-        drift: Drift | None = None
-        note = "there was no model before"
-        if old:
-            try:
-                (before, hands_before), (now, hands_now) = folders(old), folders(new)
-                drift = measure_drift(
-                    before / "train", now / "train", load_features(hands_before), load_features(hands_now)
-                )
-            except (KeyError, Hand1000Error) as error:
-                note = f"what the champion was trained on is not kept any more: {error}"
-        write_retraining(
-            work.out / "retraining.html",
-            model_uri=model_uri,
-            champion=champion,
-            drift=drift,
-            gates=judged,
-            note=note,
-        )
-        Deck("retraining", (work.out / "retraining.html").read_text())
-        if drift:
-            write_json(work.out / "drift.json", drift)
-
-    inputs = {"model": model_uri, "champion": champion, "gates": [str(gate) for gate in judged]}
-    inputs["data"] = [tags.get(tag, "") for tags in (old, new) for tag in kinds]
-    return run_cached("judge", root=root, run="", build=build, inputs=inputs)
+    old, new = context.loaded["trained_on"]
+    drift: Drift | None = None
+    note = "there was no model before"
+    if old:
+        try:
+            (old_data, old_feature), (new_data, new_feature) = (
+                [context.store.fetch(f"{context.store.root}/artifacts/{kind}/{digest}")
+                 for kind, digest in zip(KINDS.values(), digests, strict=True)]
+                for digests in (old, new)
+            )  # fmt: skip
+            drift = measure_drift(
+                old_data / "train", new_data / "train", load_features(old_feature), load_features(new_feature)
+            )
+        except Hand1000Error as error:
+            note = f"what the champion was trained on is not kept any more: {error}"
+    write_retraining(
+        context.output_dir / "retraining.html",
+        model_uri=model_uri,
+        champion=champion,
+        drift=drift,
+        gates=context.loaded["gates"],
+        note=note,
+    )
+    if drift:
+        write_json(context.output_dir / "drift.json", drift)

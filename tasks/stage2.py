@@ -1,162 +1,107 @@
-"""Stage II: encode the data once, train the fusion, refine each image's embedding."""
+"""Stage II: encode the images and captions once, train the fusion, optimize the embedding of each image."""
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import ComputeSettings, Stage2Settings
-from tasks.context import Artifact, TaskContext, cluster_task, run_cached, shard_range
+from tasks.context import BaseModelAddress, TaskContext, artifact_task, shard_range
 
 
-@cluster_task()
-def encode_data(
-    dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: str, run: str, root: str
-) -> Artifact:
-    """Latents and text embeddings of the training images, what both later stages read."""
+@artifact_task()
+def encode_dataset(
+    context: TaskContext, dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: BaseModelAddress
+) -> None:
+    """Latents and text embeddings of the training images, which both later stages read."""
     from hand1000.core.devices import best_device
     from hand1000.data.captioning import read_captioned_split
     from hand1000.models.base_model import load_base_model
-    from hand1000.storage.hub import model_identity
     from hand1000.training.encoded_dataset import encode_dataset
 
-    def build(work: TaskContext) -> None:
-        folder = work.read(dataset)
-        records = read_captioned_split(folder, "train", [work.read(part) for part in captions])
-        base = load_base_model(base_model, best_device())
-        encode_dataset(base, folder / "train", records, work.report).save(work.out)
-
-    return run_cached(
-        "encode_data",
-        root=root,
-        run=run,
-        build=build,
-        inputs={"dataset": dataset, "captions": captions, "base_model": model_identity(base_model)},
-    )
+    folder = context.download(dataset)
+    records = read_captioned_split(folder, "train", context.download_all(captions))
+    base = load_base_model(base_model, best_device())
+    encode_dataset(base, folder / "train", records, context.on_progress).save(context.output_dir)
 
 
-@cluster_task()
+@artifact_task(key_by={"settings": Stage2Settings.fusion_key_fields})
 def train_fusion(
-    prepared: FlyteDirectory,
+    context: TaskContext,
+    encoded: FlyteDirectory,
     feature: FlyteDirectory,
-    base_model: str,
+    base_model: BaseModelAddress,
     settings: Stage2Settings,
     compute: ComputeSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
+) -> None:
     """Train the fusion layer over all images through the frozen UNet."""
     from hand1000.core.devices import best_device
     from hand1000.hands.poses import HandPoses
     from hand1000.hands.stage1 import load_features
     from hand1000.models.base_model import load_base_model
     from hand1000.storage.files import write_jsonl
-    from hand1000.storage.hub import model_identity
-    from hand1000.training.context import TrainContext
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.precision import weight_dtype
-    from hand1000.training.stage2 import train_fusion as train
+    from hand1000.training.stage2 import train_fusion
 
-    def build(work: TaskContext) -> None:
-        data = EncodedDataset.load(work.read(prepared))
-        fusion, history = train(
-            load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
-            data,
-            {one.gesture: one.mean_tensor() for one in load_features(work.read(feature))},
-            settings,
-            TrainContext(seed=seed, compute=compute, checkpoint=work.checkpoint, on_progress=work.report),
-            poses=HandPoses.load(work.read(feature)).select(data.file_names),
-        )
-        fusion.save_pretrained(work.out)
-        write_jsonl(work.out / "history.jsonl", history)
-
-    return run_cached(
-        "train_fusion",
-        root=root,
-        run=run,
-        build=build,
-        inputs={
-            "prepared": prepared,
-            "feature": feature,
-            "base_model": model_identity(base_model),
-            "seed": seed,
-            "precision": compute.precision,
-            "settings": settings.model_dump(
-                include={"lambda_", "fusion", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
-            ),
-        },
+    data = EncodedDataset.load(context.download(encoded))
+    features = load_features(context.download(feature))
+    fusion, history = train_fusion(
+        load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
+        data,
+        {gesture_feature.gesture: gesture_feature.mean_tensor() for gesture_feature in features},
+        settings,
+        context.train_context(seed, compute),
+        poses=HandPoses.load(context.download(feature)).select(data.file_names),
     )
+    fusion.save_pretrained(context.output_dir)
+    write_jsonl(context.output_dir / "history.jsonl", history)
 
 
-@cluster_task()
-def refine_embeddings(
-    prepared: FlyteDirectory,
+@artifact_task(key_by={"settings": Stage2Settings.embedding_key_fields})
+def optimize_embeddings(
+    context: TaskContext,
+    encoded: FlyteDirectory,
     feature: FlyteDirectory,
     fusion: FlyteDirectory,
-    base_model: str,
+    base_model: BaseModelAddress,
     shard: int,
     shards: int,
     settings: Stage2Settings,
     compute: ComputeSettings,
     seed: int,
-    run: str,
-    root: str,
-) -> Artifact:
-    """Optimise the embedding of each image of one shard: the paper's Stage II.
+) -> None:
+    """Optimize the embedding of each image of one shard: the paper's Stage II.
 
-    Where Stage III refines each image itself, as the authors do, it is given where the fusion puts them.
+    In the paper's own loop Stage III optimizes each image's embedding; then these stay where the fusion puts them.
     """
     from hand1000.core.devices import best_device
     from hand1000.hands.poses import HandPoses
     from hand1000.models.base_model import load_base_model
     from hand1000.models.fusion import double_fusion, gesture_indices, load_fusion
     from hand1000.storage.files import write_jsonl
-    from hand1000.storage.hub import model_identity
-    from hand1000.training.context import TrainContext
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.precision import weight_dtype
-    from hand1000.training.stage2 import optimize_all_embeddings as refine
-    from hand1000.training.stage2 import save_embeddings
+    from hand1000.training.stage2 import optimize_all_embeddings, save_embeddings
 
-    def build(work: TaskContext) -> None:
-        data = EncodedDataset.load(work.read(prepared))
-        layer = load_fusion(work.read(fusion))
-        part = shard_range(len(data.latents), settings.embedding_batch_size, shard, shards)
-        span = slice(part.start, part.stop)
-        # Of all images: of a shard alone the product would be rounded otherwise, and the bits depend on the shards.
-        start = double_fusion(
-            data.text_embeddings,
-            layer,
-            settings.lambda_,
-            gesture_indices(layer, data.gestures),
-            HandPoses.load(work.read(feature)).select(data.file_names).tensor(),
-        ).detach()[span]
-        embeddings, history = refine(
-            load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
-            data.latents[span],
-            start,
-            data.file_names[span],
-            settings,
-            TrainContext(seed=seed, compute=compute, checkpoint=work.checkpoint, on_progress=work.report),
-        )
-        save_embeddings(work.out, embeddings, data.file_names[span])
-        write_jsonl(work.out / "history.jsonl", [{**row, "step": part.start + row["step"]} for row in history])
-
-    return run_cached(
-        "refine_embeddings",
-        root=root,
-        run=run,
-        build=build,
-        label=f"shard {shard + 1} of {shards}",
-        inputs={
-            "prepared": prepared,
-            "feature": feature,
-            "fusion": fusion,
-            "base_model": model_identity(base_model),
-            "shard": shard,
-            "shards": shards,
-            "seed": seed,
-            "precision": compute.precision,
-            "settings": settings.model_dump(
-                include={"lambda_", "embedding_steps", "embedding_batch_size", "embedding_learning_rate", "paper_loop"}
-            ),
-        },
+    data = EncodedDataset.load(context.download(encoded))
+    layer = load_fusion(context.download(fusion))
+    part = shard_range(len(data.latents), settings.embedding_batch_size, shard, shards)
+    images = slice(part.start, part.stop)
+    # Computed for all images: the product for a shard alone is rounded otherwise, and the bits would depend on shards.
+    start = double_fusion(
+        data.text_embeddings,
+        layer,
+        settings.lambda_,
+        gesture_indices(layer, data.gestures),
+        HandPoses.load(context.download(feature)).select(data.file_names).tensor(),
+    ).detach()[images]
+    embeddings, history = optimize_all_embeddings(
+        load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
+        data.latents[images],
+        start,
+        data.file_names[images],
+        settings,
+        context.train_context(seed, compute),
     )
+    save_embeddings(context.output_dir, embeddings, data.file_names[images])
+    rows = [{**row, "step": part.start + row["step"]} for row in history]
+    write_jsonl(context.output_dir / "history.jsonl", rows)

@@ -1,4 +1,4 @@
-"""A data set of one gesture: selected, cropped, captioned, completed, measured and published.
+"""A dataset of one gesture: selected, cropped, captioned, completed, measured and published.
 
 pyflyte run workflows/build_dataset.py build_dataset --inputs-file workflows/configs/dataset.yaml
 """
@@ -8,8 +8,8 @@ from functools import partial
 from flytekit import map_task, workflow
 
 from hand1000.config.caption_settings import DatasetSettings
-from tasks.build_dataset import caption_job, job_indices, publish
-from tasks.context import Artifact
+from tasks.build_dataset import caption_images, captioning_jobs, publish
+from tasks.context import Artifact, untracked_run
 from tasks.prepare_data import prepare_data
 
 
@@ -17,18 +17,19 @@ from tasks.prepare_data import prepare_data
 def build_dataset(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: DatasetSettings
 ) -> Artifact:
-    """Build a data set that `train_gesture` takes as its `data`.
+    """Build a dataset that `train_gesture` takes as its `data`.
 
     Args:
         gesture: HaGRID's name of the gesture, such as `four`.
-        images: training images; the paper uses 1,000.
+        images: Number of training images; the paper uses 1,000.
         data: `sample` for rendered hands, or a folder or `s3://` prefix of images.
-        base_model: decides the resolution and how many tokens a caption may have.
-        root: the artifact root, a folder or `s3://bucket/prefix`.
-        shards: how many parts each captioner's work is cut into; it does not change the result.
-        settings: the captioners, the completion and what measures them.
+        base_model: The model that decides the resolution and how many tokens a caption may have.
+        root: The artifact root, a folder or `s3://bucket/prefix`.
+        shards: Number of parts of each captioner's work; it does not change the result.
+        settings: The captioners, the completion and the captions' metrics.
     """
-    job = job_indices(gesture=gesture, settings=settings, shards=shards)
+    run = untracked_run(root=root)
+    jobs = captioning_jobs(gesture=gesture, settings=settings, shards=shards)
     dataset = prepare_data(
         gesture=gesture,
         images=images,
@@ -36,10 +37,9 @@ def build_dataset(
         base_model=base_model,
         settings=settings.data,
         seed=settings.seed,
-        run="",
-        root=root,
+        run=run,
     )
-    captions = map_task(
-        partial(caption_job, dataset=dataset, settings=settings, base_model=base_model, shards=shards, root=root)
-    )(job=job)
-    return publish(dataset=dataset, captions=captions, gesture=gesture, settings=settings, shards=shards, root=root)
+    captions = map_task(partial(caption_images, dataset=dataset, base_model=base_model, shards=shards, run=run))(
+        settings=jobs.settings, shard=jobs.shard
+    )
+    return publish(dataset=dataset, captions=captions, gesture=gesture, settings=settings, shards=shards, run=run)

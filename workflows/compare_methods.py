@@ -1,4 +1,4 @@
-"""The paper's comparison: six systems, the same prompts and seeds, measured alike.
+"""The paper's comparison: six methods on the same prompts and seeds, evaluated the same way.
 
 pyflyte run workflows/compare_methods.py compare_methods --inputs-file workflows/configs/compare.yaml
 """
@@ -12,10 +12,11 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.config.comparison import ComparisonSettings, plain_finetuning
 from hand1000.gestures import parse_gestures
 from tasks.baselines import imagic_base, imagic_tuned, refine_hands
-from tasks.captioning import caption_images
-from tasks.comparison import measure_systems, write_comparison
+from tasks.build_dataset import caption_images
+from tasks.comparison import evaluate_methods, write_comparison
+from tasks.context import RunContext, start_run
+from tasks.evaluation import extract_real_features
 from tasks.generation import generate_base, generate_tuned
-from tasks.mlflow_run import start_run
 from tasks.prepare_data import prepare_data
 from tasks.resources import resources_table
 from workflows.train_stages import train_stages
@@ -24,82 +25,82 @@ from workflows.train_stages import train_stages
 @dynamic(**resources_table().pod_of("compare_all_gestures").options())
 def compare_all_gestures(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
-) -> dict[str, FlyteDirectory]:
-    """Draw and measure every system on every gesture; each gesture has its own models."""
-    return {
-        gesture: compare_gesture(gesture, images, data, base_model, root, shards, settings)
-        for gesture in parse_gestures(gestures)
-    }
+) -> FlyteDirectory:
+    """Generate with and evaluate every method on every gesture, each with its own models; put all side by side."""
+    evaluations = {}
+    for gesture in parse_gestures(gestures):
+        inputs: dict[str, Any] = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
+        run = start_run(**inputs, settings=settings.common, root=root)
+        evaluations[gesture] = compare_gesture(**inputs, shards=shards, settings=settings, run=run)
+    return write_comparison(gestures=evaluations, run=RunContext(root=root))
 
 
 def compare_gesture(
-    gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
+    gesture: str, images: int, data: str, base_model: str, shards: int, settings: ComparisonSettings, run: Any
 ) -> FlyteDirectory:
-    """The part of the graph that is one gesture's."""
-    tuned, plain = settings.common, plain_finetuning(settings.common)
-    inputs = {"gesture": gesture, "images": images, "data": data, "base_model": base_model, "root": root}
-    run = start_run(**inputs, settings=tuned)
-    common = {"run": run, "root": root}
-    shard = list(range(shards))
-    dataset = prepare_data(**inputs, settings=tuned.data, seed=tuned.seed, run=run)
-    captions = map_task(
-        partial(
-            caption_images,
-            dataset=dataset,
-            settings=tuned.captions,
-            base_model=base_model,
-            shards=shards,
-            **common,
-        )
-    )(shard=shard)
+    """One gesture's part of the graph."""
+    common, plain, shard = settings.common, plain_finetuning(settings.common), list(range(shards))
+    dataset = prepare_data(
+        gesture=gesture,
+        images=images,
+        data=data,
+        base_model=base_model,
+        settings=common.data,
+        seed=common.seed,
+        run=run,
+    )
+    captioning = {
+        "dataset": dataset,
+        "settings": common.captions,
+        "base_model": base_model,
+        "shards": shards,
+        "run": run,
+    }
+    captions = map_task(partial(caption_images, **captioning))(shard=shard)
 
-    # What has to be trained: Hand1000, and the same without the gesture.
+    # What has to be trained: Hand1000, and plain fine-tuning without the gesture.
     training = {"dataset": dataset, "captions": captions, "gesture": gesture, "base_model": base_model}
-    training |= {"shard": shard, "shards": shards, **common}
-    hand1000 = train_stages(**training, settings=tuned)
-    sd_tuned = train_stages(**training, settings=plain)
+    training |= {"shard": shard, "shards": shards, "run": run}
+    hand1000_model = train_stages(**training, settings=common)
+    plain_model = train_stages(**training, settings=plain)
 
-    # Those that draw from a prompt and a seed.
-    prompts = {"dataset": dataset, "captions": captions, "shards": shards, "seed": tuned.seed, **common}
-    sd = map_task(partial(generate_base, base_model=base_model, settings=tuned.generation, **prompts))(shard=shard)
-    of_tuned = map_task(partial(generate_tuned, model=sd_tuned.model, settings=plain.generation, **prompts))(
+    # The methods that generate from a prompt and a seed.
+    prompts = {"dataset": dataset, "captions": captions, "shards": shards, "seed": common.seed, "run": run}
+    sd = map_task(partial(generate_base, base_model=base_model, settings=common.generation, **prompts))(shard=shard)
+    sd_tuned = map_task(partial(generate_tuned, model=plain_model.model, settings=plain.generation, **prompts))(
         shard=shard
     )
-    of_hand1000 = map_task(partial(generate_tuned, model=hand1000.model, settings=tuned.generation, **prompts))(
+    hand1000 = map_task(partial(generate_tuned, model=hand1000_model.model, settings=common.generation, **prompts))(
         shard=shard
     )
 
-    # Those that work on another one's pictures.
-    editing: dict[str, Any] = {"imagic": settings.imagic, "settings": plain.generation, "compute": tuned.compute}
-    editing |= {"seed": tuned.seed, **common}
-    sd_imagic = map_task(partial(imagic_base, base_model=base_model, **editing))(pictures=sd, shard=shard)
-    tuned_imagic = map_task(partial(imagic_tuned, model=sd_tuned.model, **editing))(pictures=of_tuned, shard=shard)
+    # The methods that edit another one's images.
+    imagic: dict[str, Any] = {"imagic": settings.imagic, "settings": plain.generation, "compute": common.compute}
+    imagic |= {"seed": common.seed, "run": run}
+    sd_imagic = map_task(partial(imagic_base, base_model=base_model, **imagic))(images=sd, shard=shard)
+    sd_tuned_imagic = map_task(partial(imagic_tuned, model=plain_model.model, **imagic))(images=sd_tuned, shard=shard)
+    refiner: dict[str, Any] = {"base_model": base_model, "refiner": settings.hand_refiner, "run": run}
+    sd_handrefiner = map_task(partial(refine_hands, settings=common.generation, **refiner))(images=sd, shard=shard)
 
-    refiner: dict[str, Any] = {"base_model": base_model, "refiner": settings.hand_refiner}
-    sd_handrefiner = map_task(partial(refine_hands, settings=tuned.generation, **refiner, **common))(
-        pictures=sd, shard=shard
-    )
-
-    return measure_systems(
-        dataset=dataset,
-        captions=captions,
-        pictures={
+    return evaluate_methods(
+        real_features=extract_real_features(dataset=dataset, captions=captions, settings=common.evaluation, run=run),
+        images={
             "sd": sd,
-            "sd_tuned": of_tuned,
+            "sd_tuned": sd_tuned,
             "sd_imagic": sd_imagic,
-            "sd_tuned_imagic": tuned_imagic,
+            "sd_tuned_imagic": sd_tuned_imagic,
             "sd_handrefiner": sd_handrefiner,
-            "hand1000": of_hand1000,
+            "hand1000": hand1000,
         },
         trained={
-            "sd_tuned": [sd_tuned.trained],
-            "sd_tuned_imagic": [sd_tuned.trained],
-            "hand1000": [hand1000.fusion, hand1000.trained],
+            "sd_tuned": [plain_model.trained],
+            "sd_tuned_imagic": [plain_model.trained],
+            "hand1000": [hand1000_model.fusion, hand1000_model.trained],
         },
-        embeddings=hand1000.embeddings,
-        settings=tuned.evaluation,
-        seed=tuned.seed,
-        **common,
+        embeddings=hand1000_model.embeddings,
+        settings=common.evaluation,
+        seed=common.seed,
+        run=run,
     )
 
 
@@ -107,17 +108,17 @@ def compare_gesture(
 def compare_methods(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> FlyteDirectory:
-    """Compare the systems on each gesture and put all of it side by side.
+    """Compare the methods on each gesture and put the results side by side.
 
     Args:
-        gestures: with commas, such as `call,four,like,mute,ok,palm`.
-        images, data, base_model, root, shards: as `train_gesture` takes them.
-        settings: of the models and of each method.
+        gestures: HaGRID's names with commas, such as `call,four,like,mute,ok,palm`.
+        images, data, base_model, root, shards: The same as of `train_gesture`.
+        settings: Settings of the models and of each method.
 
     Returns:
-        the folder of `comparison.html`, `comparison.json`, `tables.md` and `pictures.png`.
+        The folder of `comparison.html`, `comparison.json`, `tables.md` and `pictures.png`.
     """
-    found = compare_all_gestures(
+    return compare_all_gestures(
         gestures=gestures,
         images=images,
         data=data,
@@ -126,4 +127,3 @@ def compare_methods(
         shards=shards,
         settings=settings,
     )
-    return write_comparison(gestures=found, root=root)

@@ -1,4 +1,4 @@
-"""The small base model that ships, from nothing: hours on two cores, in as many goes as need be.
+"""The small base model that ships, from scratch: hours on two cores; a stopped run continues where it was.
 
 pyflyte run workflows/pretrain_base.py pretrain_base --inputs-file workflows/configs/pretrain.yaml
 """
@@ -6,7 +6,7 @@ pyflyte run workflows/pretrain_base.py pretrain_base --inputs-file workflows/con
 from flytekit import workflow
 
 from hand1000.config.pretraining import PretrainSettings
-from tasks.context import Artifact
+from tasks.context import Artifact, untracked_run
 from tasks.pretraining import render_pretraining_images, train_autoencoder, train_base, train_text_encoder
 
 
@@ -15,14 +15,13 @@ def pretrain_base(settings: PretrainSettings, root: str) -> Artifact:
     """Render hands in arbitrary poses, train an autoencoder on them, then a text encoder, then a UNet.
 
     Args:
-        settings: the recipe.
-        root: the artifact root; the result, a diffusers folder, is copied from there to `models/small-base`.
+        settings: The recipe.
+        root: The artifact root; the result, a diffusers folder, is copied from there to `models/small-base`.
     """
-    pictures = render_pretraining_images(
-        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, root=root
+    run = untracked_run(root=root)
+    images = render_pretraining_images(
+        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, run=run
     )
-    autoencoder = train_autoencoder(pictures=pictures, settings=settings, root=root)
-    text_encoder = train_text_encoder(pictures=pictures, autoencoder=autoencoder, settings=settings, root=root)
-    return train_base(
-        pictures=pictures, autoencoder=autoencoder, text_encoder=text_encoder, settings=settings, root=root
-    )
+    autoencoder = train_autoencoder(images=images, settings=settings, run=run)
+    text_encoder = train_text_encoder(images=images, autoencoder=autoencoder, settings=settings, run=run)
+    return train_base(images=images, autoencoder=autoencoder, text_encoder=text_encoder, settings=settings, run=run)

@@ -9,13 +9,14 @@ from flytekit import conditional, workflow
 
 from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
+from tasks.context import untracked_run
 from tasks.prepare_data import prepare_data
 from tasks.retraining import RetrainResult, detect_changes, evaluate_gates, keep_current
 from workflows.train_gesture import train_gesture
 
 
 @workflow
-def train_and_judge(
+def train_and_evaluate_gates(
     gesture: str,
     images: int,
     data: str,
@@ -26,7 +27,7 @@ def train_and_judge(
     gates: GateSettings,
     champion: str,
 ) -> RetrainResult:
-    """Train and register a candidate, and hold it against its gates and the champion."""
+    """Train and register a candidate, and compare it with its gates and the champion."""
     registered = train_gesture(
         gesture=gesture,
         images=images,
@@ -36,7 +37,7 @@ def train_and_judge(
         shards=shards,
         settings=settings,
     )
-    return evaluate_gates(model_uri=registered.model_uri, champion=champion, gates=gates, root=root)
+    return evaluate_gates(model_uri=registered.model_uri, champion=champion, gates=gates, run=untracked_run(root=root))
 
 
 @workflow
@@ -51,16 +52,17 @@ def retrain(
     gates: GateSettings,
     kickoff: datetime.datetime,
 ) -> RetrainResult:
-    """Choose and prepare the data, look whether anything is new, and train if so.
+    """Select and prepare the data, detect whether anything is new, and train if so.
 
     Args:
-        gesture, images, data, base_model, root, shards, settings: as `train_gesture` takes them.
-        gates: what the new model must reach.
-        kickoff: when the schedule started this run.
+        gesture, images, data, base_model, root, shards, settings: The same as of `train_gesture`.
+        gates: What the new model must reach.
+        kickoff: When the schedule started this run.
 
     Returns:
-        the outcome in words, the version to use or to review, and the folder of `retraining.html`.
+        The outcome in words, the version to use or to review, and the folder of `retraining.html`.
     """
+    run = untracked_run(root=root)
     dataset = prepare_data(
         gesture=gesture,
         images=images,
@@ -68,17 +70,16 @@ def retrain(
         base_model=base_model,
         settings=settings.data,
         seed=settings.seed,
-        run="",
-        root=root,
+        run=run,
     )
-    found = detect_changes(
-        dataset=dataset, gesture=gesture, base_model=base_model, settings=settings, kickoff=kickoff, root=root
+    report = detect_changes(
+        dataset=dataset, gesture=gesture, base_model=base_model, settings=settings, kickoff=kickoff, run=run
     )
     return (
         conditional("anything_to_learn")
-        .if_(found.changed.is_true())
+        .if_(report.changed.is_true())
         .then(
-            train_and_judge(
+            train_and_evaluate_gates(
                 gesture=gesture,
                 images=images,
                 data=data,
@@ -87,9 +88,9 @@ def retrain(
                 shards=shards,
                 settings=settings,
                 gates=gates,
-                champion=found.champion,
+                champion=report.champion,
             )
         )
         .else_()
-        .then(keep_current(champion=found.champion, dataset=dataset, root=root))
+        .then(keep_current(champion=report.champion, dataset=dataset))
     )

@@ -1,4 +1,4 @@
-"""Ablations: the same training again and again with one thing changed, and what each change does to the pictures.
+"""Ablations: the same training with one setting changed at a time, and the effect of each change on the images.
 
 pyflyte run workflows/sweep.py sweep --inputs-file workflows/configs/sweep.yaml
 """
@@ -7,7 +7,7 @@ from flytekit import dynamic, workflow
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings, with_overrides
-from tasks.mlflow_run import start_run
+from tasks.context import RunContext, start_run
 from tasks.resources import resources_table
 from tasks.sweep import write_sweeps
 from workflows.train_and_evaluate import train_and_evaluate
@@ -16,23 +16,22 @@ from workflows.train_and_evaluate import train_and_evaluate
 @dynamic(**resources_table().pod_of("run_sweep_points").options())
 def run_sweep_points(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: SweepSettings
-) -> dict[str, list[FlyteDirectory]]:
-    """Train and measure every point; what points have in common is computed once."""
+) -> FlyteDirectory:
+    """Train and evaluate every point, then put them side by side; what points have in common is computed once."""
     evaluations: dict[str, list[FlyteDirectory]] = {}
-    for name, one in settings.sweeps.items():
+    for name, points in settings.sweeps.items():
         evaluations[name] = []
-        for point in one.points:
+        for point in points.points:
             inputs = {
                 "gesture": gesture,
                 "images": point.images or images,
                 "data": data,
                 "base_model": base_model,
-                "root": root,
                 "settings": with_overrides(settings.common, point.changes),
             }
-            run = start_run(**inputs)
+            run = start_run(**inputs, root=root)
             evaluations[name].append(train_and_evaluate(**inputs, shards=shards, run=run).evaluation)
-    return evaluations
+    return write_sweeps(evaluations=evaluations, gesture=gesture, settings=settings, run=RunContext(root=root))
 
 
 @workflow
@@ -42,13 +41,13 @@ def sweep(
     """Run every point of every sweep, and put them side by side.
 
     Args:
-        gesture, images, data, base_model, root, shards: as `train_gesture` takes them.
-        settings: what all runs have in common, and what each changes.
+        gesture, images, data, base_model, root, shards: The same as of `train_gesture`.
+        settings: The settings that all runs have in common, and the changes of each.
 
     Returns:
-        the folder of `sweeps.html`, and of a table and a plot a sweep.
+        The folder of `sweeps.html`, and of a table and a plot of each sweep.
     """
-    evaluations = run_sweep_points(
+    return run_sweep_points(
         gesture=gesture,
         images=images,
         data=data,
@@ -57,4 +56,3 @@ def sweep(
         shards=shards,
         settings=settings,
     )
-    return write_sweeps(evaluations=evaluations, gesture=gesture, settings=settings, root=root)

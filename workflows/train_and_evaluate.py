@@ -1,4 +1,4 @@
-"""From images to a tuned model that is measured against its base model."""
+"""From images to a tuned model that is evaluated against its base model."""
 
 from functools import partial
 from typing import NamedTuple
@@ -7,16 +7,16 @@ from flytekit import map_task, workflow
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
-from tasks.captioning import caption_images
-from tasks.evaluation import evaluate
+from tasks.build_dataset import caption_images
+from tasks.context import RunContext, shard_indices
+from tasks.evaluation import evaluate, extract_real_features
 from tasks.generation import generate_base, generate_tuned
-from tasks.mlflow_run import shard_indices
 from tasks.prepare_data import prepare_data
 from workflows.train_stages import train_stages
 
 
 class EvaluatedModel(NamedTuple):
-    """What comes of it: the data, what the stages left, and what was drawn and found."""
+    """The data, the artifacts of the stages, the generated images and their evaluation."""
 
     dataset: FlyteDirectory
     captions: list[FlyteDirectory]
@@ -32,13 +32,13 @@ class EvaluatedModel(NamedTuple):
 
 @workflow
 def train_and_evaluate(
-    gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: Settings, run: str
+    gesture: str, images: int, data: str, base_model: str, shards: int, settings: Settings, run: RunContext
 ) -> EvaluatedModel:
-    """Teach the base model a gesture and measure both on the same prompts and seeds.
+    """Teach the base model a gesture and evaluate both on the same prompts and seeds.
 
     Args:
-        gesture, images, data, base_model, root, shards, settings: as `train_gesture` takes them.
-        run: key of the MLflow run.
+        gesture, images, data, base_model, shards, settings: The same as of `train_gesture`.
+        run: Artifact root and tracking of the run.
     """
     shard = shard_indices(shards=shards)
     dataset = prepare_data(
@@ -49,19 +49,15 @@ def train_and_evaluate(
         settings=settings.data,
         seed=settings.seed,
         run=run,
-        root=root,
     )
-    captions = map_task(
-        partial(
-            caption_images,
-            dataset=dataset,
-            settings=settings.captions,
-            base_model=base_model,
-            shards=shards,
-            run=run,
-            root=root,
-        )
-    )(shard=shard)
+    captioning = {
+        "dataset": dataset,
+        "settings": settings.captions,
+        "base_model": base_model,
+        "shards": shards,
+        "run": run,
+    }
+    captions = map_task(partial(caption_images, **captioning))(shard=shard)
     tuned = train_stages(
         dataset=dataset,
         captions=captions,
@@ -71,7 +67,6 @@ def train_and_evaluate(
         shards=shards,
         settings=settings,
         run=run,
-        root=root,
     )
     base_images = map_task(
         partial(
@@ -83,7 +78,6 @@ def train_and_evaluate(
             settings=settings.generation,
             seed=settings.seed,
             run=run,
-            root=root,
         )
     )(shard=shard)
     tuned_images = map_task(
@@ -96,18 +90,16 @@ def train_and_evaluate(
             settings=settings.generation,
             seed=settings.seed,
             run=run,
-            root=root,
         )
     )(shard=shard)
+    real_features = extract_real_features(dataset=dataset, captions=captions, settings=settings.evaluation, run=run)
     evaluation = evaluate(
-        dataset=dataset,
-        captions=captions,
+        real_features=real_features,
         base_images=base_images,
         tuned_images=tuned_images,
         settings=settings.evaluation,
         seed=settings.seed,
         run=run,
-        root=root,
     )
     return EvaluatedModel(
         dataset=dataset,

@@ -1,4 +1,4 @@
-"""The ControlNet with which HandRefiner mends the small base model's hands: about half an hour on two cores.
+"""The ControlNet with which HandRefiner repairs the small base model's hands: about half an hour on two cores.
 
 pyflyte run workflows/train_controlnet.py train_controlnet_on_depths --inputs-file workflows/configs/controlnet.yaml
 """
@@ -6,22 +6,23 @@ pyflyte run workflows/train_controlnet.py train_controlnet_on_depths --inputs-fi
 from flytekit import workflow
 
 from hand1000.config.controlnet import ControlSettings
-from tasks.context import Artifact
+from tasks.context import Artifact, untracked_run
 from tasks.controlnet import build_depth_pairs, train_controlnet
 from tasks.pretraining import render_pretraining_images
 
 
 @workflow
 def train_controlnet_on_depths(settings: ControlSettings, base_model: str, root: str) -> Artifact:
-    """Render hands in arbitrary poses, draw the depth maps of those that MediaPipe finds, and learn from the pairs.
+    """Render hands in arbitrary poses, make depth maps of those that MediaPipe finds, and train on the pairs.
 
     Args:
-        settings: the recipe.
-        base_model: a folder, an `s3://` address or a pinned hub id; its UNet stays as it is.
-        root: the artifact root; the result, a diffusers folder, is copied from there to `models/small-controlnet`.
+        settings: The recipe.
+        base_model: A folder, an `s3://` address or a pinned hub id; its UNet stays as it is.
+        root: The artifact root; the result, a diffusers folder, is copied from there to `models/small-controlnet`.
     """
-    pictures = render_pretraining_images(
-        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, root=root
+    run = untracked_run(root=root)
+    images = render_pretraining_images(
+        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, run=run
     )
-    pairs = build_depth_pairs(pictures=pictures, settings=settings, root=root)
-    return train_controlnet(pairs=pairs, base_model=base_model, settings=settings, root=root)
+    pairs = build_depth_pairs(images=images, settings=settings, run=run)
+    return train_controlnet(pairs=pairs, base_model=base_model, settings=settings, run=run)

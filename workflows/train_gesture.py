@@ -1,4 +1,4 @@
-"""One gesture or several in one model, from images to a registered model.
+"""One gesture, or several in one model, from images to a registered model.
 
 pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml
 """
@@ -6,7 +6,7 @@ pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/con
 from flytekit import workflow
 
 from hand1000.config.settings import Settings
-from tasks.mlflow_run import start_run
+from tasks.context import start_run
 from tasks.registration import RegistrationResult, register
 from workflows.train_and_evaluate import train_and_evaluate
 
@@ -15,43 +15,35 @@ from workflows.train_and_evaluate import train_and_evaluate
 def train_gesture(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: Settings
 ) -> RegistrationResult:
-    """Teach the base model a gesture, measure it against the base model, register it as a candidate.
+    """Teach the base model a gesture, evaluate it against the base model, register it as a candidate.
 
     Args:
         gesture: HaGRID's name of the gesture, such as `four`; or several with commas, `call,four,like`, for one model
             of all of them.
-        images: training images of each gesture; the paper uses 1,000.
+        images: Number of training images of each gesture; the paper uses 1,000.
         data: `sample` for rendered hands, or a folder or `s3://` prefix of images.
-        base_model: a diffusers folder, an `s3://` address, or a hub id with its revision.
-        root: the artifact root, a folder or `s3://bucket/prefix`.
-        shards: how many parts the map tasks cut their work into; it does not change the result.
-        settings: everything else, see `hand1000 config show default`.
+        base_model: A diffusers folder, an `s3://` address, or a hub id with its revision.
+        root: The artifact root, a folder or `s3://bucket/prefix`.
+        shards: Number of parts into which the map tasks cut their work; it does not change the result.
+        settings: Everything else, see `hand1000 config show default`.
     """
     run = start_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
-    measured = train_and_evaluate(
-        gesture=gesture,
-        images=images,
-        data=data,
-        base_model=base_model,
-        root=root,
-        shards=shards,
-        settings=settings,
-        run=run,
+    evaluated = train_and_evaluate(
+        gesture=gesture, images=images, data=data, base_model=base_model, shards=shards, settings=settings, run=run
     )
     return register(
-        dataset=measured.dataset,
-        captions=measured.captions,
-        feature=measured.feature,
-        fusion=measured.fusion,
-        embeddings=measured.embeddings,
-        trained=measured.trained,
-        model=measured.model,
-        base_images=measured.base_images,
-        tuned_images=measured.tuned_images,
-        evaluation=measured.evaluation,
+        dataset=evaluated.dataset,
+        captions=evaluated.captions,
+        feature=evaluated.feature,
+        fusion=evaluated.fusion,
+        embeddings=evaluated.embeddings,
+        trained=evaluated.trained,
+        model=evaluated.model,
+        base_images=evaluated.base_images,
+        tuned_images=evaluated.tuned_images,
+        evaluation=evaluated.evaluation,
         gesture=gesture,
         base_model=base_model,
         settings=settings,
         run=run,
-        root=root,
     )

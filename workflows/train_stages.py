@@ -7,13 +7,14 @@ from flytekit import map_task, workflow
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
-from tasks.stage1 import average_hands, find_hands
-from tasks.stage2 import encode_data, refine_embeddings, train_fusion
+from tasks.context import RunContext
+from tasks.stage1 import compute_gesture_feature, find_hands
+from tasks.stage2 import encode_dataset, optimize_embeddings, train_fusion
 from tasks.stage3 import assemble_model, generate_class_images, train_unet
 
 
 class TunedModel(NamedTuple):
-    """What the stages leave."""
+    """The artifacts of the three stages."""
 
     feature: FlyteDirectory
     fusion: FlyteDirectory
@@ -31,46 +32,43 @@ def train_stages(
     shard: list[int],
     shards: int,
     settings: Settings,
-    run: str,
-    root: str,
+    run: RunContext,
 ) -> TunedModel:
-    """Teach the base model the gestures of a data set.
+    """Teach the base model the gestures of a dataset.
 
     Args:
-        dataset: of `prepare_data`.
-        captions: of `caption_images`, by shards.
-        gesture: as `prepare_data` was given it.
-        base_model: a diffusers folder, an `s3://` address, or a hub id with its revision.
+        dataset: Artifact of `prepare_data`.
+        captions: Artifacts of `caption_images`, by shards.
+        gesture: The same as of `prepare_data`.
+        base_model: A diffusers folder, an `s3://` address, or a hub id with its revision.
         shard: 0 to shards - 1.
-        shards: how many parts the map tasks cut their work into.
-        settings: of the run.
-        run: key of the MLflow run.
-        root: the artifact root.
+        shards: Number of parts into which the map tasks cut their work.
+        settings: Settings of the run.
+        run: Artifact root and tracking of the run.
     """
     # Stage I: the feature of each gesture.
     landmarks = map_task(
-        partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run, root=root)
-    )(shard=shard)
-    feature = average_hands(
-        landmarks=landmarks, dataset=dataset, gesture=gesture, settings=settings.stage1, run=run, root=root
+        partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run)
+    )(shard=shard)  # fmt: skip
+    feature = compute_gesture_feature(
+        landmarks=landmarks, dataset=dataset, gesture=gesture, settings=settings.stage1, run=run
     )
 
     # Stage II: the fusion, then each image's embedding.
-    prepared = encode_data(dataset=dataset, captions=captions, base_model=base_model, run=run, root=root)
+    encoded = encode_dataset(dataset=dataset, captions=captions, base_model=base_model, run=run)
     fusion = train_fusion(
-        prepared=prepared,
+        encoded=encoded,
         feature=feature,
         base_model=base_model,
         settings=settings.stage2,
         compute=settings.compute,
         seed=settings.seed,
         run=run,
-        root=root,
     )
     embeddings = map_task(
         partial(
-            refine_embeddings,
-            prepared=prepared,
+            optimize_embeddings,
+            encoded=encoded,
             feature=feature,
             fusion=fusion,
             base_model=base_model,
@@ -79,21 +77,19 @@ def train_stages(
             compute=settings.compute,
             seed=settings.seed,
             run=run,
-            root=root,
         )
     )(shard=shard)
 
     # Stage III: the UNet, and the model around it.
-    prior = generate_class_images(prepared=prepared, base_model=base_model, settings=settings, run=run, root=root)
+    class_images = generate_class_images(encoded=encoded, base_model=base_model, settings=settings, run=run)
     trained = train_unet(
-        prepared=prepared,
+        encoded=encoded,
         fusion=fusion,
         embeddings=embeddings,
-        prior=prior,
+        class_images=class_images,
         base_model=base_model,
         settings=settings,
         run=run,
-        root=root,
     )
-    model = assemble_model(trained=trained, fusion=fusion, base_model=base_model, settings=settings, run=run, root=root)
+    model = assemble_model(trained=trained, fusion=fusion, base_model=base_model, settings=settings, run=run)
     return TunedModel(feature=feature, fusion=fusion, embeddings=embeddings, trained=trained, model=model)

@@ -1,5 +1,7 @@
 """The recipe of the small ControlNet."""
 
+from typing import Any
+
 from pydantic import Field
 
 from hand1000.config.base import Fraction, FrozenSettings, Seed
@@ -20,3 +22,12 @@ class ControlSettings(FrozenSettings):
         ge=1, le=100, description="Of the hand's box in the loss: the map tells of nothing else."
     )
     length: TrainingSchedule
+
+    def depth_key_fields(self) -> dict[str, Any]:
+        """Return what the depth maps depend on."""
+        return self.model_dump(include={"max_tilt", "max_error", "min_detection_confidence"})
+
+    def training_key_fields(self) -> dict[str, Any]:
+        """Return what the trained ControlNet depends on."""
+        fields = self.model_dump(include={"seed", "caption_dropout", "hand_weight"})
+        return fields | {"schedule": self.length.cache_key_fields()}

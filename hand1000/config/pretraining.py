@@ -35,3 +35,16 @@ class PretrainSettings(FrozenSettings):
     autoencoder: TrainingSchedule
     text_encoder: TrainingSchedule
     base: TrainingSchedule
+
+    def autoencoder_key_fields(self) -> dict[str, Any]:
+        """What the autoencoder depends on."""
+        return {"seed": self.seed, "schedule": self.autoencoder.cache_key_fields()}
+
+    def text_encoder_key_fields(self) -> dict[str, Any]:
+        """What the text encoder depends on."""
+        return {"seed": self.seed, "max_tilt": self.max_tilt, "schedule": self.text_encoder.cache_key_fields()}
+
+    def base_key_fields(self) -> dict[str, Any]:
+        """What the UNet depends on."""
+        fields = self.model_dump(include={"seed", "max_tilt", "caption_dropout"})
+        return fields | {"schedule": self.base.cache_key_fields()}

@@ -58,6 +58,20 @@ class Stage2Settings(FrozenSettings):
             raise ValueError("fusion_steps: the flat fusion is never trained; choose 0")
         return self
 
+    def fusion_key_fields(self) -> dict[str, Any]:
+        """Return what the trained fusion depends on."""
+        return self.model_dump(
+            include={"lambda_", "fusion", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
+        )
+
+    def embedding_key_fields(self) -> dict[str, Any]:
+        """Return what the optimized embeddings depend on, besides the fusion."""
+        return self.unet_key_fields() | {"embedding_batch_size": self.embedding_batch_size}
+
+    def unet_key_fields(self) -> dict[str, Any]:
+        """Return what Stage III reads of Stage II's settings."""
+        return self.model_dump(include={"lambda_", "paper_loop", "embedding_steps", "embedding_learning_rate"})
+
     def check_gestures(self, gestures: Collection[str]) -> None:
         """Ask whether a fusion of this kind can hold them.
 
@@ -80,6 +94,10 @@ class ComputeSettings(FrozenSettings):
     gradient_checkpointing: bool = Field(description="Less memory for a third more computing.")
     channels_last: bool
     compile: bool = Field(description="torch.compile: minutes at the start for faster steps after it.")
+
+    def cache_key_fields(self) -> dict[str, Any]:
+        """What the result depends on, to rounding."""
+        return self.model_dump(include={"precision"})
 
 
 class LoraSettings(FrozenSettings):
@@ -225,6 +243,26 @@ class Settings(FrozenSettings):
     compute: ComputeSettings
     generation: GenerationSettings
     evaluation: EvaluationSettings
+
+    def class_images_key_fields(self) -> dict[str, Any]:
+        """Return what the base model's images for prior preservation depend on; without such images it is nothing."""
+        count = self.stage3.prior.images
+        fields = {"images": count, "seed": self.seed, "generation": self.generation.base_model_variant()}
+        return fields if count else {}
+
+    def unet_key_fields(self) -> dict[str, Any]:
+        """Return what Stage III depends on; the sampler decides only the images of the validation."""
+        return {
+            "seed": self.seed,
+            "stage2": self.stage2.unet_key_fields(),
+            "stage3": self.stage3.cache_key_fields(),
+            "compute": self.compute.cache_key_fields(),
+            "generation": self.generation.sampler_defaults() if self.stage3.validation.images_drawn else None,
+        }
+
+    def model_key_fields(self) -> dict[str, Any]:
+        """Return what the assembled model depends on, besides its weights."""
+        return {"lora": self.stage3.cache_key_fields().get("lora"), "generation": self.generation.sampler_defaults()}
 
     @model_validator(mode="after")
     def _flat_takes_no_poses(self) -> Self:

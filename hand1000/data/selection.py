@@ -49,6 +49,10 @@ class Selection:
     unusable: tuple[SkippedImage, ...] = ()
     filtered: tuple[tuple[str, int], ...] = ()
 
+    def cache_key_fields(self) -> list[JsonValue]:
+        """What distinguishes the selection from any other without reading the images."""
+        return selection_facts(self)
+
 
 def select_images(
     source: Source, gestures: Sequence[str], *, num_train: int, num_test: int, seed: int, filters: FilterSettings

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.data.imageset import ImageRecord
+from hand1000.gestures import group_by_gesture
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 MAX_CHECKPOINTS = 10
@@ -177,3 +178,23 @@ def make_image_grid(
         row, column = divmod(index, columns)
         grid.paste(image, (left + column * (width + _GAP), top + row * (height + _GAP)))
     return grid
+
+
+def plan_generation(prompts: Sequence[ImageRecord], num_images: int, seed: int) -> list[ImageRecord]:
+    """Return the records of the images to generate for an evaluation, `num_images` of each gesture.
+
+    The gestures take turns, and so do the prompts of a gesture, again from the first where there are too few.
+
+    Args:
+        prompts: Records of the test images, whose texts are the prompts.
+        num_images: Number of images of each gesture.
+        seed: Random seed of the first image; that of each further image is greater by 1.
+    """
+    gestures = list(group_by_gesture(prompts).values())
+    records = []
+    for index in range(len(gestures) * num_images):
+        turn, position = divmod(index, len(gestures))
+        record = gestures[position][turn % len(gestures[position])]
+        update = {"file_name": f"{index:06d}.png", "seed": seed + index, "bbox": None}
+        records.append(record.model_copy(update=update))
+    return records

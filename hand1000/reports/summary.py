@@ -1,8 +1,11 @@
 """From what a run left behind, folder by folder, to its model card and its report."""
 
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from hand1000.config.settings import Settings
 from hand1000.data.captioning import read_captioned_split
@@ -66,6 +69,33 @@ def read_metric_rows(evaluation: Path) -> list[MetricRow]:
     return compare_metrics(*read_metrics(evaluation))
 
 
+def gesture_accuracies(evaluation: Path) -> dict[str, dict[str, float | None]]:
+    """Return each gesture's accuracy with the base model and with the tuned one."""
+    base, tuned = (side.by_gesture for side in read_metrics(evaluation))
+    return {
+        gesture: {"base": base[gesture].gesture_accuracy, "tuned": metrics.gesture_accuracy}
+        for gesture, metrics in tuned.items()
+    }
+
+
+def run_metrics(evaluation: Path) -> dict[str, float | None]:
+    """Return the metrics of a run, `base.` and `tuned.` before their names, and of several gestures the accuracies."""
+    metrics: dict[str, float | None] = {}
+    for row in read_metric_rows(evaluation):
+        metrics |= {f"base.{row.name}": row.base, f"tuned.{row.name}": row.tuned}
+    accuracies = gesture_accuracies(evaluation)
+    if len(accuracies) > 1:
+        for gesture, sides in accuracies.items():
+            metrics |= {f"{side}.gesture_accuracy.{gesture}": value for side, value in sides.items()}
+    return metrics
+
+
+def candidate_metrics(evaluation: Path) -> dict[str, float | None]:
+    """Return the metrics of the tuned model, the tags of its registered version."""
+    metrics = run_metrics(evaluation).items()
+    return {name.removeprefix("tuned."): value for name, value in metrics if name.startswith("tuned.")}
+
+
 def choose_example_prompt(folders: RunFolders) -> str:
     """A held-out prompt, as base model and gesture are used to."""
     return read_image_set(folders.tuned_images)[0].text
@@ -100,7 +130,7 @@ def build_card_content(facts: RunFacts, folders: RunFolders) -> CardContent:
 
 
 def build_report_content(
-    facts: RunFacts, folders: RunFolders, *, model_uri: str, date: str, seconds: Mapping[str, float], settings_yaml: str
+    facts: RunFacts, folders: RunFolders, *, model_uri: str, seconds: Mapping[str, float]
 ) -> ReportContent:
     """What the report shows of this run."""
     base, tuned = read_metrics(folders.evaluation)
@@ -127,7 +157,7 @@ def build_report_content(
         phrases={gesture: gesture_phrase(gesture) for gesture in facts.gestures},
         run_key=facts.run_key,
         model_uri=model_uri,
-        date=date,
+        date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         base_model=f"{facts.base_model} ({facts.base_identity})",
         measures=read_metric_rows(folders.evaluation),
         extractor=tuned.extractor,
@@ -146,7 +176,7 @@ def build_report_content(
             "training images without": sum(len(one.images_without_hand) for one in features),
         },
         rates=compare_rates_by_gesture(base, tuned),
-        settings_yaml=settings_yaml,
+        settings_yaml=yaml.safe_dump(facts.settings.model_dump(mode="json"), sort_keys=False),
         seconds=seconds,
         unusable={entry.file: entry.reason for entry in preparation.unusable},
         looks=[

@@ -1,12 +1,18 @@
-"""What all tasks share: shards, the key of a result, and the specs that a cluster would be given."""
+"""What all tasks share: shards, cache keys, and the artifacts they make."""
 
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
+from flytekit import dynamic, map_task, workflow
+from flytekit.core.base_task import PythonTask
 from flytekit.types.directory import FlyteDirectory
+from pydantic import BaseModel
 
 from hand1000.core.errors import Hand1000Error
-from tasks.context import TaskContext, address, digest, run_cached, shard_range
+from tasks import context as task_context
+from tasks.context import Artifact, KeyedBy, RunContext, TaskContext, address, artifact_task, digest, shard_range
+from tasks.resources import Table, resources_table
 
 
 @pytest.mark.parametrize(("count", "unit", "shards"), [(10, 1, 3), (10, 4, 3), (3, 2, 5), (1, 25, 1), (100, 25, 7)])
@@ -16,44 +22,189 @@ def test_shards_cover_everything_once_and_cut_no_batch(count: int, unit: int, sh
     assert all(part.start % unit == 0 for part in ranges if len(part))
 
 
-def made(root: Path, builds: list[str], **inputs: object) -> FlyteDirectory:
-    def build(work: TaskContext) -> None:
-        builds.append("built")
-        (work.out / "file").write_text(str(inputs["text"]))
+class Options(BaseModel):
+    """Settings of which one field does not decide the result."""
 
-    return run_cached("try_task", root=str(root), run="", inputs=inputs, build=build)
+    text: str
+    batch_size: int = 1
+
+    def cache_key_fields(self) -> dict[str, str]:
+        return {"text": self.text}
 
 
-def test_a_result_is_made_once_and_named_by_its_content(tmp_path: Path) -> None:
-    builds: list[str] = []
-    first = made(tmp_path, builds, text="a", other=1)
-    assert address(made(tmp_path, builds, text="a", other=1)) == address(first) and builds == ["built"]
+@pytest.fixture
+def make_task(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`artifact_task` for bodies that `resources.yaml` does not name."""
+
+    def pod_of(table: Table, task: str) -> Any:
+        return table.pods["small"]
+
+    monkeypatch.setattr(Table, "pod_of", pod_of)
+    resources_table.cache_clear()
+    return artifact_task
+
+
+@pytest.fixture
+def calls() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def write_text(make_task: Any, calls: list[str]) -> PythonTask:
+    """A task with inputs of several kinds."""
+
+    def write_text(
+        context: TaskContext,
+        options: Options,
+        other: int,
+        sources: dict[str, list[FlyteDirectory]],
+        model: Annotated[str, KeyedBy(str.lower)],
+        free: int,
+    ) -> None:
+        """Write the text of the options."""
+        calls.append("built")
+        (context.output_dir / "file").write_text(options.text)
+
+    return make_task(excluded=("free",))(write_text)
+
+
+def call(task: PythonTask, root: Path, **changes: Any) -> FlyteDirectory:
+    inputs = {"options": Options(text="a"), "other": 1, "sources": {}, "model": "m", "free": 0}
+    return task(**inputs | changes, run=RunContext(root=str(root)))
+
+
+def test_flyte_sees_the_typed_inputs_and_the_run(write_text: PythonTask) -> None:
+    assert write_text.python_interface.inputs == {
+        "options": Options,
+        "other": int,
+        "sources": dict[str, list[FlyteDirectory]],
+        "model": str,
+        "free": int,
+        "run": RunContext,
+    }
+    assert list(write_text.python_interface.outputs.values()) == [Artifact]
+    assert write_text.metadata.cache_ignore_input_vars == ("run",)
+
+
+def test_a_result_is_made_once_and_named_by_its_content(
+    write_text: PythonTask, calls: list[str], tmp_path: Path
+) -> None:
+    first = call(write_text, tmp_path)
+    assert address(call(write_text, tmp_path)) == address(first) and calls == ["built"]
     # Other inputs that give the same content give the same artifact.
-    assert address(made(tmp_path, builds, text="a", other=2)) == address(first) and len(builds) == 2
-    assert digest(made(tmp_path, builds, text="b", other=1)) != digest(first)
+    assert address(call(write_text, tmp_path, other=2)) == address(first) and len(calls) == 2
+    assert digest(call(write_text, tmp_path, options=Options(text="b"))) != digest(first)
 
 
-def test_an_artifact_as_input_stands_for_its_content(tmp_path: Path) -> None:
-    builds: list[str] = []
-    source = made(tmp_path, builds, text="a")
-    made(tmp_path, builds, text="x", source=source)
-    made(tmp_path, builds, text="x", source=FlyteDirectory(address(source)))
-    assert len(builds) == 2
+def test_every_input_decides_unless_it_is_named_otherwise(
+    write_text: PythonTask, calls: list[str], tmp_path: Path
+) -> None:
+    artifact = call(write_text, tmp_path)
+    for same in ({"options": Options(text="a", batch_size=9)}, {"model": "M"}, {"free": 1}):
+        call(write_text, tmp_path, **same)
+        assert len(calls) == 1, same
+    for number, other in enumerate(({"other": 2}, {"model": "n"}, {"sources": {"one": [artifact]}}), start=2):
+        call(write_text, tmp_path, **other)
+        assert len(calls) == number, other
+    # An artifact is its content, whatever the object that names it.
+    call(write_text, tmp_path, sources={"one": [FlyteDirectory(address(artifact))]})
+    assert len(calls) == 4
 
 
-def test_a_deleted_artifact_is_made_again(tmp_path: Path) -> None:
-    builds: list[str] = []
-    first = made(tmp_path, builds, text="a")
+def test_a_name_that_is_no_input_is_refused(make_task: Any) -> None:
+    def body(context: TaskContext, seed: int) -> None:
+        """Nothing."""
+
+    with pytest.raises(TypeError, match="body: has no input sed"):
+        make_task(excluded=("sed",))(body)
+    with pytest.raises(TypeError, match="body: has no input settings"):
+        make_task(key_by={"settings": str})(body)
+
+
+def test_what_a_task_loads_decides_and_reaches_its_body(make_task: Any, tmp_path: Path) -> None:
+    version = ["1"]
+
+    def load(run: RunContext, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"tool": version[0] * inputs["count"]}
+
+    def body(context: TaskContext, count: int) -> None:
+        """Write what was loaded."""
+        (context.output_dir / "file").write_text(context.loaded["tool"])
+
+    task = make_task(load=load)(body)
+
+    def made() -> str:
+        return (Path(address(task(count=3, run=RunContext(root=str(tmp_path))))) / "file").read_text()
+
+    assert made() == "111"
+    version[0] = "2"
+    assert made() == "222"
+
+
+def test_a_deck_and_the_outputs_are_made_from_a_cached_artifact_too(
+    make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decks = []
+    monkeypatch.setattr(task_context, "Deck", lambda name, html: decks.append((name, html)))
+
+    def finish(result: Any) -> int:
+        return result.inputs["count"] + 1
+
+    finish.__annotations__["return"] = int
+
+    def body(context: TaskContext, count: int) -> None:
+        """Write a page."""
+        (context.output_dir / "page.html").write_text(f"<p>{count}</p>")
+
+    task = make_task(finish=finish, deck="page.html", summary="page.html")(body)
+    for _ in range(2):
+        assert task(count=3, run=RunContext(root=str(tmp_path))) == 4
+    assert decks == [("body", "<p>3</p>")] * 2
+    output = capsys.readouterr()
+    assert output.out.count("<p>3</p>") == 2 and output.out.count("/page.html") == 2
+    assert "body: started" in output.err and "body: already there" in output.err
+
+
+def test_shards_are_mapped_and_label_their_progress(
+    make_task: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from functools import partial
+
+    def part(context: TaskContext, text: str, shard: int, shards: int) -> None:
+        """Write the shard."""
+        (context.output_dir / "file").write_text(f"{text} {shard} of {shards}")
+
+    task = make_task()(part)
+
+    @workflow
+    def mapped(shard: list[int], run: RunContext) -> list[FlyteDirectory]:
+        return map_task(partial(task, text="a", shards=2, run=run))(shard=shard)
+
+    @dynamic
+    def in_dynamic(root: str) -> list[FlyteDirectory]:
+        return mapped(shard=[0, 1], run=RunContext(root=root))
+
+    for run in (
+        lambda: mapped(shard=[0, 1], run=RunContext(root=str(tmp_path))),
+        lambda: in_dynamic(root=str(tmp_path)),
+    ):
+        assert [(Path(address(one)) / "file").read_text() for one in run()] == ["a 0 of 2", "a 1 of 2"]
+    errors = capsys.readouterr().err
+    assert "part shard 1 of 2: started" in errors and "part shard 2 of 2: already there" in errors
+
+
+def test_a_deleted_artifact_is_made_again(write_text: PythonTask, calls: list[str], tmp_path: Path) -> None:
+    first = call(write_text, tmp_path)
     (Path(address(first)) / "file").unlink()
-    assert address(made(tmp_path, builds, text="a")) == address(first)
-    assert len(builds) == 2 and (Path(address(first)) / "file").read_text() == "a"
+    assert address(call(write_text, tmp_path)) == address(first)
+    assert len(calls) == 2 and (Path(address(first)) / "file").read_text() == "a"
 
 
-def test_a_failed_build_publishes_nothing(tmp_path: Path) -> None:
-    def build(work: TaskContext) -> None:
-        (work.out / "half").write_text("half")
+def test_a_failed_body_publishes_nothing(tmp_path: Path) -> None:
+    def body(context: TaskContext) -> None:
+        (context.output_dir / "half").write_text("half")
         raise Hand1000Error("no")
 
     with pytest.raises(Hand1000Error):
-        run_cached("try_task", root=str(tmp_path), run="", inputs={}, build=build)
+        task_context.run_cached("try_task", RunContext(root=str(tmp_path)), {}, body)
     assert not (tmp_path / "artifacts").exists() and not (tmp_path / "results").exists()

@@ -27,6 +27,7 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.config.settings import Settings
 from hand1000.storage.artifacts import open_store
 from hand1000.storage.s3 import S3Backend
+from tasks.context import RunContext
 from tests.support.faulty_proxy import faulty_proxy
 from tests.support.short_demo import ROOT, inputs_file
 
@@ -107,7 +108,13 @@ def settings(tmp_path: Path) -> Settings:
 def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
     """What the undisturbed run made, on S3."""
     found = {}
-    for kind in ("encode_data", "average_hands", "train_fusion", "refine_embeddings", "generate_class_images"):
+    for kind in (
+        "encode_dataset",
+        "compute_gesture_feature",
+        "train_fusion",
+        "optimize_embeddings",
+        "generate_class_images",
+    ):
         folder = undisturbed / "root/artifacts" / kind / made_by(undisturbed, kind)
         found[kind] = FlyteDirectory(open_store(s3_root).publish(kind, folder), remote_directory=False)
     return found
@@ -151,25 +158,24 @@ def test_stage3_goes_on_after_two_kills(undisturbed, published, settings, s3_ser
     from tasks.stage3 import train_unet
 
     inputs = {
-        "prepared": published["encode_data"],
+        "encoded": published["encode_dataset"],
         "fusion": published["train_fusion"],
-        "embeddings": [published["refine_embeddings"]],
-        "prior": published["generate_class_images"],
+        "embeddings": [published["optimize_embeddings"]],
+        "class_images": published["generate_class_images"],
         "base_model": BASE,
         "settings": settings,
-        "run": "",
-        "root": s3_root,
+        "run": RunContext(root=s3_root),
     }
     address = killed_twice(train_unet, inputs, s3_server, s3_root, tmp_path, first_saved=4)
     assert address.rpartition("/")[2] == made_by(undisturbed, "train_unet")
 
 
 def test_stage2_goes_on_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
-    from tasks.stage2 import refine_embeddings
+    from tasks.stage2 import optimize_embeddings
 
     inputs = {
-        "prepared": published["encode_data"],
-        "feature": published["average_hands"],
+        "encoded": published["encode_dataset"],
+        "feature": published["compute_gesture_feature"],
         "fusion": published["train_fusion"],
         "base_model": BASE,
         "shard": 0,
@@ -177,11 +183,10 @@ def test_stage2_goes_on_after_two_kills(undisturbed, published, settings, s3_ser
         "settings": settings.stage2,
         "compute": settings.compute,
         "seed": settings.seed,
-        "run": "",
-        "root": s3_root,
+        "run": RunContext(root=s3_root),
     }
-    address = killed_twice(refine_embeddings, inputs, s3_server, s3_root, tmp_path, first_saved=2)
-    assert address.rpartition("/")[2] == made_by(undisturbed, "refine_embeddings")
+    address = killed_twice(optimize_embeddings, inputs, s3_server, s3_root, tmp_path, first_saved=2)
+    assert address.rpartition("/")[2] == made_by(undisturbed, "optimize_embeddings")
 
 
 @pytest.mark.parametrize(
@@ -205,8 +210,8 @@ def test_flyte_tries_again_only_what_may_be_gone_by_then(
         "base_model": BASE,
         "settings": settings.data,
         "seed": 0,
-        "run": "",
+        "run": RunContext(root="s3://no-such-bucket-of-ours/x"),
     }
-    error = Attempts(prepare_data, inputs | {"root": "s3://no-such-bucket-of-ours/x"}, tmp_path).error()
+    error = Attempts(prepare_data, inputs, tmp_path).error()
     assert told in error.message and "no-such-bucket-of-ours" in error.message
     assert error.kind == kind

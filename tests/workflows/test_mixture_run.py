@@ -35,7 +35,7 @@ def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
         "train": ["four"] * 3 + ["ok"] * 3,
         "test": ["four"] * 2 + ["ok"] * 2,
     }
-    (feature,) = (artifacts / "average_hands").glob("*/gesture.json")
+    (feature,) = (artifacts / "compute_gesture_feature").glob("*/gesture.json")
     first, second = load_features(feature.parent)
     assert (first.gesture, second.gesture, first.images, second.images) == ("ok", "four", 3, 3)
     assert abs(first.mean - second.mean).max() > 0.1
