@@ -7,6 +7,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "hand1000"
+SHIMS = {"diffusion"}
+"""Packages that only keep old import paths alive."""
 PAGES = {
     "index.md": "README.md",
     "infra.md": "infra/README.md",
@@ -21,22 +24,17 @@ REPOSITORY_LINKS = {"docs/": "", "../docs/": "", "../models/": "models/", "../in
 
 def _api_pages() -> dict[str, str]:
     """The Markdown of the API reference by page, one page for each package of the library."""
-    pages = {}
-    for package in sorted(path.parent for path in (ROOT / "hand1000").glob("*/__init__.py")):
-        modules = sorted(path.stem for path in package.rglob("*.py") if path.stem != "__init__")
-        entries = "".join(
-            f"::: {'.'.join(path.relative_to(ROOT).with_suffix('').parts)}\n\n"
-            for path in sorted(package.rglob("*.py"))
-            if path.stem != "__init__"
-        )
-        if modules:
-            pages[f"api/{package.name}.md"] = f"# hand1000.{package.name}\n\n{entries}"
+    pages = {"api/hand1000.md": "# hand1000\n\n::: hand1000\n\n::: hand1000.gestures\n"}
+    for package in sorted(path.parent for path in LIBRARY.glob("*/__init__.py") if path.parent.name not in SHIMS):
+        modules = [path.relative_to(ROOT).with_suffix("") for path in sorted(package.rglob("*.py"))]
+        entries = [f"::: {'.'.join(module.parts)}\n" for module in modules if module.name != "__init__"]
+        pages[f"api/{package.name}.md"] = f"# hand1000.{package.name}\n\n" + "\n".join(entries)
     return pages
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Append the API reference to the navigation."""
-    config.nav = [*(config.nav or []), {"API": sorted(_api_pages())}]
+    config.nav = [*(config.nav or []), {"API": list(_api_pages())}]
     return config
 
 
