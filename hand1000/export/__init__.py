@@ -1,1 +1,1 @@
-"""A tuned model in the formats of other programs."""
+"""Export of a fine-tuned model to the formats of other programs."""

@@ -1,4 +1,4 @@
-"""A model of Hand1000 as the files that other programs read, with a card."""
+"""Export of a fine-tuned model, with a card, to the file formats of other programs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,21 +21,22 @@ Form = Literal["diffusers", "single-file", "lora"]
 
 
 def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None, gesture: str | None = None) -> None:
-    """Write a tuned model as plain Stable Diffusion that needs nothing of this project.
+    """Write a fine-tuned model as plain Stable Diffusion, which needs no code of this project.
 
     Args:
-        folder: of the model.
-        form: "diffusers", a folder that `StableDiffusionPipeline.from_pretrained` loads, its card in `README.md`;
-            "single-file", one `.safetensors` with the names of the original release; or "lora", one with kohya's
-            names for a model's adapter, to be loaded beside the base model. The card of a file lies beside it, `.md`.
-        out: the folder or file; nothing may be there yet. It is whole or not there.
-        mu: weight of the text embedding against the fused one, 0..1; by default the model's.
-        gesture: which of the model's gestures is folded in; by default the only one.
+        folder: Model folder.
+        form: "diffusers", a folder for `StableDiffusionPipeline.from_pretrained` with the card in `README.md`;
+            "single-file", a `.safetensors` file with the keys of the original release; or "lora", a `.safetensors`
+            file with the model's adapter in kohya's format, to be loaded on top of the base model. The card of a file
+            has the same name with the suffix `.md`.
+        out: Folder or file to write, which must not exist. It is written atomically.
+        mu: Weight of the text embedding against the fused one, 0 to 1; by default the model's.
+        gesture: HaGRID's name of the gesture to fold in; by default the model's only one.
 
     Raises:
-        Hand1000Error: not a model's folder, `out` exists or has another suffix, no space is left, the gesture is none
-            of the model's or not chosen of several, the fusion cannot be folded (`fold.fold_fusion`,
-            `kohya.kohya_weights`), or the model has no adapter.
+        Hand1000Error: The folder is not a model, `out` exists or has another suffix, no space is left, the model does
+            not know the gesture or knows several, the fusion cannot be folded (`fold_fusion`, `kohya_weights`), or the
+            model has no adapter.
     """
     pipeline = load_pipeline(folder)
     mu = pipeline.config.mu if mu is None else mu
@@ -56,7 +57,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
         _write_file(kohya_weights(pipeline, folder / ADAPTER, mu, gesture), card, out)
     else:
         raise Hand1000Error(
-            f"{folder}: all weights of this model were tuned, which no LoRA can hold; choose --to diffusers or "
+            f"{folder}: all weights of this model were trained, which no LoRA can hold; choose --to diffusers or "
             "single-file, or train with stage3.training_mode: lora"
         )
 
@@ -87,26 +88,26 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> st
     }[form]
     folded = "the cross-attention" if form == "lora" else "the text encoder and the cross-attention"
     parts = [
-        f"# Stable Diffusion that draws people {phrase}",
-        f"A model of Hand1000 as plain Stable Diffusion: the fusion with the gesture is folded into {folded}, at mu = "
-        f"{mu:g}. Every prompt must hold the phrase **{phrase}**.",
+        f"# Stable Diffusion for people {phrase}",
+        f"This is a Hand1000 model as plain Stable Diffusion. The fusion with the gesture is folded into {folded}, at "
+        f"mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
         "## Load",
         "    from diffusers import StableDiffusionPipeline\n\n"
         f"    pipeline = {load}\n"
         f'    pipeline("a photo of a hand, {phrase}", guidance_scale={settings.guidance_scale:g},\n'
         f"        eta={settings.eta:g}, num_inference_steps={settings.num_inference_steps}).images[0]",
-        f"The pictures are Hand1000's for the same seed, with the sampler {type(pipeline.scheduler).__name__} and "
-        "autoguidance 1.",
+        "The images are equal to Hand1000's for the same seed, with the sampler "
+        f"{type(pipeline.scheduler).__name__} and without autoguidance.",
     ]
     if settings.autoguidance_scale > 1:
         parts.append(
-            f"The model itself draws with autoguidance {settings.autoguidance_scale:g}, for which it holds a second "
-            "UNet. Plain Stable Diffusion has no such thing, so these pictures are less sure of the gesture."
+            f"The Hand1000 model uses autoguidance with a scale of {settings.autoguidance_scale:g}, for which it has a "
+            "second UNet. Plain Stable Diffusion has no autoguidance, so its images show the gesture less reliably."
         )
     parts += [
         "## Licence",
-        "That of the base model it was tuned from, whose terms go with its weights (for Stable Diffusion 1.x: "
-        "CreativeML OpenRAIL-M, with its use restrictions), and that of the images it was tuned on (for HaGRID: a "
-        "variant of CC BY-SA 4.0). There is no safety checker within.",
+        "The licence of the base model applies to these weights (for Stable Diffusion 1.x: CreativeML OpenRAIL-M, with "
+        "its use restrictions), and so does that of the training images (for HaGRID: a variant of CC BY-SA 4.0). No "
+        "safety checker is included.",
     ]
     return "\n\n".join(parts) + "\n"

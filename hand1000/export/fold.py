@@ -1,4 +1,4 @@
-"""The fusion folded into standard weights: stock Stable Diffusion that draws what `Hand1000Pipeline` draws.
+"""Folding of the fusion into the weights of plain Stable Diffusion, which then generates the same images.
 
 The derivation is in docs/method.md, "A plain checkpoint".
 """
@@ -14,58 +14,58 @@ from hand1000.models.fusion import FlatFusion, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 MAX_CONDITION_NUMBER = 1e4
-"""Above this condition number of A its inverse, kept in 32 bits, would move the pictures."""
+"""Condition number of A above which its inverse, rounded to 32 bits, would change the images."""
 
 
 def gesture_to_fold(pipeline: Hand1000Pipeline, gesture: str | None) -> str:
-    """The gesture that is to be folded in: the one asked for, else the model's only one.
+    """Return the gesture to fold in: `gesture`, or by default the model's only one.
 
     Raises:
-        Hand1000Error: the model holds no fusion, not this gesture, or several of which none is asked for.
+        Hand1000Error: The model has no fusion, does not know the gesture, or knows several and none is given.
     """
     if pipeline.fusion is None:
-        raise Hand1000Error("this model holds no fusion: its parts are plain Stable Diffusion already")
+        raise Hand1000Error("this model has no fusion: it is plain Stable Diffusion already")
     known = pipeline.fusion.gestures
     if gesture is None and len(known) > 1:
-        raise Hand1000Error(f"gesture: this model knows {', '.join(known)}; name the one to be folded in")
+        raise Hand1000Error(f"gesture: this model knows {', '.join(known)}; choose the one to fold in")
     chosen = known[0] if gesture is None else gesture
     gesture_indices(pipeline.fusion, [chosen])
     return chosen
 
 
 def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """A and c with mu*e + (1 - mu)*g(e) = A e + c for every token e and one gesture.
+    """Return A and c with mu*e + (1 - mu)*g(e) = A e + c for every token e and one gesture.
 
     Returns:
         A (D, D) and c (D,), float64.
 
     Raises:
-        Hand1000Error: the model's fusion is no such map.
+        Hand1000Error: The model's fusion is not an affine map of each token.
     """
     fusion = pipeline.fusion
     if isinstance(fusion, FlatFusion) or not pipeline.config.fuse_null_prompt:
         raise Hand1000Error(
-            "this model's fusion is the authors', which is not one map of every token and of the empty prompt; "
-            "it cannot be folded"
+            "this model's fusion cannot be folded: as in the authors' code, it maps all tokens at once or leaves the "
+            "null prompt out"
         )
     feature = fusion.features[fusion.gestures.index(gesture)]
     weight, bias, feature = (part.double().cpu() for part in (fusion.linear.weight, fusion.linear.bias, feature))
-    of_text, of_feature = weight.detach().split([fusion.config.text_dim, len(feature)], dim=1)
-    identity = torch.eye(len(of_text), dtype=torch.float64)
-    return mu * identity + (1 - mu) * of_text, (1 - mu) * (of_feature @ feature + bias.detach())
+    text_weight, feature_weight = weight.detach().split([fusion.config.text_dim, len(feature)], dim=1)
+    identity = torch.eye(len(text_weight), dtype=torch.float64)
+    return mu * identity + (1 - mu) * text_weight, (1 - mu) * (feature_weight @ feature + bias.detach())
 
 
 @torch.no_grad()
 def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDiffusionPipeline:
-    """Stock Stable Diffusion whose pictures of one gesture are `pipeline`'s, for equal seeds, without autoguidance.
+    """Return plain Stable Diffusion that generates the pipeline's images of one gesture, without autoguidance.
 
     Args:
-        pipeline: left as it is; its UNet and text encoder are copied.
-        mu: weight of the text embedding against the fused one; fixed in the result.
-        gesture: of the model's, see `gesture_to_fold`; fixed in the result too.
+        pipeline: Pipeline of a Hand1000 model, which is not changed.
+        mu: Weight of the text embedding against the fused one, 0 to 1; fixed in the result.
+        gesture: HaGRID's name of one of the model's gestures; fixed in the result.
 
     Raises:
-        Hand1000Error: the model's fusion cannot be folded, or its map can hardly be inverted.
+        Hand1000Error: The model's fusion cannot be folded, or its map is nearly singular.
     """
     matrix, shift = affine_fusion(pipeline, mu, gesture)
     condition = float(torch.linalg.cond(matrix))
@@ -78,8 +78,8 @@ def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDi
     for name, module in unet.named_modules():
         if name.endswith(("attn2.to_k", "attn2.to_v")):
             module.weight.copy_(module.weight.double().cpu() @ matrix)
-    last: nn.LayerNorm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
-    last.bias.add_(torch.linalg.solve(matrix, shift).to(last.bias))
+    norm: nn.LayerNorm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
+    norm.bias.add_(torch.linalg.solve(matrix, shift).to(norm.bias))
     return StableDiffusionPipeline(
         pipeline.vae,
         text_encoder,

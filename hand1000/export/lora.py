@@ -1,4 +1,4 @@
-"""A tuned adapter, the fusion folded in, as one LoRA file by the names that most other programs read.
+"""Export of an adapter, with the fusion folded in, as a LoRA in kohya's format, which most other programs read.
 
 The derivation is in docs/method.md, "A plain checkpoint".
 """
@@ -18,22 +18,22 @@ from hand1000.training.checkpoint import Tensors
 from hand1000.training.model_folder import ADAPTER_FILE
 
 SINGULAR_VALUE_TOLERANCE = 1e-7
-"""Of the largest singular value: what is below adds nothing in 32 bits."""
+"""Singular values below this share of the largest one are dropped: they change nothing in 32 bits."""
 
 MAX_SHIFT = 1e4
-"""Above this, what carries the shift would be a small difference of large numbers."""
+"""Entries of the constant direction above which the shift would be a small difference of large numbers."""
 
 
 def constant_direction(norm: nn.LayerNorm) -> torch.Tensor:
-    """V with v.e = 1 for every output e of a layer norm: its outputs lie on a plane, whatever comes in.
+    """Return the vector v with v.e = 1 for every output e of a layer norm, whose outputs are all on one plane.
 
-    Before weight and bias, e_i = w_i x_i + b_i, the x_i of a layer norm add up to 0: sum(e_i / w_i) = sum(b_i / w_i).
+    The normalized inputs x_i of e_i = w_i x_i + b_i add up to 0, so that sum(e_i / w_i) = sum(b_i / w_i).
 
     Returns:
         (D,), float64.
 
     Raises:
-        Hand1000Error: the plane goes through the origin, as nearly as makes no difference.
+        Hand1000Error: The plane is too near to the origin.
     """
     weight, bias = norm.weight.detach().double().cpu(), norm.bias.detach().double().cpu()
     total = (bias / weight).sum()
@@ -48,25 +48,25 @@ def constant_direction(norm: nn.LayerNorm) -> torch.Tensor:
 
 @torch.no_grad()
 def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture: str) -> Tensors:
-    """The LoRA that turns the base model into this one.
+    """Return the LoRA that turns the base model into this one.
 
     Args:
-        pipeline: of a model whose UNet has its adapter merged.
-        adapter: the folder that keeps it by itself, as `lora.save_adapter` wrote it.
-        mu: weight of the text embedding against the fused one; fixed in the result.
-        gesture: of the model's; fixed in the result too.
+        pipeline: Pipeline of a model whose adapter is merged into the UNet.
+        adapter: Folder of the adapter alone, as `save_adapter` wrote it.
+        mu: Weight of the text embedding against the fused one, 0 to 1; fixed in the result.
+        gesture: HaGRID's name of one of the model's gestures; fixed in the result.
 
     Returns:
         `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer, float32 on the CPU.
 
     Raises:
-        Hand1000Error: the model's fusion cannot be folded.
+        Hand1000Error: The model's fusion cannot be folded.
     """
     with safe_open(adapter / ADAPTER_FILE, "pt") as file:
         settings = json.loads(file.metadata()["lora_adapter_metadata"])
         factors = {name.removeprefix("unet."): file.get_tensor(name).cpu() for name in file.keys()}  # noqa: SIM118
-    alpha, rank = settings["unet.lora_alpha"], settings["unet.r"]
-    scale = alpha / rank
+    rank = settings["unet.r"]
+    scale = settings["unet.lora_alpha"] / rank
     matrix, shift = affine_fusion(pipeline, mu, gesture)
     text_encoder: Any = pipeline.text_encoder
     norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
@@ -86,7 +86,7 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
 
 
 def _svd_factorize(difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Down (R, in) and up (out, R) with up @ down = `difference`, R as small as that allows."""
+    """Factorize (out, in) into down (R, in) and up (out, R), with up @ down = `difference` and R minimal."""
     left, values, right = torch.linalg.svd(difference, full_matrices=False)
     rank = max(1, int((values > SINGULAR_VALUE_TOLERANCE * values[0]).sum()))
     root = values[:rank].sqrt()
@@ -94,9 +94,10 @@ def _svd_factorize(difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _kohya_entries(name: str, down: torch.Tensor, up: torch.Tensor, alpha: int) -> Tensors:
-    """The entries of a layer to which up @ down is added. Programs multiply by alpha / rank, so `up` is divided by it.
+    """Entries of a layer to which up @ down is added.
 
-    One `alpha` for all layers, whatever their rank: diffusers 0.42 takes the first one's for all.
+    Programs multiply by alpha / rank, so `up` is divided by it. All layers have one `alpha`, whatever their rank,
+    because diffusers 0.42 applies the first layer's to all.
     """
     prefix = "lora_unet_" + name.replace(".", "_")
     return {

@@ -1,6 +1,6 @@
-"""The weights of Stable Diffusion 1.x by the names of its original release, which most other programs read.
+"""Conversion of Stable Diffusion 1.x to the keys of its original release (LDM), which most other programs read.
 
-diffusers numbers blocks, and layers within a block; the original numbers all layers of one side of the UNet in a row.
+diffusers numbers blocks, and layers within a block; LDM numbers all layers of one half of the UNet consecutively.
 """
 
 import re
@@ -11,13 +11,13 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 
 Weights = dict[str, torch.Tensor]
 Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
-"""Patterns and what replaces them, one after another."""
+"""Patterns and their replacements, applied one after the other."""
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
 
 
 def convert_to_ldm_keys(pipeline: StableDiffusionPipeline) -> Weights:
-    """All weights of `pipeline`, contiguous and on the CPU, as the original's one state dictionary."""
+    """Return all weights of the pipeline as LDM's state dictionary, contiguous and on the CPU."""
     text_encoder = {
         TEXT + name.removeprefix("text_model."): value for name, value in pipeline.text_encoder.state_dict().items()
     }
@@ -26,25 +26,25 @@ def convert_to_ldm_keys(pipeline: StableDiffusionPipeline) -> Weights:
 
 
 def unet_weights(unet: UNet2DConditionModel) -> Weights:
-    """The UNet's."""
+    """Return the UNet's weights with LDM's keys."""
     layers = unet.config.layers_per_block
-    attends = {str(number) for number, block in enumerate(unet.up_blocks) if hasattr(block, "attentions")}
+    attention_blocks = {str(number) for number, block in enumerate(unet.up_blocks) if hasattr(block, "attentions")}
 
     def down(match: re.Match[str]) -> str:
         block, kind, layer = match.groups()
-        row = 1 + int(block) * (layers + 1)
+        index = 1 + int(block) * (layers + 1)
         if kind == "downsamplers":
-            return f"input_blocks.{row + layers}.0.op."
-        return f"input_blocks.{row + int(layer)}.{int(kind == 'attentions')}."
+            return f"input_blocks.{index + layers}.0.op."
+        return f"input_blocks.{index + int(layer)}.{int(kind == 'attentions')}."
 
     def up(match: re.Match[str]) -> str:
         block, kind, layer = match.groups()
-        row = int(block) * (layers + 1)
+        index = int(block) * (layers + 1)
         if kind == "upsamplers":
-            return f"output_blocks.{row + layers}.{1 + (block in attends)}.conv."
-        return f"output_blocks.{row + int(layer)}.{int(kind == 'attentions')}."
+            return f"output_blocks.{index + layers}.{1 + (block in attention_blocks)}.conv."
+        return f"output_blocks.{index + int(layer)}.{int(kind == 'attentions')}."
 
-    blocks: Rules = [
+    block_rules: Rules = [
         (r"^time_embedding\.linear_1\.", "time_embed.0."),
         (r"^time_embedding\.linear_2\.", "time_embed.2."),
         (r"^conv_in\.", "input_blocks.0.0."),
@@ -56,7 +56,7 @@ def unet_weights(unet: UNet2DConditionModel) -> Weights:
         (r"^mid_block\.resnets\.1\.", "middle_block.2."),
         (r"^up_blocks\.(\d+)\.(resnets|attentions|upsamplers)\.(\d+)\.(?:conv\.(?=\w+$))?", up),
     ]
-    within_resnets: Rules = [
+    resnet_rules: Rules = [
         (r"\.norm1\.(?=\w+$)", ".in_layers.0."),
         (r"\.conv1\.", ".in_layers.2."),
         (r"\.norm2\.(?=\w+$)", ".out_layers.0."),
@@ -65,15 +65,14 @@ def unet_weights(unet: UNet2DConditionModel) -> Weights:
         (r"\.conv_shortcut\.", ".skip_connection."),
     ]
 
-    def renamed(name: str) -> str:
-        inner = within_resnets if ".resnets." in name else []
-        return _renamed(name, [*inner, *blocks])
-
-    return {UNET + renamed(name): value for name, value in unet.state_dict().items()}
+    return {
+        UNET + _rename(name, [*(resnet_rules if ".resnets." in name else []), *block_rules]): value
+        for name, value in unet.state_dict().items()
+    }
 
 
 def vae_weights(vae: AutoencoderKL) -> Weights:
-    """The autoencoder's; its attention is one of 1 x 1 convolutions in the original."""
+    """Return the autoencoder's weights with LDM's keys; LDM's attention consists of 1 x 1 convolutions."""
     last = len(vae.config.up_block_types) - 1
     rules: Rules = [
         (r"\.conv_norm_out\.", ".norm_out."),
@@ -86,19 +85,19 @@ def vae_weights(vae: AutoencoderKL) -> Weights:
         (r"\.attn_1\.to_out\.0\.", ".attn_1.proj_out."),
         (r"\.down_blocks\.(\d+)\.resnets\.", r".down.\1.block."),
         (r"\.down_blocks\.(\d+)\.downsamplers\.0\.", r".down.\1.downsample."),
-        # The original numbers the decoder's blocks from the picture inwards.
+        # LDM numbers the decoder's blocks from the image inwards.
         (r"\.up_blocks\.(\d+)\.", lambda match: f".up.{last - int(match[1])}."),
         (r"\.up\.(\d+)\.resnets\.", r".up.\1.block."),
         (r"\.up\.(\d+)\.upsamplers\.0\.", r".up.\1.upsample."),
     ]
-    weights = {_renamed(name, rules): value for name, value in vae.state_dict().items()}
+    weights = {_rename(name, rules): value for name, value in vae.state_dict().items()}
     return {
         VAE + name: value[:, :, None, None] if ".attn_1." in name and value.ndim == 2 else value
         for name, value in weights.items()
     }
 
 
-def _renamed(name: str, rules: Rules) -> str:
+def _rename(name: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

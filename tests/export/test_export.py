@@ -1,4 +1,4 @@
-"""A tuned model as plain Stable Diffusion: the stock pipeline draws the same pictures."""
+"""Exported models: the stock pipeline generates the same images as `Hand1000Pipeline`."""
 
 import copy
 from pathlib import Path
@@ -38,26 +38,26 @@ def tuned() -> Hand1000Pipeline:
     return pipeline
 
 
-def decoded(pipeline, **settings) -> np.ndarray:
-    """What the autoencoder makes of the last latents: pictures before they are rounded to bytes."""
-    pictures: list[torch.Tensor] = []
-    hook = pipeline.vae.decoder.register_forward_hook(lambda _, __, output: pictures.append(output))
+def decoded_images(pipeline, **settings) -> np.ndarray:
+    """The images of two prompts as the decoder returns them, before they are rounded to bytes."""
+    outputs: list[torch.Tensor] = []
+    hook = pipeline.vae.decoder.register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
         generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
         pipeline(TEXTS, generator=generators, num_inference_steps=3, **settings)
     finally:
         hook.remove()
-    return torch.cat(pictures).numpy()
+    return torch.cat(outputs).numpy()
 
 
-def stock_pictures(stock: StableDiffusionPipeline) -> np.ndarray:
+def stock_images(stock: StableDiffusionPipeline) -> np.ndarray:
     stock.set_progress_bar_config(disable=True)
-    # Of a model that is not 512 px, the stock pipeline must be told the size.
+    # The stock pipeline assumes 512 pixels.
     size = stock.unet.config.sample_size * stock.vae_scale_factor
-    return decoded(stock, guidance_scale=2.5, eta=0.6, height=size, width=size)
+    return decoded_images(stock, guidance_scale=2.5, eta=0.6, height=size, width=size)
 
 
-def test_the_affine_map_is_the_double_fusion(tuned: Hand1000Pipeline) -> None:
+def test_affine_map_equals_double_fusion(tuned: Hand1000Pipeline) -> None:
     embeddings = torch.randn(2, 5, WIDTH, generator=torch.Generator().manual_seed(2))
     matrix, shift = affine_fusion(tuned, 0.4, "four")
     with torch.no_grad():
@@ -66,30 +66,30 @@ def test_the_affine_map_is_the_double_fusion(tuned: Hand1000Pipeline) -> None:
 
 
 @pytest.mark.parametrize("mu", [0.4, 1.0])
-def test_the_stock_pipeline_draws_the_same_from_either_form(tuned, tmp_path, mu) -> None:
+def test_stock_pipeline_generates_equal_images_from_both_forms(tuned, tmp_path, mu) -> None:
     before = {name: value.clone() for name, value in tuned.unet.state_dict().items()}
-    expected = decoded(tuned, mu=mu)
-    assert np.abs(decoded(tuned, mu=1.4 - mu) - expected).max() > 0.01  # or the fusion would not matter
+    expected = decoded_images(tuned, mu=mu)
+    assert np.abs(decoded_images(tuned, mu=1.4 - mu) - expected).max() > 0.01  # else the fusion has no effect
 
     tuned.save_pretrained(tmp_path / "model")
     export_model(tmp_path / "model", "diffusers", tmp_path / "folder", mu=mu)
     folder = StableDiffusionPipeline.from_pretrained(tmp_path / "folder", safety_checker=None)
-    assert np.abs(stock_pictures(folder) - expected).max() < 1e-4
+    assert np.abs(stock_images(folder) - expected).max() < 1e-4
 
     export_model(tmp_path / "model", "single-file", tmp_path / "model.safetensors", mu=mu)
     single = StableDiffusionPipeline.from_single_file(
         str(tmp_path / "model.safetensors"), config=str(tmp_path / "folder"), safety_checker=None, local_files_only=True
     )
-    # The file holds weights alone; the sampler's settings are the folder's.
+    # The file holds only weights; the sampler's settings come from the folder.
     single.scheduler = DDIMScheduler.from_config(folder.scheduler.config)
-    assert np.abs(stock_pictures(single) - expected).max() < 1e-4
+    assert np.abs(stock_images(single) - expected).max() < 1e-4
     assert all(torch.equal(value, before[name]) for name, value in tuned.unet.state_dict().items())
     for card in (tmp_path / "folder" / "README.md", tmp_path / "model.md"):
         assert "making four fingers up hand gesture" in card.read_text() and f"mu = {mu:g}" in card.read_text()
 
 
-def test_the_names_and_shapes_are_those_of_stable_diffusion_1() -> None:
-    """diffusers' own converter makes of them exactly the parts they came from, at the true size, without weights."""
+def test_keys_and_shapes_are_those_of_stable_diffusion_1() -> None:
+    """diffusers' own converter restores all keys and shapes of the real architecture, without weights."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
         vae = AutoencoderKL(
@@ -98,16 +98,16 @@ def test_the_names_and_shapes_are_those_of_stable_diffusion_1() -> None:
             block_out_channels=(128, 256, 512, 512),
             layers_per_block=2,
         )
-    for part, weights, convert, count in (
+    for component, weights, convert, count in (
         (unet, unet_weights(unet), convert_ldm_unet_checkpoint, 686),
         (vae, vae_weights(vae), convert_ldm_vae_checkpoint, 248),
     ):
         assert len(weights) == count  # as in the released v1 checkpoints
-        back = convert(weights, part.config)
-        assert {name: value.shape for name, value in back.items()} == {
-            name: value.shape for name, value in part.state_dict().items()
+        restored = convert(weights, component.config)
+        assert {name: value.shape for name, value in restored.items()} == {
+            name: value.shape for name, value in component.state_dict().items()
         }
-    names = {name: tuple(value.shape) for name, value in (unet_weights(unet) | vae_weights(vae)).items()}
+    shapes = {name: tuple(value.shape) for name, value in (unet_weights(unet) | vae_weights(vae)).items()}
     for name, shape in {
         UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
         UNET + "input_blocks.3.0.op.weight": (320, 320, 3, 3),
@@ -120,10 +120,10 @@ def test_the_names_and_shapes_are_those_of_stable_diffusion_1() -> None:
         VAE + "decoder.up.3.upsample.conv.bias": (512,),
         VAE + "decoder.up.0.block.0.nin_shortcut.weight": (128, 256, 1, 1),
     }.items():
-        assert names.get(name) == shape, name
+        assert shapes.get(name) == shape, name
 
 
-def test_a_map_that_cannot_be_inverted_is_refused(tuned, tmp_path) -> None:
+def test_nearly_singular_fusion_is_rejected(tuned, tmp_path) -> None:
     with torch.no_grad():
         tuned.fusion.linear.weight[:, :WIDTH] = -torch.eye(WIDTH)
     tuned.save_pretrained(tmp_path / "model")
@@ -132,10 +132,10 @@ def test_a_map_that_cannot_be_inverted_is_refused(tuned, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def with_an_adapter(tuned: Hand1000Pipeline, folder: Path, targets: list[str]) -> StableDiffusionPipeline:
-    """`tuned` with a merged adapter of random weights in `folder`; returns the base model as the stock pipeline."""
+def save_with_adapter(tuned: Hand1000Pipeline, folder: Path, targets: list[str]) -> StableDiffusionPipeline:
+    """Save `tuned` with a merged adapter of random weights; return its base model as the stock pipeline."""
     generator = torch.Generator().manual_seed(3)
-    parts = {"vae": tuned.vae, "tokenizer": tuned.tokenizer, "scheduler": tuned.scheduler}
+    components = {"vae": tuned.vae, "tokenizer": tuned.tokenizer, "scheduler": tuned.scheduler}
     text_encoder = copy.deepcopy(tuned.text_encoder)
     norm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
     norm.weight.data += 0.3 * torch.randn(WIDTH, generator=generator)
@@ -147,38 +147,38 @@ def with_an_adapter(tuned: Hand1000Pipeline, folder: Path, targets: list[str]) -
     save_adapter(unet, folder / "lora")
     merge_adapter(unet)
     options = {name: tuned.config[name] for name in ("mu", "guidance_scale", "eta", "num_inference_steps")}
-    model = Hand1000Pipeline(**parts, text_encoder=text_encoder, unet=unet, fusion=tuned.fusion, **options)
+    model = Hand1000Pipeline(**components, text_encoder=text_encoder, unet=unet, fusion=tuned.fusion, **options)
     model.save_pretrained(folder)
-    none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    return StableDiffusionPipeline(**parts, text_encoder=text_encoder, unet=copy.deepcopy(tuned.unet), **none)
+    unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    return StableDiffusionPipeline(**components, text_encoder=text_encoder, unet=copy.deepcopy(tuned.unet), **unused)
 
 
 @pytest.mark.parametrize("targets", [["to_q", "to_k", "to_v", "to_out.0"], ["conv1", "ff.net.2"]])
-def test_a_lora_beside_the_base_model_draws_the_same(tuned, tmp_path, targets) -> None:
-    base = with_an_adapter(tuned, tmp_path / "model", targets)
+def test_base_model_with_lora_generates_equal_images(tuned, tmp_path, targets) -> None:
+    base = save_with_adapter(tuned, tmp_path / "model", targets)
     pipeline = load_pipeline(tmp_path / "model")
     export_model(tmp_path / "model", "lora", tmp_path / "four.safetensors")
-    expected = decoded(pipeline)
-    assert np.abs(stock_pictures(base) - expected).max() > 0.01
+    expected = decoded_images(pipeline)
+    assert np.abs(stock_images(base) - expected).max() > 0.01
     base.load_lora_weights(tmp_path / "four.safetensors")
-    assert np.abs(stock_pictures(base) - expected).max() < 1e-4
+    assert np.abs(stock_images(base) - expected).max() < 1e-4
     names = load_file(tmp_path / "four.safetensors").keys()
-    one = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
-    assert {f"{one}.lora_down.weight", f"{one}.lora_up.weight", f"{one}.alpha"} <= names
+    layer = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    assert {f"{layer}.lora_down.weight", f"{layer}.lora_up.weight", f"{layer}.alpha"} <= names
     assert "load_lora_weights" in (tmp_path / "four.md").read_text()
 
 
-def test_a_lora_that_cannot_be_is_refused(tuned, tmp_path) -> None:
+def test_impossible_lora_is_rejected(tuned, tmp_path) -> None:
     tuned.save_pretrained(tmp_path / "full")
-    with pytest.raises(Hand1000Error, match="all weights of this model were tuned"):
+    with pytest.raises(Hand1000Error, match="all weights of this model were trained"):
         export_model(tmp_path / "full", "lora", tmp_path / "four.safetensors")
-    with_an_adapter(tuned, tmp_path / "model", ["to_q"])
+    save_with_adapter(tuned, tmp_path / "model", ["to_q"])
     flat = torch.nn.LayerNorm(WIDTH)
     with pytest.raises(Hand1000Error, match="no bias that could carry the gesture"):
         constant_direction(flat)
 
 
-def test_outputs_of_a_layer_norm_lie_on_a_plane() -> None:
+def test_outputs_of_a_layer_norm_are_on_one_plane() -> None:
     norm = torch.nn.LayerNorm(WIDTH)
     torch.nn.init.uniform_(norm.weight, 0.5, 2.0)
     torch.nn.init.normal_(norm.bias)
@@ -186,20 +186,20 @@ def test_outputs_of_a_layer_norm_lie_on_a_plane() -> None:
     assert torch.allclose(outputs @ constant_direction(norm), torch.ones(7, dtype=torch.float64), atol=1e-5)
 
 
-def test_the_command_writes_a_file_and_tells_what_is_wrong(tuned, tmp_path: Path, capsys) -> None:
+def test_command_writes_a_file_and_reports_errors(tuned, tmp_path: Path, capsys) -> None:
     tuned.save_pretrained(tmp_path / "model")
     out = tmp_path / "below" / "four.safetensors"
-    order = ["export", "--model", str(tmp_path / "model"), "--to", "single-file", "--out"]
-    assert main([*order, str(out)]) == 0 and capsys.readouterr().out.strip() == str(out)
+    command = ["export", "--model", str(tmp_path / "model"), "--to", "single-file", "--out"]
+    assert main([*command, str(out)]) == 0 and capsys.readouterr().out.strip() == str(out)
     names = load_file(out).keys()
     assert any(name.startswith("cond_stage_model.transformer.text_model.final_layer_norm") for name in names)
 
     plain = save_tiny_model(tmp_path / "plain")
     for arguments, message in (
-        ([*order, str(out)], "exists already"),
-        ([*order, str(tmp_path / "x.ckpt")], "must end in .safetensors"),
-        ([*order, str(tmp_path / "x.safetensors"), "--mu", "2"], "mu: 2.0 is out of range"),
-        ([*order[:2], str(plain), *order[3:], str(tmp_path / "x.safetensors")], "holds no fusion"),
+        ([*command, str(out)], "exists already"),
+        ([*command, str(tmp_path / "x.ckpt")], "must end in .safetensors"),
+        ([*command, str(tmp_path / "x.safetensors"), "--mu", "2"], "mu: 2.0 is out of range"),
+        ([*command[:2], str(plain), *command[3:], str(tmp_path / "x.safetensors")], "has no fusion"),
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err

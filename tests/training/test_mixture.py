@@ -297,10 +297,10 @@ def test_one_gesture_is_folded_into_a_plain_checkpoint(tmp_path: Path, capsys) -
         expected = double_fusion(text, pipeline.fusion, 0.3, torch.tensor([index, index]))
         assert torch.allclose((text.double() @ matrix.T + shift).float(), expected, atol=1e-4)
     pipeline.save_pretrained(tmp_path / "model")
-    for gesture, fault in ((None, "this model knows four, ok; name the one"), ("like", "knows four, ok only")):
+    for gesture, fault in ((None, "this model knows four, ok; choose the one"), ("like", "knows four, ok only")):
         with pytest.raises(Hand1000Error, match=fault):
             export_model(tmp_path / "model", "diffusers", tmp_path / "out", gesture=gesture)
     order = ["export", "--model", str(tmp_path / "model"), "--to", "diffusers", "--out", str(tmp_path / "out")]
-    assert main(order) == 2 and "name the one to be folded in" in capsys.readouterr().err
+    assert main(order) == 2 and "choose the one to fold in" in capsys.readouterr().err
     assert main([*order, "--gesture", "ok"]) == 0
     assert PHRASES["ok"] in (tmp_path / "out" / "README.md").read_text()
