@@ -12,7 +12,7 @@ from hand1000.captions.completion import to_plain_text
 from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
-from hand1000.storage.hub import model_folder, model_identity
+from hand1000.storage.hub import fetch_model_folder, model_identity
 
 CaptionerKind = Literal["blip2", "paligemma", "vit-gpt2"]
 _ModelParts = tuple[Callable[[list], Any], Any, Any]
@@ -110,7 +110,7 @@ class VisionCaptioner:
 
         device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        folder = model_folder(self.source)
+        folder = fetch_model_folder(self.source)
         load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[self.kind]
         try:
             to_inputs, tokenizer, model = load(folder, {"dtype": dtype, "use_safetensors": True})

@@ -20,7 +20,7 @@ from hand1000.config.base import Fraction
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import gesture_phrase
-from hand1000.storage.hub import model_folder, model_identity
+from hand1000.storage.hub import fetch_model_folder, model_identity
 
 
 class CaptionMetrics(BaseModel):
@@ -54,7 +54,7 @@ class Clip:
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
         device = best_device()
-        folder = model_folder(self.source)
+        folder = fetch_model_folder(self.source)
         try:
             model = CLIPModel.from_pretrained(folder, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(folder)

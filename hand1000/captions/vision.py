@@ -11,7 +11,7 @@ from typing import Any, Literal
 from hand1000.captions.completion import to_plain_text
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
-from hand1000.storage.hub import model_folder, model_identity
+from hand1000.storage.hub import fetch_model_folder, model_identity
 
 Kind = Literal["blip2", "paligemma", "vit-gpt2"]
 
@@ -71,7 +71,7 @@ class VisionCaptioner:
 
         device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        folder = model_folder(self.source)
+        folder = fetch_model_folder(self.source)
         load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[self.kind]
         try:
             inputs_of, tokenizer, model = load(folder, {"dtype": dtype, "use_safetensors": True})

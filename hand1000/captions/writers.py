@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from hand1000.config.caption_settings import CompletionSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.hub import model_folder, model_identity
+from hand1000.storage.hub import fetch_model_folder, model_identity
 
 MAX_NEW_TOKENS = 160
 """Most tokens of an answer. A caption has at most 77 tokens of another tokenizer, so a longer answer is refused."""
@@ -134,7 +134,7 @@ class LocalWriter:
 
         device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        folder = model_folder(self.source)
+        folder = fetch_model_folder(self.source)
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)

@@ -21,7 +21,7 @@ from hand1000.core.progress import ProgressCallback
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.digests import digest_file, digest_json
-from hand1000.storage.hub import model_folder, model_identity
+from hand1000.storage.hub import fetch_model_folder, model_identity
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class CaptioningStage:
     def _limit(self) -> TokenLimit:
         from transformers import CLIPTokenizer
 
-        tokenizer = CLIPTokenizer.from_pretrained(model_folder(self.base_model) / "tokenizer")
+        tokenizer = CLIPTokenizer.from_pretrained(fetch_model_folder(self.base_model) / "tokenizer")
         return TokenLimit(lambda text: len(tokenizer(text, verbose=False).input_ids), tokenizer.model_max_length)
 
 

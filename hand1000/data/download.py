@@ -21,7 +21,7 @@ from typing import IO
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.gestures import HAGRID_V1, gesture_phrase
 from hand1000.storage.files import read_json, write_json
-from hand1000.storage.http import RESTARTS, HttpFile, Progress, RestartDownload, download, restarts_message
+from hand1000.storage.http import MAX_STARTS, BytesCallback, HttpFile, RestartDownloadError, download, restarts_message
 
 _CLOUD = "https://rndml-team-cv.obs.ru-moscow-1.hc.sbercloud.ru/datasets/"
 _FORMER = "https://n-ws-620xz-pd11.s3pd11.sbercloud.ru/b-ws-620xz-pd11-jux/"
@@ -100,7 +100,7 @@ def fetch_hagrid(
     version: int,
     size: str,
     base_url: str | None,
-    progress: Callable[[str], Progress],
+    progress: Callable[[str], BytesCallback],
 ) -> None:
     """Fetch gestures of HaGRID into `out/<gesture>/` and `out/annotations/{train,val,test}/<gesture>.json`.
 
@@ -175,7 +175,7 @@ def _keep_to_one_source(out: Path, version: int, size: str) -> None:
     write_json(note, source)
 
 
-def _fetch(archive: _Archive, out: Path, progress: Callable[[str], Progress]) -> None:
+def _fetch(archive: _Archive, out: Path, progress: Callable[[str], BytesCallback]) -> None:
     whole = out / _WORK / f"{archive.name}-{'all' if archive.shared else archive.gestures[0]}.zip"
     missing = [gesture for gesture in archive.gestures if not _is_done(archive, out, gesture)]
     if missing:
@@ -187,8 +187,10 @@ def _fetch(archive: _Archive, out: Path, progress: Callable[[str], Progress]) ->
                     whole,
                     remedy=_REMEDY,
                     # Pictures and their zip file are of about the same size, and for a time both are there.
-                    before=lambda size, have: _require_space(out, size - have + (0 if archive.shared else size), what),
-                    progress=progress(what),
+                    on_start=lambda have, size: _require_space(
+                        out, size - have + (0 if archive.shared else size), what
+                    ),
+                    on_progress=progress(what),
                 )
             _unpack_file(archive, whole, missing, out, progress(f"unpacked {what}"))
     with translate_write_errors(whole):
@@ -202,12 +204,15 @@ def _is_done(archive: _Archive, out: Path, gesture: str) -> bool:
         return False
 
 
-def _unpack_from_server(archive: _Archive, gestures: Sequence[str], out: Path, show: Progress) -> bool:
+def _unpack_from_server(archive: _Archive, gestures: Sequence[str], out: Path, show: BytesCallback) -> bool:
     """Unpack the members without the rest of the archive; False: the server gives no parts of files."""
-    for _ in range(RESTARTS):
-        with contextlib.closing(HttpFile(archive.url, remedy=_REMEDY)) as file, contextlib.suppress(RestartDownload):
+    for _ in range(MAX_STARTS):
+        with (
+            contextlib.closing(HttpFile(archive.url, remedy=_REMEDY)) as file,
+            contextlib.suppress(RestartDownloadError),
+        ):
             file.seek(0, os.SEEK_END)
-            if not file.in_parts:
+            if not file.supports_ranges:
                 return False
             try:
                 _unpack(archive, file, gestures, out, show)
@@ -217,7 +222,7 @@ def _unpack_from_server(archive: _Archive, gestures: Sequence[str], out: Path, s
     raise Hand1000Error(restarts_message(archive.url, _REMEDY))
 
 
-def _unpack_file(archive: _Archive, whole: Path, gestures: Sequence[str], out: Path, show: Progress) -> None:
+def _unpack_file(archive: _Archive, whole: Path, gestures: Sequence[str], out: Path, show: BytesCallback) -> None:
     try:
         with open(whole, "rb") as file:
             _unpack(archive, file, gestures, out, show)
@@ -229,7 +234,9 @@ def _unpack_file(archive: _Archive, whole: Path, gestures: Sequence[str], out: P
         ) from error
 
 
-def _unpack(archive: _Archive, file: IO[bytes] | HttpFile, gestures: Sequence[str], out: Path, show: Progress) -> None:
+def _unpack(
+    archive: _Archive, file: IO[bytes] | HttpFile, gestures: Sequence[str], out: Path, show: BytesCallback
+) -> None:
     with zipfile.ZipFile(file) as members:
         targets = {}
         for info in members.infolist():
@@ -249,7 +256,7 @@ def _unpack(archive: _Archive, file: IO[bytes] | HttpFile, gestures: Sequence[st
 
 
 def _write_members(
-    members: zipfile.ZipFile, targets: dict[Path, zipfile.ZipInfo], archive: _Archive, out: Path, show: Progress
+    members: zipfile.ZipFile, targets: dict[Path, zipfile.ZipInfo], archive: _Archive, out: Path, show: BytesCallback
 ) -> None:
     largest = _LARGEST_ANNOTATION if archive.annotations else _LARGEST_PICTURE
     for info in targets.values():

@@ -15,7 +15,7 @@ import msgspec
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import BBox
 from hand1000.data.items import SUFFIXES, Box, IssueLog, SourceImage, clip_box, safe_key
-from hand1000.storage.json_stream import MalformedJson, members
+from hand1000.storage.json_stream import MalformedJsonError, iter_members
 from hand1000.storage.sources import Source
 
 ANNOTATIONS = "annotations"
@@ -104,7 +104,7 @@ class _Pictures:
         missing = entries = 0
         try:
             with self._source.local_path(file) as path, open(path, "rb") as stream:
-                for name, entry in members(stream):
+                for name, entry in iter_members(stream):
                     entries += 1
                     suffix = self.suffixes.get(name)
                     # Only these are decoded: HaGRID is often fetched in part, and a name becomes a file's name.
@@ -118,7 +118,7 @@ class _Pictures:
                             yield _annotated_item(name, picture, self._gesture, entry)
                         except (msgspec.DecodeError, Hand1000Error) as error:
                             self._problems.pass_over(self._gesture, picture, f"annotation: {error}")
-        except MalformedJson as error:
+        except MalformedJsonError as error:
             self._problems.warn(file, f"passed over{f' after {entries} pictures' if entries else ''}: {error}")
         if missing:
             self._problems.warn(file, f"{missing} of {entries} pictures are not there: {', '.join(absent)}")

@@ -11,7 +11,7 @@ import torch
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.evaluation.hand_crops import resize
-from hand1000.storage.hub import model_folder, model_identity
+from hand1000.storage.hub import fetch_model_folder, model_identity
 
 _BATCH_SIZE = 32
 
@@ -31,7 +31,7 @@ class FoundationExtractor:
         import transformers
 
         classes = {"dinov2": transformers.Dinov2Model, "clip": transformers.CLIPVisionModelWithProjection}
-        folder = model_folder(source)
+        folder = fetch_model_folder(source)
         try:
             network: Any = classes[kind].from_pretrained(folder, use_safetensors=True)
             processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.files import read_json
-from hand1000.storage.hub import model_folder
+from hand1000.storage.hub import fetch_model_folder
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,7 @@ def resolve_base_model(source: str) -> Path:
     Raises:
         Hand1000Error: nothing is there, or a hub id that is not pinned.
     """
-    folder = model_folder(source)
+    folder = fetch_model_folder(source)
     if not (folder / "model_index.json").is_file():
         raise Hand1000Error(f"{source}: no diffusers folder: model_index.json is missing")
     return folder

@@ -1,4 +1,4 @@
-"""What a thing is called by its content: sha256 of bytes, files, JSON values and folders."""
+"""Names by content: the sha256 of bytes, files, JSON values and folders."""
 
 import hashlib
 import json
@@ -14,36 +14,36 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def digest_bytes(data: bytes) -> str:
-    """The sha256 of `data`, 64 hexadecimal digits."""
+    """Return the sha256 of `data`, 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest_file(path: Path) -> str:
-    """The sha256 of a file's content, read in pieces so that its size does not matter."""
+    """Return the sha256 of a file, which is read in chunks and may be of any size."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def canonical_json(value: object) -> str:
-    """The one text of a JSON value: sorted keys, no spaces, no NaN. Pydantic models stand for what they dump to."""
+    """Return the canonical text of a JSON value or pydantic model: sorted keys, no spaces, no NaN."""
     return json.dumps(
-        value, default=_dumped, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        value, default=_dump_model, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
 
 
 def digest_json(value: object) -> str:
-    """The sha256 of `canonical_json(value)`: equal for equal values, whatever the order of their keys."""
+    """Return the sha256 of `canonical_json(value)`, which does not depend on the order of keys."""
     return digest_bytes(canonical_json(value).encode())
 
 
-def _dumped(value: object) -> object:
+def _dump_model(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 class FileEntry(BaseModel):
-    """One file of a folder: its name relative to the folder, with `/`, its bytes and their sha256."""
+    """A file of a folder: its name relative to the folder, with `/`, its size in bytes and its sha256."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,7 +54,7 @@ class FileEntry(BaseModel):
     @field_validator("name")
     @classmethod
     def _stays_inside(cls, name: str) -> str:
-        # A manifest may come from a bucket that others write to; its names become paths on this machine.
+        # A manifest may come from a bucket that others can write to, and its names become paths on this machine.
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or str(path) != name:
             raise ValueError("not a plain relative path")
@@ -70,15 +70,15 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """The sha256 of the listing: the name of the folder's content."""
+        """The sha256 of the listing, which names the folder's content."""
         return digest_json([entry.model_dump() for entry in self.files])
 
 
 def tree_manifest(directory: Path) -> Manifest:
-    """The manifest of all files below `directory`; empty folders do not count.
+    """Return the manifest of all files below `directory`; empty folders do not count.
 
     Raises:
-        Hand1000Error: no such folder, or it holds a link or a device: what they lead to would not travel with it.
+        Hand1000Error: No such folder, or it holds a link or a device, whose target would not be copied with it.
     """
     if not directory.is_dir():
         raise Hand1000Error(f"{directory}: no such folder")
@@ -88,7 +88,7 @@ def tree_manifest(directory: Path) -> Manifest:
         if stat.S_ISDIR(mode):
             continue
         if not stat.S_ISREG(mode):
-            raise Hand1000Error(f"{path}: not a plain file; copy what it leads to in its place")
+            raise Hand1000Error(f"{path}: not a plain file; replace it by a copy of its target")
         name = path.relative_to(directory).as_posix()
         entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=digest_file(path)))
     return Manifest(files=tuple(sorted(entries, key=lambda entry: entry.name)))

@@ -1,7 +1,7 @@
-"""Files and folders that are whole or not there.
+"""Atomic writes of files and folders, and reading of JSON with errors that name the line.
 
-Every write goes to a temporary name in the target's own folder and is renamed over the target, so that a process
-killed at any point leaves the old content or the new one. A refusal of the system is told as `Hand1000Error`.
+A write goes to a temporary file in the target's own folder, which is then renamed to the target. A process killed at
+any point leaves the old content or the new one. When the system refuses a write, the error is a `Hand1000Error`.
 """
 
 import json
@@ -17,32 +17,32 @@ from hand1000.storage.digests import canonical_json
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically and durably; its folder is made if need be."""
-    _write_pieces(path, [data])
+    """Write `data` to `path` atomically and durably; create its folder if necessary."""
+    _write_chunks(path, [data])
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same for UTF-8 text."""
+    """Write text as UTF-8, as `write_bytes` does."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
-    """The same for a JSON value or a pydantic model, in its canonical form and with a newline at the end."""
+    """Write a JSON value or a pydantic model in canonical form with a final newline, as `write_bytes` does."""
     write_text(path, canonical_json(value) + "\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
-    """The same for JSON Lines, one value a line. `rows` is consumed as it is written."""
-    _write_pieces(path, ((canonical_json(row) + "\n").encode() for row in rows))
+    """Write JSON Lines from an iterable that is consumed while writing, as `write_bytes` does."""
+    _write_chunks(path, ((canonical_json(row) + "\n").encode() for row in rows))
 
 
-def _write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
+def _write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
     temporary = path.with_name(f".{path.name[:80]}.{uuid4().hex}.part")
     with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(temporary, "xb") as file:
-                file.writelines(pieces)
+                file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
@@ -52,10 +52,10 @@ def _write_pieces(path: Path, pieces: Iterable[bytes]) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`.
+    """Return the JSON value in `path`.
 
     Raises:
-        Hand1000Error: no such file, or it is not JSON; the message names the line.
+        Hand1000Error: No such file, or it is not JSON; the message names the line.
     """
     try:
         return json.loads(_read_bytes(path))
@@ -66,12 +66,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file with their line numbers from 1; blank lines are passed over.
+    """Yield the line number, from 1, and the object of each line of a JSON Lines file that is not blank.
 
     Raises:
-        Hand1000Error: no such file, or a line that is not a JSON object; the message names file and line.
+        Hand1000Error: No such file, or a line that is not a JSON object; the message names file and line.
     """
-    # Split at "\n" alone: str.splitlines also breaks at characters that JSON strings may hold.
+    # Split at "\n" only: str.splitlines also splits at characters that JSON strings may contain.
     for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -93,18 +93,18 @@ def _read_bytes(path: Path) -> bytes:
         raise Hand1000Error(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def replace_directory(built: Path, target: Path) -> None:
-    """Move the finished folder `built` to `target`, in place of what is there.
+def replace_directory(source: Path, target: Path) -> None:
+    """Move the folder `source` to `target` on the same filesystem, and remove the previous `target`.
 
-    Both lie on one filesystem. Where `target` is absent or empty this is one atomic rename. Otherwise the old folder
-    is first renamed aside: a process killed in between leaves no `target`, never a mixture of both.
+    If `target` is absent or empty this is one atomic rename. Otherwise the previous folder is first renamed to a
+    backup: a process killed in between leaves no `target`, but never a mixture of both.
     """
     with translate_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_dir() and any(target.iterdir()):
-            aside = target.with_name(f".{target.name[:80]}.{uuid4().hex}.old")
-            os.rename(target, aside)
-            os.rename(built, target)
-            shutil.rmtree(aside)
+            backup = target.with_name(f".{target.name[:80]}.{uuid4().hex}.old")
+            os.rename(target, backup)
+            os.rename(source, target)
+            shutil.rmtree(backup)
         else:
-            os.rename(built, target)
+            os.rename(source, target)

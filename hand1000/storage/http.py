@@ -1,13 +1,14 @@
-"""A file on an HTTP server: read from any place in it, or fetched whole.
+"""A file on an HTTP server: read from any position, or downloaded whole and resumed after an interruption.
 
-A dropped connection goes on where it was (RFC 9110, section 14: range requests), and so does a process that was killed.
+A dropped connection, or a later process, continues with a range request (RFC 9110, section 14). fsspec's HTTP files
+are seekable too, but neither check that the file is still the same (ETag) nor resume a download to disk; pooch does
+not resume; huggingface_hub resumes its own URLs only.
 """
 
 import contextlib
 import http.client
 import os
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -19,247 +20,258 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hand1000 import __version__
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
+from hand1000.core.retry import call_with_retry
 from hand1000.storage.files import read_json, write_json
 
-Progress = Callable[[int, int], None]
-"""Told how many bytes are there and how many there will be."""
+BytesCallback = Callable[[int, int], None]
+"""Called with the number of bytes received so far and the size of the file."""
 
-PAUSES = (1.0, 2.0, 4.0, 8.0)
-"""Seconds to wait before each further attempt. Whatever arrives starts them anew, so a long file may drop often."""
+RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds to wait before each retry. Every byte received starts the list from the beginning, so that a long file may
+drop often."""
 
-RESTARTS = 3
-"""How often a file is begun that changes on the server, or that it gives from the beginning only."""
+MAX_STARTS = 3
+"""Number of times that a download starts from byte 0 when the server cannot continue it."""
 
-_TIMEOUT = 60.0
-_PIECE = 1 << 20
-# A gap that is sooner read over than asked anew for.
-_GAP = 1 << 20
-_PASSING = frozenset({408, 429, 500, 502, 503, 504})
-_REFUSED = {
-    401: "access denied; the server wants a sign-in or refuses this network",
-    403: "access denied; the server wants a sign-in or refuses this network",
+_TIMEOUT_SECONDS = 60.0
+_CHUNK_BYTES = 1 << 20
+# Reading through a gap up to this size is faster than a new request.
+_MAX_GAP_BYTES = 1 << 20
+_TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+_REFUSALS = {
+    401: "access denied; the server requires a sign-in or refuses this network",
+    403: "access denied; the server requires a sign-in or refuses this network",
     404: "no such file; it may have moved",
     410: "no such file; it may have moved",
 }
 
+_NETWORK_ERRORS = (OSError, http.client.HTTPException)
+
 T = TypeVar("T")
 
 
-class RestartDownload(Exception):
-    """What was begun cannot be gone on with: the file has changed, or the server gives it from the beginning only."""
+class RestartDownloadError(Exception):
+    """The download cannot be continued: the file has changed, or the server cannot send a part of it."""
 
 
-class State(BaseModel):
-    """Which state of a file a server has."""
+class FileVersion(BaseModel):
+    """Identifies one version of a file on a server."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str
     size: int = Field(ge=0)
-    mark: str | None
-    """A strong ETag or the time of the last change, where the server tells one."""
+    validator: str | None
+    """A strong ETag or the time of the last change, if the server sends one."""
 
 
 class HttpFile:
-    """A file on a server as a seekable file that may be read, one connection at a time.
+    """A file on a server as a seekable, readable file with one connection at a time.
 
-    Reading on uses the connection that is open, so that members of an archive that follow one another come in one
-    stream. Every method raises `Hand1000Error` if the server refuses or cannot be reached, and `RestartDownload`.
+    Sequential reads use the open connection, so that consecutive members of an archive arrive in one stream. Every
+    method raises `Hand1000Error` if the server refuses or cannot be reached, and `RestartDownloadError`.
 
     Args:
-        url: its address, http or https.
-        remedy: what the user can do where the server fails, the end of an error's sentence.
-        state: which state of it was begun; None: whatever there is.
+        url: Address, http or https.
+        remedy: What the user can do when the server fails, the end of an error's sentence.
+        version: The version to read; None accepts any.
     """
 
-    def __init__(self, url: str, *, remedy: str, state: State | None = None) -> None:
+    def __init__(self, url: str, *, remedy: str, version: FileVersion | None = None) -> None:
         self.url = url
-        self.in_parts = True
-        """Whether the server gives parts of it; known once it is connected."""
+        self.supports_ranges = True
+        """Whether the server sends parts of the file; known after the first request."""
         self._remedy = remedy
-        self._state = state
+        self._version = version
         self._position = 0
-        self._answer: http.client.HTTPResponse | None = None
-        self._at = 0
+        self._response: http.client.HTTPResponse | None = None
+        self._response_position = 0
 
-    def connect(self, start: int = 0) -> State:
-        """Ask for the file from byte `start` and say which state of it the server has."""
+    def connect(self, start: int = 0) -> FileVersion:
+        """Request the file from byte `start` and return the server's version."""
         self._position = start
-        return self._persist(lambda: self._open(start))
+        return self._with_retry(lambda: self._open(start))
 
     def read(self, count: int = -1, /) -> bytes:
-        """`count` bytes from here, fewer only at the end of the file; all the rest if it is negative."""
-        pieces = []
-        while count and (piece := self.read1(count)):
-            pieces.append(piece)
-            count = count if count < 0 else count - len(piece)
-        return b"".join(pieces)
+        """Read `count` bytes, fewer only at the end of the file, or all remaining bytes if it is negative."""
+        chunks = []
+        while count and (chunk := self.read1(count)):
+            chunks.append(chunk)
+            count = count if count < 0 else count - len(chunk)
+        return b"".join(chunks)
 
     def read1(self, count: int = -1, /) -> bytes:
-        """The same, but only as many bytes as have arrived, at least one before the end of the file."""
+        """Read the bytes that have arrived, at most `count` and at least one before the end of the file."""
         left = max(0, self._size() - self._position)
-        wanted = min(left, _PIECE, left if count < 0 else count)
-        return self._persist(partial(self._read_some, wanted)) if wanted else b""
+        limit = min(left, _CHUNK_BYTES, left if count < 0 else count)
+        return self._with_retry(partial(self._read_some, limit)) if limit else b""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Go to a place; nothing is asked of the server before the next `read`."""
-        place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size()}[whence]
-        if place < 0:
-            raise OSError(f"{self.url}: has no byte {place}")  # As of any file; zipfile expects it.
-        self._position = place
-        return place
+        """Set the position; no request is sent before the next `read`."""
+        position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size()}[whence]
+        if position < 0:
+            raise OSError(f"{self.url}: has no byte {position}")  # As any file does; zipfile relies on it.
+        self._position = position
+        return position
 
     def tell(self) -> int:
-        """The place where the next `read` begins."""
+        """Return the position of the next `read`."""
         return self._position
 
     def seekable(self) -> bool:
-        """True, as zipfile asks."""
+        """Return True; zipfile asks."""
         return True
 
     def close(self) -> None:
-        """End the connection; the next `read` opens another."""
-        if self._answer is not None:
-            self._answer.close()
-            self._answer = None
+        """Close the connection; the next `read` opens another one."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
 
     def _size(self) -> int:
-        # One byte: a server without ranges is found out, and one with them sends no more than is needed.
-        return (self._state or self._persist(lambda: self._open(0, last=0))).size
+        # One byte is enough to learn the size and whether the server supports ranges.
+        return (self._version or self._with_retry(lambda: self._open(0, last=0))).size
 
     def _read_some(self, count: int) -> bytes:
-        gap = self._position - self._at
-        if self._answer is None or not 0 <= gap <= _GAP:
+        gap = self._position - self._response_position
+        if self._response is None or not 0 <= gap <= _MAX_GAP_BYTES:
             self._open(self._position)
         elif gap:
-            self._at += len(self._answer.read(gap))
-        if self._answer is None or self._at != self._position or not (piece := self._answer.read1(count)):
+            self._response_position += len(self._response.read(gap))
+        if self._response is None or self._response_position != self._position:
             raise http.client.IncompleteRead(b"")
-        self._position += len(piece)
-        self._at = self._position
-        return piece
+        if not (chunk := self._response.read1(count)):
+            raise http.client.IncompleteRead(b"")
+        self._position += len(chunk)
+        self._response_position = self._position
+        return chunk
 
-    def _open(self, start: int, last: int | None = None) -> State:
+    def _open(self, start: int, last: int | None = None) -> FileVersion:
         self.close()
         headers = {"User-Agent": f"hand1000/{__version__}", "Range": f"bytes={start}-{'' if last is None else last}"}
-        if self._state and self._state.mark:
-            headers["If-Range"] = self._state.mark
+        if self._version and self._version.validator:
+            headers["If-Range"] = self._version.validator
+        request = urllib.request.Request(self.url, headers=headers)
         try:
-            answer = urllib.request.urlopen(urllib.request.Request(self.url, headers=headers), timeout=_TIMEOUT)
+            response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                    raise RestartDownload from error
+                    raise RestartDownloadError from error
                 raise
-        first, state = self._understood(answer)
-        self.in_parts = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-        # Servers that do not know If-Range answer with a part of another state.
-        if first != start or self._state not in (None, state):
-            answer.close()
-            raise RestartDownload
-        self._state = state
-        self._answer, self._at = answer, start
-        return state
+        first, version = self._parse_response(response)
+        self.supports_ranges = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        # A server that ignores If-Range may send a part of another version.
+        if first != start or self._version not in (None, version):
+            response.close()
+            raise RestartDownloadError
+        self._version = version
+        self._response, self._response_position = response, start
+        return version
 
-    def _understood(self, answer: http.client.HTTPResponse) -> tuple[int, State]:
-        """The first byte that an answer gives, and of which state."""
-        etag = answer.headers["ETag"] or ""
-        mark = etag if etag.startswith('"') else answer.headers["Last-Modified"]  # A weak one may not be in If-Range.
-        if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
-            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers["Content-Range"] or "")
+    def _parse_response(self, response: http.client.HTTPResponse) -> tuple[int, FileVersion]:
+        """Return the position of the first byte of the response, and the file's version."""
+        etag = response.headers["ETag"] or ""
+        # If-Range accepts no weak ETag.
+        validator = etag if etag.startswith('"') else response.headers["Last-Modified"]
+        if response.status == http.HTTPStatus.PARTIAL_CONTENT:
+            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers["Content-Range"] or "")
             first, size = (part[1], part[2]) if part else (0, None)
         else:
-            first, size = 0, answer.headers["Content-Length"]
+            first, size = 0, response.headers["Content-Length"]
         if size is None:
-            answer.close()
-            raise Hand1000Error(f"{self.url}: the server does not say how long the file is; {self._remedy}")
-        return int(first), State(url=self.url, size=int(size), mark=mark)
+            response.close()
+            raise Hand1000Error(f"{self.url}: the server does not send the length of the file; {self._remedy}")
+        return int(first), FileVersion(url=self.url, size=int(size), validator=validator)
 
-    def _persist(self, action: Callable[[], T]) -> T:
-        """Do it, again after a pause where the server or the network fails."""
-        for pause in (*PAUSES, None):
+    def _with_retry(self, action: Callable[[], T]) -> T:
+        """Call `action`, again after a delay when the server or the network fails."""
+
+        def attempt() -> T:
             try:
                 return action()
-            except urllib.error.HTTPError as error:
-                if error.code not in _PASSING:
-                    reason = _REFUSED.get(error.code, "the server refuses")
+            except _NETWORK_ERRORS as error:
+                self.close()
+                if isinstance(error, urllib.error.HTTPError) and error.code not in _TRANSIENT_STATUS:
+                    reason = _REFUSALS.get(error.code, "the server refuses")
                     raise Hand1000Error(f"{self.url}: HTTP {error.code}: {reason}; {self._remedy}") from error
+                raise
+
+        try:
+            return call_with_retry(attempt, RETRY_DELAYS, _NETWORK_ERRORS)
+        except _NETWORK_ERRORS as error:
+            if isinstance(error, urllib.error.HTTPError):
                 reason = f"the server answers HTTP {error.code}; run the same command later"
-                cause: Exception = error
-            except (OSError, http.client.HTTPException) as error:
-                told = one_line(getattr(error, "reason", error))
-                reason = f"cannot be reached ({told}); check the network and run the same command again"
-                cause = error
-            self.close()
-            if pause is not None:
-                time.sleep(pause)
-        raise TransientError(f"{self.url}: {reason}, which goes on where this one was; or {self._remedy}") from cause
+            else:
+                cause = one_line(getattr(error, "reason", error))
+                reason = f"cannot be reached ({cause}); check the network and run the same command again"
+            raise TransientError(f"{self.url}: {reason} to continue the download; or {self._remedy}") from error
 
 
-def download(url: str, target: Path, *, remedy: str, before: Callable[[int, int], None], progress: Progress) -> None:
-    """Fetch the whole file to `target`, going on where an earlier call was when it stopped.
+def download(url: str, target: Path, *, remedy: str, on_start: BytesCallback, on_progress: BytesCallback) -> None:
+    """Download the whole file to `target`, and continue where an earlier call stopped.
 
-    Until it is whole it lies beside `target` with `.part` at its name, and which state of it that is in `.part.json`:
-    a file that has changed on the server since then is begun anew.
+    An incomplete file has the name of `target` with `.part` at its end, and `.part.json` identifies its version: if
+    the file has changed on the server since, the download starts again.
 
     Args:
-        url: its address.
-        target: where it will lie.
-        remedy: as `HttpFile` has it.
-        before: called with the file's bytes and those that are there already; an error of it ends the call.
-        progress: called as bytes arrive.
+        url: Address, http or https.
+        target: File to write.
+        remedy: As for `HttpFile`.
+        on_start: Called with the bytes that exist already and the size of the file; an exception ends the call.
+        on_progress: Called whenever bytes have arrived.
 
     Raises:
-        Hand1000Error: the server refuses, cannot be reached or changes the file time and again, or the disk is full.
+        Hand1000Error: The server refuses, cannot be reached or keeps changing the file, or the disk is full.
     """
     part = target.with_name(f"{target.name}.part")
-    note = target.with_name(f"{target.name}.part.json")
-    for _ in range(RESTARTS):
+    version_file = target.with_name(f"{target.name}.part.json")
+    for _ in range(MAX_STARTS):
         try:
-            _resume(url, part, note, remedy, before, progress)
-        except RestartDownload:
+            _resume(url, part, version_file, remedy, on_start, on_progress)
+        except RestartDownloadError:
             with translate_write_errors(part):
                 part.unlink(missing_ok=True)
-                note.unlink(missing_ok=True)
+                version_file.unlink(missing_ok=True)
         else:
             with translate_write_errors(target):
                 os.replace(part, target)
-                note.unlink(missing_ok=True)
+                version_file.unlink(missing_ok=True)
             return
     raise Hand1000Error(restarts_message(url, remedy))
 
 
 def restarts_message(url: str, remedy: str) -> str:
-    """What is told when the last of `RESTARTS` has failed."""
+    """Return the error message of the last of `MAX_STARTS` failures."""
     return (
-        f"{url}: begun {RESTARTS} times: the file changes on the server, or connections drop and the server gives it "
-        f"from the beginning only; {remedy}"
+        f"{url}: started {MAX_STARTS} times: the file changes on the server, or connections drop and the server sends "
+        f"it from the beginning only; {remedy}"
     )
 
 
 def _resume(
-    url: str, part: Path, note: Path, remedy: str, before: Callable[[int, int], None], progress: Progress
+    url: str, part: Path, version_file: Path, remedy: str, on_start: BytesCallback, on_progress: BytesCallback
 ) -> None:
-    state = _load_state(note)
-    have = part.stat().st_size if state and part.is_file() else 0
-    with contextlib.closing(HttpFile(url, remedy=remedy, state=state)) as file:
-        if state is None or have != state.size:
-            state = file.connect(have)
-        before(state.size, have)
-        write_json(note, state)
-        with translate_write_errors(part), open(part, "ab" if have else "wb") as out:
-            file.seek(have)
-            while piece := file.read1(_PIECE):  # What has arrived is kept, whatever comes then.
-                out.write(piece)
-                have += len(piece)
-                progress(have, state.size)
-    if part.stat().st_size != state.size:
-        raise RestartDownload
+    version = _load_version(version_file)
+    received = part.stat().st_size if version and part.is_file() else 0
+    with contextlib.closing(HttpFile(url, remedy=remedy, version=version)) as file:
+        if version is None or received != version.size:
+            version = file.connect(received)
+        on_start(received, version.size)
+        write_json(version_file, version)
+        with translate_write_errors(part), open(part, "ab" if received else "wb") as output:
+            file.seek(received)
+            while chunk := file.read1(_CHUNK_BYTES):  # Written at once, so that a failure loses nothing.
+                output.write(chunk)
+                received += len(chunk)
+                on_progress(received, version.size)
+    if part.stat().st_size != version.size:
+        raise RestartDownloadError
 
 
-def _load_state(note: Path) -> State | None:
-    """The state that was begun; None if there is none, or its note is damaged."""
+def _load_version(version_file: Path) -> FileVersion | None:
+    """Return the version of an incomplete download, or None if there is none or the file is damaged."""
     try:
-        return State.model_validate(read_json(note))
+        return FileVersion.model_validate(read_json(version_file))
     except (Hand1000Error, ValidationError):
         return None

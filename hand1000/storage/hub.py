@@ -11,26 +11,26 @@ PINNED_REVISIONS = {
     "Salesforce/blip2-opt-2.7b": "51572668da0eb669e01a189dc22abe6088589a24",
     "google/paligemma-3b-mix-224": "d1d8734c9c3ad0ccfeea4afc270faa356c2ba515",
 }
-"""What the known hub ids mean when no revision is given."""
+"""The revisions of known hub ids that are given without one."""
 
 WEIGHTS = ["*.json", "*.txt", "*.safetensors"]
-"""What is fetched of a hub repository: never a pickle."""
+"""File patterns that are downloaded from a hub repository: never a pickle."""
 
 
-def model_folder(source: str) -> Path:
-    """A local folder for `source`.
+def fetch_model_folder(source: str) -> Path:
+    """Return a local folder with the model `source`, downloaded if necessary.
 
     Args:
-        source: a folder; the `s3://` address of one; or a hub id, `owner/name` or `owner/name@revision`.
+        source: A folder, its `s3://` address, or a hub id: `owner/name` or `owner/name@revision`.
 
     Raises:
-        Hand1000Error: nothing is there, or a hub id that is not pinned.
+        Hand1000Error: The model does not exist, or the hub id has no pinned revision.
     """
     return _fetch_from_hub(source) if _is_hub_id(source) else local_copy(source)
 
 
 def model_identity(source: str) -> str:
-    """What tells this model from any other: its content's digest, or the hub id with its revision."""
+    """Return what identifies the model: the digest of its content, or the hub id with its revision."""
     return _pinned(source) if _is_hub_id(source) else folder_digest(source)
 
 
@@ -59,4 +59,4 @@ def _fetch_from_hub(source: str) -> Path:
         )
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise Hand1000Error(f"{source}: the hub gave no such model, or cannot be reached ({reason})") from error
+        raise Hand1000Error(f"{source}: the hub has no such model, or cannot be reached ({reason})") from error

@@ -1,4 +1,4 @@
-"""The members of one large JSON object, one after another, without the whole of it in memory."""
+"""An iterator over the members of a large JSON object that never holds the whole object in memory."""
 
 import re
 from collections.abc import Iterator
@@ -6,55 +6,56 @@ from typing import BinaryIO
 
 from msgspec import DecodeError, Raw, json
 
-BLOCK = 1 << 20
-"""Bytes read at a time; also the longest member that is sure to be read."""
-_BEFORE = b"\xef\xbb\xbf \t\r\n"
+BLOCK_BYTES = 1 << 20
+"""Number of bytes in one read; a member up to this size is sure to be parsed."""
+_LEADING = b"\xef\xbb\xbf \t\r\n"
 _COMMA = re.compile(rb"\s*,")
-_object = json.Decoder(dict[str, Raw])
+_decoder = json.Decoder(dict[str, Raw])
 
 
-class MalformedJson(Exception):
-    """A text that is not one JSON object, from some byte on."""
+class MalformedJsonError(Exception):
+    """A text is not one JSON object, from some byte on."""
 
 
-def members(stream: BinaryIO) -> Iterator[tuple[str, Raw]]:
-    """Each member's name and its value, as text that is not decoded yet.
+def iter_members(stream: BinaryIO) -> Iterator[tuple[str, Raw]]:
+    """Yield each member's name and its value as text that is not decoded yet.
 
     Args:
-        stream: the object, in UTF-8.
+        stream: The object in UTF-8.
 
     Raises:
-        MalformedJson: not a JSON object, or a member longer than `BLOCK`; the members before the fault come first.
+        MalformedJsonError: Not a JSON object, or a member longer than `BLOCK_BYTES`; the members before the error are
+            yielded first.
     """
-    text = stream.read(BLOCK).lstrip(_BEFORE)
+    text = stream.read(BLOCK_BYTES).lstrip(_LEADING)
     if text[:1] != b"{":
-        raise MalformedJson("not a JSON object" if text else "empty")
-    while block := stream.read(BLOCK):
+        raise MalformedJsonError("not a JSON object" if text else "empty")
+    while block := stream.read(BLOCK_BYTES):
         text += block
-        whole, end = _whole_members(text)
-        yield from whole.items()
+        complete, end = _complete_members(text)
+        yield from complete.items()
         text = b"{" + text[end:]
-        if len(text) > 2 * BLOCK:
+        if len(text) > 2 * BLOCK_BYTES:
             break
     try:
-        yield from _object.decode(text).items()
+        yield from _decoder.decode(text).items()
     except DecodeError as error:
-        whole, _ = _whole_members(text)
-        yield from whole.items()
-        raise MalformedJson(f"not JSON: {error}") from error
+        complete, _ = _complete_members(text)
+        yield from complete.items()
+        raise MalformedJsonError(f"not JSON: {error}") from error
 
 
-def _whole_members(text: bytes) -> tuple[dict[str, Raw], int]:
-    """The members that are whole in the beginning of an object, and where the next one begins.
+def _complete_members(text: bytes) -> tuple[dict[str, Raw], int]:
+    """Return the members that are complete at the beginning of an object, and where the next one begins.
 
-    Cut after a brace and a comma and closed with a brace, a beginning is JSON exactly if it was cut between two members
+    Cut after a brace and a comma and closed with a brace, a beginning is JSON exactly if the cut is between two members
     of the outermost object. So the cuts are tried, from the last one back.
     """
     end = len(text)
     while (end := text.rfind(b"}", 0, end)) > 0:
         if comma := _COMMA.match(text, end + 1):
             try:
-                return _object.decode(text[: end + 1] + b"}"), comma.end()
+                return _decoder.decode(text[: end + 1] + b"}"), comma.end()
             except DecodeError:
                 continue
     return {}, 1

@@ -1,4 +1,4 @@
-"""A process's own temporary folder, gone when the process is."""
+"""Temporary folders that are removed when their process ends."""
 
 import atexit
 import contextlib
@@ -14,10 +14,10 @@ _PREFIX = "hand1000-scratch-"
 
 
 def process_scratch(parent: Path | None) -> Path:
-    """A fresh folder below `parent` (the system's temporary folder if None), removed when the process ends.
+    """Create an empty folder below `parent` (the system's temporary folder if None), removed when the process ends.
 
-    A killed process cannot clean up after itself, so each folder is locked for as long as its process lives, and
-    whoever makes a new one removes those that nobody holds.
+    A killed process cannot remove its folder. Therefore each process locks its folder, and the next process that
+    creates one in the same place removes all that are not locked.
     """
     folder = parent or Path(tempfile.gettempdir())
     with translate_write_errors(folder):
@@ -30,9 +30,9 @@ def process_scratch(parent: Path | None) -> Path:
 
 
 def _locked(path: Path) -> Path | None:
-    """Lock the folder until the process ends; None if another process took it for abandoned before that."""
+    """Lock the folder until the process ends; return None if another process has already removed it as abandoned."""
     with contextlib.suppress(OSError):
-        # Never closed, and on a filesystem without locks never held: then nobody can remove it as abandoned either.
+        # The lock is held until the process ends. A filesystem without locks removes no folder as abandoned either.
         fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX)
     return path if path.is_dir() else None
 

@@ -19,7 +19,7 @@ from hand1000.models.encoding import encode_texts
 from hand1000.models.latents import encode_latents
 from hand1000.pipelines.generation import make_image_grid
 from hand1000.storage.files import write_json
-from hand1000.storage.hub import model_folder
+from hand1000.storage.hub import fetch_model_folder
 from hand1000.training.context import TrainContext
 from hand1000.training.loop import train_with_ema
 from hand1000.training.losses import diffusion_loss, hand_loss_mask
@@ -35,7 +35,7 @@ def load_controlnet(source: str, device: "torch.device | str" = "cpu") -> Contro
     Raises:
         Hand1000Error: nothing is there, or something else.
     """
-    folder = model_folder(source)
+    folder = fetch_model_folder(source)
     try:
         controlnet = ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:

@@ -77,7 +77,7 @@ ARCHIVES = {
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(http_file, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(http_file, "RETRY_DELAYS", (0.0, 0.0))
     monkeypatch.delenv("HAND1000_HAGRID_URL", raising=False)
     with file_server() as running:
         running.files |= ARCHIVES
@@ -289,7 +289,7 @@ def test_a_file_that_changes_while_its_members_are_read_is_begun_anew(server, tm
 def test_a_file_that_never_stays_the_same_is_told(server, tmp_path):
     server.ranges = False
     server.drops[FOUR] = [1000] * 10
-    with pytest.raises(Hand1000Error, match=f"{FOUR}: begun 3 times: .* from the beginning only; give a mirror"):
+    with pytest.raises(Hand1000Error, match=f"{FOUR}: started 3 times: .* from the beginning only; give a mirror"):
         get(server, tmp_path)
 
 
@@ -357,7 +357,7 @@ def test_a_member_that_grows_too_large_is_not_unpacked(server, tmp_path, monkeyp
         ([404], "HTTP 404: no such file; it may have moved; give a mirror with --base-url or HAND1000_HAGRID_URL"),
         ([403], "HTTP 403: access denied"),
         ([418], "HTTP 418: the server refuses"),
-        ([503] * 3, "the server answers HTTP 503; run the same command later, which goes on"),
+        ([503] * 3, "the server answers HTTP 503; run the same command later to continue"),
     ],
 )
 def test_a_refusal_names_the_address_and_a_remedy(server, tmp_path, codes, reason):

@@ -580,38 +580,38 @@ def entries(count):
 @pytest.mark.parametrize("indent", [None, 1])
 @pytest.mark.parametrize("block", [200, 1000, 1 << 20])
 def test_the_members_of_a_large_object_come_whole_and_in_order(monkeypatch, block, indent):
-    monkeypatch.setattr(json_members, "BLOCK", block)
+    monkeypatch.setattr(json_members, "BLOCK_BYTES", block)
     text = b"\xef\xbb\xbf \n" + json.dumps(entries(60), indent=indent, ensure_ascii=False).encode() + b"\n"
-    read = [(name, json.loads(bytes(value))) for name, value in json_members.members(io.BytesIO(text))]
+    read = [(name, json.loads(bytes(value))) for name, value in json_members.iter_members(io.BytesIO(text))]
     assert read == list(entries(60).items())
 
 
 @pytest.mark.parametrize("block", [200, 1 << 20])
 def test_the_members_before_a_fault_come_first(monkeypatch, block):
-    monkeypatch.setattr(json_members, "BLOCK", block)
+    monkeypatch.setattr(json_members, "BLOCK_BYTES", block)
     whole = json.dumps(entries(30))
     middle = whole.index('{"a": [17]')
     for text, count in ((whole[:middle], 17), (whole[:middle] + "]" + whole[middle + 1 :], 17), (whole[:-1], 29)):
         names = []
-        with pytest.raises(json_members.MalformedJson, match="not JSON"):
-            for name, _ in json_members.members(io.BytesIO(text.encode())):
+        with pytest.raises(json_members.MalformedJsonError, match="not JSON"):
+            for name, _ in json_members.iter_members(io.BytesIO(text.encode())):
                 names.append(name)
         assert names == list(entries(count))
 
 
 @pytest.mark.parametrize(("text", "message"), [("", "empty"), ("[1]", "not a JSON object"), ("{", "not JSON")])
 def test_what_is_no_object_is_told(text, message):
-    with pytest.raises(json_members.MalformedJson, match=message):
-        list(json_members.members(io.BytesIO(text.encode())))
+    with pytest.raises(json_members.MalformedJsonError, match=message):
+        list(json_members.iter_members(io.BytesIO(text.encode())))
 
 
 def test_a_member_without_end_is_not_read_to_the_end(monkeypatch):
-    monkeypatch.setattr(json_members, "BLOCK", 100)
+    monkeypatch.setattr(json_members, "BLOCK_BYTES", 100)
     stream = io.BytesIO(b'{"a": "' + b"x" * 10_000)
-    with pytest.raises(json_members.MalformedJson):
-        list(json_members.members(stream))
+    with pytest.raises(json_members.MalformedJsonError):
+        list(json_members.iter_members(stream))
     assert stream.tell() <= 400
 
 
 def test_an_object_without_members_has_none():
-    assert list(json_members.members(io.BytesIO(b"{}"))) == []
+    assert list(json_members.iter_members(io.BytesIO(b"{}"))) == []
