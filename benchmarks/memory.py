@@ -37,7 +37,7 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     from hand1000.training.context import TrainContext
     from hand1000.training.precision import weight_dtype
     from hand1000.training.stage2 import optimize_all_embeddings
-    from hand1000.training.stage3 import train_unet
+    from hand1000.training.stage3 import Stage3Trainer
 
     values = load_settings("default").model_dump()
     values["stage2"] |= {"embedding_steps": 1, "embedding_batch_size": 1}
@@ -54,8 +54,8 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     if mode.startswith("Stage II,"):
         optimize_all_embeddings(base, latents, text, ["image"], settings.stage2, context)
     else:
-        examples = TrainingSet(latents, text, torch.zeros(1, dtype=torch.long), torch.rand(1, 4))
-        train_unet(base, examples, text, settings.stage3, context)
+        data = TrainingSet(latents, text, null_embeddings=text, gesture_ids=torch.zeros(1, dtype=torch.long))
+        Stage3Trainer(base, data, settings.stage3, context).train()
     seconds = time.monotonic() - started
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(), "seconds": seconds}

@@ -85,8 +85,8 @@ def refine_hands(
     from hand1000.core.devices import best_device
     from hand1000.data.imageset import read_image_set
     from hand1000.models.base_model import load_base_model
+    from hand1000.pipelines.controlnet import load_controlnet
     from hand1000.pipelines.generation import load_generated
-    from hand1000.training.train_controlnet import load_controlnet
 
     folder, device = context.download(images), best_device()
     generator = hand_refiner_generator(

@@ -48,29 +48,28 @@ def train_unet(
 ) -> None:
     """Fine-tune the UNet: the trained weights, the loss of each step, and the images of the validation."""
     from hand1000.models.fusion import load_fusion
+    from hand1000.paper.interleaved import train_interleaved
     from hand1000.training.distributed import init_distributed, local_device
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.prior import Prior
     from hand1000.training.stage2 import load_embeddings
-    from hand1000.training.tuning import load_base_for_training, save_weights, tune_unet
+    from hand1000.training.stage3_io import Stage3Inputs, load_base_for_training, save_weights, setup_stage3
 
     data = EncodedDataset.load(context.download(encoded))
-    layer = load_fusion(context.download(fusion))
-    targets = load_embeddings(context.download_all(embeddings), data.file_names)
     prior = Prior.load(context.download(class_images)) if settings.stage3.prior.images else None
-    with init_distributed() as processes:
-        weights, history = tune_unet(
-            load_base_for_training(base_model, local_device(), settings),
-            data,
-            layer,
-            targets,
-            prior,
-            settings,
-            context.train_context(settings.seed, settings.compute),
-            out=context.output_dir,
-            processes=processes,
-        )
-    if processes.leads:
+    optimized = load_embeddings(context.download_all(embeddings), data.file_names)
+    inputs = Stage3Inputs(data, load_fusion(context.download(fusion)), optimized, prior)
+    train_context = context.train_context(settings.seed, settings.compute)
+    with init_distributed() as distributed:
+        base = load_base_for_training(base_model, local_device(), settings)
+        if settings.stage2.paper_loop:
+            weights, history = train_interleaved(
+                base, data.latents, optimized, settings.stage2, settings.stage3, train_context
+            )
+        else:
+            trainer = setup_stage3(base, inputs, settings, train_context, context.output_dir, distributed)
+            weights, history = trainer.train()
+    if distributed.is_main_process:
         save_weights(weights, history, context.output_dir)
 
 
@@ -88,7 +87,7 @@ def assemble_model(
     """
     from hand1000.models.base_model import load_base_model
     from hand1000.models.fusion import load_fusion
-    from hand1000.training.tuning import load_weights, save_pipeline
+    from hand1000.training.stage3_io import load_weights, save_pipeline
 
     weights, layer = load_weights(context.download(trained)), load_fusion(context.download(fusion))
     save_pipeline(load_base_model(base_model), weights, layer, settings, context.output_dir)

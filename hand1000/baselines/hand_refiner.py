@@ -25,10 +25,9 @@ from hand1000.hands.depth import render_hand_depth
 from hand1000.hands.depth_pairs import landmark_error
 from hand1000.hands.detector import Detection, Hand, HandDetector, box_iou
 from hand1000.models.base_model import BaseModel
-from hand1000.models.encoding import encode_texts
-from hand1000.models.latents import encode_latents
+from hand1000.models.encoding import encode_latents, encode_texts
+from hand1000.pipelines.controlnet import build_controlnet_pipeline, controlnet_guidance, depth_to_control_image
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
-from hand1000.training.train_controlnet import build_controlnet_pipeline, controlnet_guidance, depth_to_control_image
 
 MAX_HANDS = 2
 

@@ -17,12 +17,12 @@ from PIL import Image
 
 from hand1000.config.comparison import ImagicSettings
 from hand1000.models.base_model import BaseModel
-from hand1000.models.latents import encode_latents
+from hand1000.models.encoding import encode_latents
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator, generate
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.context import TrainContext
 from hand1000.training.precision import configure_unet
-from hand1000.training.single_image import finetune_on_image, optimize_embeddings
+from hand1000.training.single_image import FinetuneOptions, finetune_on_image, optimize_embeddings
 
 
 def imagic_generator(
@@ -55,10 +55,7 @@ def imagic_generator(
                 optimized,
                 _noise_key(request),
                 context,
-                steps=settings.unet_steps,
-                learning_rate=settings.unet_learning_rate,
-                weight_decay=0.0,
-                max_grad_norm=float("inf"),
+                FinetuneOptions(settings.unet_steps, settings.unet_learning_rate),
             )
             eta = settings.target_weight
             images = generate(

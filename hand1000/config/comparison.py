@@ -60,7 +60,7 @@ class ComparisonSettings(FrozenSettings):
 def plain_finetuning(settings: Settings) -> Settings:
     """Fine-tuning as people do it: the same images, captions and steps, but nothing of the hands.
 
-    h = e, and the hand's box counts in the loss like the rest of the picture.
+    The conditioning h is the text embedding e.
     """
     return with_overrides(
         settings,
@@ -70,7 +70,6 @@ def plain_finetuning(settings: Settings) -> Settings:
             "stage2.lambda_": 1.0,
             "stage2.fusion_steps": 0,
             "stage2.embedding_steps": 0,
-            "stage3.hand_weight": 1.0,
             "generation.mu": 1.0,
         },
     )

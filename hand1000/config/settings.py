@@ -159,9 +159,6 @@ class Stage3Settings(FrozenSettings):
         le=1000,
         description="Bound of the signal-to-noise ratio that weighs a timestep; 0 weighs all alike.",
     )
-    hand_weight: float = Field(
-        ge=1, le=100, description="What the labelled hand's box counts in the loss against the rest; 1 counts it alike."
-    )
     weight_decay: Fraction
     max_grad_norm: float = Field(gt=0, le=1000)
     caption_dropout: Fraction = Field(description="Share of images trained with the fused empty prompt.")
@@ -179,8 +176,6 @@ class Stage3Settings(FrozenSettings):
             del found["prior"]
         if not self.validation.images:
             del found["validation"]
-        if self.hand_weight == 1:
-            del found["hand_weight"]
         return found
 
 
@@ -287,7 +282,6 @@ PAPER_LOOP_REQUIREMENTS = {
     "stage3.training_mode": "full",
     "stage3.optimizer": "adamw",
     "stage3.min_snr_gamma": 0,
-    "stage3.hand_weight": 1,
     "stage3.prior.images": 0,
     "stage3.validation.images": 0,
     "stage3.batch_size": 1,

@@ -12,7 +12,7 @@ from hand1000.pipelines.pipeline_hand1000 import LIMITS, Hand1000Pipeline, load_
 from hand1000.storage.files import replace_directory, write_bytes, write_text
 from hand1000.storage.scratch import process_scratch
 from hand1000.training.checkpoint import Tensors
-from hand1000.training.model_folder import ADAPTER
+from hand1000.training.lora import ADAPTER_DIR
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
@@ -53,8 +53,8 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
         _write_folder(fold_fusion(pipeline, mu, gesture), card, out)
     elif form == "single-file":
         _write_file(convert_to_ldm_keys(fold_fusion(pipeline, mu, gesture)), card, out)
-    elif (folder / ADAPTER).is_dir():
-        _write_file(kohya_weights(pipeline, folder / ADAPTER, mu, gesture), card, out)
+    elif (folder / ADAPTER_DIR).is_dir():
+        _write_file(kohya_weights(pipeline, folder / ADAPTER_DIR, mu, gesture), card, out)
     else:
         raise Hand1000Error(
             f"{folder}: all weights of this model were trained, which no LoRA can hold; choose --to diffusers or "

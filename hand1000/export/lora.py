@@ -15,7 +15,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.export.fold import affine_fusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.checkpoint import Tensors
-from hand1000.training.model_folder import ADAPTER_FILE
+from hand1000.training.lora import ADAPTER_FILE
 
 SINGULAR_VALUE_TOLERANCE = 1e-7
 """Singular values below this share of the largest one are dropped: they change nothing in 32 bits."""

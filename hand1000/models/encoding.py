@@ -1,26 +1,61 @@
-"""Captions and prompts as text embeddings."""
+"""Encoding of captions as text embeddings and of images as latents."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
 
 
-def count_truncated(tokenizer, texts: list[str]) -> int:
-    """How many texts are longer than the text encoder reads, so that their end is lost."""
-    lengths = [len(ids) for ids in tokenizer(texts, truncation=False).input_ids] if texts else []
-    return sum(length > tokenizer.model_max_length for length in lengths)
+def find_truncated(tokenizer, texts: Sequence[str]) -> list[int]:
+    """Indices of the texts that are longer than the text encoder reads, so that their end is lost."""
+    token_ids = tokenizer(list(texts), truncation=False).input_ids if texts else []
+    return [index for index, ids in enumerate(token_ids) if len(ids) > tokenizer.model_max_length]
+
+
+def tokenize(tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """Token ids of `texts`, padded or truncated to the length of the text encoder, (N, L) int64."""
+    return tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    ).input_ids
 
 
 @torch.no_grad()
-def encode_texts(text_encoder, tokenizer, texts: list[str], batch_size: int = 64) -> torch.Tensor:
+def encode_texts(text_encoder, tokenizer, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
     """The last hidden states e of `texts`, (N, L, D) on the text encoder's device.
 
-    Every text is computed once: repeated captions, which data sets are full of, share their embedding.
+    Every text is encoded once: equal captions, which datasets are full of, share their embedding.
     """
     unique = sorted(set(texts))
-    ids = tokenizer(
-        unique, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    ).input_ids.to(text_encoder.device)
+    ids = tokenize(tokenizer, unique).to(text_encoder.device)
     embeddings = torch.cat(
         [text_encoder(ids[start : start + batch_size]).last_hidden_state for start in range(0, len(ids), batch_size)]
     )
-    place = {text: index for index, text in enumerate(unique)}
-    return embeddings[[place[text] for text in texts]]
+    index = {text: position for position, text in enumerate(unique)}
+    return embeddings[[index[text] for text in texts]]
+
+
+def to_pixels(images: np.ndarray) -> torch.Tensor:
+    """Convert uint8 images (B, H, W, 3) to float32 (B, 3, H, W) in -1..1, channels last."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels.contiguous(memory_format=torch.channels_last)
+
+
+def read_images(paths: Sequence[Path]) -> np.ndarray:
+    """Read images of one size as a single uint8 array (N, H, W, 3)."""
+    from PIL import Image
+
+    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+
+
+@torch.no_grad()
+def encode_latents(vae, images: np.ndarray, batch_size: int = 32) -> torch.Tensor:
+    """The scaled latents of uint8 images (N, H, W, 3), (N, C, h, w) float32 on the CPU.
+
+    The mean of the posterior replaces a sample: its spread is far below the noise that training adds.
+    """
+    batches = [
+        vae.encode(to_pixels(images[start : start + batch_size]).to(vae.device)).latent_dist.mean.float().cpu()
+        for start in range(0, len(images), batch_size)
+    ]
+    return (torch.cat(batches) * vae.config.scaling_factor).contiguous()

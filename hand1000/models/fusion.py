@@ -63,7 +63,7 @@ class GestureFusion(ModelMixin, ConfigMixin):
         return tuple(self.config.gestures)
 
     @torch.no_grad()
-    def initialise(self, features: torch.Tensor, generator: torch.Generator) -> "GestureFusion":
+    def initialize(self, features: torch.Tensor, generator: torch.Generator) -> "GestureFusion":
         """Set the gesture features f, (K, 63), and the start.
 
         For one gesture g = e + 0.001 W_f f with W_f normal. For several g = e + W_f (f - mean f), whose second part is

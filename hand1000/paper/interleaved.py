@@ -1,4 +1,4 @@
-"""The authors' loop, kept so that their figures can be reproduced: Stages II and III image by image."""
+"""The training loop of the authors' scripts, which runs Stages II and III image by image."""
 
 import torch
 
@@ -7,10 +7,10 @@ from hand1000.models.base_model import BaseModel
 from hand1000.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
 from hand1000.training.precision import configure_unet
-from hand1000.training.single_image import finetune_on_image, optimize_embeddings
+from hand1000.training.single_image import FinetuneOptions, finetune_on_image, optimize_embeddings
 
 SHARED_NOISE_KEY = "every image"
-"""What keys the draws instead of an image: the authors reset their seed, so that all images see the same noise."""
+"""Key of the noise instead of the image's name: the authors reset their seed, so all images see the same noise."""
 
 
 def train_interleaved(
@@ -21,31 +21,31 @@ def train_interleaved(
     stage3: Stage3Settings,
     context: TrainContext,
 ) -> tuple[Tensors, list[dict]]:
-    """Refine an image's embedding through the UNet as it is by then, tune the UNet on it, go on to the next image.
+    """Optimize an image's embedding through the current UNet, fine-tune the UNet on it, then go on to the next image.
 
-    Each image has its own optimisers. Nothing is computed in parallel here, and what "frozen" means in Stage II
-    changes from image to image; `stage2.refine_embeddings` and `stage3.train_unet` do it right.
+    Every image has its own optimizers. Images are not batched, and the UNet that Stage II calls frozen changes from
+    image to image; `stage2.optimize_all_embeddings` and `stage3.Stage3Trainer` are free of both faults.
 
     Args:
-        base: the base model; its UNet is trained in place, so it is of no use afterwards.
-        latents: of the training images, scaled, (N, C, h, w).
-        start: h of the images, (N, L, D).
-        stage2: steps and rate of an image's embedding.
-        stage3: steps and rate of the UNet on one image.
-        context: Seed of the noise, which is the same for each image, compute settings (float32), checkpoints and
-            progress, which is called after each image.
+        base: Base model, whose UNet is trained in place.
+        latents: Scaled latents of the training images, (N, C, h, w).
+        start: Fused embeddings h of the images, (N, L, D).
+        stage2: Steps and learning rate of an image's embedding.
+        stage3: Steps and learning rate of the UNet on one image.
+        context: Seed, compute settings (float32), checkpoints and progress, which is reported after each image.
 
     Returns:
-        The UNet's weights by name, on the CPU, and a row an image: its first and last loss of either stage.
+        The UNet's weights by name on the CPU, and one row per image with its first and last loss of both stages.
     """
     unet = base.unet
     configure_unet(unet, context.compute, frozen=False)
     unet.train()
-    done, _, history = load_checkpoint(context.checkpoint, modules={"unet": unet})
-    while done < len(latents):
-        image = slice(done, done + 1)
+    options = FinetuneOptions(stage3.steps, stage3.learning_rate, stage3.weight_decay, stage3.max_grad_norm)
+    state = load_checkpoint(context.checkpoint, modules={"unet": unet})
+    while state.step < len(latents):
+        image = slice(state.step, state.step + 1)
         unet.requires_grad_(False)
-        refined, embedding_losses = optimize_embeddings(
+        embeddings, embedding_losses = optimize_embeddings(
             base,
             latents[image],
             start[image],
@@ -55,26 +55,16 @@ def train_interleaved(
             learning_rate=stage2.embedding_learning_rate,
         )
         unet.requires_grad_(True)
-        unet_losses = finetune_on_image(
-            base,
-            latents[image],
-            refined,
-            SHARED_NOISE_KEY,
-            context,
-            steps=stage3.steps,
-            learning_rate=stage3.learning_rate,
-            weight_decay=stage3.weight_decay,
-            max_grad_norm=stage3.max_grad_norm,
-        )
-        done += 1
-        history.append({"step": done, **_ends("embedding_loss", embedding_losses), **_ends("loss", unet_losses)})
-        context.on_progress(
-            done, len(latents), {name: value for name, value in history[-1].items() if name.endswith("loss")}
-        )
-        if done % stage3.checkpoint_every == 0 and done < len(latents):
-            save_checkpoint(context.checkpoint, step=done, modules={"unet": unet}, history=history)
-    return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, history
+        unet_losses = finetune_on_image(base, latents[image], embeddings, SHARED_NOISE_KEY, context, options)
+        state.step += 1
+        losses = _first_and_last("embedding_loss", embedding_losses) | _first_and_last("loss", unet_losses)
+        state.history.append({"step": state.step} | losses)
+        last_losses = {name: value for name, value in losses.items() if name.endswith("loss")}
+        context.on_progress(state.step, len(latents), last_losses)
+        if state.step % stage3.checkpoint_every == 0 and state.step < len(latents):
+            save_checkpoint(context.checkpoint, state, modules={"unet": unet})
+    return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, state.history
 
 
-def _ends(name: str, losses: list[float]) -> dict[str, float]:
+def _first_and_last(name: str, losses: list[float]) -> dict[str, float]:
     return {f"{name}_first": losses[0], name: losses[-1]} if losses else {}

@@ -1,108 +1,170 @@
-"""What each step of Stage III learns from."""
+"""Training batches: clean latents with their noise, timesteps and conditioning.
 
+Every draw is keyed by seed, stage and step alone, so an interrupted training and every worker rank draw the same batch.
+"""
+
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, Self
 
 import torch
 
-from hand1000.config.settings import Stage3Settings
-from hand1000.core.rng import noise_and_timesteps, shuffled_batch, torch_generator
-from hand1000.training.losses import hand_loss_mask, min_snr_loss_weights
-from hand1000.training.lr import sample_logit_normal_timesteps
+from hand1000.core.rng import Key, noise_and_timesteps, shuffled_batch, torch_generator
+from hand1000.models.encoding import encode_texts
+from hand1000.training.timesteps import sample_logit_normal_timesteps
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """The input of one denoising loss.
+
+    Attributes:
+        latents: Clean, scaled latents, (B, C, h, w).
+        encoder_hidden_states: Conditioning of the UNet, (B, L, D).
+        noise: Noise that is added to the latents, (B, C, h, w).
+        timesteps: Timestep of each item, (B,).
+    """
+
+    latents: torch.Tensor
+    encoder_hidden_states: torch.Tensor
+    noise: torch.Tensor
+    timesteps: torch.Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The batch on `device`."""
+        return type(self)(*(tensor.to(device) for tensor in vars(self).values()))
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """The items at `indices`."""
+        return type(self)(*(tensor[indices] for tensor in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class TrainingBatch(NoisyBatch):
+    """All items of one step of Stage III.
+
+    Attributes:
+        loss_weights: Weight of each item's loss in the step's sum, (B,).
+    """
+
+    loss_weights: torch.Tensor
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[Self]) -> Self:
+        """The items of several batches, in order."""
+        return cls(*(torch.cat(tensors) for tensors in zip(*(vars(batch).values() for batch in batches), strict=True)))
+
+
+def sample_noisy_batch(
+    latents: torch.Tensor,
+    encoder_hidden_states: torch.Tensor,
+    noise_scheduler,
+    keys: Sequence[tuple[Key, ...]],
+    *,
+    seed: int,
+    stage: str,
+) -> NoisyBatch:
+    """Draw the noise and a uniform timestep of each item.
+
+    Args:
+        latents: Clean, scaled latents, (B, C, h, w).
+        encoder_hidden_states: Conditioning of the UNet, (B, L, D).
+        noise_scheduler: Noise schedule of the base model.
+        keys: One key per item, such as (image, step); equal keys draw equal noise.
+        seed: Random seed of the run.
+        stage: Name of the stage, part of every key.
+    """
+    num_train_timesteps = noise_scheduler.config.num_train_timesteps
+    noise, timesteps = noise_and_timesteps(tuple(latents.shape[1:]), seed, stage, list(keys), num_train_timesteps)
+    return NoisyBatch(latents, encoder_hidden_states, noise, timesteps)
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Images and what each is conditioned on.
+    """Encoded images and their frozen conditioning.
 
     Attributes:
-        latents: scaled, (N, C, h, w).
-        embeddings: frozen, (N, L, D): h* of Stage II, or h of a prior picture's caption.
-        gestures: which of the K gestures each is of, (N,).
-        boxes: of the hands, x, y, w, h relative to the picture, (N, 4).
+        latents: Scaled latents, (N, C, h, w).
+        embeddings: Conditioning, (M, L, D): h* of Stage II, or the text embeddings of captions.
+        null_embeddings: Conditioning of the empty prompt, which replaces a dropped caption, per gesture, (K, L, D).
+        gesture_ids: Index of each image's gesture, 0..K-1, (N,).
+        embedding_ids: Index of each image's conditioning, 0..M-1, (N,); None if image i has embedding i.
     """
 
     latents: torch.Tensor
     embeddings: torch.Tensor
-    gestures: torch.Tensor
-    boxes: torch.Tensor
+    null_embeddings: torch.Tensor
+    gesture_ids: torch.Tensor
+    embedding_ids: torch.Tensor | None = None
+
+
+def encode_training_set(latents: torch.Tensor, captions: Sequence[str], text_encoder, tokenizer) -> TrainingSet:
+    """Build the training set of captioned images; equal captions share one text embedding.
+
+    Args:
+        latents: Scaled latents, (N, C, h, w).
+        captions: One caption per image.
+        text_encoder: Frozen text encoder.
+        tokenizer: Its tokenizer.
+    """
+    unique = sorted(set(captions))
+    index = {caption: position for position, caption in enumerate(unique)}
+    embeddings, null_embedding = (encode_texts(text_encoder, tokenizer, texts).cpu() for texts in (unique, [""]))
+    return TrainingSet(
+        latents,
+        embeddings,
+        null_embedding,
+        gesture_ids=torch.zeros(len(captions), dtype=torch.long),
+        embedding_ids=torch.tensor([index[caption] for caption in captions]),
+    )
 
 
 @dataclass(frozen=True)
-class TrainingBatch:
-    """The items of one step, of (B, ...) each.
+class BatchSampler:
+    """Draws the batch of any step.
 
     Attributes:
-        latents: clean and scaled, (B, C, h, w).
-        conditions: (B, L, D).
-        noise: (B, C, h, w).
-        timesteps: (B,).
-        shares: what an item's squared error counts in the step's loss, (B,).
-        weights: what each place of it counts in that, (B, 1, h, w).
+        data: Images to draw from.
+        batch_size: Images per step; every epoch is a new permutation.
+        noise_scheduler: Noise schedule of the base model.
+        seed: Random seed of the run.
+        stage: Name of the stage, part of every key.
+        timestep_sampling: Distribution of the timesteps.
+        caption_dropout: Probability of training an image with the empty prompt, 0..1.
     """
 
-    latents: torch.Tensor
-    conditions: torch.Tensor
-    noise: torch.Tensor
-    timesteps: torch.Tensor
-    shares: torch.Tensor
-    weights: torch.Tensor
+    data: TrainingSet
+    batch_size: int
+    noise_scheduler: Any
+    seed: int
+    stage: str
+    timestep_sampling: Literal["uniform", "logit_normal"]
+    caption_dropout: float
 
-    def take(self, indices: list[int], device: torch.device) -> "TrainingBatch":
-        """Some of the items, on `device`."""
-        return TrainingBatch(*(part[indices].to(device) for part in vars(self).values()))
+    def indices(self, step: int) -> list[int]:
+        """The images of step `step`, counted from 0."""
+        return shuffled_batch(len(self.data.latents), self.batch_size, step, self.seed, self.stage)
 
-
-def sample_batch(
-    step: int,
-    examples: TrainingSet,
-    prior: TrainingSet | None,
-    empty_embeddings: torch.Tensor,
-    settings: Stage3Settings,
-    scheduler,
-    seed: int,
-) -> TrainingBatch:
-    """All items of step `step`, on the CPU: a batch of the gesture's, then one of the prior's if there is one.
-
-    They are keyed by the step alone, so every process draws the same ones and computes its share of them.
-    """
-    parts = [_drawn(step, "unet", examples, settings.batch_size, 1.0, empty_embeddings, settings, scheduler, seed)]
-    if prior is not None:
-        count, weight = settings.prior.batch_size, settings.prior.weight
-        parts.append(_drawn(step, "unet-prior", prior, count, weight, empty_embeddings, settings, scheduler, seed))
-    return TrainingBatch(
-        *(torch.cat(tensors) for tensors in zip(*(vars(part).values() for part in parts), strict=True))
-    )
-
-
-def _drawn(
-    step: int,
-    stage: str,
-    examples: TrainingSet,
-    count: int,
-    weight: float,
-    empty_embeddings: torch.Tensor,
-    settings: Stage3Settings,
-    scheduler,
-    seed: int,
-) -> TrainingBatch:
-    batch = shuffled_batch(len(examples.latents), count, step, seed, stage)
-    noise, timesteps = noise_and_timesteps(
-        tuple(examples.latents.shape[1:]),
-        seed,
-        stage,
-        [(step, place) for place in range(count)],
-        scheduler.config.num_train_timesteps,
-    )
-    if settings.timestep_sampling == "logit_normal":
-        timesteps = sample_logit_normal_timesteps(count, scheduler.config.num_train_timesteps, seed, stage, step)
-    dropped = torch.rand(count, generator=torch_generator(seed, f"{stage}-dropout", step)) < settings.caption_dropout
-    empty = empty_embeddings[examples.gestures[batch]]
-    height, width = examples.latents.shape[2:]
-    return TrainingBatch(
-        latents=examples.latents[batch],
-        conditions=torch.where(dropped[:, None, None], empty, examples.embeddings[batch]),
-        noise=noise,
-        timesteps=timesteps,
-        shares=min_snr_loss_weights(scheduler, timesteps, settings.min_snr_gamma) * (weight / count),
-        weights=hand_loss_mask(examples.boxes[batch], height, width, settings.hand_weight),
-    )
+    def sample(self, step: int) -> NoisyBatch:
+        """The batch of step `step`, counted from 0, on the CPU."""
+        data, indices = self.data, self.indices(step)
+        keys = [(step, position) for position in range(self.batch_size)]
+        embeddings = data.embeddings[indices if data.embedding_ids is None else data.embedding_ids[indices]]
+        draws = torch.rand(self.batch_size, generator=torch_generator(self.seed, f"{self.stage}-dropout", step))
+        dropped = (draws < self.caption_dropout)[:, None, None]
+        encoder_hidden_states = torch.where(dropped, data.null_embeddings[data.gesture_ids[indices]], embeddings)
+        batch = sample_noisy_batch(
+            data.latents[indices],
+            encoder_hidden_states,
+            self.noise_scheduler,
+            keys,
+            seed=self.seed,
+            stage=self.stage,
+        )
+        if self.timestep_sampling == "uniform":
+            return batch
+        timesteps = sample_logit_normal_timesteps(
+            self.batch_size, self.noise_scheduler.config.num_train_timesteps, self.seed, self.stage, step
+        )
+        return dataclasses.replace(batch, timesteps=timesteps)

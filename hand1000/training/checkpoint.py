@@ -1,10 +1,10 @@
-"""The state of an unfinished training, in files that any stage can be continued from to the same bits."""
+"""Checkpoints of an unfinished training, from which it continues to the same bits."""
 
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,27 +18,39 @@ STATE, FILES = "state.json", "files"
 Tensors = dict[str, torch.Tensor]
 
 
-def save_training_state(
-    directory: Path,
+@dataclass
+class TrainingState:
+    """The values that the next step depends on, beside networks and optimizer.
+
+    Attributes:
+        step: Number of finished steps.
+        history: One row per logged step.
+        tensors: Groups of free tensors, such as the embeddings that are optimized.
+    """
+
+    step: int = 0
+    history: list[dict] = field(default_factory=list)
+    tensors: Mapping[str, Tensors] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    checkpoint: CheckpointStore,
+    state: TrainingState,
     *,
-    step: int,
-    tensors: Mapping[str, Tensors] | None = None,
     modules: Mapping[str, nn.Module] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
-    history: list[dict] | None = None,
     files: Path | None = None,
 ) -> None:
-    """Write everything that the next step depends on into `directory`, an existing empty folder.
+    """Save everything that the next step depends on.
 
     Args:
-        step: how many steps are done.
-        tensors: groups of free tensors, such as embeddings under optimisation; a file each.
-        modules: networks, with their buffers.
-        optimizer: its moments and step counts; learning rates follow from `step` and are not saved.
-        history: what was logged so far.
-        files: a folder of what was made so far, kept whole.
+        checkpoint: Store of the unfinished training.
+        state: Step, history and free tensors.
+        modules: Networks, saved with their buffers.
+        optimizer: Optimizer, saved with moments and step counts; learning rates follow from the step.
+        files: Folder of files that the training has written so far.
     """
-    groups: dict[str, Tensors] = {f"tensors.{name}": group for name, group in (tensors or {}).items()}
+    groups: dict[str, Tensors] = {f"tensors.{name}": group for name, group in state.tensors.items() if group}
     groups |= {name: module.state_dict() for name, module in (modules or {}).items()}
     counts: dict[str, int] = {}
     if optimizer is not None:
@@ -48,57 +60,17 @@ def save_training_state(
             for name, value in entry.items()
         }
         groups["optimizer"] = {key: value for key, value in entries.items() if isinstance(value, torch.Tensor)}
-        # Some optimisers count their steps in tensors, some in whole numbers.
+        # Some optimizers count their steps in tensors, some in integers.
         counts = {key: value for key, value in entries.items() if isinstance(value, int)}
-    for name, group in groups.items():
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in group.items()}, directory / f"{name}.safetensors"
-        )
-    if files is not None:
-        shutil.copytree(files, directory / FILES)
-    (directory / STATE).write_text(json.dumps({"step": step, "history": history or [], "counts": counts}))
-
-
-def load_training_state(
-    directory: Path,
-    *,
-    modules: Mapping[str, nn.Module] | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
-    files: Path | None = None,
-) -> tuple[int, dict[str, Tensors], list[dict]]:
-    """Read what `save_training_state` wrote into `modules`, `optimizer` and `files`.
-
-    Returns:
-        the step, the free tensors and the history.
-    """
-    state = json.loads((directory / STATE).read_text())
-    for name, module in (modules or {}).items():
-        module.load_state_dict(load_file(directory / f"{name}.safetensors"))
-    if optimizer is not None:
-        entries: dict[int, dict[str, torch.Tensor | int]] = {}
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for key, value in load_file(directory / "optimizer.safetensors").items():
-            index, name = key.split(".", 1)
-            parameter = parameters[int(index)]
-            # A moment in another memory format than its parameter's takes other kernels, which round otherwise.
-            if value.shape == parameter.shape:
-                value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
-            entries.setdefault(int(index), {})[name] = value
-        for key, count in state["counts"].items():
-            index, name = key.split(".", 1)
-            entries.setdefault(int(index), {})[name] = count
-        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-    if files is not None and (directory / FILES).is_dir():
-        shutil.copytree(directory / FILES, files, dirs_exist_ok=True)
-    free = {path.stem.removeprefix("tensors."): load_file(path) for path in directory.glob("tensors.*.safetensors")}
-    return state["step"], free, state["history"]
-
-
-def save_checkpoint(checkpoint: CheckpointStore, **state) -> None:
-    """Save the state (see `save_training_state`) into `checkpoint`."""
     with tempfile.TemporaryDirectory() as folder:
-        save_training_state(Path(folder), **state)
-        checkpoint.save(Path(folder))
+        directory = Path(folder)
+        for name, group in groups.items():
+            tensors = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+            save_file(tensors, directory / f"{name}.safetensors")
+        if files is not None:
+            shutil.copytree(files, directory / FILES)
+        (directory / STATE).write_text(json.dumps({"step": state.step, "history": state.history, "counts": counts}))
+        checkpoint.save(directory)
 
 
 def load_checkpoint(
@@ -107,68 +79,48 @@ def load_checkpoint(
     modules: Mapping[str, nn.Module] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     files: Path | None = None,
-) -> tuple[int, dict[str, Tensors], list[dict]]:
-    """Load the state that `checkpoint` holds (see `load_training_state`); step 0 when it holds none."""
+) -> TrainingState:
+    """Load what `save_checkpoint` saved into `modules`, `optimizer` and `files`; step 0 when nothing is saved."""
     with tempfile.TemporaryDirectory() as folder:
-        if checkpoint.restore(Path(folder)):
-            return load_training_state(Path(folder), modules=modules, optimizer=optimizer, files=files)
-    return 0, {}, []
+        directory = Path(folder)
+        if not checkpoint.restore(directory):
+            return TrainingState()
+        saved = json.loads((directory / STATE).read_text())
+        for name, module in (modules or {}).items():
+            module.load_state_dict(load_file(directory / f"{name}.safetensors"))
+        if optimizer is not None:
+            _load_optimizer(optimizer, load_file(directory / "optimizer.safetensors"), saved["counts"])
+        if files is not None and (directory / FILES).is_dir():
+            shutil.copytree(directory / FILES, files, dirs_exist_ok=True)
+        paths = directory.glob("tensors.*.safetensors")
+        tensors = {path.stem.removeprefix("tensors."): load_file(path) for path in paths}
+        return TrainingState(saved["step"], saved["history"], tensors)
 
 
-class EMA:
-    """Exponential average of the parameters of a module that are trained; the decay rises with the first steps.
-
-    A decay of 0 follows the module itself, without a copy of it.
-
-    Attributes:
-        tensors: the averaged parameters by their names in the module.
-    """
-
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._module = module
-        current = trained_parameters(module)
-        self.tensors: Tensors = {name: value.detach().clone() for name, value in current.items()} if decay else current
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Take in the parameters after optimiser step number `step`, counted from 1."""
-        if self.decay:
-            decay = min(self.decay, step / (step + 10))
-            current = trained_parameters(self._module)
-            torch._foreach_lerp_(list(self.tensors.values()), list(current.values()), 1 - decay)
-
-    @torch.no_grad()
-    def load(self, tensors: Tensors) -> None:
-        """Go on from an average that was saved."""
-        for name, value in tensors.items():
-            self.tensors[name].copy_(value)
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """The module computes with the average; memory for no second copy is needed."""
-        if not self.decay:
-            yield
-            return
-        self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
-
-    def _exchange(self) -> None:
-        for name, parameter in trained_parameters(self._module).items():
-            parameter.data, self.tensors[name] = self.tensors[name], parameter.data
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors, counts: Mapping[str, int]) -> None:
+    entries: dict[int, dict[str, torch.Tensor | int]] = {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        parameter = parameters[int(index)]
+        # A moment in another memory format than its parameter's runs through other kernels, which round differently.
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter, dtype=value.dtype, device="cpu").copy_(value)
+        entries.setdefault(int(index), {})[name] = value
+    for key, count in counts.items():
+        index, name = key.split(".", 1)
+        entries.setdefault(int(index), {})[name] = count
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def trained_parameters(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters of `module` that are trained, by name."""
+def trainable_parameters(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters of `module` that require a gradient, by name."""
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 @torch.no_grad()
-def load_trained(module: nn.Module, values: Tensors) -> None:
-    """Set those parameters of `module` that are trained to `values`, by name."""
-    parameters = trained_parameters(module)
+def load_trainable_parameters(module: nn.Module, values: Tensors) -> None:
+    """Set trainable parameters of `module` to `values`, by name."""
+    parameters = trainable_parameters(module)
     for name, value in values.items():
         parameters[name].copy_(value)

@@ -1,4 +1,4 @@
-"""Several processes, a GPU each, that train one model together."""
+"""Data-parallel training by several processes with one GPU each."""
 
 import os
 from collections.abc import Iterator
@@ -15,35 +15,35 @@ from hand1000.core.devices import best_device
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Who takes part.
+    """This process among those that train one model.
 
     Attributes:
-        rank: of this process, 0..size-1; 0 leads: it saves, reports and draws.
-        size: how many there are.
+        rank: Rank of this process, 0..size-1.
+        size: Number of processes.
     """
 
     rank: int = 0
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that saves, reports and draws."""
+    def is_main_process(self) -> bool:
+        """Whether this process saves, reports and generates images."""
         return self.rank == 0
 
-    def share(self, count: int) -> list[int]:
-        """Which of `count` items this process computes."""
+    def shard(self, count: int) -> list[int]:
+        """The items of `count` that this process computes."""
         return list(range(self.rank, count, self.size))
 
-    def together(self, module: torch.nn.Module) -> Any:
-        """`module` as what is called in training: gradients become the mean over the processes."""
+    def wrap_ddp(self, module: torch.nn.Module) -> Any:
+        """`module` as it is called in training: gradients are averaged over the processes."""
         return DistributedDataParallel(module) if self.size > 1 else module
 
-    def exchanging(self, model: Any, *, last: bool) -> AbstractContextManager:
-        """Around the forward and backward pass of a part of a step: gradients are exchanged after the last."""
-        return nullcontext() if last or self.size == 1 else model.no_sync()
+    def no_sync_unless_last(self, model: Any, *, is_last: bool) -> AbstractContextManager:
+        """Context of a micro-batch's forward and backward pass: gradients are exchanged after the last one."""
+        return nullcontext() if is_last or self.size == 1 else model.no_sync()
 
-    def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum of all processes' values, in place."""
+    def all_reduce_sum(self, value: torch.Tensor) -> torch.Tensor:
+        """Sum `value` over all processes, in place."""
         if self.size > 1:
             distributed.all_reduce(value)
         return value
@@ -54,9 +54,9 @@ SINGLE_PROCESS = DistributedContext()
 
 @contextmanager
 def init_distributed() -> Iterator[DistributedContext]:
-    """The processes that torch's elastic launcher started this one among; alone where it did not.
+    """Join the processes that torch's elastic launcher started; without a launcher there is a single process.
 
-    They exchange gradients through nccl between GPUs, else through gloo.
+    Gradients are exchanged through nccl between GPUs, otherwise through gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -72,6 +72,6 @@ def init_distributed() -> Iterator[DistributedContext]:
 
 
 def local_device() -> torch.device:
-    """The accelerator of this process among those of its machine, else the CPU."""
+    """The accelerator of this process on its machine, otherwise the CPU."""
     device = best_device()
     return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0"))) if device.type == "cuda" else device

@@ -1,5 +1,6 @@
-"""What Stages II and III read of the data: latents and text embeddings, computed once."""
+"""The training images as latents and text embeddings, computed once for Stages II and III."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,35 +9,33 @@ import torch
 
 from hand1000.data.imageset import ImageRecord
 from hand1000.models.base_model import BaseModel
-from hand1000.models.encoding import count_truncated, encode_texts
-from hand1000.models.latents import encode_latents, read_images
+from hand1000.models.encoding import encode_latents, encode_texts, find_truncated, read_images
 from hand1000.storage.tensors import TensorRecord
 
-FULL_IMAGE_BOX = (0.0, 0.0, 1.0, 1.0)
-"""The box of a picture whose hand is not labelled."""
+logger = logging.getLogger(__name__)
+
+_MAX_LISTED = 5
 
 
 @dataclass
 class EncodedDataset(TensorRecord, stem="prepared", remedy="prepare the data again"):
-    """The training set as the diffusion model sees it.
+    """The training images as the diffusion model sees them.
 
     Attributes:
-        latents: scaled, (N, C, h, w), float32.
-        text_embeddings: e of the captions, (N, L, D), float32.
-        empty_embedding: e of the empty prompt, (L, D).
-        boxes: of the labelled hands, x, y, w, h relative to the image, (N, 4); all of it where there is no label.
-        file_names: of the images, in this order.
-        captions: without the gesture's phrase, an image one.
-        texts: the captions with the phrase.
-        user_ids: who is on each image.
-        gestures: what each image shows.
-        truncated: how many captions were longer than the text encoder reads.
+        latents: Scaled latents, (N, C, h, w) float32.
+        text_embeddings: Text embeddings e of the captions with the phrase, (N, L, D) float32.
+        empty_embedding: Text embedding of the empty prompt, (L, D).
+        file_names: File name of each image, N in this order.
+        captions: Caption of each image, without the gesture's phrase.
+        texts: Caption of each image, with the phrase.
+        user_ids: Person on each image.
+        gestures: Gesture of each image.
+        truncated: Number of captions that are longer than the text encoder reads.
     """
 
     latents: torch.Tensor
     text_embeddings: torch.Tensor
     empty_embedding: torch.Tensor
-    boxes: torch.Tensor
     file_names: list[str]
     captions: list[str]
     texts: list[str]
@@ -49,34 +48,43 @@ def encode_dataset(
     base: BaseModel,
     folder: Path,
     records: Sequence[ImageRecord],
-    progress: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
     batch_size: int = 32,
 ) -> EncodedDataset:
-    """Encode the images of an image set and their captions.
+    """Encode the images of a dataset and their captions; warn about captions that the text encoder truncates.
 
     Args:
-        base: the base model.
-        folder: of the image set.
-        records: its images, captioned.
-        progress: is given (done, total) images.
-        batch_size: images that are in memory at once.
+        base: Base model.
+        folder: Folder of the images.
+        records: The images with their captions.
+        on_progress: Called with the number of finished images and the total.
+        batch_size: Images in memory at once.
     """
     file_names, texts = [record.file_name for record in records], [record.text for record in records]
+    truncated = [file_names[index] for index in find_truncated(base.tokenizer, texts)]
+    if truncated:
+        logger.warning(
+            "%d of %d captions are longer than the %d tokens that the text encoder reads; their end is lost: %s%s",
+            len(truncated),
+            len(texts),
+            base.tokenizer.model_max_length,
+            ", ".join(truncated[:_MAX_LISTED]),
+            ", ..." if len(truncated) > _MAX_LISTED else "",
+        )
     latents = []
     for start in range(0, len(file_names), batch_size):
         images = read_images([folder / name for name in file_names[start : start + batch_size]])
         latents.append(encode_latents(base.vae, images, batch_size))
-        progress(min(start + batch_size, len(file_names)), len(file_names))
+        on_progress(min(start + batch_size, len(file_names)), len(file_names))
     embeddings = encode_texts(base.text_encoder, base.tokenizer, [*texts, ""]).float().cpu()
     return EncodedDataset(
         latents=torch.cat(latents),
         text_embeddings=embeddings[:-1].clone(),
         empty_embedding=embeddings[-1].clone(),
-        boxes=torch.tensor([record.bbox or FULL_IMAGE_BOX for record in records]),
         file_names=file_names,
         captions=[record.caption for record in records],
         texts=texts,
         user_ids=[record.user_id for record in records],
         gestures=[record.gesture for record in records],
-        truncated=count_truncated(base.tokenizer, texts),
+        truncated=len(truncated),
     )

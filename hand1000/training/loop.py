@@ -1,4 +1,4 @@
-"""The loop of a training from nothing: one loss a step, saved on the way, averaged at the end."""
+"""Training loop of a network from scratch, with an averaged copy of its weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,49 +6,62 @@ from typing import Any
 import torch
 
 from hand1000.config.pretraining import TrainingSchedule
-from hand1000.training.checkpoint import EMA, load_checkpoint, save_checkpoint
+from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
+from hand1000.training.ema import EMA
 from hand1000.training.lr import get_lr
 
 LOG_EVERY = 50
-"""Steps that one row of the history averages over; checkpoints fall on such rows."""
+"""Steps that one row of the history averages over; checkpoints are saved at such steps."""
 
 
 def train_with_ema(
     module: torch.nn.Module,
-    length: TrainingSchedule,
+    schedule: TrainingSchedule,
     loss_at: Callable[[int], torch.Tensor],
     context: TrainContext,
 ) -> tuple[Any, list[dict]]:
-    """Train `module` in place on the loss of each step; returns it with its averaged weights, and the history."""
+    """Train `module` in place with AdamW and return it with its averaged weights.
+
+    Args:
+        module: Network to train.
+        schedule: Steps, learning rate, warm-up, EMA decay and checkpoint interval.
+        loss_at: Returns the loss of a step, counted from 0; it must depend on the step and the weights alone.
+        context: Checkpoints and progress.
+
+    Returns:
+        The module, frozen and in evaluation mode, and the mean loss of every `LOG_EVERY` steps.
+    """
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
-    average = EMA(module, length.ema_decay)
+    ema = EMA(module, schedule.ema_decay)
     modules = {"module": module}
-    step, kept, history = load_checkpoint(context.checkpoint, modules=modules, optimizer=optimizer)
-    average.load(kept.get("average", {}))
+    state = load_checkpoint(context.checkpoint, modules=modules, optimizer=optimizer)
+    ema.load(state.tensors.get("average", {}))
     losses: list[float] = []
-    while step < length.steps:
+    while state.step < schedule.steps:
         for group in optimizer.param_groups:
             group["lr"] = get_lr(
-                step, peak=length.learning_rate, steps=length.steps, warmup_steps=length.warmup_steps, decay="cosine"
+                state.step,
+                peak=schedule.learning_rate,
+                steps=schedule.steps,
+                warmup_steps=schedule.warmup_steps,
+                lr_scheduler="cosine",
             )
-        loss = loss_at(step)
+        loss = loss_at(state.step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        average.update(step)
+        state.step += 1
+        ema.update(state.step)
         losses.append(loss.item())
-        context.on_progress(step, length.steps, {"loss": losses[-1]})
-        if step % LOG_EVERY == 0 or step == length.steps:
-            history.append({"step": step, "loss": sum(losses) / len(losses)})
+        context.on_progress(state.step, schedule.steps, {"loss": losses[-1]})
+        if state.step % LOG_EVERY == 0 or state.step == schedule.steps:
+            state.history.append({"step": state.step, "loss": sum(losses) / len(losses)})
             losses = []
-            # Rounded up to a row of the history, so that a continued run logs what an undisturbed one logs.
-            if step % (LOG_EVERY * max(1, length.checkpoint_every // LOG_EVERY)) == 0:
-                kept = {"average": average.tensors}
-                save_checkpoint(
-                    context.checkpoint, step=step, tensors=kept, modules=modules, optimizer=optimizer, history=history
-                )
-    module.load_state_dict(average.tensors, strict=False)
-    return module.requires_grad_(False).eval(), history
+            # Checkpoints end a row of the history, so that a continued run logs what an uninterrupted run logs.
+            if state.step % (LOG_EVERY * max(1, schedule.checkpoint_every // LOG_EVERY)) == 0:
+                state.tensors = {"average": ema.tensors}
+                save_checkpoint(context.checkpoint, state, modules=modules, optimizer=optimizer)
+    module.load_state_dict(ema.tensors, strict=False)
+    return module.requires_grad_(False).eval(), state.history

@@ -1,44 +1,49 @@
-"""Low-rank adapters beside the UNet's frozen weights (Hu et al., 2021), by peft."""
+"""Low-rank adapters beside the frozen weights of the UNet (Hu et al., 2021), through peft."""
 
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.training_utils import cast_training_params
 
 from hand1000.config.settings import LoraSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seed
-from hand1000.training.checkpoint import trained_parameters
-from hand1000.training.model_folder import ADAPTER_FILE
+
+ADAPTER_DIR = "lora"
+"""Folder of the adapter inside a model's folder; the adapter is merged into the UNet as well."""
+
+ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
 
 def add_adapter(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> None:
-    """Give `unet` an adapter in place: its own weights are frozen, the adapter's, float32, are trained.
+    """Freeze `unet` in place and add a trainable float32 adapter.
 
     Args:
-        unet: in any precision.
-        settings: rank, alpha and which layers.
-        seed: of the run; an adapter starts with one random factor and the other zero, so that it changes nothing.
+        unet: UNet in any precision.
+        settings: Rank, alpha and target layers.
+        seed: Random seed of the run. One factor of the adapter starts at random, the other at zero, so that the
+            untrained adapter changes nothing.
 
     Raises:
-        Hand1000Error: the UNet has no layer of a name that is asked for.
+        Hand1000Error: The UNet has no layer with the name of a target.
     """
     from peft import LoraConfig
 
     unet.requires_grad_(False)
-    ends = tuple(settings.targets)
-    for end in ends:
-        if not any(name == end or name.endswith(f".{end}") for name, _ in unet.named_modules()):
-            raise Hand1000Error(f"stage3.lora.targets: the UNet has no layer whose name ends with {end}")
+    for target in settings.targets:
+        if not any(name == target or name.endswith(f".{target}") for name, _ in unet.named_modules()):
+            raise Hand1000Error(f"stage3.lora.targets: the UNet has no layer whose name ends with {target}")
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=list(settings.targets),
+        init_lora_weights="gaussian",
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "lora-start"))
-        unet.add_adapter(
-            LoraConfig(
-                r=settings.rank, lora_alpha=settings.alpha, target_modules=list(ends), init_lora_weights="gaussian"
-            )
-        )
-    for parameter in trained_parameters(unet).values():
-        parameter.data = parameter.data.float()
+        unet.add_adapter(config)
+    cast_training_params(unet, torch.float32)
 
 
 def save_adapter(unet: UNet2DConditionModel, folder: Path) -> None:
@@ -54,7 +59,7 @@ def save_adapter(unet: UNet2DConditionModel, folder: Path) -> None:
 
 
 def merge_adapter(unet: UNet2DConditionModel) -> None:
-    """Add the adapter of `unet` to its weights, in place: W + B A alpha / rank; nothing of peft is left."""
+    """Merge the adapter of `unet` into its weights, in place: W + B A alpha / rank; nothing of peft remains."""
     unet.fuse_lora()
     unet.unload_lora()
     unet.requires_grad_(False).eval()

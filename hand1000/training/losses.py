@@ -1,71 +1,61 @@
-"""The one loss of all stages, how well the UNet tells the noise that was added, and what a timestep's counts."""
+"""The denoising loss of all stages and its spatial weights."""
+
+from typing import Literal
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import mse_loss
+
+from hand1000.config.settings import ComputeSettings
+from hand1000.training.batches import NoisyBatch
+from hand1000.training.precision import autocast_context
 
 
 def diffusion_loss(
     unet,
-    scheduler,
-    latents: torch.Tensor,
-    embeddings: torch.Tensor,
-    noise: torch.Tensor,
-    timesteps: torch.Tensor,
-    weights: torch.Tensor | None = None,
+    noise_scheduler,
+    batch: NoisyBatch,
+    compute: ComputeSettings,
+    *,
+    pixel_weights: torch.Tensor | None = None,
+    reduction: Literal["none", "mean"] = "mean",
 ) -> torch.Tensor:
-    """Mean squared error of the prediction, one value an item (B,) (paper, equation of Stages II and III).
+    """Mean squared error of the UNet's prediction (paper, equation of Stages II and III).
 
     Args:
-        unet: its `prediction_type`, epsilon or v_prediction, is the scheduler's.
-        scheduler: gives the noise levels.
-        latents: clean and scaled, (B, C, h, w).
-        embeddings: what the UNet is conditioned on, (B, L, D).
-        noise: (B, C, h, w).
-        timesteps: (B,).
-        weights: what each place counts, of mean 1, (B, 1, h, w), see `hand_loss_mask`; None counts all alike.
+        unet: Denoiser with the scheduler's `prediction_type`, epsilon or v_prediction.
+        noise_scheduler: Noise schedule of the base model.
+        batch: Latents, conditioning, noise and timesteps on the UNet's device.
+        compute: Precision of the forward pass.
+        pixel_weights: Weight of each latent pixel, of mean 1, (B, 1, h, w), see `hand_loss_mask`.
+        reduction: "none" returns one loss per item, (B,); "mean" returns their mean.
     """
-    noisy = scheduler.add_noise(latents, noise, timesteps)
-    prediction = unet(noisy, timesteps, embeddings).sample
-    target = noise
-    if scheduler.config.prediction_type == "v_prediction":
-        target = scheduler.get_velocity(latents, noise, timesteps)
-    errors = F.mse_loss(prediction.float(), target.float(), reduction="none")
-    return (errors if weights is None else errors * weights).mean(dim=(1, 2, 3))
+    latents, noise, timesteps = batch.latents, batch.noise, batch.timesteps
+    with autocast_context(latents.device, compute):
+        noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
+        model_pred = unet(noisy_latents, timesteps, batch.encoder_hidden_states).sample
+        target = noise
+        if noise_scheduler.config.prediction_type == "v_prediction":
+            target = noise_scheduler.get_velocity(latents, noise, timesteps)
+        errors = mse_loss(model_pred.float(), target.float(), reduction="none")
+        losses = (errors if pixel_weights is None else errors * pixel_weights).mean(dim=(1, 2, 3))
+        return losses.mean() if reduction == "mean" else losses
 
 
 def hand_loss_mask(boxes: torch.Tensor, height: int, width: int, weight: float) -> torch.Tensor:
-    """What each place of the latents counts, (B, 1, h, w): `weight` in the hand's box, 1 outside it, then of mean 1.
+    """Weights of the latent pixels, (B, 1, h, w): `weight` in the hand's box and 1 outside, scaled to mean 1.
 
     Args:
-        boxes: x, y, w, h relative to the picture, (B, 4); a place that is partly inside counts for that part.
-        height, width: h and w.
-        weight: 1 or more.
+        boxes: Hand boxes x, y, w, h relative to the image, (B, 4); a pixel that is partly inside counts in part.
+        height: Height h of the latents.
+        width: Width w of the latents.
+        weight: Weight of the box, at least 1.
     """
     x, y, w, h = boxes[:, :, None].unbind(1)
 
-    def covered(first: torch.Tensor, last: torch.Tensor, size: int) -> torch.Tensor:
+    def coverage(start: torch.Tensor, end: torch.Tensor, size: int) -> torch.Tensor:
         edges = torch.arange(size + 1) / size
-        return ((torch.minimum(last, edges[1:]) - torch.maximum(first, edges[:-1])) * size).clamp(0, 1)
+        return ((torch.minimum(end, edges[1:]) - torch.maximum(start, edges[:-1])) * size).clamp(0, 1)
 
-    inside = covered(y, y + h, height)[:, None, :, None] * covered(x, x + w, width)[:, None, None, :]
+    inside = coverage(y, y + h, height)[:, None, :, None] * coverage(x, x + w, width)[:, None, None, :]
     weights = 1 + (weight - 1) * inside
     return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
-
-
-def min_snr_loss_weights(scheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
-    """What each item's squared error counts, (B,) (Hang et al., 2023, "min-SNR").
-
-    A picture that is hardly noised teaches little about what it shows, but its error weighs as much as another's. As
-    the prediction of a clean picture, a timestep's loss is weighted by its signal-to-noise ratio, at most `gamma`.
-
-    Args:
-        scheduler: gives the noise levels and what is predicted.
-        timesteps: (B,).
-        gamma: above 0; the paper's is 5. 0 weighs all alike.
-    """
-    if not gamma:
-        return torch.ones(len(timesteps), device=timesteps.device)
-    signal = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
-    ratio = signal / (1 - signal)
-    own = ratio + 1 if scheduler.config.prediction_type == "v_prediction" else ratio
-    return ratio.clamp(max=gamma) / own

@@ -1,4 +1,4 @@
-"""How the UNet is computed in training: precision, kernels, memory."""
+"""Precision, kernels, memory and optimizer of the UNet in training."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -13,17 +13,18 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def weight_dtype(compute: ComputeSettings) -> torch.dtype:
-    """Of weights that are not trained."""
+    """The dtype of frozen weights."""
     return DTYPES[compute.precision]
 
 
 def configure_unet(unet: UNet2DConditionModel, compute: ComputeSettings, *, frozen: bool) -> None:
-    """Make `unet` compute as the settings say, in place.
+    """Set memory format, attention kernels, checkpointing and dtype of `unet`, in place.
 
     Args:
-        unet: in float32, or in the precision if it is frozen.
-        compute: precision is applied to the weights only if they are frozen; see `autocast_context` for the rest.
-        frozen: whether its own weights stay as they are: in Stage II, and in Stage III beside adapters.
+        unet: UNet in float32, or already in the run's precision if it is frozen.
+        compute: The compute settings.
+        frozen: Whether the weights stay as they are, as in Stage II and beside adapters; only frozen weights are cast
+            to the run's precision.
     """
     unet.to(memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format)
     unet.set_attn_processor(AttnProcessor2_0() if compute.attention == "sdpa" else AttnProcessor())
@@ -39,27 +40,30 @@ def configure_unet(unet: UNet2DConditionModel, compute: ComputeSettings, *, froz
 
 
 def autocast_context(device: torch.device, compute: ComputeSettings) -> AbstractContextManager:
-    """The context in which the UNet is called: automatic mixed precision, or nothing."""
+    """Automatic mixed precision for the UNet's forward pass; a null context in float32."""
     if compute.precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[compute.precision])
 
 
 def make_grad_scaler(device: torch.device, compute: ComputeSettings) -> torch.amp.GradScaler:
-    """Keeps the small gradients of fp16 from vanishing; does nothing in the other precisions."""
+    """A loss scaler that keeps small fp16 gradients from vanishing; disabled in the other precisions."""
     return torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
 
 
 def build_optimizer(
     kind: str, parameters: list[torch.Tensor], *, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """AdamW over `parameters`.
+    """Build AdamW over `parameters`.
 
     Args:
-        kind: "adamw", one fused kernel a step, or "adamw_8bit", whose two moments take a byte a weight each.
+        kind: "adamw", with one fused kernel per step, or "adamw_8bit", whose two moments take one byte per weight each.
+        parameters: Parameters to train.
+        learning_rate: Initial learning rate.
+        weight_decay: Decoupled weight decay.
 
     Raises:
-        Hand1000Error: 8 bits without bitsandbytes or a GPU.
+        Hand1000Error: adamw_8bit without bitsandbytes or without a GPU.
     """
     if kind == "adamw":
         return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)

@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
+from torch.nn.functional import cross_entropy, normalize
 
 from hand1000.config.pretraining import PretrainSettings
-from hand1000.core.rng import noise_and_timesteps, shuffled_batch, torch_generator
+from hand1000.core.rng import shuffled_batch, torch_generator
 from hand1000.models import small_base
-from hand1000.models.encoding import encode_texts
-from hand1000.models.latents import encode_latents, to_pixels
+from hand1000.models.encoding import encode_latents, to_pixels, tokenize
+from hand1000.training.batches import BatchSampler, encode_training_set
 from hand1000.training.context import TrainContext
 from hand1000.training.loop import train_with_ema
 from hand1000.training.losses import diffusion_loss
-from hand1000.training.lr import sample_logit_normal_timesteps
 
 CROP_FRACTION = 0.75
 """Share of the autoencoder's steps that see pieces of pictures."""
@@ -89,11 +88,11 @@ class ClipContrastiveLoss(torch.nn.Module):
         """The contrastive loss of captions (B, L) and their latents (B, C, h, w), in both directions."""
         hidden = self.text_encoder(input_ids).last_hidden_state
         ends = (input_ids == self.text_encoder.config.eos_token_id).int().argmax(dim=1)
-        texts = F.normalize(self.text_projection(hidden[torch.arange(len(hidden)), ends]), dim=1)
-        images = F.normalize(self.image_encoder(latents), dim=1)
+        texts = normalize(self.text_projection(hidden[torch.arange(len(hidden)), ends]), dim=1)
+        images = normalize(self.image_encoder(latents), dim=1)
         likeness = self.log_scale.exp().clamp(max=100) * images @ texts.T
         own = torch.arange(len(likeness))
-        return (F.cross_entropy(likeness, own) + F.cross_entropy(likeness.T, own)) / 2
+        return (cross_entropy(likeness, own) + cross_entropy(likeness.T, own)) / 2
 
 
 def train_text_encoder(
@@ -114,7 +113,7 @@ def train_text_encoder(
     tokenizer = small_base.build_tokenizer(captions)
     torch.manual_seed(context.seed)
     matcher = ClipContrastiveLoss(small_base.build_text_encoder(tokenizer))
-    tokens = _tokenize(tokenizer, captions)
+    tokens = tokenize(tokenizer, captions)
 
     def loss_at(step: int) -> torch.Tensor:
         indices = shuffled_batch(len(latents), settings.text_encoder.batch_size, step, context.seed, "text-encoder")
@@ -141,29 +140,19 @@ def train_base(
     latents = encode_latents(autoencoder, images)
     torch.manual_seed(context.seed)
     unet = small_base.build_unet().to(memory_format=torch.channels_last)
-    scheduler = small_base.build_scheduler()
-    unique = sorted(set(captions))
-    place = {caption: index for index, caption in enumerate(unique)}
-    embeddings, empty = encode_texts(text_encoder, tokenizer, unique), encode_texts(text_encoder, tokenizer, [""])
-    embedding_of = torch.tensor([place[caption] for caption in captions])
-    batch_size = settings.base.batch_size
+    noise_scheduler = small_base.build_scheduler()
+    sampler = BatchSampler(
+        encode_training_set(latents, captions, text_encoder, tokenizer),
+        settings.base.batch_size,
+        noise_scheduler,
+        context.seed,
+        "base",
+        timestep_sampling="logit_normal",
+        caption_dropout=settings.caption_dropout,
+    )
 
     def loss_at(step: int) -> torch.Tensor:
-        indices = shuffled_batch(len(latents), batch_size, step, context.seed, "base")
-        noise, _ = noise_and_timesteps(
-            tuple(latents.shape[1:]),
-            context.seed,
-            "base",
-            [(step, place) for place in range(batch_size)],
-            scheduler.config.num_train_timesteps,
-        )
-        timesteps = sample_logit_normal_timesteps(
-            batch_size, scheduler.config.num_train_timesteps, context.seed, "base", step
-        )
-        dropped = torch.rand(batch_size, generator=torch_generator(context.seed, "base-dropout", step))
-        own = embeddings[embedding_of[indices]]
-        condition = torch.where((dropped < settings.caption_dropout)[:, None, None], empty, own)
-        return diffusion_loss(unet, scheduler, latents[indices], condition, noise, timesteps).mean()
+        return diffusion_loss(unet, noise_scheduler, sampler.sample(step), context.compute)
 
     return train_with_ema(unet, settings.base, loss_at, context)
 
@@ -203,9 +192,3 @@ def save_base(
     recipe = {"settings": settings.model_dump(mode="json"), "prompts": prompts, "history": curves}
     (directory / "recipe.json").write_text(json.dumps(recipe, indent=1))
     make_image_grid(pictures, 8).save(directory / "grid.png")
-
-
-def _tokenize(tokenizer, captions: list[str]) -> torch.Tensor:
-    return tokenizer(
-        captions, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    ).input_ids

@@ -1,6 +1,6 @@
-"""Prior preservation: what the base model draws for captions without the gesture's phrase (Ruiz et al., 2022).
+"""Prior preservation: images of the base model for captions without the gesture's phrase (Ruiz et al., 2022).
 
-Trained on beside the gesture's images, they keep the tuned UNet from forgetting everything else.
+Trained beside the images of the gesture, they keep the tuned UNet from forgetting everything else.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from hand1000.storage.tensors import TensorRecord
 
 @dataclass(frozen=True)
 class Prior(TensorRecord, stem="prior", remedy="generate the class images again"):
-    """The base model's own pictures.
+    """Images of the base model.
 
     Attributes:
-        latents: scaled, (P, C, h, w), float32.
-        text_embeddings: e of their captions, (P, L, D), float32.
+        latents: Scaled latents, (P, C, h, w) float32.
+        text_embeddings: Text embeddings e of their captions, (P, L, D) float32.
     """
 
     latents: torch.Tensor
@@ -38,15 +38,15 @@ def generate_prior(
     batch_size: int,
     on_progress: ProgressCallback,
 ) -> Prior:
-    """Draw `count` pictures of the base model.
+    """Generate `count` images of the base model.
 
     Args:
-        pipeline: of the base model, without a fusion.
-        captions: without the gesture's phrase; taken in turn.
-        count: at least 1.
-        seed: of the run.
-        batch_size: drawn at a time.
-        on_progress: Called with the numbers of images done and in total.
+        pipeline: Pipeline of the base model, without a fusion.
+        captions: Captions without the gesture's phrase, used in turn.
+        count: Number of images, at least 1.
+        seed: Random seed of the run.
+        batch_size: Images generated at once.
+        on_progress: Called with the number of finished images and the total.
     """
     texts = [captions[index % len(captions)] for index in range(count)]
     seeds = [derived_seed(seed, "prior", index) for index in range(count)]

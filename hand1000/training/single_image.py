@@ -1,34 +1,55 @@
-"""A loop over the same few images, for what belongs to one image alone: its embedding, or a UNet of its own."""
+"""Training loops for what belongs to a single image: its embedding, or a UNet of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from hand1000.core.rng import noise_and_timesteps
 from hand1000.models.base_model import BaseModel
+from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.context import TrainContext
 from hand1000.training.losses import diffusion_loss
-from hand1000.training.precision import autocast_context
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """How a UNet is fine-tuned on one image by AdamW.
+
+    Attributes:
+        steps: Number of steps.
+        learning_rate: Learning rate.
+        weight_decay: Decoupled weight decay.
+        max_grad_norm: Norm to which the gradient is clipped.
+    """
+
+    steps: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    max_grad_norm: float = float("inf")
 
 
 def optimize_embeddings(
     base: BaseModel,
     latents: torch.Tensor,
     start: torch.Tensor,
-    keys: list[str],
+    keys: Sequence[str],
     context: TrainContext,
     *,
     steps: int,
     learning_rate: float,
 ) -> tuple[torch.Tensor, list[float]]:
-    """Optimise the embeddings of some images at once, each for itself: the losses are summed.
+    """Optimize the embeddings of several images at once with Adam, each for its own image.
+
+    The losses are summed, so that an image's gradient does not depend on the batch.
 
     Args:
-        base: its UNet's weights must need no gradient.
-        latents: scaled, (B, C, h, w).
-        start: where the embeddings start, (B, L, D).
-        keys: an image's draws are keyed by its key and the step.
-        context: Seed and compute settings; the UNet is configured already.
-        steps: Number of steps of Adam.
-        learning_rate: Learning rate of Adam.
+        base: Base model whose UNet is configured and requires no gradient.
+        latents: Scaled latents, (B, C, h, w).
+        start: Initial embeddings, (B, L, D).
+        keys: Key of each image's noise, combined with the step.
+        context: Seed and compute settings.
+        steps: Number of steps.
+        learning_rate: Learning rate.
 
     Returns:
         The embeddings, (B, L, D) on the CPU, and the mean loss of every step.
@@ -36,24 +57,18 @@ def optimize_embeddings(
     device = base.unet.device
     embeddings = start.to(device, copy=True).requires_grad_(True)
     optimizer = torch.optim.Adam([embeddings], lr=learning_rate)
-    latents, losses = latents.to(device), []
+    latents, history = latents.to(device), []
     for step in range(steps):
-        noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]),
-            context.seed,
-            "refine",
-            [(key, step) for key in keys],
-            base.scheduler.config.num_train_timesteps,
-        )
-        with autocast_context(device, context.compute):
-            errors = diffusion_loss(
-                base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
-            )
+        noise_keys = [(key, step) for key in keys]
+        batch = sample_noisy_batch(
+            latents, embeddings, base.scheduler, noise_keys, seed=context.seed, stage="refine"
+        ).to(device)
+        losses = diffusion_loss(base.unet, base.scheduler, batch, context.compute, reduction="none")
         optimizer.zero_grad(set_to_none=True)
-        errors.sum().backward()
+        losses.sum().backward()
         optimizer.step()
-        losses.append(errors.mean().item())
-    return embeddings.detach().cpu(), losses
+        history.append(losses.mean().item())
+    return embeddings.detach().cpu(), history
 
 
 def finetune_on_image(
@@ -62,45 +77,37 @@ def finetune_on_image(
     embeddings: torch.Tensor,
     key: str,
     context: TrainContext,
-    *,
-    steps: int,
-    learning_rate: float,
-    weight_decay: float,
-    max_grad_norm: float,
+    options: FinetuneOptions,
 ) -> list[float]:
-    """Tune the UNet in place on one image, with an optimiser of its own.
+    """Fine-tune the UNet in place on one image, with an optimizer of its own.
 
     Args:
-        base: its UNet's weights must need a gradient.
-        latents: scaled, (1, C, h, w).
-        embeddings: frozen, (1, L, D).
-        key: the draws are keyed by it and the step.
-        context: Seed and compute settings; the UNet is configured already. The loss is not scaled for fp16.
-        steps: Number of steps of AdamW.
-        learning_rate: Learning rate of AdamW.
-        weight_decay: Weight decay of AdamW.
-        max_grad_norm: Norm to which the gradient is clipped.
+        base: Base model whose UNet is configured and requires a gradient.
+        latents: Scaled latents, (1, C, h, w).
+        embeddings: Frozen conditioning, (1, L, D).
+        key: Key of the noise, combined with the step.
+        context: Seed and compute settings; fp16 is not supported because the loss is not scaled.
+        options: Steps, learning rate, weight decay and clipping.
 
     Returns:
         The loss of every step.
     """
     device = base.unet.device
     latents, embeddings = latents.to(device), embeddings.to(device)
-    # A kernel a step, not ten a tensor: with one image the optimiser else takes a third of the time.
-    optimizer = torch.optim.AdamW(base.unet.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
-    losses = []
-    for step in range(steps):
-        noise, timesteps = noise_and_timesteps(
-            tuple(latents.shape[1:]), context.seed, "unet", [(key, step)], base.scheduler.config.num_train_timesteps
-        )
-        with autocast_context(device, context.compute):
-            loss = diffusion_loss(
-                base.unet, base.scheduler, latents, embeddings, noise.to(device), timesteps.to(device)
-            ).mean()
+    # A fused kernel: with one image an unfused optimizer takes a third of the time.
+    optimizer = torch.optim.AdamW(
+        base.unet.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
+    history = []
+    for step in range(options.steps):
+        batch = sample_noisy_batch(
+            latents, embeddings, base.scheduler, [(key, step)], seed=context.seed, stage="unet"
+        ).to(device)
+        loss = diffusion_loss(base.unet, base.scheduler, batch, context.compute)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        if max_grad_norm < float("inf"):
-            torch.nn.utils.clip_grad_norm_(base.unet.parameters(), max_grad_norm)
+        if options.max_grad_norm < float("inf"):
+            torch.nn.utils.clip_grad_norm_(base.unet.parameters(), options.max_grad_norm)
         optimizer.step()
-        losses.append(loss.item())
-    return losses
+        history.append(loss.item())
+    return history

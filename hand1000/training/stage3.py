@@ -1,219 +1,222 @@
-"""Stage III: fine-tune the UNet on the frozen optimised embeddings (paper, section 3.4)."""
+"""Stage III: fine-tune the UNet on the frozen optimized embeddings (paper, section 3.4)."""
+
+from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from hand1000.config.settings import Stage3Settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import CheckpointStore
 from hand1000.models.base_model import BaseModel
-from hand1000.training.batches import TrainingBatch, TrainingSet, sample_batch
+from hand1000.training.batches import BatchSampler, TrainingBatch, TrainingSet
 from hand1000.training.checkpoint import (
-    EMA,
     Tensors,
+    TrainingState,
     load_checkpoint,
-    load_trained,
+    load_trainable_parameters,
     save_checkpoint,
-    trained_parameters,
+    trainable_parameters,
 )
 from hand1000.training.context import TrainContext
 from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
+from hand1000.training.ema import EMA
 from hand1000.training.lora import add_adapter
 from hand1000.training.losses import diffusion_loss
 from hand1000.training.lr import get_lr
 from hand1000.training.precision import autocast_context, build_optimizer, configure_unet, make_grad_scaler
+from hand1000.training.timesteps import min_snr_loss_weights
 from hand1000.training.validation import Validation, should_stop_early, validation_losses
 
 
-def train_unet(
-    base: BaseModel,
-    examples: TrainingSet,
-    empty_embeddings: torch.Tensor,
-    settings: Stage3Settings,
-    context: TrainContext,
-    *,
-    prior: TrainingSet | None = None,
-    validation: Validation | None = None,
-    processes: DistributedContext = SINGLE_PROCESS,
-) -> tuple[Tensors, list[dict]]:
-    """Fine-tune the UNet of `base` in place: a copy would not fit beside it at Stable Diffusion's size.
+class Stage3Trainer:
+    """Fine-tunes the UNet of a base model in place: a second copy of Stable Diffusion's would not fit into memory.
 
-    What a step sees is keyed by its number alone, and the gradients of micro-batches and of processes add up to the
-    batch's: the result depends on neither, to rounding, and an interrupted training may go on with other numbers.
+    The batch of a step follows from the step's number alone, and the gradients of micro-batches and of processes add
+    up to the gradient of the batch. The result therefore depends on neither, up to rounding, and an interrupted
+    training may continue with other numbers of them.
 
     Args:
-        base: the base model; of no use afterwards.
-        examples: of the gesture.
-        empty_embeddings: h of the empty prompt for each gesture, (K, L, D), which stands in for a dropped caption: at
-            inference both prompts of the guidance pass through the same fusion.
-        settings: what is trained, how long and how fast.
+        base: Base model; not usable as such afterwards.
+        data: Images of the gestures with their optimized embeddings.
+        settings: Settings of Stage III.
         context: Seed, compute settings, checkpoints and progress.
-        prior: pictures of the base model, if `settings.prior` asks for them.
-        validation: a look at images that are not among the examples, if `settings.validation` asks for it.
-        processes: that train together; all but the first only lend a hand.
-
-    Returns:
-        The weights that were trained, averaged or those of the best look, by name, on the CPU (`load_trained_weights`
-        puts them to use), and the loss of every step.
+        prior: Images of the base model, if `settings.prior` asks for them.
+        validation: Validation on other images, if `settings.validation` asks for it.
+        distributed: Processes that train together; only the main process saves, reports and generates images.
 
     Raises:
-        Hand1000Error: fewer images in a batch than processes, or adapters for layers that are not there.
+        Hand1000Error: Fewer images per batch than processes, or no layer of the UNet matches a target of the adapter.
     """
-    if settings.batch_size < processes.size:
-        raise Hand1000Error(
-            f"stage3.batch_size: {settings.batch_size} images cannot be shared by {processes.size} processes; "
-            f"choose {processes.size} or more"
-        )
-    training = _Training(base, settings, context, processes, validation)
-    training.resume(context.checkpoint)
-    while training.step < settings.steps and not should_stop_early(training.history, settings.validation.patience):
-        training.advance(
-            sample_batch(training.step, examples, prior, empty_embeddings, settings, base.scheduler, context.seed)
-        )
-        done = training.step
-        if validation and (done % settings.validation.every == 0 or done == settings.steps):
-            training.look(validation)
-        if processes.leads:
-            row = training.history[-1]
-            context.on_progress(done, settings.steps, {name: value for name, value in row.items() if name != "step"})
-            if done % settings.checkpoint_every == 0 and done < settings.steps:
-                training.keep(context.checkpoint)
-    return training.result(), training.history
-
-
-class _Training:
-    """What the steps change: weights, their average, the optimiser's moments, and what was measured."""
 
     def __init__(
         self,
         base: BaseModel,
+        data: TrainingSet,
         settings: Stage3Settings,
         context: TrainContext,
-        processes: DistributedContext,
-        validation: Validation | None,
+        *,
+        prior: TrainingSet | None = None,
+        validation: Validation | None = None,
+        distributed: DistributedContext = SINGLE_PROCESS,
     ) -> None:
-        self.base, self.settings, self.compute, self.processes = base, settings, context.compute, processes
-        self.unet = base.unet
+        if settings.batch_size < distributed.size:
+            raise Hand1000Error(
+                f"stage3.batch_size: {settings.batch_size} images cannot be shared by {distributed.size} processes; "
+                f"choose {distributed.size} or more"
+            )
+        self.unet, self.noise_scheduler = base.unet, base.scheduler
+        self.base, self.settings, self.context = base, settings, context
+        self.validation, self.distributed = validation, distributed
+        self.samplers = [(self._sampler(data, settings.batch_size, "unet"), 1.0)]
+        if prior is not None:
+            sampler = self._sampler(prior, settings.prior.batch_size, "unet-prior")
+            self.samplers.append((sampler, settings.prior.weight))
         configure_unet(self.unet, context.compute, frozen=settings.training_mode == "lora")
         if settings.training_mode == "lora":
             add_adapter(self.unet, settings.lora, context.seed)
         else:
             self.unet.requires_grad_(True)
         self.unet.train()
-        self.trained = trained_parameters(self.unet)
-        self.average = EMA(self.unet, settings.ema_decay)
+        self.parameters = trainable_parameters(self.unet)
+        self.ema = EMA(self.unet, settings.ema_decay)
         self.optimizer = build_optimizer(
             settings.optimizer,
-            list(self.trained.values()),
+            list(self.parameters.values()),
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
         self.scaler = make_grad_scaler(self.unet.device, context.compute)
-        self.model = processes.together(self.unet)
-        self.files = validation.folder if validation else None
-        self.step = 0
+        self.model = distributed.wrap_ddp(self.unet)
+        self.global_step = 0
         self.history: list[dict] = []
         self.best: Tensors = {}
 
-    def resume(self, checkpoint: CheckpointStore) -> None:
-        """Go on where a training was interrupted, if one was."""
-        self.step, kept, self.history = load_checkpoint(checkpoint, optimizer=self.optimizer, files=self.files)
-        load_trained(self.unet, kept.get("weights", {}))
-        self.average.load(kept.get("average", {}))
-        self.best = kept.get("best", {})
-        if kept.get("scaler"):
-            self.scaler.load_state_dict({name: value.item() for name, value in kept["scaler"].items()})
+    def train(self) -> tuple[Tensors, list[dict]]:
+        """Train from the last checkpoint to the last step, or until validation stops improving.
 
-    def keep(self, checkpoint: CheckpointStore) -> None:
-        """Save all of it."""
-        tensors = {
-            "weights": self.trained,
-            "average": self.average.tensors if self.settings.ema_decay else {},
-            "best": self.best,
-            "scaler": {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()},
-        }
-        save_checkpoint(
-            checkpoint,
-            step=self.step,
-            tensors={name: group for name, group in tensors.items() if group},
-            optimizer=self.optimizer,
-            history=self.history,
-            files=self.files,
-        )
+        Returns:
+            The trained weights by name on the CPU (see `best_weights`), and one row per step with its loss.
+        """
+        self.load_checkpoint()
+        settings, validation = self.settings, self.validation
+        while self.global_step < settings.steps and not should_stop_early(self.history, settings.validation.patience):
+            self.train_step(self.sample_batch(self.global_step))
+            if validation and validation.is_due(self.global_step, settings.steps):
+                self.validate(validation)
+            if self.distributed.is_main_process:
+                metrics = {name: value for name, value in self.history[-1].items() if name != "step"}
+                self.context.on_progress(self.global_step, settings.steps, metrics)
+                if self.global_step % settings.checkpoint_every == 0 and self.global_step < settings.steps:
+                    self.save_checkpoint()
+        return self.best_weights(), self.history
 
-    def advance(self, items: TrainingBatch) -> None:
-        """Take one step on `items`."""
+    def sample_batch(self, step: int) -> TrainingBatch:
+        """All items of one step on the CPU: images of the gestures, then those of the prior, if there is one.
+
+        Every process samples the same batch and computes its shard of it.
+        """
+        batches = []
+        for sampler, weight in self.samplers:
+            batch = sampler.sample(step)
+            snr_weights = min_snr_loss_weights(self.noise_scheduler, batch.timesteps, self.settings.min_snr_gamma)
+            batches.append(TrainingBatch(**vars(batch), loss_weights=snr_weights * (weight / sampler.batch_size)))
+        return TrainingBatch.concatenate(batches)
+
+    def train_step(self, batch: TrainingBatch) -> None:
+        """Make one optimizer step."""
         for group in self.optimizer.param_groups:
             group["lr"] = get_lr(
-                self.step,
+                self.global_step,
                 peak=self.settings.learning_rate,
                 steps=self.settings.steps,
                 warmup_steps=self.settings.warmup_steps,
-                decay=self.settings.lr_scheduler,
+                lr_scheduler=self.settings.lr_scheduler,
             )
-        loss = self._backward(items)
+        loss = self.compute_gradients(batch)
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), self.settings.max_grad_norm)
+        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
-        self.average.update(self.step)
-        self.history.append({"step": self.step, "loss": loss})
+        self.global_step += 1
+        self.ema.update(self.global_step)
+        self.history.append({"step": self.global_step, "loss": loss})
 
-    def _backward(self, items: TrainingBatch) -> float:
-        """Add the gradients of this process's share to the weights', a micro-batch at a time; the whole step's loss."""
+    def compute_gradients(self, batch: TrainingBatch) -> float:
+        """Accumulate the gradients of this process's shard by micro-batches and return the loss of the whole batch."""
         device, size = self.unet.device, self.settings.micro_batch_size
-        mine = self.processes.share(len(items.latents))
-        parts = [items.take(mine[start : start + size], device) for start in range(0, len(mine), size)]
+        shard = self.distributed.shard(len(batch.latents))
+        micro_batches = [batch.select(shard[start : start + size]) for start in range(0, len(shard), size)]
         total = torch.zeros((), device=device)
-        for part in parts:
-            with self.processes.exchanging(self.model, last=part is parts[-1]):
-                with autocast_context(device, self.compute):
-                    errors = diffusion_loss(
-                        self.model,
-                        self.base.scheduler,
-                        part.latents,
-                        part.conditions,
-                        part.noise,
-                        part.timesteps,
-                        part.weights,
-                    )
-                loss = (errors * part.shares).sum()
-                # Between processes the gradients' mean is taken, but these are parts of one sum.
-                self.scaler.scale(loss * self.processes.size).backward()
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            with self.distributed.no_sync_unless_last(self.model, is_last=number == len(micro_batches)):
+                micro_batch = micro_batch.to(device)
+                losses = diffusion_loss(
+                    self.model, self.noise_scheduler, micro_batch, self.context.compute, reduction="none"
+                )
+                loss = (losses * micro_batch.loss_weights).sum()
+                # DDP averages gradients over the processes, but the shards are parts of one sum.
+                self.scaler.scale(loss * self.distributed.size).backward()
             total += loss.detach()
-        return self.processes.sum(total).item()
+        return self.distributed.all_reduce_sum(total).item()
 
-    def look(self, validation: Validation) -> None:
-        """Measure and draw with the averaged weights; keep them if training may end before its last step."""
+    def validate(self, validation: Validation) -> None:
+        """Measure the loss and generate images with the averaged weights; keep them if training may stop early."""
         self.unet.eval()
-        with self.average.in_place():
-            loss = validation.loss(self.base, self.compute, self.settings.micro_batch_size, self.processes)
-            if self.processes.leads:
-                with autocast_context(self.unet.device, self.compute):
-                    validation.save_pictures(self.step)
+        with self.ema.swapped_in():
+            loss = validation.loss(self.base, self.context, self.settings.micro_batch_size, self.distributed)
+            if self.distributed.is_main_process:
+                with autocast_context(self.unet.device, self.context.compute):
+                    validation.save_images(self.global_step)
         self.unet.train()
         if self.settings.validation.patience and loss < min(validation_losses(self.history), default=float("inf")):
-            self.best = self._averaged()
+            self.best = self._averaged_weights()
         self.history[-1]["validation_loss"] = loss
 
-    def result(self) -> Tensors:
-        """The weights of the best look if one is kept, else the averaged ones, on the CPU."""
-        return self.best or self._averaged()
+    def best_weights(self) -> Tensors:
+        """The averaged weights of the best validation if training may stop early, otherwise those of the last step.
 
-    def _averaged(self) -> Tensors:
+        They are on the CPU; `load_trained_weights` loads them into a UNet.
+        """
+        return self.best or self._averaged_weights()
+
+    def save_checkpoint(self) -> None:
+        """Save everything that the next step depends on."""
+        tensors = {
+            "weights": self.parameters,
+            "average": self.ema.tensors if self.settings.ema_decay else {},
+            "best": self.best,
+            "scaler": {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()},
+        }
+        state = TrainingState(self.global_step, self.history, tensors)
+        save_checkpoint(self.context.checkpoint, state, optimizer=self.optimizer, files=self._files)
+
+    def load_checkpoint(self) -> None:
+        """Continue an interrupted training, if there is one."""
+        state = load_checkpoint(self.context.checkpoint, optimizer=self.optimizer, files=self._files)
+        self.global_step, self.history = state.step, state.history
+        load_trainable_parameters(self.unet, state.tensors.get("weights", {}))
+        self.ema.load(state.tensors.get("average", {}))
+        self.best = state.tensors.get("best", {})
+        if "scaler" in state.tensors:
+            self.scaler.load_state_dict({name: value.item() for name, value in state.tensors["scaler"].items()})
+
+    @property
+    def _files(self) -> Path | None:
+        return self.validation.folder if self.validation else None
+
+    def _averaged_weights(self) -> Tensors:
         return {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in self.average.tensors.items()
+            for name, value in self.ema.tensors.items()
         }
 
-
-def load_trained_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
-    """Put what `train_unet` returned into the base model's UNet, float32, in place; an adapter stays beside it."""
-    if settings.training_mode == "lora":
-        add_adapter(unet, settings.lora, seed=0)
-        load_trained(unet, weights)
-    else:
-        unet.load_state_dict(weights)
-    unet.requires_grad_(False)
+    def _sampler(self, data: TrainingSet, batch_size: int, stage: str) -> BatchSampler:
+        return BatchSampler(
+            data,
+            batch_size,
+            self.noise_scheduler,
+            self.context.seed,
+            stage,
+            timestep_sampling=self.settings.timestep_sampling,
+            caption_dropout=self.settings.caption_dropout,
+        )

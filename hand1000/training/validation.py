@@ -1,5 +1,6 @@
-"""What is looked at while Stage III trains: the loss on images that are held back, and pictures of the same noise."""
+"""Validation during Stage III: the loss on images that are not trained on, and images generated from fixed noise."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,108 +8,154 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from hand1000.config.settings import ComputeSettings, ValidationSettings
+from hand1000.config.settings import Settings, ValidationSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seed, torch_generator
 from hand1000.models.base_model import BaseModel
-from hand1000.pipelines.generation import make_image_grid
+from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
+from hand1000.pipelines.generation import generate, make_image_grid
+from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+from hand1000.training.batches import NoisyBatch
+from hand1000.training.context import TrainContext
 from hand1000.training.distributed import DistributedContext
+from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.losses import diffusion_loss
-from hand1000.training.precision import autocast_context
 
 VALIDATION_TIMESTEPS = 4
-"""Timesteps at which each image is looked at, evenly spread: the same each time, so that looks can be compared."""
+"""Number of evenly spread timesteps at which each image is evaluated, the same at every validation."""
 
 IMAGES_DIR = "validation"
-"""The folder of the pictures that were drawn on the way, `000100.png` after 100 steps."""
-
-
-def split_validation(user_ids: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Divide training images into those to train on and those to validate with; nobody is on both sides.
-
-    Args:
-        user_ids: who is on each image.
-        count: of images to hold back at least; people are taken whole.
-        seed: of the run.
-
-    Returns:
-        The indices of either side, in order.
-
-    Raises:
-        Hand1000Error: nothing would be left to train on.
-    """
-    people = sorted(set(user_ids), key=lambda user: derived_seed(seed, "validation", user))
-    chosen: set[str] = set()
-    for user in people:
-        if sum(each in chosen for each in user_ids) >= count:
-            break
-        chosen.add(user)
-    training = [index for index, user in enumerate(user_ids) if user not in chosen]
-    if count and not training:
-        raise Hand1000Error(
-            f"stage3.validation.images: {count} of {len(user_ids)} images, with all of their people, leave none to "
-            "train on; choose fewer, or take more images"
-        )
-    return training, [index for index, user in enumerate(user_ids) if user in chosen]
+"""Folder of the generated images, `000100.png` after 100 steps."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A look at the UNet every so many steps.
+    """Validation of the UNet every so many steps.
 
     Attributes:
-        latents: of the images that are held back, scaled, (V, C, h, w).
-        embeddings: h of their captions, (V, L, D): unrefined, as prompts are at inference.
-        settings: how often, and how long without a better look.
-        seed: of the run.
-        draw: pictures of the pipeline as it is now.
-        folder: where they go, a sheet a look, `000100.png` after 100 steps.
+        latents: Scaled latents of the validation images, (V, C, h, w).
+        embeddings: h of their captions, (V, L, D), not optimized, as prompts are at inference.
+        settings: Interval, number of generated images and patience.
+        generate: Generates images with the UNet as it is now.
+        folder: Folder of the generated images, one sheet per validation.
     """
 
     latents: torch.Tensor
     embeddings: torch.Tensor
     settings: ValidationSettings
-    seed: int
-    draw: Callable[[], list[Image.Image]]
+    generate: Callable[[], list[Image.Image]]
     folder: Path
 
     @torch.no_grad()
-    def loss(self, base: BaseModel, compute: ComputeSettings, batch_size: int, processes: DistributedContext) -> float:
-        """Mean squared error over all images and `VALIDATION_TIMESTEPS` timesteps, the same in every process."""
-        device, timesteps = base.unet.device, base.scheduler.config.num_train_timesteps
+    def loss(self, base: BaseModel, context: TrainContext, batch_size: int, distributed: DistributedContext) -> float:
+        """Mean loss over all images and `VALIDATION_TIMESTEPS` timesteps, the same in every process.
+
+        Args:
+            base: Base model with the UNet to validate.
+            context: Seed of the noise and compute settings.
+            batch_size: Images per forward pass.
+            distributed: Processes that share the work.
+        """
+        device, num_train_timesteps = base.unet.device, base.scheduler.config.num_train_timesteps
         cases = [(image, level) for image in range(len(self.latents)) for level in range(VALIDATION_TIMESTEPS)]
-        mine = [cases[index] for index in processes.share(len(cases))]
+        shard = [cases[index] for index in distributed.shard(len(cases))]
         total = torch.zeros((), device=device)
-        for start in range(0, len(mine), batch_size):
-            images, levels = zip(*mine[start : start + batch_size], strict=True)
-            draws = [torch_generator(self.seed, "validation", *case) for case in zip(images, levels, strict=True)]
-            noise = torch.stack([torch.randn(self.latents.shape[1:], generator=draw) for draw in draws])
-            times = torch.tensor([(2 * level + 1) * timesteps // (2 * VALIDATION_TIMESTEPS) for level in levels])
-            chosen = list(images)
-            with autocast_context(device, compute):
-                total += diffusion_loss(
-                    base.unet,
-                    base.scheduler,
-                    self.latents[chosen].to(device),
-                    self.embeddings[chosen].to(device),
-                    noise.to(device),
-                    times.to(device),
-                ).sum()
-        return processes.sum(total).item() / len(cases)
+        for start in range(0, len(shard), batch_size):
+            batch_cases = shard[start : start + batch_size]
+            images = [image for image, _ in batch_cases]
+            generators = [torch_generator(context.seed, "validation", *case) for case in batch_cases]
+            batch = NoisyBatch(
+                self.latents[images],
+                self.embeddings[images],
+                noise=torch.stack([torch.randn(self.latents.shape[1:], generator=draw) for draw in generators]),
+                timesteps=torch.tensor(
+                    [(2 * level + 1) * num_train_timesteps // (2 * VALIDATION_TIMESTEPS) for _, level in batch_cases]
+                ),
+            ).to(device)
+            total += diffusion_loss(base.unet, base.scheduler, batch, context.compute, reduction="none").sum()
+        return distributed.all_reduce_sum(total).item() / len(cases)
 
-    def save_pictures(self, step: int) -> None:
-        """Draw a sheet of what the UNet draws after `step` steps."""
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether to validate after `step` of `steps` steps."""
+        return step % self.settings.every == 0 or step == steps
+
+    def save_images(self, step: int) -> None:
+        """Write a sheet of images that the UNet generates after `step` steps."""
         if self.settings.images_drawn:
-            pictures = self.draw()
-            make_image_grid(pictures, columns=len(pictures)).save(self.folder / f"{step:06d}.png")
+            images = self.generate()
+            make_image_grid(images, columns=len(images)).save(self.folder / f"{step:06d}.png")
 
 
-def validation_losses(history: list[dict]) -> list[float]:
+def build_validation(
+    base: BaseModel, data: EncodedDataset, indices: Sequence[int], fusion: Fusion, settings: Settings, folder: Path
+) -> Validation:
+    """Build the validation of Stage III.
+
+    Args:
+        base: Base model whose UNet is going to be trained.
+        data: Encoded training images.
+        indices: Images of `data` to validate with.
+        fusion: Fusion of Stage II.
+        settings: Settings of the run.
+        folder: Folder of the generated images; it is created.
+    """
+    folder.mkdir()
+    indices = list(indices)
+    sample = indices[: settings.stage3.validation.images_drawn]
+    prompts, gestures = [data.texts[index] for index in sample], [data.gestures[index] for index in sample]
+    defaults = settings.generation.sampler_defaults() | {"autoguidance_scale": 1.0}
+    pipeline = build_pipeline(base, fusion=copy.deepcopy(fusion), **defaults)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def generate_sample() -> list[Image.Image]:
+        # Between validations the rest of the model would only take memory from the training.
+        pipeline.to(base.unet.device)
+        try:
+            return list(generate(pipeline, prompts, range(len(prompts)), gestures=gestures))
+        finally:
+            base.vae.to("cpu")
+            base.text_encoder.to("cpu")
+
+    gesture_ids = gesture_indices(fusion, data.gestures)[indices]
+    embeddings = double_fusion(data.text_embeddings[indices], fusion, settings.stage2.lambda_, gesture_ids).detach()
+    return Validation(data.latents[indices], embeddings, settings.stage3.validation, generate_sample, folder)
+
+
+def split_validation(user_ids: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Split training images into those to train on and those to validate with; nobody is on both sides.
+
+    Args:
+        user_ids: Person on each image.
+        count: Minimum number of validation images; people are taken whole.
+        seed: Random seed of the run.
+
+    Returns:
+        The indices of the training images and of the validation images, each in order.
+
+    Raises:
+        Hand1000Error: No image would remain to train on.
+    """
+    people = sorted(set(user_ids), key=lambda user: derived_seed(seed, "validation", user))
+    held_out: set[str] = set()
+    for user in people:
+        if sum(user_id in held_out for user_id in user_ids) >= count:
+            break
+        held_out.add(user)
+    training = [index for index, user_id in enumerate(user_ids) if user_id not in held_out]
+    if count and not training:
+        raise Hand1000Error(
+            f"stage3.validation.images: {count} of {len(user_ids)} images, with all of their people, leave none to "
+            "train on; choose fewer, or take more images"
+        )
+    return training, [index for index, user_id in enumerate(user_ids) if user_id in held_out]
+
+
+def validation_losses(history: Sequence[dict]) -> list[float]:
     """The validation losses in a history, in order."""
     return [row["validation_loss"] for row in history if "validation_loss" in row]
 
 
-def should_stop_early(history: list[dict], patience: int) -> bool:
-    """Whether the last `patience` looks were no better than one before them; never with a patience of 0."""
+def should_stop_early(history: Sequence[dict], patience: int) -> bool:
+    """Whether the last `patience` validations did not improve on the best one before; never with a patience of 0."""
     losses = validation_losses(history)
     return bool(patience) and len(losses) > patience and min(losses[:-patience]) <= min(losses[-patience:])

@@ -22,11 +22,12 @@ from hand1000.hands.depth import FAR, NEAR, render_hand_depth
 from hand1000.hands.depth_pairs import DepthPairs, build_depth_pairs, landmark_error
 from hand1000.hands.detector import Detection, Hand, HandDetector
 from hand1000.models.base_model import BaseModel
+from hand1000.pipelines.controlnet import controlnet_guidance, load_controlnet
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
 from hand1000.training.context import TrainContext
-from hand1000.training.train_controlnet import controlnet_guidance, load_controlnet, save_controlnet, train_controlnet
+from hand1000.training.train_controlnet import save_controlnet, train_controlnet
 from tests.support.rendered_hands import draw, rendered_hands
-from tests.support.tiny_models import DyingCheckpoint, Killed, fresh_base
+from tests.support.tiny_models import CrashingCheckpointStore, SimulatedKill, fresh_base
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = HandRefinerSettings(
@@ -135,13 +136,13 @@ def test_the_training_continues_to_the_same_bits_and_leaves_the_base_model_alone
     base = fresh_base()
     before = {name: value.clone() for name, value in base.unet.state_dict().items()}
 
-    def run(folder: Path, dies_after: int | None = None) -> tuple[ControlNetModel, list[dict]]:
-        context = TrainContext(seed=RECIPE.seed, checkpoint=DyingCheckpoint(folder, dies_after=dies_after))
+    def run(folder: Path, crash_after: int | None = None) -> tuple[ControlNetModel, list[dict]]:
+        context = TrainContext(seed=RECIPE.seed, checkpoint=CrashingCheckpointStore(folder, crash_after=crash_after))
         return train_controlnet(tiny_pairs(), base, RECIPE, context)
 
     whole, history = run(tmp_path / "whole")
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", dies_after=1)
+    with pytest.raises(SimulatedKill):
+        run(tmp_path / "cut", crash_after=1)
     continued, same = run(tmp_path / "cut")
     assert history == same and [row["step"] for row in history] == [2, 4]
     for name, value in whole.state_dict().items():

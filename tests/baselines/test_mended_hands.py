@@ -14,8 +14,8 @@ from hand1000.gestures import gesture_phrase
 from hand1000.hands.correction import correct_hand
 from hand1000.hands.detector import Hand, HandDetector
 from hand1000.models.base_model import load_base_model
+from hand1000.pipelines.controlnet import load_controlnet
 from hand1000.pipelines.generation import GenerationRequest
-from hand1000.training.train_controlnet import load_controlnet
 from tests.support.malformed_hands import as_it_is, malformed, short_fingers, swapped_fingers
 from tests.support.rendered_hands import rendered_hands
 

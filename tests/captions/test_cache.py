@@ -8,7 +8,7 @@ from hand1000.captions.cache import compute_missing
 from hand1000.storage.artifacts import open_store
 
 
-class Killed(Exception):
+class SimulatedKill(Exception):
     """Raised in place of kill -9."""
 
 
@@ -22,7 +22,7 @@ class CountingModel:
     def __call__(self, indices: list[int]) -> list[str]:
         batch = [self.keys[index] for index in indices]
         if self.dies_at in batch:
-            raise Killed
+            raise SimulatedKill
         self.computed += batch
         return [f"value of {key}" for key in batch]
 
@@ -42,7 +42,7 @@ def test_no_key_is_computed_twice(place: str, tmp_path: Path, request: pytest.Fi
     root = str(tmp_path) if place == "folder" else request.getfixturevalue("s3_root")
     keys = ["e", "b", "a", "d", "c", "b"]
     stopped = CountingModel(keys, dies_at="d")
-    with pytest.raises(Killed):
+    with pytest.raises(SimulatedKill):
         compute(root, stopped)
     assert stopped.computed == ["a", "b"]
     resumed = CountingModel(keys)

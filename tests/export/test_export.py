@@ -19,7 +19,7 @@ from hand1000.export.lora import constant_direction
 from hand1000.export.single_file import UNET, VAE, unet_weights, vae_weights
 from hand1000.models.fusion import GestureFusion, double_fusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
-from hand1000.training.checkpoint import trained_parameters
+from hand1000.training.checkpoint import trainable_parameters
 from hand1000.training.lora import add_adapter, merge_adapter, save_adapter
 from tests.support.tiny_models import TEXTS, WIDTH, save_tiny_model, tiny_base
 
@@ -28,7 +28,7 @@ from tests.support.tiny_models import TEXTS, WIDTH, save_tiny_model, tiny_base
 def tuned() -> Hand1000Pipeline:
     base = tiny_base()
     generator = torch.Generator().manual_seed(1)
-    fusion = GestureFusion(WIDTH, ("four",)).initialise(torch.randn(1, 63, generator=generator), generator)
+    fusion = GestureFusion(WIDTH, ("four",)).initialize(torch.randn(1, 63, generator=generator), generator)
     with torch.no_grad():
         fusion.linear.weight.add_(0.3 * torch.randn(fusion.linear.weight.shape, generator=generator))
         fusion.linear.bias.add_(torch.randn(WIDTH, generator=generator))
@@ -142,7 +142,7 @@ def save_with_adapter(tuned: Hand1000Pipeline, folder: Path, targets: list[str])
     norm.bias.data += 0.3 * torch.randn(WIDTH, generator=generator)
     unet = copy.deepcopy(tuned.unet)
     add_adapter(unet, LoraSettings(rank=2, alpha=3, targets=targets), seed=0)
-    for parameter in trained_parameters(unet).values():
+    for parameter in trainable_parameters(unet).values():
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     save_adapter(unet, folder / "lora")
     merge_adapter(unet)

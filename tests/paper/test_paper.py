@@ -19,7 +19,15 @@ from hand1000.paper import interleaved
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline, load_pipeline
 from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
-from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, Killed, encoded_dataset, fresh_base
+from tests.support.tiny_models import (
+    LATENT,
+    TOKENS,
+    WIDTH,
+    CrashingCheckpointStore,
+    SimulatedKill,
+    encoded_dataset,
+    fresh_base,
+)
 
 PAPER = load_settings("paper")
 IMAGES = 3
@@ -161,15 +169,15 @@ def test_an_interrupted_loop_ends_in_the_same_bits(base, data, tmp_path) -> None
     latents, texts, _ = data
     stage3 = PAPER.stage3.model_copy(update={"checkpoint_every": 1, "steps": 2})
 
-    def run(checkpoint: DyingCheckpoint):
+    def run(checkpoint: CrashingCheckpointStore):
         own = dataclasses.replace(base, unet=copy.deepcopy(base.unet))
         context = TrainContext(seed=0, compute=PAPER.compute, checkpoint=checkpoint)
         return interleaved.train_interleaved(own, latents, texts, PAPER.stage2, stage3, context)
 
-    whole, history = run(DyingCheckpoint(tmp_path / "whole"))
-    with pytest.raises(Killed):
-        run(DyingCheckpoint(tmp_path / "cut", dies_after=2))
-    again, same = run(DyingCheckpoint(tmp_path / "cut"))
+    whole, history = run(CrashingCheckpointStore(tmp_path / "whole"))
+    with pytest.raises(SimulatedKill):
+        run(CrashingCheckpointStore(tmp_path / "cut", crash_after=2))
+    again, same = run(CrashingCheckpointStore(tmp_path / "cut"))
     assert same == history
     assert all(torch.equal(one, two) for one, two in zip(whole.values(), again.values(), strict=True))
 

@@ -26,7 +26,7 @@ from hand1000.storage.s3 import S3Backend
 KEY = "0" * 64
 
 
-class Killed(BaseException):
+class SimulatedKill(BaseException):
     """Stands for the process ending at this point: nothing after it runs, no handler of the code catches it."""
 
 
@@ -84,7 +84,7 @@ def dies_in(monkeypatch: pytest.MonkeyPatch, store: ArtifactStore, method: str, 
     def dying(self, *args):
         calls.append(args)
         if len(calls) == fatal_call:
-            raise Killed
+            raise SimulatedKill
         return original(self, *args)
 
     monkeypatch.setattr(place, method, dying)
@@ -121,7 +121,7 @@ def test_killed_before_the_manifest_the_artifact_is_not_there(store, tmp_path, m
     address = f"{store.root}/artifacts/model/{tree_manifest(whole).digest}"
     with monkeypatch.context() as patch:
         dies_in(patch, store, method)
-        with pytest.raises(Killed):
+        with pytest.raises(SimulatedKill):
             store.publish("model", whole)
     assert not store.is_complete(address)
     with pytest.raises(Hand1000Error, match="never finished"):
@@ -318,7 +318,7 @@ def test_a_crash_while_saving_leaves_a_readable_state(store, tmp_path, monkeypat
     saved(store, tmp_path, 1)
     with monkeypatch.context() as patch:
         dies_in(patch, store, method)
-        with pytest.raises(Killed):
+        with pytest.raises(SimulatedKill):
             saved(store, tmp_path, 2)
     assert restored(store, tmp_path / "into") == survivor
     saved(store, tmp_path, 3)
@@ -475,11 +475,11 @@ def test_a_full_disk_while_downloading_is_told(s3_root, tiny_disk, tmp_path, mon
 
 
 def test_a_workspace_is_on_the_roots_filesystem_and_gone_afterwards(store):
-    with pytest.raises(Killed), store.workspace() as path:
+    with pytest.raises(SimulatedKill), store.workspace() as path:
         (path / "file").write_text("x")
         if not store.root.startswith("s3://"):
             assert path.is_relative_to(store.root)
-        raise Killed
+        raise SimulatedKill
     assert not path.exists()
 
 
@@ -523,9 +523,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
 
     def rows():
         yield {"a": 2}
-        raise Killed
+        raise SimulatedKill
 
-    with pytest.raises(Killed):
+    with pytest.raises(SimulatedKill):
         write_jsonl(path, rows())
     assert [row for _, row in read_jsonl(path)] == [{"a": 1}]
     assert list(tmp_path.iterdir()) == [path]

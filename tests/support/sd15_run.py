@@ -13,10 +13,9 @@ from hand1000.hands.stage1 import compute_mean_feature
 from hand1000.models.fusion import double_fusion, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.training.context import TrainContext
-from hand1000.training.distributed import SINGLE_PROCESS
 from hand1000.training.encoded_dataset import encode_dataset
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
-from hand1000.training.tuning import tune_unet
+from hand1000.training.stage3_io import Stage3Inputs, setup_stage3
 from tests.support.rendered_hands import draw, image_set
 from tests.support.sd15_models import random_sd15
 
@@ -39,10 +38,9 @@ def main(folder: Path) -> None:
     features = {"call": feature.mean_tensor()}
     fusion, _ = train_fusion(base, data, features, settings.stage2, context)
     start = double_fusion(data.text_embeddings, fusion, 0.7, gesture_indices(fusion, data.gestures))
-    refined, _ = optimize_all_embeddings(base, data.latents, start, data.file_names, settings.stage2, context)
-    weights, history = tune_unet(
-        base, data, fusion, refined, None, settings, context, out=folder, processes=SINGLE_PROCESS
-    )
+    embeddings, _ = optimize_all_embeddings(base, data.latents, start, data.file_names, settings.stage2, context)
+    inputs = Stage3Inputs(data, fusion, embeddings)
+    weights, history = setup_stage3(base, inputs, settings, context, folder).train()
     assert len(weights) == 686 and history[0]["loss"] > 0
     drawing = settings.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     (picture,) = build_pipeline(base, fusion=fusion, **drawing)("a hand, making phone call hand gesture").images

@@ -11,8 +11,8 @@ from hand1000.config.settings import Settings, load_settings
 from hand1000.training.batches import TrainingSet
 from hand1000.training.context import TrainContext
 from hand1000.training.distributed import init_distributed
-from hand1000.training.stage3 import train_unet
-from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base
+from hand1000.training.stage3 import Stage3Trainer
+from tests.support.tiny_models import LATENT, TOKENS, WIDTH, CrashingCheckpointStore, fresh_base
 
 IMAGES = 5
 QUICK = {
@@ -33,31 +33,23 @@ def settings_with(stage3: dict, compute: dict) -> Settings:
     return Settings.model_validate(values)
 
 
-def examples() -> TrainingSet:
-    """Images as latents, and conditions."""
+def training_set() -> TrainingSet:
+    """Random latents and embeddings of one gesture; the first embedding is also that of the empty prompt."""
     generator = torch.Generator().manual_seed(1)
-    return TrainingSet(
-        torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
-        torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
-        torch.zeros(IMAGES, dtype=torch.long),
-        torch.rand(IMAGES, 4, generator=generator),
-    )
+    latents = torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator)
+    embeddings = torch.randn(IMAGES, TOKENS, WIDTH, generator=generator)
+    return TrainingSet(latents, embeddings, embeddings[:1], gesture_ids=torch.zeros(IMAGES, dtype=torch.long))
 
 
 def main(folder: Path) -> None:
-    """Train with whoever else was started; the first writes what came of it."""
+    """Train together with the other processes; the main process writes the result."""
     settings = settings_with({}, {})
     folder.mkdir(exist_ok=True)
-    with init_distributed() as processes:
-        weights, history = train_unet(
-            fresh_base(),
-            examples(),
-            examples().embeddings[:1],
-            settings.stage3,
-            TrainContext(seed=0, compute=settings.compute, checkpoint=DyingCheckpoint(folder / "checkpoint")),
-            processes=processes,
-        )
-    if processes.leads:
+    context = TrainContext(seed=0, checkpoint=CrashingCheckpointStore(folder / "checkpoint"))
+    with init_distributed() as distributed:
+        trainer = Stage3Trainer(fresh_base(), training_set(), settings.stage3, context, distributed=distributed)
+        weights, history = trainer.train()
+    if distributed.is_main_process:
         save_file(weights, folder / "weights.safetensors")
         (folder / "history.json").write_text(json.dumps(history))
 

@@ -109,7 +109,6 @@ def encoded_dataset(
         latents=latents,
         text_embeddings=text_embeddings,
         empty_embedding=torch.zeros_like(text_embeddings[0]),
-        boxes=torch.ones(count, 4),
         file_names=[f"{index}.png" for index in range(count)],
         captions=["a hand"] * count,
         texts=["a hand"] * count,
@@ -119,15 +118,15 @@ def encoded_dataset(
     )
 
 
-class Killed(Exception):
-    """Stands for kill -9: whatever was not saved by then is lost."""
+class SimulatedKill(Exception):
+    """Simulates kill -9: whatever is not saved by then is lost."""
 
 
-class DyingCheckpoint:
-    """A checkpoint in a folder, whose process dies right after its `deaths`-th save."""
+class CrashingCheckpointStore:
+    """A checkpoint store in a folder whose process crashes right after save number `crash_after`."""
 
-    def __init__(self, folder: Path, dies_after: int | None = None) -> None:
-        self.folder, self.left = folder, dies_after
+    def __init__(self, folder: Path, crash_after: int | None = None) -> None:
+        self.folder, self.left = folder, crash_after
 
     def restore(self, directory: Path) -> bool:
         """See `hand1000.core.progress.CheckpointStore`."""
@@ -147,4 +146,4 @@ class DyingCheckpoint:
         if self.left is not None:
             self.left -= 1
             if not self.left:
-                raise Killed
+                raise SimulatedKill

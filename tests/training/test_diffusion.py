@@ -15,10 +15,11 @@ from hand1000.core.progress import noop_callback
 from hand1000.core.rng import derived_seed, derived_seeds, noise_and_timesteps, shuffled_batch
 from hand1000.data.imageset import ImageRecord
 from hand1000.models.base_model import load_base_model, read_resolution
-from hand1000.models.encoding import count_truncated, encode_texts
+from hand1000.models.encoding import encode_texts, find_truncated
 from hand1000.models.fusion import GestureFusion, double_fusion
 from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
+from hand1000.training.batches import NoisyBatch
 from hand1000.training.context import TrainContext
 from hand1000.training.encoded_dataset import EncodedDataset, encode_dataset
 from hand1000.training.losses import diffusion_loss, hand_loss_mask
@@ -28,8 +29,8 @@ from tests.support.tiny_models import (
     TEXTS,
     TOKENS,
     WIDTH,
-    DyingCheckpoint,
-    Killed,
+    CrashingCheckpointStore,
+    SimulatedKill,
     encoded_dataset,
     fresh_base,
     save_tiny_base,
@@ -66,7 +67,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def fusion_of(feature: torch.Tensor) -> GestureFusion:
-    return GestureFusion(WIDTH, ("four",)).initialise(feature[None], torch.Generator().manual_seed(2))
+    return GestureFusion(WIDTH, ("four",)).initialize(feature[None], torch.Generator().manual_seed(2))
 
 
 def test_draws_are_keyed_and_pinned() -> None:
@@ -116,15 +117,19 @@ def test_denoising_error_is_zero_for_a_perfect_prediction(kind: str) -> None:
         def __call__(self, noisy, at, condition):
             return type("Output", (), {"sample": target + torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)})
 
-    errors = diffusion_loss(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps)
-    assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
+    batch = NoisyBatch(clean, torch.zeros(2, 1, 1), noise, timesteps)
+
+    def losses(pixel_weights: torch.Tensor | None = None) -> torch.Tensor:
+        arguments = (Perfect(), scheduler, batch, DEFAULT.compute)
+        return diffusion_loss(*arguments, pixel_weights=pixel_weights, reduction="none")
+
+    assert torch.allclose(losses(), torch.tensor([0.0, 1.0]), atol=1e-5)
+    assert float(diffusion_loss(Perfect(), scheduler, batch, DEFAULT.compute)) == pytest.approx(0.5, abs=1e-5)
     weights = torch.zeros(2, 1, 8, 8)
     weights[:, :, :2, :2] = 16.0
-    errors = diffusion_loss(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
-    assert torch.allclose(errors, torch.tensor([0.0, 1.0]), atol=1e-5)
+    assert torch.allclose(losses(weights), torch.tensor([0.0, 1.0]), atol=1e-5)
     weights[1] = 0.0
-    errors = diffusion_loss(Perfect(), scheduler, clean, torch.zeros(2, 1, 1), noise, timesteps, weights)
-    assert torch.allclose(errors, torch.zeros(2), atol=1e-5)
+    assert torch.allclose(losses(weights), torch.zeros(2), atol=1e-5)
 
 
 def test_the_hands_box_counts_for_as_much_more_as_is_asked() -> None:
@@ -163,7 +168,7 @@ def test_fusion_training_lowers_the_loss_and_leaves_the_unet_alone(data) -> None
 def test_fusion_training_continues_to_the_same_bits(data, tmp_path: Path) -> None:
     latents, text, feature = data
 
-    def train(checkpoint: DyingCheckpoint):
+    def train(checkpoint: CrashingCheckpointStore):
         return train_fusion(
             fresh_base(),
             encoded_dataset(latents, text),
@@ -172,15 +177,15 @@ def test_fusion_training_continues_to_the_same_bits(data, tmp_path: Path) -> Non
             TrainContext(seed=0, checkpoint=checkpoint),
         )
 
-    whole, history = train(DyingCheckpoint(tmp_path / "whole"))
-    with pytest.raises(Killed):
-        train(DyingCheckpoint(tmp_path / "cut", dies_after=1))
-    continued, again = train(DyingCheckpoint(tmp_path / "cut"))
+    whole, history = train(CrashingCheckpointStore(tmp_path / "whole"))
+    with pytest.raises(SimulatedKill):
+        train(CrashingCheckpointStore(tmp_path / "cut", crash_after=1))
+    continued, again = train(CrashingCheckpointStore(tmp_path / "cut"))
     assert torch.equal(whole.linear.weight, continued.linear.weight)
     assert history == again
 
 
-def refine(data, span: slice, checkpoint: DyingCheckpoint, **changes):
+def refine(data, span: slice, checkpoint: CrashingCheckpointStore, **changes):
     latents, text, _ = data
     keys = [f"{index}.png" for index in range(IMAGES)]
     return optimize_all_embeddings(
@@ -194,8 +199,11 @@ def refine(data, span: slice, checkpoint: DyingCheckpoint, **changes):
 
 
 def test_refining_moves_every_embedding_and_shards_give_the_same_bits(data, tmp_path: Path) -> None:
-    whole, history = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"))
-    parts = [refine(data, span, DyingCheckpoint(tmp_path / f"b{span.start}"))[0] for span in (slice(0, 4), slice(4, 5))]
+    whole, history = refine(data, slice(None), CrashingCheckpointStore(tmp_path / "a"))
+    parts = [
+        refine(data, span, CrashingCheckpointStore(tmp_path / f"b{span.start}"))[0]
+        for span in (slice(0, 4), slice(4, 5))
+    ]
     assert torch.equal(whole, torch.cat(parts))
     assert [row["step"] for row in history] == [2, 4, 5]
     assert all((whole[index] != data[1][index]).any() for index in range(IMAGES))
@@ -203,16 +211,16 @@ def test_refining_moves_every_embedding_and_shards_give_the_same_bits(data, tmp_
 
 def test_refining_in_batches_equals_one_image_at_a_time(data, tmp_path: Path) -> None:
     """Losses are summed: a mean would scale Adam's epsilon."""
-    batched, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"), embedding_batch_size=5)
-    single, _ = refine(data, slice(None), DyingCheckpoint(tmp_path / "b"), embedding_batch_size=1)
+    batched, _ = refine(data, slice(None), CrashingCheckpointStore(tmp_path / "a"), embedding_batch_size=5)
+    single, _ = refine(data, slice(None), CrashingCheckpointStore(tmp_path / "b"), embedding_batch_size=1)
     assert torch.allclose(batched, single, atol=1e-5)
 
 
 def test_refining_continues_to_the_same_bits(data, tmp_path: Path) -> None:
-    whole, history = refine(data, slice(None), DyingCheckpoint(tmp_path / "a"))
-    with pytest.raises(Killed):
-        refine(data, slice(None), DyingCheckpoint(tmp_path / "b", dies_after=1))
-    continued, again = refine(data, slice(None), DyingCheckpoint(tmp_path / "b"))
+    whole, history = refine(data, slice(None), CrashingCheckpointStore(tmp_path / "a"))
+    with pytest.raises(SimulatedKill):
+        refine(data, slice(None), CrashingCheckpointStore(tmp_path / "b", crash_after=1))
+    continued, again = refine(data, slice(None), CrashingCheckpointStore(tmp_path / "b"))
     assert torch.equal(whole, continued) and history == again
 
 
@@ -368,7 +376,7 @@ def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
     system = pipeline_generator(pipeline_of(data[2]))
     orders = [GenerationRequest(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(6)]
 
-    def run(out: Path, checkpoint: DyingCheckpoint) -> list[int]:
+    def run(out: Path, checkpoint: CrashingCheckpointStore) -> list[int]:
         out.mkdir()
         done: list[int] = []
         generate_to_dir(
@@ -376,10 +384,10 @@ def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
         )
         return done
 
-    assert run(tmp_path / "whole", DyingCheckpoint(tmp_path / "a")) == [2, 4, 6]
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", DyingCheckpoint(tmp_path / "b", dies_after=1))
-    assert run(tmp_path / "again", DyingCheckpoint(tmp_path / "b")) == [4, 6]
+    assert run(tmp_path / "whole", CrashingCheckpointStore(tmp_path / "a")) == [2, 4, 6]
+    with pytest.raises(SimulatedKill):
+        run(tmp_path / "cut", CrashingCheckpointStore(tmp_path / "b", crash_after=1))
+    assert run(tmp_path / "again", CrashingCheckpointStore(tmp_path / "b")) == [4, 6]
     for order in orders:
         whole, again = ((tmp_path / run / order.file_name).read_bytes() for run in ("whole", "again"))
         assert whole == again
@@ -399,7 +407,7 @@ def test_base_model_loads_from_a_folder_and_says_what_is_missing(tmp_path: Path)
         load_base_model("somebody/some-model")
 
 
-def test_prepared_data_keeps_the_order_and_counts_cut_captions(tmp_path: Path) -> None:
+def test_encoded_data_keeps_the_order_and_reports_cut_captions(tmp_path: Path, caplog) -> None:
     base = tiny_base()
     rng = np.random.default_rng(0)
     names = ["a.png", "b.png"]
@@ -412,10 +420,13 @@ def test_prepared_data_keeps_the_order_and_counts_cut_captions(tmp_path: Path) -
     ]
     prepared = encode_dataset(base, tmp_path, records, noop_callback, batch_size=1)
     assert prepared.latents.shape == (2, 4, LATENT, LATENT) and prepared.truncated == 1
+    assert caplog.messages == [
+        "1 of 2 captions are longer than the 16 tokens that the text encoder reads; their end is lost: b.png"
+    ]
     assert torch.equal(prepared.empty_embedding, encode_texts(base.text_encoder, base.tokenizer, [""])[0])
     prepared.save(tmp_path)
     loaded = EncodedDataset.load(tmp_path)
     assert torch.equal(loaded.text_embeddings, prepared.text_embeddings) and loaded.file_names == names
     assert (loaded.captions, loaded.texts, loaded.user_ids) == (texts, texts, ["u", "u"])
     assert loaded.gestures == ["four", "four"]
-    assert count_truncated(base.tokenizer, []) == 0
+    assert find_truncated(base.tokenizer, []) == []

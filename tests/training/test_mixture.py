@@ -26,15 +26,14 @@ from hand1000.models.fusion import (
 )
 from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
-from hand1000.training import tuning
-from hand1000.training.batches import TrainingSet, sample_batch
+from hand1000.training.batches import BatchSampler, TrainingSet
 from hand1000.training.context import TrainContext
-from hand1000.training.distributed import SINGLE_PROCESS
 from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.prior import Prior
 from hand1000.training.stage2 import train_fusion
+from hand1000.training.stage3_io import Stage3Inputs, setup_stage3
 from tests.support.stage3_process import settings_with
-from tests.support.tiny_models import LATENT, TOKENS, WIDTH, DyingCheckpoint, fresh_base, tiny_base
+from tests.support.tiny_models import LATENT, TOKENS, WIDTH, CrashingCheckpointStore, fresh_base, tiny_base
 
 IMAGES = 4
 SHOWN = ["four", "ok", "ok", "four"]
@@ -53,7 +52,6 @@ def data() -> EncodedDataset:
         latents=torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator),
         text_embeddings=torch.randn(IMAGES, TOKENS, WIDTH, generator=generator),
         empty_embedding=torch.randn(TOKENS, WIDTH, generator=generator),
-        boxes=torch.rand(IMAGES, 4, generator=generator),
         file_names=[f"{index}.png" for index in range(IMAGES)],
         captions=["a hand"] * IMAGES,
         texts=[f"a hand, {PHRASES[gesture]}" for gesture in SHOWN],
@@ -66,7 +64,7 @@ def data() -> EncodedDataset:
 def fusion_of(own: dict[str, torch.Tensor]) -> GestureFusion:
     """A fusion to which f matters as much as e, also where it is only one."""
     start, weights = (torch.Generator().manual_seed(seed) for seed in (2, 3))
-    fusion = GestureFusion(WIDTH, tuple(own)).initialise(torch.stack(list(own.values())), start)
+    fusion = GestureFusion(WIDTH, tuple(own)).initialize(torch.stack(list(own.values())), start)
     with torch.no_grad():
         fusion.linear.weight[:, WIDTH:] = 0.3 * torch.randn(WIDTH, 63, generator=weights)
         fusion.linear.bias.zero_()
@@ -77,13 +75,13 @@ def test_several_gestures_start_apart_and_one_at_the_text() -> None:
     generator = torch.Generator().manual_seed(3)
     text, several = torch.randn(1, TOKENS, WIDTH, generator=generator), torch.randn(3, 63, generator=generator)
     several[1] = several[0] + 0.01 * several[1]
-    fusion = GestureFusion(WIDTH, ("four", "ok", "call")).initialise(several, generator)
+    fusion = GestureFusion(WIDTH, ("four", "ok", "call")).initialize(several, generator)
     codes = (fusion(text.expand(3, -1, -1), torch.arange(3)) - text).detach()
     assert codes.square().mean().sqrt() == pytest.approx(GESTURE_SCALE, rel=1e-3)
     apart = torch.cdist(codes[:, 0], codes[:, 0])[~torch.eye(3, dtype=torch.bool)]
     assert apart.max() < 1.01 * apart.min()  # However alike two hands are.
     assert codes.mean(dim=0).abs().max() < 1e-4  # On average nothing is added to the text.
-    one = GestureFusion(WIDTH, ("four",)).initialise(several[:1], generator)
+    one = GestureFusion(WIDTH, ("four",)).initialize(several[:1], generator)
     assert (one(text, torch.zeros(1, dtype=torch.long)) - text).abs().max() < 0.05
 
 
@@ -189,15 +187,23 @@ def test_a_dropped_caption_is_the_empty_prompt_of_the_images_gesture() -> None:
     for index, gesture in enumerate(("four", "ok")):
         alone = fused_null_embedding(data().empty_embedding, fusion_of(features(gesture)), 0.3)
         assert torch.allclose(empty[index], alone[0], atol=1e-5)
-    shown = gesture_indices(fusion, SHOWN)
-    examples = TrainingSet(
-        torch.arange(IMAGES).reshape(-1, 1, 1, 1).float(), data().text_embeddings, shown, torch.rand(IMAGES, 4)
-    )
+    gesture_ids = gesture_indices(fusion, SHOWN)
+    latents = torch.arange(IMAGES).reshape(-1, 1, 1, 1).float()
+    training_set = TrainingSet(latents, data().text_embeddings, empty, gesture_ids)
     for dropout in (1.0, 0.0):
-        settings = settings_with({"caption_dropout": dropout}, {}).stage3
-        items = sample_batch(0, examples, None, empty, settings, tiny_base().scheduler, seed=0)
-        images = items.latents.flatten().long()
-        assert torch.equal(items.conditions, empty[shown[images]] if dropout else data().text_embeddings[images])
+        sampler = BatchSampler(
+            training_set,
+            4,
+            tiny_base().scheduler,
+            seed=0,
+            stage="unet",
+            timestep_sampling="uniform",
+            caption_dropout=dropout,
+        )
+        batch = sampler.sample(0)
+        images = batch.latents.flatten().long()
+        expected = empty[gesture_ids[images]] if dropout else data().text_embeddings[images]
+        assert torch.equal(batch.encoder_hidden_states, expected)
 
 
 def mixed_settings() -> Settings:
@@ -206,42 +212,34 @@ def mixed_settings() -> Settings:
     return Settings.model_validate(values)
 
 
-def test_stage3_is_given_everything_with_its_own_gesture(tmp_path: Path, monkeypatch) -> None:
-    """What is trained is tested in test_stage3.py; here what it is trained on is looked at."""
-    given: dict = {}
-
-    def train_unet(base, examples, empty_embeddings, *settings, **options):
-        given.update(options, examples=examples, empty=empty_embeddings)
-        return {}, []
-
-    monkeypatch.setattr(tuning, "train_unet", train_unet)
+def test_stage3_trains_each_image_with_its_own_gesture(tmp_path: Path) -> None:
+    """The data of the trainer; test_stage3.py tests the training itself."""
     fusion, settings, prepared = fusion_of(features("four", "ok")), mixed_settings(), data()
     generator = torch.Generator().manual_seed(5)
     prior = Prior(
         torch.randn(6, 4, LATENT, LATENT, generator=generator), torch.randn(6, TOKENS, WIDTH, generator=generator)
     )
     refined = torch.randn(IMAGES, TOKENS, WIDTH, generator=generator)
-    options = {
-        "out": tmp_path,
-        "processes": SINGLE_PROCESS,
-    }
     context = TrainContext(seed=settings.seed, compute=settings.compute)
-    tuning.tune_unet(fresh_base(), prepared, fusion, refined, prior, settings, context, **options)
+    inputs = Stage3Inputs(prepared, fusion, refined, prior)
+    trainer = setup_stage3(fresh_base(), inputs, settings, context, tmp_path)
+    (images, prior_images), validation = [sampler.data for sampler, _ in trainer.samplers], trainer.validation
 
     weight = settings.stage2.lambda_
-    assert torch.equal(given["empty"], fused_null_embedding(prepared.empty_embedding, fusion, weight))
+    expected = fused_null_embedding(prepared.empty_embedding, fusion, weight)
+    assert torch.equal(images.null_embeddings, expected) and torch.equal(prior_images.null_embeddings, expected)
     known = gesture_indices(fusion, SHOWN)
-    for latents, gesture in zip(given["examples"].latents, given["examples"].gestures, strict=True):
+    assert len(images.latents) == IMAGES - 1
+    for latents, embedding, gesture_id in zip(images.latents, images.embeddings, images.gesture_ids, strict=True):
         (image,) = [index for index in range(IMAGES) if torch.equal(prepared.latents[index], latents)]
-        assert gesture == known[image]
-    theirs = gesture_indices(fusion, [*SHOWN, *SHOWN[:2]])  # The prior's captions are the images', in turn.
-    assert torch.equal(given["prior"].gestures, theirs)
-    assert torch.equal(given["prior"].embeddings, double_fusion(prior.text_embeddings, fusion, weight, theirs))
-    (image,) = [
-        index for index in range(IMAGES) if torch.equal(prepared.latents[index], given["validation"].latents[0])
-    ]
+        assert gesture_id == known[image] and torch.equal(embedding, refined[image])
+    prior_ids = gesture_indices(fusion, [*SHOWN, *SHOWN[:2]])  # The prior's captions are those of the images, in turn.
+    assert torch.equal(prior_images.gesture_ids, prior_ids)
+    assert torch.equal(prior_images.embeddings, double_fusion(prior.text_embeddings, fusion, weight, prior_ids))
+    assert validation is not None
+    (image,) = [index for index in range(IMAGES) if torch.equal(prepared.latents[index], validation.latents[0])]
     expected = double_fusion(prepared.text_embeddings, fusion, weight, known)[image]
-    assert torch.allclose(given["validation"].embeddings[0], expected, atol=1e-5)
+    assert torch.allclose(validation.embeddings[0], expected, atol=1e-5)
 
 
 # The pipeline.
@@ -283,7 +281,12 @@ def test_orders_are_drawn_with_their_gestures(tmp_path: Path) -> None:
     system = pipeline_generator(pipeline_of(features("four", "ok")))
     orders = [GenerationRequest(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
     generate_to_dir(
-        system, orders, tmp_path, batch_size=3, checkpoint=DyingCheckpoint(tmp_path / "none"), on_progress=noop_callback
+        system,
+        orders,
+        tmp_path,
+        batch_size=3,
+        checkpoint=CrashingCheckpointStore(tmp_path / "none"),
+        on_progress=noop_callback,
     )
     pictures = [np.asarray(Image.open(tmp_path / order.file_name)).astype(int) for order in orders]
     apart = [[np.abs(one - other).max() > 1 for other in pictures] for one in pictures]

@@ -13,7 +13,7 @@ from hand1000.models.base_model import load_base_model
 from hand1000.models.small_base import build_tokenizer
 from hand1000.training.context import TrainContext
 from hand1000.training.pretrain_base import save_base, train_autoencoder, train_base, train_text_encoder
-from tests.support.tiny_models import DyingCheckpoint, Killed
+from tests.support.tiny_models import CrashingCheckpointStore, SimulatedKill
 
 LENGTH = TrainingSchedule(steps=4, batch_size=2, learning_rate=1e-3, warmup_steps=2, ema_decay=0.9, checkpoint_every=2)
 SETTINGS = PretrainSettings(
@@ -58,7 +58,7 @@ def test_the_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeyp
         """All three, or up to the first save of the one that dies."""
 
         def context(name: str) -> TrainContext:
-            checkpoint = DyingCheckpoint(folder / name, dies_after=1 if name == dies else None)
+            checkpoint = CrashingCheckpointStore(folder / name, crash_after=1 if name == dies else None)
             return TrainContext(seed=SETTINGS.seed, checkpoint=checkpoint)
 
         vae, _ = train_autoencoder(images, SETTINGS, context("autoencoder"))
@@ -68,7 +68,7 @@ def test_the_trainings_continue_to_the_same_bits(images, tmp_path: Path, monkeyp
 
     vae, encoder, unet, tokenizer, history = run(tmp_path / "whole")
     for name in ("autoencoder", "text_encoder", "base"):
-        with pytest.raises(Killed):
+        with pytest.raises(SimulatedKill):
             run(tmp_path / "cut", dies=name)
     *continued, _, same = run(tmp_path / "cut")
     for one, other in zip((vae, encoder, unet), continued, strict=True):

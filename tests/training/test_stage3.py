@@ -14,61 +14,66 @@ from hand1000.config.settings import Settings, Stage3Settings, load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import noop_callback
 from hand1000.models.base_model import BaseModel
-from hand1000.training.batches import TrainingSet, sample_batch
-from hand1000.training.checkpoint import Tensors
+from hand1000.training.batches import TrainingSet
+from hand1000.training.checkpoint import Tensors, TrainingState, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
-from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
+from hand1000.training.losses import diffusion_loss
 from hand1000.training.precision import build_optimizer
 from hand1000.training.prior import Prior, generate_prior
-from hand1000.training.stage3 import load_trained_weights, train_unet
+from hand1000.training.stage3 import Stage3Trainer
+from hand1000.training.stage3_io import load_trained_weights
+from hand1000.training.timesteps import min_snr_loss_weights
 from hand1000.training.validation import Validation, should_stop_early, split_validation
-from tests.support.stage3_process import examples, settings_with
-from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, DyingCheckpoint, Killed, fresh_base, tiny_base
+from tests.support.stage3_process import settings_with, training_set
+from tests.support.tiny_models import (
+    LATENT,
+    TEXTS,
+    TOKENS,
+    WIDTH,
+    CrashingCheckpointStore,
+    SimulatedKill,
+    fresh_base,
+    tiny_base,
+)
 
 DEFAULT = load_settings("default")
 
 
 def train(
-    checkpoint: DyingCheckpoint,
+    checkpoint: CrashingCheckpointStore,
     compute: dict | None = None,
     base: BaseModel | None = None,
     more: dict | None = None,
     **stage3,
 ) -> tuple[Tensors, list[dict]]:
     settings = settings_with(stage3, compute or {})
-    return train_unet(
-        base or fresh_base(),
-        examples(),
-        examples().embeddings[:1],
-        settings.stage3,
-        TrainContext(seed=0, compute=settings.compute, checkpoint=checkpoint),
-        **(more or {}),
-    )
+    context = TrainContext(seed=0, compute=settings.compute, checkpoint=checkpoint)
+    return Stage3Trainer(base or fresh_base(), training_set(), settings.stage3, context, **(more or {})).train()
 
 
-def furthest(one: Tensors, other: Tensors) -> float:
+def max_weight_diff(first: Tensors, second: Tensors) -> float:
     """The largest difference of any weight."""
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).detach().abs().max()) for name in first)
 
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_an_interrupted_training_ends_in_the_same_bits(mode, tmp_path) -> None:
-    whole, history = train(DyingCheckpoint(tmp_path / "whole"), training_mode=mode)
+    whole, history = train(CrashingCheckpointStore(tmp_path / "whole"), training_mode=mode)
     for _ in range(2):
-        with pytest.raises(Killed):
-            train(DyingCheckpoint(tmp_path / "cut", dies_after=1), training_mode=mode)
-    again, same = train(DyingCheckpoint(tmp_path / "cut"), training_mode=mode)
-    assert furthest(whole, again) == 0 and history == same
+        with pytest.raises(SimulatedKill):
+            train(CrashingCheckpointStore(tmp_path / "cut", crash_after=1), training_mode=mode)
+    again, same = train(CrashingCheckpointStore(tmp_path / "cut"), training_mode=mode)
+    assert max_weight_diff(whole, again) == 0 and history == same
     started = dict(fresh_base().unet.named_parameters())
-    assert mode == "lora" or furthest(whole, started) > 1e-4
+    assert mode == "lora" or max_weight_diff(whole, started) > 1e-4
 
 
 def test_the_average_is_kept_and_no_decay_keeps_the_last_weights(tmp_path) -> None:
-    averaged, _ = train(DyingCheckpoint(tmp_path / "a"))
+    averaged, _ = train(CrashingCheckpointStore(tmp_path / "a"))
     base = fresh_base()
-    last, _ = train(DyingCheckpoint(tmp_path / "b"), base=base, ema_decay=0.0)
-    assert furthest(last, dict(base.unet.named_parameters())) == 0 < furthest(averaged, last)
+    last, _ = train(CrashingCheckpointStore(tmp_path / "b"), base=base, ema_decay=0.0)
+    assert max_weight_diff(last, dict(base.unet.named_parameters())) == 0 < max_weight_diff(averaged, last)
 
 
 @pytest.mark.parametrize(
@@ -82,17 +87,17 @@ def test_the_average_is_kept_and_no_decay_keeps_the_last_weights(tmp_path) -> No
     ],
 )
 def test_how_it_is_computed_changes_rounding_only(stage3, compute, within, tmp_path) -> None:
-    _, plain = train(DyingCheckpoint(tmp_path / "a"))
-    _, other = train(DyingCheckpoint(tmp_path / "b"), compute, **stage3)
+    _, plain = train(CrashingCheckpointStore(tmp_path / "a"))
+    _, other = train(CrashingCheckpointStore(tmp_path / "b"), compute, **stage3)
     assert [row["loss"] for row in other] == pytest.approx([row["loss"] for row in plain], abs=within)
 
 
 def test_a_micro_batch_may_change_in_the_midst_of_a_training(tmp_path) -> None:
-    whole, _ = train(DyingCheckpoint(tmp_path / "whole"))
-    with pytest.raises(Killed):
-        train(DyingCheckpoint(tmp_path / "cut", dies_after=1))
-    again, _ = train(DyingCheckpoint(tmp_path / "cut"), micro_batch_size=1)
-    assert furthest(whole, again) < 1e-5
+    whole, _ = train(CrashingCheckpointStore(tmp_path / "whole"))
+    with pytest.raises(SimulatedKill):
+        train(CrashingCheckpointStore(tmp_path / "cut", crash_after=1))
+    again, _ = train(CrashingCheckpointStore(tmp_path / "cut"), micro_batch_size=1)
+    assert max_weight_diff(whole, again) < 1e-5
     assert "micro_batch_size" not in settings_with({}, {}).stage3.cache_key_fields()
 
 
@@ -111,21 +116,21 @@ def processes(folder: Path, count: int) -> tuple[Tensors, list[dict]]:
 
 
 def test_two_processes_and_one_train_alike_and_a_restart_may_change_their_number(tmp_path) -> None:
-    alone, history = train(DyingCheckpoint(tmp_path / "alone"))
+    alone, history = train(CrashingCheckpointStore(tmp_path / "alone"))
     together, same = processes(tmp_path / "two", 2)
-    assert furthest(alone, together) < 1e-5
+    assert max_weight_diff(alone, together) < 1e-5
     assert [row["loss"] for row in same] == pytest.approx([row["loss"] for row in history], abs=1e-5)
     # The state that the two saved after the fourth step, with one process to the end.
     assert json.loads((tmp_path / "two" / "checkpoint" / "state.json").read_text())["step"] == 4
-    again, _ = train(DyingCheckpoint(tmp_path / "two" / "checkpoint"))
-    assert furthest(alone, again) < 1e-5
+    again, _ = train(CrashingCheckpointStore(tmp_path / "two" / "checkpoint"))
+    assert max_weight_diff(alone, again) < 1e-5
 
 
 def test_a_batch_too_small_to_be_shared_is_refused(tmp_path) -> None:
     from hand1000.training.distributed import DistributedContext
 
     with pytest.raises(Hand1000Error, match="stage3.batch_size: 4 images cannot be shared by 5 processes"):
-        train(DyingCheckpoint(tmp_path), more={"processes": DistributedContext(0, 5)})
+        train(CrashingCheckpointStore(tmp_path), more={"distributed": DistributedContext(0, 5)})
 
 
 def test_min_snr_weighs_a_timestep_by_its_ratio_up_to_the_bound() -> None:
@@ -151,25 +156,26 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
     prior = Prior.load(tmp_path)
     assert torch.equal(prior.latents, drawn.latents) and prior.text_embeddings.shape == (3, TOKENS, WIDTH)
 
-    without, _ = train(DyingCheckpoint(tmp_path / "a"))
-    pulled = {
-        "prior": TrainingSet(prior.latents, prior.text_embeddings, torch.zeros(3, dtype=torch.long), torch.rand(3, 4))
-    }
-    beside, _ = train(DyingCheckpoint(tmp_path / "b"), more=pulled)
+    without, _ = train(CrashingCheckpointStore(tmp_path / "a"))
+    null_embeddings, gesture_ids = training_set().null_embeddings, torch.zeros(3, dtype=torch.long)
+    pulled = {"prior": TrainingSet(prior.latents, prior.text_embeddings, null_embeddings, gesture_ids)}
+    beside, _ = train(CrashingCheckpointStore(tmp_path / "b"), more=pulled)
     idle = {"images": 3, "batch_size": 2, "weight": 0}
-    weightless, _ = train(DyingCheckpoint(tmp_path / "c"), more=pulled, prior=idle)
-    assert furthest(without, beside) > 1e-4 > furthest(without, weightless)
+    weightless, _ = train(CrashingCheckpointStore(tmp_path / "c"), more=pulled, prior=idle)
+    assert max_weight_diff(without, beside) > 1e-4 > max_weight_diff(without, weightless)
 
 
-def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_priors(tmp_path) -> None:
+def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_priors() -> None:
     settings = settings_with({"prior": {"images": 5, "batch_size": 2, "weight": 0.5}}, {}).stage3
-    base, empty = fresh_base(), examples().embeddings[:1]
-    items = sample_batch(0, examples(), examples(), empty, settings, base.scheduler, seed=0)
-    parts = (items.latents, items.conditions, items.noise, items.timesteps)
-    errors = diffusion_loss(base.unet, base.scheduler, *parts)
-    _, history = train(DyingCheckpoint(tmp_path / "a"), more={"prior": examples()}, prior=settings.prior.model_dump())
-    assert len(errors) == 6
-    assert history[0]["loss"] == pytest.approx(float(errors[:4].mean() + 0.5 * errors[4:].mean()), abs=1e-5)
+    base, context = fresh_base(), TrainContext(seed=0)
+    trainer = Stage3Trainer(base, training_set(), settings, context, prior=training_set())
+    batch = trainer.sample_batch(0)
+    losses = diffusion_loss(base.unet, base.scheduler, batch, context.compute, reduction="none")
+    assert len(losses) == 6
+    trainer.train_step(batch)
+    assert trainer.history[0]["loss"] == pytest.approx(
+        float((losses[:4].mean() + 0.5 * losses[4:].mean()).detach()), abs=1e-5
+    )
 
 
 def test_nobody_is_both_trained_on_and_validated_with() -> None:
@@ -186,38 +192,37 @@ def validation(folder: Path, **changes) -> tuple[dict, Stage3Settings]:
     settings = {"images": 2, "every": 2, "images_drawn": 1, "patience": 0} | changes
     folder.mkdir(parents=True, exist_ok=True)
     look = Validation(
-        latents=examples().latents[:2],
-        embeddings=examples().embeddings[:2],
+        latents=training_set().latents[:2],
+        embeddings=training_set().embeddings[:2],
         settings=settings_with({"validation": settings}, {}).stage3.validation,
-        seed=0,
-        draw=lambda: [Image.new("RGB", (8, 8), "red")],
+        generate=lambda: [Image.new("RGB", (8, 8), "red")],
         folder=folder,
     )
     return {"more": {"validation": look}, "validation": settings}
 
 
 def test_looks_are_measured_drawn_and_kept_over_an_interruption(tmp_path) -> None:
-    whole, history = train(DyingCheckpoint(tmp_path / "a"), **validation(tmp_path / "whole"))
+    whole, history = train(CrashingCheckpointStore(tmp_path / "a"), **validation(tmp_path / "whole"))
     measured = {row["step"]: row["validation_loss"] for row in history if "validation_loss" in row}
     assert list(measured) == [2, 4, 6]
     assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == ["000002.png", "000004.png", "000006.png"]
-    with pytest.raises(Killed):
-        train(DyingCheckpoint(tmp_path / "b", dies_after=2), **validation(tmp_path / "cut"))
-    again, same = train(DyingCheckpoint(tmp_path / "b"), **validation(tmp_path / "again"))
-    assert same == history and furthest(whole, again) == 0
+    with pytest.raises(SimulatedKill):
+        train(CrashingCheckpointStore(tmp_path / "b", crash_after=2), **validation(tmp_path / "cut"))
+    again, same = train(CrashingCheckpointStore(tmp_path / "b"), **validation(tmp_path / "again"))
+    assert same == history and max_weight_diff(whole, again) == 0
     assert len(list((tmp_path / "again").iterdir())) == 3
     # A look changes nothing of the training.
-    assert furthest(whole, train(DyingCheckpoint(tmp_path / "c"))[0]) == 0
+    assert max_weight_diff(whole, train(CrashingCheckpointStore(tmp_path / "c"))[0]) == 0
 
 
 def test_a_training_that_gets_worse_ends_and_keeps_its_best_weights(tmp_path) -> None:
     worse = {"learning_rate": 0.5, "steps": 40, "ema_decay": 0.0, "warmup_steps": 0}
     look = validation(tmp_path / "p", every=1, patience=2, images_drawn=0)
-    best, history = train(DyingCheckpoint(tmp_path / "a"), **look, **worse)
+    best, history = train(CrashingCheckpointStore(tmp_path / "a"), **look, **worse)
     losses = [row["validation_loss"] for row in history]
     assert len(losses) < 40 and min(losses) == losses[-3]
-    cut, _ = train(DyingCheckpoint(tmp_path / "b"), **worse | {"steps": len(losses) - 2})
-    assert furthest(best, cut) < 1e-6
+    cut, _ = train(CrashingCheckpointStore(tmp_path / "b"), **worse | {"steps": len(losses) - 2})
+    assert max_weight_diff(best, cut) < 1e-6
 
 
 def test_patience_counts_looks_without_a_lower_loss() -> None:
@@ -228,8 +233,8 @@ def test_patience_counts_looks_without_a_lower_loss() -> None:
 
 def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path) -> None:
     base = fresh_base()
-    weights, _ = train(DyingCheckpoint(tmp_path / "a"), base=base, training_mode="lora", steps=0)
-    unet, noise, condition = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT), examples().embeddings[:1]
+    weights, _ = train(CrashingCheckpointStore(tmp_path / "a"), base=base, training_mode="lora", steps=0)
+    unet, noise, condition = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT), training_set().embeddings[:1]
     before = unet(noise, 5, condition).sample
     settings = settings_with({"training_mode": "lora"}, {}).stage3
     load_trained_weights(unet, settings, weights)
@@ -237,7 +242,7 @@ def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path)
     assert all("lora" in name for name in weights)
     targets = {"rank": 2, "alpha": 2, "targets": ["to_q", "to_x"]}
     with pytest.raises(Hand1000Error, match="stage3.lora.targets: the UNet has no layer whose name ends with to_x"):
-        train(DyingCheckpoint(tmp_path / "b"), training_mode="lora", lora=targets)
+        train(CrashingCheckpointStore(tmp_path / "b"), training_mode="lora", lora=targets)
 
 
 def test_eight_bits_are_refused_where_there_is_no_gpu_or_no_bitsandbytes() -> None:
@@ -248,7 +253,6 @@ def test_eight_bits_are_refused_where_there_is_no_gpu_or_no_bitsandbytes() -> No
 
 def test_a_state_whose_optimizer_counts_in_numbers_and_bytes_is_restored(tmp_path) -> None:
     """As bitsandbytes' 8-bit AdamW keeps it."""
-    from hand1000.training.checkpoint import load_training_state, save_training_state
 
     class Bytes(torch.optim.SGD):
         pass
@@ -256,11 +260,12 @@ def test_a_state_whose_optimizer_counts_in_numbers_and_bytes_is_restored(tmp_pat
     weight = torch.nn.Parameter(torch.zeros(3))
     optimizer = Bytes([weight], lr=0.1)
     optimizer.state[weight] = {"step": 7, "state1": torch.tensor([1, 2, 255], dtype=torch.uint8)}
-    save_training_state(tmp_path, step=7, optimizer=optimizer)
-    again = Bytes([weight], lr=0.1)
-    load_training_state(tmp_path, optimizer=again)
-    kept = again.state_dict()["state"][0]
-    assert kept["step"] == 7 and kept["state1"].tolist() == [1, 2, 255]
+    store = CrashingCheckpointStore(tmp_path / "checkpoint")
+    save_checkpoint(store, TrainingState(step=7), optimizer=optimizer)
+    restored = Bytes([weight], lr=0.1)
+    assert load_checkpoint(store, optimizer=restored).step == 7
+    moments = restored.state_dict()["state"][0]
+    assert moments["step"] == 7 and moments["state1"].tolist() == [1, 2, 255]
 
 
 @pytest.mark.parametrize(

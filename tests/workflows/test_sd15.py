@@ -13,7 +13,7 @@ from hand1000.config.settings import load_settings
 from hand1000.export.export import export_model
 from hand1000.models.fusion import GestureFusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
-from hand1000.training.checkpoint import trained_parameters
+from hand1000.training.checkpoint import trainable_parameters
 from hand1000.training.lora import add_adapter, merge_adapter, save_adapter
 from tests.support.sd15_models import random_sd15
 
@@ -38,12 +38,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parts["scheduler"] = base.scheduler
     none = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     StableDiffusionPipeline(**parts, **none).save_pretrained(folder / "base")
-    fusion = GestureFusion(768, ("four",)).initialise(torch.randn(1, 63, generator=generator), generator)
+    fusion = GestureFusion(768, ("four",)).initialize(torch.randn(1, 63, generator=generator), generator)
     with torch.no_grad():
         fusion.linear.weight.add_(0.01 * torch.randn(fusion.linear.weight.shape, generator=generator))
         fusion.linear.bias.add_(0.3 * torch.randn(768, generator=generator))
     add_adapter(base.unet, load_settings("default").stage3.lora, seed=0)
-    for parameter in trained_parameters(base.unet).values():
+    for parameter in trainable_parameters(base.unet).values():
         parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
     save_adapter(base.unet, folder / "tuned" / "lora")
     merge_adapter(base.unet)

@@ -1,0 +1,59 @@
+"""Exponential moving average of a module's trained parameters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from hand1000.training.checkpoint import Tensors, trainable_parameters
+
+
+class EMA:
+    """Exponential moving average of the trainable parameters of a module; the decay rises over the first steps.
+
+    It is not diffusers' `EMAModel`, which warms up with other decays and needs a second copy of the weights to swap.
+
+    Args:
+        module: Module whose parameters are averaged.
+        decay: Decay per step, 0..1; 0 follows the module itself, without a copy.
+
+    Attributes:
+        tensors: The averaged parameters by their names in the module.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._module = module
+        current = trainable_parameters(module)
+        self.tensors: Tensors = {name: value.detach().clone() for name, value in current.items()} if decay else current
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Update the average after optimizer step number `step`, counted from 1."""
+        if self.decay:
+            decay = min(self.decay, step / (step + 10))
+            current = trainable_parameters(self._module)
+            torch._foreach_lerp_(list(self.tensors.values()), list(current.values()), 1 - decay)
+
+    @torch.no_grad()
+    def load(self, tensors: Tensors) -> None:
+        """Continue from a saved average."""
+        for name, value in tensors.items():
+            self.tensors[name].copy_(value)
+
+    @contextmanager
+    def swapped_in(self) -> Iterator[None]:
+        """Let the module compute with the average inside the context; it swaps pointers and copies nothing."""
+        if not self.decay:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for name, parameter in trainable_parameters(self._module).items():
+            parameter.data, self.tensors[name] = self.tensors[name], parameter.data

@@ -1,0 +1,132 @@
+"""Inputs and outputs of Stage III: earlier artifacts become a trainer, trained weights become a model."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+
+from hand1000.config.settings import Settings, Stage3Settings
+from hand1000.models.base_model import BaseModel, load_base_model
+from hand1000.models.fusion import Fusion, double_fusion, fused_null_embedding, gesture_indices
+from hand1000.pipelines.pipeline_hand1000 import build_pipeline
+from hand1000.storage.files import write_jsonl
+from hand1000.training.batches import TrainingSet
+from hand1000.training.checkpoint import Tensors, load_trainable_parameters
+from hand1000.training.context import TrainContext
+from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
+from hand1000.training.encoded_dataset import EncodedDataset
+from hand1000.training.lora import ADAPTER_DIR, add_adapter, merge_adapter, save_adapter
+from hand1000.training.precision import weight_dtype
+from hand1000.training.prior import Prior
+from hand1000.training.stage3 import Stage3Trainer
+from hand1000.training.validation import IMAGES_DIR, build_validation, split_validation
+
+_WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True)
+class Stage3Inputs:
+    """What the earlier stages computed.
+
+    Attributes:
+        data: Encoded training images.
+        fusion: Fusion of Stage II.
+        embeddings: Optimized embeddings h* of the images, (N, L, D).
+        prior: Images of the base model, if the settings ask for them.
+    """
+
+    data: EncodedDataset
+    fusion: Fusion
+    embeddings: torch.Tensor
+    prior: Prior | None = None
+
+
+def load_base_for_training(source: str, device: torch.device, settings: Settings) -> BaseModel:
+    """Load the base model for Stage III: only its UNet is on `device`, in float32 if all its weights are trained."""
+    trains_all = settings.stage3.training_mode == "full"
+    unet_dtype = torch.float32 if trains_all else weight_dtype(settings.compute)
+    return load_base_model(source, device, unet_dtype=unet_dtype, unet_only=True)
+
+
+def setup_stage3(
+    base: BaseModel,
+    inputs: Stage3Inputs,
+    settings: Settings,
+    context: TrainContext,
+    output_dir: Path,
+    distributed: DistributedContext = SINGLE_PROCESS,
+) -> Stage3Trainer:
+    """Build the trainer of Stage III.
+
+    Args:
+        base: Base model of `load_base_for_training`; its UNet is trained in place.
+        inputs: Results of the earlier stages.
+        settings: Settings of the run.
+        context: Seed, compute settings, checkpoints and progress.
+        output_dir: Folder that gets the images generated during training.
+        distributed: Processes that train together.
+    """
+    data, fusion, lambda_ = inputs.data, inputs.fusion, settings.stage2.lambda_
+    gesture_ids = gesture_indices(fusion, data.gestures)
+    training, held_out = split_validation(data.user_ids, settings.stage3.validation.images, context.seed)
+    validation = build_validation(base, data, held_out, fusion, settings, output_dir / IMAGES_DIR) if held_out else None
+    # At inference both prompts of classifier-free guidance pass through the fusion, so a dropped caption does too.
+    null_embeddings = fused_null_embedding(data.empty_embedding, fusion, lambda_).detach()
+    prior = None
+    if inputs.prior is not None:
+        # The captions of the prior are those of the images, in turn.
+        prior_ids = gesture_ids[torch.arange(len(inputs.prior.latents)) % len(gesture_ids)]
+        embeddings = double_fusion(inputs.prior.text_embeddings, fusion, lambda_, prior_ids).detach()
+        prior = TrainingSet(inputs.prior.latents, embeddings, null_embeddings, prior_ids)
+    return Stage3Trainer(
+        base,
+        TrainingSet(data.latents[training], inputs.embeddings[training], null_embeddings, gesture_ids[training]),
+        settings.stage3,
+        context,
+        prior=prior,
+        validation=validation,
+        distributed=distributed,
+    )
+
+
+def save_weights(weights: Tensors, history: Sequence[dict], folder: Path) -> None:
+    """Write the result of a training into an existing folder."""
+    save_file(weights, folder / _WEIGHTS)
+    write_jsonl(folder / "history.jsonl", history)
+
+
+def load_weights(folder: Path) -> Tensors:
+    """Load the weights that `save_weights` wrote."""
+    return load_file(folder / _WEIGHTS)
+
+
+def load_trained_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
+    """Load the weights of a `Stage3Trainer` into the float32 UNet of the base model; an adapter stays separate."""
+    if settings.training_mode == "lora":
+        add_adapter(unet, settings.lora, seed=0)
+        load_trainable_parameters(unet, weights)
+    else:
+        unet.load_state_dict(weights)
+    unet.requires_grad_(False)
+
+
+def save_pipeline(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
+    """Write the tuned model for `Hand1000Pipeline.from_pretrained`; a trained adapter is also written beside it.
+
+    Args:
+        base: Untouched base model, float32 on the CPU.
+        weights: Weights of a `Stage3Trainer`.
+        fusion: Fusion of Stage II.
+        settings: Settings of the run.
+        folder: Existing folder.
+    """
+    unet = copy.deepcopy(base.unet)
+    load_trained_weights(unet, settings.stage3, weights)
+    if settings.stage3.training_mode == "lora":
+        save_adapter(unet, folder / ADAPTER_DIR)
+        merge_adapter(unet)
+    build_pipeline(base, unet=unet, fusion=fusion, **settings.generation.sampler_defaults()).save_pretrained(folder)
