@@ -11,6 +11,7 @@ The hand of the depth map has five fingers, because MediaPipe's landmarks do.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,17 +32,11 @@ from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
 
 MAX_HANDS = 2
 
-BOX_MARGIN = 0.15
-"""Enlargement of a box to each side, relative to that side of the box."""
+BOX_MARGIN, MIN_BOX_MARGIN = 0.15, 30 / 512
+"""Enlargement of a box to each side relative to that side, and the least enlargement relative to the image."""
 
-MIN_BOX_MARGIN = 30 / 512
-"""Least enlargement of a box to each side, relative to the image: 30 of 512 pixels."""
-
-ADAPTIVE_STRENGTHS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Strengths of the depth map in the adaptive mode, tried in this order."""
-
-MAX_ERROR_RATIO = 1.15
-"""Landmark error, relative to that of strength 1, up to which a lower strength is accepted."""
+ADAPTIVE_STRENGTHS, MAX_ERROR_RATIO = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), 1.15
+"""Adaptive mode takes the first strength whose landmark error is at most this many times that of strength 1."""
 
 MIN_PALM_SCORE = 0.5
 """Palm score below which a repair is rejected if the score was higher before."""
@@ -161,11 +156,11 @@ class _Inpainter:
             # diffusers restores the latents outside the mask by itself, but only if they have four channels.
             options["callback_on_step_end"] = _RestoreOutside(pipeline, repairs, generators)
         device = pipeline.unet.device
-        null_prompts = [""] * len(prompts)
+        encode = partial(encode_texts, pipeline.text_encoder, pipeline.tokenizer)
         with controlnet_guidance(pipeline.unet, settings.control_guidance):
             images = pipeline(
-                prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, prompts).to(device),
-                negative_prompt_embeds=encode_texts(pipeline.text_encoder, pipeline.tokenizer, null_prompts).to(device),
+                prompt_embeds=encode(prompts).to(device),
+                negative_prompt_embeds=encode([""] * len(prompts)).to(device),
                 image=[Image.fromarray(repair.image) for repair in repairs],
                 mask_image=[Image.fromarray(repair.mask) for repair in repairs],
                 control_image=depth_to_control_image(np.stack([repair.depth for repair in repairs])).to(device),

@@ -34,8 +34,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
         gesture: HaGRID's name of the gesture to fold in; by default the model's only one.
 
     Raises:
-        Hand1000Error: The folder is not a model, `out` exists or has another suffix, no space is left, the model does
-            not know the gesture or knows several, the fusion cannot be folded (`fold_fusion`, `kohya_weights`), or the
+        Hand1000Error: `out` cannot be written, the gesture is ambiguous or unknown, the fusion cannot be folded, or the
             model has no adapter.
     """
     pipeline = load_pipeline(folder)

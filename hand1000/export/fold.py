@@ -34,10 +34,7 @@ def gesture_to_fold(pipeline: Hand1000Pipeline, gesture: str | None) -> str:
 
 
 def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return A and c with mu*e + (1 - mu)*g(e) = A e + c for every token e and one gesture.
-
-    Returns:
-        A (D, D) and c (D,), float64.
+    """Return A (D, D) and c (D,), float64, with mu*e + (1 - mu)*g(e) = A e + c for every token e and one gesture.
 
     Raises:
         Hand1000Error: The model's fusion is not an affine map of each token.
@@ -58,11 +55,6 @@ def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[
 @torch.no_grad()
 def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDiffusionPipeline:
     """Return plain Stable Diffusion that generates the pipeline's images of one gesture, without autoguidance.
-
-    Args:
-        pipeline: Pipeline of a Hand1000 model, which is not changed.
-        mu: Weight of the text embedding against the fused one, 0 to 1; fixed in the result.
-        gesture: HaGRID's name of one of the model's gestures; fixed in the result.
 
     Raises:
         Hand1000Error: The model's fusion cannot be folded, or its map is nearly singular.

@@ -25,12 +25,9 @@ MAX_SHIFT = 1e4
 
 
 def constant_direction(norm: nn.LayerNorm) -> torch.Tensor:
-    """Return the vector v with v.e = 1 for every output e of a layer norm, whose outputs are all on one plane.
+    """Return the vector v, (D,) float64, with v.e = 1 for every output e of a layer norm: they are all on one plane.
 
     The normalized inputs x_i of e_i = w_i x_i + b_i add up to 0, so that sum(e_i / w_i) = sum(b_i / w_i).
-
-    Returns:
-        (D,), float64.
 
     Raises:
         Hand1000Error: The plane is too near to the origin.
@@ -53,8 +50,8 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
     Args:
         pipeline: Pipeline of a model whose adapter is merged into the UNet.
         adapter: Folder of the adapter alone, as `save_adapter` wrote it.
-        mu: Weight of the text embedding against the fused one, 0 to 1; fixed in the result.
-        gesture: HaGRID's name of one of the model's gestures; fixed in the result.
+        mu: Weight of the text embedding against the fused one, 0 to 1.
+        gesture: HaGRID's name of one of the model's gestures.
 
     Returns:
         `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer, float32 on the CPU.

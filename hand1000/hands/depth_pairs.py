@@ -64,16 +64,11 @@ def build_depth_pairs(
     min_detection_confidence: float,
     on_progress: ProgressCallback = noop_callback,
 ) -> DepthPairs:
-    """Pair the images of a rendered set with depth maps, and leave out hands that MediaPipe detects wrongly.
+    """Pair the images that `render_synthetic_images` wrote with depth maps.
 
-    The maps come from MediaPipe's landmarks, not from the renderer's, because so do the maps of a repair.
-
-    Args:
-        root: Folder that `render_synthetic_images` wrote.
-        max_tilt: Largest tilt of a hand in degrees, see `load_synthetic_images`.
-        max_error: Largest mean distance of the landmarks from the true ones, in palm lengths.
-        min_detection_confidence: Threshold of the palm detector, 0 to 1.
-        on_progress: Called with the numbers of images done and in total.
+    The maps come from MediaPipe's landmarks, not from the renderer's, because so do the maps of a repair. Hands tilted
+    by more than `max_tilt` degrees are left out, and landmarks farther from the true ones than `max_error`, the mean
+    distance in palm lengths.
 
     Raises:
         Hand1000Error: No image is left.

@@ -21,15 +21,11 @@ if TYPE_CHECKING:
     from hand1000.data.imageset import BBox, ImageRecord
 
 MIN_IOU = 0.1
-"""IoU of the landmarks' box with the labelled box below which a detection is another hand.
-
-Landmarks are inside the hand, so even the right hand's IoU has a median of 0.54 and a first percentile of 0.27
-(rendered images).
-"""
+"""Least IoU of a hand's landmarks with its labelled box. Landmarks are inside the hand, so that on rendered images the
+IoU of the right hand has a median of 0.54 and a first percentile of 0.27."""
 
 _WORKERS = 2  # MediaPipe releases the interpreter's lock, so threads are enough.
-_PREFETCH = 8
-"""Images decoded ahead of the reader; more only take memory."""
+_PREFETCH = 8  # Images decoded ahead of the reader; more only take memory.
 
 T = TypeVar("T")
 
@@ -41,19 +37,7 @@ def detect_hands(
     min_detection_confidence: float,
     on_progress: ProgressCallback = noop_callback,
 ) -> Landmarks:
-    """Detect the labelled hand of every image of an image set.
-
-    It is the hand, of up to two, that `match_labelled_hand` picks.
-
-    Args:
-        directory: Folder of the image set.
-        records: N images of the set, in the order of the result.
-        min_detection_confidence: Threshold of the palm detector, 0 to 1.
-        on_progress: Called with the numbers of images done and in total.
-
-    Raises:
-        Hand1000Error: An image cannot be read.
-    """
+    """Detect the hand that `match_labelled_hand` picks of up to two, in each image of a set in `directory`."""
     count = len(records)
     result = Landmarks(
         np.zeros((count, NUM_LANDMARKS, 3), np.float32),
@@ -90,13 +74,10 @@ def iter_detections(
     min_detection_confidence: float,
     max_hands: int,
 ) -> Iterator[tuple[np.ndarray, T]]:
-    """Iterate over images, (S, S, 3) uint8 RGB, and their detections, which do not depend on other images.
+    """Iterate over image files as pixels, (S, S, 3) uint8 RGB, with detections, several files at a time.
 
-    Args:
-        paths: Image files, in the order of the result; two are processed at a time.
-        detect: `HandDetector.detect` for the hands, or `HandDetector.detect_with_scores` for scores besides.
-        min_detection_confidence: Threshold of the palm detector, 0 to 1.
-        max_hands: Maximum number of hands per image.
+    `detect` is `HandDetector.detect`, or `HandDetector.detect_with_scores`. The result does not depend on the other
+    images.
 
     Raises:
         UnreadableImage: A file is not an image, or not a square one.

@@ -14,9 +14,8 @@ from PIL import Image
 from hand1000.hands.presence import PresenceGraph
 
 _MIN_SIDE = 256
-"""Pixels of the shorter side below which an image is enlarged before detection."""
-
 _GRAPH = "mediapipe/modules/hand_landmark/hand_landmark_tracking_cpu.binarypb"
+_PALM_OUTPUTS = ("palm_detections", "hand_rects_from_palm_detections")
 
 _stderr_lock = threading.Lock()
 _first_hand_detected = False
@@ -77,7 +76,7 @@ class HandDetector:
         with suppress_stderr():
             from mediapipe.python.solution_base import SolutionBase
 
-            # This is mediapipe.solutions.hands.Hands for static images, which does not return the palms, though.
+            # As mediapipe.solutions.hands.Hands for static images, which does not return the palms.
             self._hands = SolutionBase(
                 binary_graph_path=_GRAPH,
                 side_inputs={"model_complexity": 1, "num_hands": self._max_hands, "use_prev_landmarks": False},
@@ -85,12 +84,7 @@ class HandDetector:
                     "palmdetectioncpu__TensorsToDetectionsCalculator.min_score_thresh": self._confidence,
                     "handlandmarkcpu__ThresholdingCalculator.threshold": 0.5,
                 },
-                outputs=[
-                    "multi_hand_landmarks",
-                    "multi_handedness",
-                    "palm_detections",
-                    "hand_rects_from_palm_detections",
-                ],
+                outputs=["multi_hand_landmarks", "multi_handedness", *_PALM_OUTPUTS],
             )
             # The models load, with warnings, in the background; a first image waits for them.
             self._process(np.zeros((_MIN_SIDE, _MIN_SIDE, 3), np.uint8))

@@ -5,53 +5,39 @@ from typing import Any
 import numpy as np
 
 _GRAPH = """
-input_stream: "image"
-input_stream: "region"
-output_stream: "presence"
+input_stream: "image" input_stream: "region" output_stream: "presence"
 node {
-  calculator: "ConstantSidePacketCalculator"
-  output_side_packet: "PACKET:complexity"
+  calculator: "ConstantSidePacketCalculator" output_side_packet: "PACKET:complexity"
   options { [mediapipe.ConstantSidePacketCalculatorOptions.ext] { packet { int_value: 1 } } }
 }
 node {
   calculator: "HandLandmarkModelLoader"
-  input_side_packet: "MODEL_COMPLEXITY:complexity"
-  output_side_packet: "MODEL:model"
+  input_side_packet: "MODEL_COMPLEXITY:complexity" output_side_packet: "MODEL:model"
 }
 node {
   calculator: "ImageToTensorCalculator"
-  input_stream: "IMAGE:image"
-  input_stream: "NORM_RECT:region"
-  output_stream: "TENSORS:pixels"
+  input_stream: "IMAGE:image" input_stream: "NORM_RECT:region" output_stream: "TENSORS:pixels"
   options {
     [mediapipe.ImageToTensorCalculatorOptions.ext] {
-      output_tensor_width: 224
-      output_tensor_height: 224
-      keep_aspect_ratio: true
+      output_tensor_width: 224 output_tensor_height: 224 keep_aspect_ratio: true
       output_tensor_float_range { min: 0.0 max: 1.0 }
     }
   }
 }
 node {
   calculator: "InferenceCalculator"
-  input_stream: "TENSORS:pixels"
-  input_side_packet: "MODEL:model"
-  output_stream: "TENSORS:outputs"
+  input_stream: "TENSORS:pixels" input_side_packet: "MODEL:model" output_stream: "TENSORS:outputs"
   options { [mediapipe.InferenceCalculatorOptions.ext] { delegate { xnnpack {} } } }
 }
 node {
   calculator: "SplitTensorVectorCalculator"
-  input_stream: "outputs"
-  output_stream: "landmarks"
-  output_stream: "flag"
+  input_stream: "outputs" output_stream: "landmarks" output_stream: "flag"
   options {
     [mediapipe.SplitVectorCalculatorOptions.ext] { ranges { begin: 0 end: 1 } ranges { begin: 1 end: 2 } }
   }
 }
 node {
-  calculator: "TensorsToFloatsCalculator"
-  input_stream: "TENSORS:flag"
-  output_stream: "FLOAT:presence"
+  calculator: "TensorsToFloatsCalculator" input_stream: "TENSORS:flag" output_stream: "FLOAT:presence"
 }
 """
 """Graph of the landmark network of mediapipe/modules/hand_landmark, whose second output is the score."""

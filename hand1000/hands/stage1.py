@@ -51,15 +51,10 @@ def hand_scales(landmarks: np.ndarray) -> np.ndarray:
 
 
 def gesture_feature(landmarks: Landmarks, *, kind: Kind) -> np.ndarray:
-    """Return the feature of each of the M hands that were found.
+    """Return the feature of each of the M hands that were found, (M, 63) float32.
 
-    Args:
-        landmarks: Landmarks of the images.
-        kind: `normalized` by `normalize_landmarks`; `raw` MediaPipe's x, y and z, which the paper averages; or `none`,
-            0 for every hand.
-
-    Returns:
-        (M, 63) float32: x, y, z of the first landmark, then of the next.
+    Kind `normalized` applies `normalize_landmarks`, `raw` keeps MediaPipe's x, y and z, which the paper averages, and
+    `none` is 0 for every hand.
     """
     hands = landmarks.landmarks[landmarks.found]
     if kind == "normalized":
@@ -144,16 +139,10 @@ def load_features(directory: Path) -> tuple[GestureFeature, ...]:
 
 
 def compute_mean_feature(landmarks: Landmarks, *, gesture: str, kind: Kind, max_missed: float) -> GestureFeature:
-    """Average the features of a gesture's images.
-
-    Args:
-        landmarks: Landmarks of the gesture's images, in any order.
-        gesture: HaGRID's name of the gesture.
-        kind: Kind of feature, see `gesture_feature`.
-        max_missed: Largest allowed share of images without a hand, 0 to 1.
+    """Average the features of a gesture's images, whatever their order.
 
     Raises:
-        Hand1000Error: No image has a hand, or more images lack one than `max_missed` allows.
+        Hand1000Error: No image has a hand, or the share of images without one is greater than `max_missed`.
     """
     landmarks = Landmarks.concatenate([landmarks])
     without = tuple(name for name, found in zip(landmarks.file_names, landmarks.found, strict=True) if not found)

@@ -8,6 +8,7 @@ landmarks. Each image counts twice: as it is, and as blurred and noisy as a smal
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,20 +28,10 @@ SIZE = 64
 CONFIDENCE = 0.5
 VARIANTS = ("sharp", "degraded")
 
-BATCH_SIZE = 256
-LEARNING_RATE = 3e-3
-
 
 @dataclass(frozen=True)
 class LabeledHands:
-    """N detected hands.
-
-    Attributes:
-        landmarks: (N, 21, 3) float32, from MediaPipe.
-        right: (N,) bool, whether it is a right hand.
-        labels: N of `CLASSES`.
-        images_without_hand: Number of images in which MediaPipe found no hand.
-    """
+    """N detected hands: landmarks (N, 21, 3), whether they are right hands (N,), and labels out of `CLASSES`."""
 
     landmarks: np.ndarray
     right: np.ndarray
@@ -48,17 +39,11 @@ class LabeledHands:
     images_without_hand: int = 0
 
 
-def train_classifier(
-    hands: LabeledHands, *, seed: int, steps: int = 2000, batch_size: int = BATCH_SIZE
-) -> GestureClassifier:
-    """Train a classifier; the same arguments give the same weights on one machine.
+def train_classifier(hands: LabeledHands, *, seed: int, steps: int = 2000, batch_size: int = 256) -> GestureClassifier:
+    """Train a classifier with AdamW; the same arguments give the same weights on one machine.
 
-    Args:
-        hands: Hands to train on.
-        seed: Random seed of the weights, the batches and the augmentation.
-        steps: Number of AdamW steps; the learning rate falls to 0 along a cosine.
-        batch_size: Hands per step. Every class is sampled equally often, because how many hands of a class MediaPipe
-            finds says nothing about the hands to be classified.
+    Every class is sampled equally often, because the number of hands that MediaPipe finds of a class says nothing about
+    the hands to be classified.
     """
     inputs = torch.from_numpy(normalize_landmarks(hands.landmarks, hands.right))
     targets = torch.tensor([CLASSES.index(label) for label in hands.labels])
@@ -69,7 +54,7 @@ def train_classifier(
     network = classifier.network.train()
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # Layers this small leave more threads waiting for each other.
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=0.05)
     lr_scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for step in range(steps):
         generator = torch_generator(seed, "classifier", step)
@@ -130,20 +115,19 @@ def detect_rendered_hands(rendered: RenderedHands, *, seed: int) -> dict[str, La
 
 
 def measure_accuracy(classifier: GestureClassifier, hands: LabeledHands) -> dict:
-    """Return the accuracy, in total and by gesture, and the confusion counts of labels and predictions."""
+    """Return the accuracy, in total and by gesture, and the predictions of each label."""
     predictions, _ = classifier.predict(hands.landmarks, hands.right)
-    confusion: dict[str, dict[str, int]] = {label: {} for label in CLASSES}
+    confusion: dict[str, Counter[str]] = {label: Counter() for label in CLASSES}
     for label, prediction in zip(hands.labels, predictions, strict=True):
-        confusion[label][prediction] = confusion[label].get(prediction, 0) + 1
-    accuracies = {
-        label: round(row.get(label, 0) / sum(row.values()), 4) if row else None for label, row in confusion.items()
-    }
-    correct = sum(row.get(label, 0) for label, row in confusion.items())
+        confusion[label][prediction] += 1
     return {
-        "accuracy": round(correct / len(hands.labels), 4),
+        "accuracy": round(sum(row[label] for label, row in confusion.items()) / len(hands.labels), 4),
         "hands": len(hands.labels),
-        "accuracy_by_gesture": accuracies,
+        "accuracy_by_gesture": {
+            label: round(row[label] / row.total(), 4) if row else None for label, row in confusion.items()
+        },
         "confusion": confusion,
+        "images_without_hand": hands.images_without_hand,
     }
 
 
@@ -160,16 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train, test = load_rendered_hands(num_train=options.train, num_test=options.test, seed=options.seed, size=SIZE)
     train_hands = detect_rendered_hands(train, seed=options.seed)
     test_hands = detect_rendered_hands(test, seed=options.seed + 1)
-    classifier = train_classifier(
-        LabeledHands(
-            np.concatenate([train_hands[variant].landmarks for variant in VARIANTS]),
-            np.concatenate([train_hands[variant].right for variant in VARIANTS]),
-            [label for variant in VARIANTS for label in train_hands[variant].labels],
-        ),
-        seed=options.seed,
+    all_hands = LabeledHands(
+        np.concatenate([hands.landmarks for hands in train_hands.values()]),
+        np.concatenate([hands.right for hands in train_hands.values()]),
+        [label for hands in train_hands.values() for label in hands.labels],
     )
+    classifier = train_classifier(all_hands, seed=options.seed)
     classifier.save_pretrained(options.out)
-    results = {variant: measure_accuracy(classifier, test_hands[variant]) for variant in VARIANTS}
+    results = {variant: measure_accuracy(classifier, hands) for variant, hands in test_hands.items()}
     report = {
         "command": "python -m hand1000.hands.train_classifier "
         f"--out hand1000/assets/gesture-classifier --seed {options.seed} --train {options.train} --test {options.test}",
@@ -180,13 +162,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             variant: {"hands": len(hands.labels), "images_without_hand": hands.images_without_hand}
             for variant, hands in train_hands.items()
         },
-        "test": {
-            variant: {**results[variant], "images_without_hand": hands.images_without_hand}
-            for variant, hands in test_hands.items()
-        },
+        "test": results,
     }
     write_json(options.out / "training.json", report)
-    print({variant: results[variant]["accuracy"] for variant in VARIANTS}, file=sys.stderr)
+    print({variant: result["accuracy"] for variant, result in results.items()}, file=sys.stderr)
 
 
 if __name__ == "__main__":

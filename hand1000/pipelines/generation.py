@@ -1,4 +1,4 @@
-"""Image generation in batches, each image with its own seed, and the callables and files of a method's images."""
+"""Image generation in batches, each image with its own seed, as iterator, callable, files and grid."""
 
 import shutil
 import tempfile
@@ -31,7 +31,7 @@ def generate(
     gestures: Sequence[str] | None = None,
     batch_size: int = 4,
     **settings: Any,
-) -> Iterator[Image.Image]:
+) -> Iterator[Any]:
     """Generate one image per prompt, which depends on its prompt and seed alone, whatever its batch.
 
     Args:
@@ -40,10 +40,7 @@ def generate(
         seeds: Random seed of each image, 0 to 2^63 - 1.
         gestures: Gesture of each prompt; by default the pipeline infers it.
         batch_size: Images per call of the pipeline, which decides the memory.
-        settings: Arguments of the pipeline such as `mu`; None means the model's default.
-
-    Raises:
-        Hand1000Error: As the pipeline.
+        settings: Arguments of the pipeline: `mu` and the like, or `output_type`, which is "pil" by default.
     """
     for start in range(0, len(prompts), batch_size):
         batch = slice(start, start + batch_size)
@@ -65,26 +62,16 @@ def generate_latents(
 ) -> torch.Tensor:
     """Generate the scaled latents, (N, C, h, w) on the CPU, of the images of `generate`, without decoding them."""
     pipeline.set_progress_bar_config(disable=True)
-    latents = []
-    for start in range(0, len(prompts), batch_size):
-        batch = slice(start, start + batch_size)
-        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[batch]]
-        output = pipeline(list(prompts[batch]), generator=generators, output_type="latent")
-        latents.append(torch.as_tensor(output.images).cpu())
-        on_progress(min(start + batch_size, len(prompts)), len(prompts), {})
-    return torch.cat(latents)
+    latents: list[torch.Tensor] = []
+    for image_latents in generate(pipeline, prompts, seeds, batch_size=batch_size, output_type="latent"):
+        latents.append(image_latents.cpu())
+        on_progress(len(latents), len(prompts), {})
+    return torch.stack(latents)
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A request for one image.
-
-    Attributes:
-        file_name: Name of the PNG file.
-        prompt: Prompt of the image.
-        seed: Random seed of the image.
-        gesture: HaGRID's name of the gesture.
-    """
+    """A request for one image; `file_name` ends in `.png`."""
 
     file_name: str
     prompt: str
@@ -93,11 +80,7 @@ class GenerationRequest:
 
     @classmethod
     def from_record(cls, record: ImageRecord) -> Self:
-        """Return the request that a generated image answered.
-
-        Raises:
-            Hand1000Error: The record has no seed.
-        """
+        """Return the request for the image of a record, which must have a seed."""
         if record.seed is None:
             raise Hand1000Error(f"{record.file_name}: its record has no seed; pass generated images")
         return cls(record.file_name, record.text, record.seed, record.gesture)
@@ -158,11 +141,7 @@ def generate_to_dir(
 
 
 def make_image_grid(
-    images: Sequence[Image.Image],
-    columns: int,
-    *,
-    row_labels: Sequence[str] = (),
-    column_labels: Sequence[str] = (),
+    images: Sequence[Image.Image], columns: int, *, row_labels: Sequence[str] = (), column_labels: Sequence[str] = ()
 ) -> Image.Image:
     """Arrange images of one size in rows on white; labels, if any, are left of the rows and above the columns."""
     width, height = images[0].size

@@ -35,11 +35,7 @@ FORMER_NAMES = {"guide": "guidance_unet", "fuse_empty_prompt": "fuse_null_prompt
 
 @dataclass
 class Hand1000PipelineOutput(BaseOutput):
-    """The generated images.
-
-    Attributes:
-        images: B PIL images; (B, H, W, 3) uint8 with `output_type="np"`; scaled latents (B, C, h, w) with "latent".
-    """
+    """B PIL images; (B, H, W, 3) uint8 with `output_type="np"`; scaled latents (B, C, h, w) with "latent"."""
 
     images: list[Image.Image] | np.ndarray | torch.Tensor
 
@@ -49,21 +45,10 @@ class Hand1000Pipeline(DiffusionPipeline):
 
     Without a fusion it is plain Stable Diffusion with the same sampler: the baseline of every comparison.
 
-    Args:
-        vae: Autoencoder of Stable Diffusion.
-        text_encoder: CLIP text encoder, frozen.
-        tokenizer: CLIP tokenizer.
-        unet: UNet after Stage III, or the base model's.
-        scheduler: DDIM scheduler.
-        fusion: Trained fusion with the gestures' features, or None.
-        guidance_unet: UNet before Stage III, or None. Autoguidance leads away from its prediction.
-        mu: Default weight of the text embedding against the fused one, 0 to 1.
-        guidance_scale: Default scale of classifier-free guidance, 1 to 50.
-        autoguidance_scale: Default scale of autoguidance, 1 to 10.
-        autoguidance_interval: Default part of the noise schedule with autoguidance, two ends within 0 to 1.
-        fuse_null_prompt: Whether the null prompt of classifier-free guidance passes through the fusion too.
-        eta: Default eta of the DDIM sampler, 0 to 1.
-        num_inference_steps: Default number of sampling steps, 1 to 1000.
+    The components are those of Stable Diffusion and two optional ones: `fusion`, the trained fusion with the gestures'
+    features, and `guidance_unet`, the UNet before Stage III, from whose prediction autoguidance leads away. The other
+    arguments are the defaults of `__call__`, except for `fuse_null_prompt`: whether the null prompt of classifier-free
+    guidance passes through the fusion too.
     """
 
     _optional_components = ["fusion", "guidance_unet"]
@@ -131,34 +116,17 @@ class Hand1000Pipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode_prompt(self, prompt: list[str], mu: float, gesture_ids: torch.Tensor) -> torch.Tensor:
-        """Encode B prompts and fuse each with its gesture's feature.
-
-        Args:
-            prompt: B prompts.
-            mu: Weight of the text embedding, 0 to 1.
-            gesture_ids: Index of each prompt's gesture in the fusion, (B,).
-
-        Returns:
-            The embeddings h, (B, L, D); those of the text alone without a fusion.
-        """
+        """Return the embeddings h of B prompts, (B, L, D), fused with the gestures of `gesture_ids`, (B,)."""
         embeddings = encode_texts(self.text_encoder, self.tokenizer, prompt)
         return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu, gesture_ids)
 
     def encode_null_prompt(self, mu: float) -> torch.Tensor:
-        """Encode the null prompt of classifier-free guidance for each of the K gestures.
-
-        Returns:
-            (K, L, D); K is 1 without a fusion.
-        """
+        """Return the embedding of the null prompt for each of the K gestures, (K, L, D); K is 1 without a fusion."""
         gesture_ids = torch.arange(len(self.fusion.gestures) if self.fusion is not None else 1)
         return self.encode_prompt([""] * len(gesture_ids), mu if self.config.fuse_null_prompt else 1.0, gesture_ids)
 
     def check_inputs(self, prompt: list[str], generators: Sequence, autoguidance_scale: float) -> None:
-        """Check the arguments of a call against each other and against the model's components.
-
-        Raises:
-            Hand1000Error: The numbers of prompts and generators differ, or the model cannot do autoguidance.
-        """
+        """Raise a Hand1000Error if a call has the wrong number of generators, or the model has no guidance UNet."""
         if len(generators) != len(prompt):
             raise Hand1000Error(
                 f"generator: {len(generators)} given for {len(prompt)} prompts; give one generator per image"
@@ -171,10 +139,7 @@ class Hand1000Pipeline(DiffusionPipeline):
     def prepare_latents(
         self, generators: Sequence[torch.Generator | None], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
-        """Sample the initial noise, (B, C, h, w), each image from its own generator.
-
-        Noise is drawn on a generator's own device: a CPU generator gives the same images on every device.
-        """
+        """Sample the initial noise, (B, C, h, w), each image from its own generator."""
         size = self.unet.config.sample_size
         shape = (self.unet.config.in_channels, size, size)
         noise = torch.stack(
@@ -310,14 +275,10 @@ def build_pipeline(
     autoguidance_scale: float,
     **defaults: Any,
 ) -> Hand1000Pipeline:
-    """Build the pipeline of a base model, or of one with a fine-tuned UNet and a fusion.
+    """Build the pipeline of a base model, or of one with the UNet of Stage III and the fusion of Stage II.
 
-    Args:
-        base: Base model. Its UNet generates without `unet`, else it is the guidance UNet if autoguidance needs one.
-        unet: UNet after Stage III.
-        fusion: Fusion after Stage II.
-        autoguidance_scale: Default scale of autoguidance; the base model itself has no weaker UNet, so there it is 1.
-        defaults: The pipeline's other default settings, such as `mu` and `guidance_scale`.
+    With `unet`, the base model's UNet becomes the guidance UNet if `autoguidance_scale` needs one; without, there is no
+    weaker UNet, and the scale is 1. `defaults` are the pipeline's other settings, such as `mu`.
     """
     is_tuned = unet is not None
     unet = unet or base.unet
