@@ -383,7 +383,7 @@ def run_cached(
     context = functools.partial(TaskContext, run=run, store=store, checkpoint=checkpoint, loaded=loaded or {})
     if _is_worker_rank():
         return _run_worker_rank(store, store.get_result(task_name, digest) is None, context, body)
-    child = open_tracker(run).stage(task_name) if run.run_id else None
+    child = open_tracker(run).child_run(task_name) if run.run_id else None
     title = f"{task_name} {label}".strip()
     record = store.get_result(task_name, digest)
     if record is None:

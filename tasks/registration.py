@@ -31,7 +31,7 @@ def tracking_server(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any
     """The MLflow server and the run in it: each server has a registry of its own."""
     from hand1000.registry.connection import connect
 
-    return {"mlflow": connect(mlflow_folder(run.root)).public_uri, "run_id": run.run_id}
+    return {"mlflow": connect(mlflow_folder(run.root)).redacted_uri, "run_id": run.run_id}
 
 
 def finish_registration(result: TaskResult) -> RegistrationResult:
@@ -99,7 +99,7 @@ def register(
     )
     tracker = open_tracker(context.run)
     version = register_candidate(
-        tracker.stage("register"),
+        tracker.child_run("register"),
         folders.model,
         gestures=facts.gestures,
         metrics=summary.candidate_metrics(folders.evaluation),

@@ -88,7 +88,7 @@ def load_versions(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     new = get_version(tracking, inputs["model_uri"])
     old = get_version(tracking, inputs["champion"]) if inputs["champion"] else None
     trained_on = [[version.tags.get(tag, "") for tag in KINDS] if version else [] for version in (old, new)]
-    gates = evaluate_gates(new.measures, old.measures if old else None, inputs["gates"])
+    gates = evaluate_gates(new.metrics, old.metrics if old else None, inputs["gates"])
     return {"gates": gates, "trained_on": trained_on}
 
 

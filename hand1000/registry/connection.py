@@ -1,11 +1,10 @@
-"""Where MLflow is: the server that `MLFLOW_TRACKING_URI` names, or one sqlite file in a folder."""
+"""The connection to MLflow: the server of `MLFLOW_TRACKING_URI`, or one sqlite file in a folder."""
 
 import os
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,25 +12,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
+from hand1000.core.retry import call_with_retry
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from mlflow import MlflowClient
 
 SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
 _DATABASE = "mlflow.db"
-_PROBES, _PROBE_SECONDS = 3, 10
+_PROBE_DELAYS = (1.0, 1.0)
+_PROBE_TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """An MLflow that answers.
+    """A connection to an MLflow that answers.
 
-    Args:
-        uri: tracking and registry URI.
-        artifact_root: where a new experiment keeps its files; None leaves it to the server.
-        lock_file: what processes that share a sqlite file take turns with; None for a server.
+    Attributes:
+        uri: Tracking and registry URI.
+        artifact_root: Folder of the files of a new experiment; None leaves the choice to the server.
+        lock_file: Lock of the processes that share a sqlite file; None for a server.
     """
 
     uri: str
@@ -40,51 +39,51 @@ class Tracking:
 
     @cached_property
     def client(self) -> "MlflowClient":
-        """The client; it keeps no active run, so threads and processes do not see each other's."""
+        """The client, which has no active run that threads could share."""
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     @property
-    def public_uri(self) -> str:
-        """The URI without user and password, fit to be printed."""
+    def redacted_uri(self) -> str:
+        """The URI without user and password, for messages."""
         return redact_userinfo(self.uri)
 
-    def exclusive(self) -> "AbstractContextManager":
-        """Hold off the other processes of an embedded MLflow; a server has no such lock. Not reentrant."""
+    def lock(self) -> AbstractContextManager:
+        """Exclude the other processes of an embedded MLflow; a server has no such lock. Not reentrant."""
         from filelock import FileLock
 
         return nullcontext() if self.lock_file is None else FileLock(self.lock_file)
 
     @contextmanager
     def readable_errors(self) -> Iterator[None]:
-        """Turn what MLflow raises into a `Hand1000Error` of one line that holds no password."""
+        """Turn MLflow's exceptions into a `Hand1000Error` of one line that contains no password."""
         from mlflow.exceptions import MlflowException
 
         try:
             yield
         except MlflowException as error:
-            text = one_line(error).replace(self.uri, self.public_uri)
-            raise Hand1000Error(f"MLflow at {self.public_uri}: {text}") from error
+            text = one_line(error).replace(self.uri, self.redacted_uri)
+            raise Hand1000Error(f"MLflow at {self.redacted_uri}: {text}") from error
 
 
 def redact_userinfo(uri: str) -> str:
-    """`scheme://user:password@host/...` as `scheme://host/...`; any other text as it is."""
+    """Return `scheme://user:password@host/...` as `scheme://host/...`, and any other text unchanged."""
     parts = urlsplit(uri)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
 def connect(folder: Path, *, create: bool = True) -> Tracking:
-    """The MLflow to use: the one of `MLFLOW_TRACKING_URI` if that is set, else one embedded in `folder`.
+    """Connect to the MLflow of `MLFLOW_TRACKING_URI`, or to one embedded in `folder` if that is not set.
 
-    A user and password in the URI of a server move to MLflow's own variables, so that no message can repeat them.
+    A user and password in a server's URI move to MLflow's own variables, so that no message can repeat them.
 
     Args:
-        folder: holds the embedded MLflow's `mlflow.db` and `mlartifacts/`.
-        create: make the embedded MLflow where there is none; False to read only.
+        folder: Folder of the embedded MLflow's `mlflow.db` and `mlartifacts/`.
+        create: Whether to create an embedded MLflow that does not exist.
 
     Raises:
-        Hand1000Error: the server does not answer, the folder may not be written, or there is nothing to read.
+        Hand1000Error: The server does not answer, the folder is not writable, or there is nothing to read.
     """
     uri = os.environ.get(SERVER_VARIABLE, "").strip()
     if uri and not uri.startswith("sqlite:"):
@@ -96,13 +95,9 @@ def connect(folder: Path, *, create: bool = True) -> Tracking:
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         database.parent.mkdir(parents=True, exist_ok=True)
-    tracking = Tracking(
-        uri=f"sqlite:///{database}",
-        artifact_root=(folder / "mlartifacts").as_uri(),
-        lock_file=database.with_suffix(".lock"),
-    )
-    # Opening the store migrates a fresh file, and two migrations at once break each other.
-    with translate_write_errors(folder), tracking.exclusive(), tracking.readable_errors():
+    tracking = Tracking(f"sqlite:///{database}", (folder / "mlartifacts").as_uri(), database.with_suffix(".lock"))
+    # The first access migrates a new file, and two migrations at the same time break each other.
+    with translate_write_errors(folder), tracking.lock(), tracking.readable_errors():
         tracking.client.search_experiments(max_results=1)
     return tracking
 
@@ -114,24 +109,25 @@ def _connect_server(uri: str) -> Tracking:
     if parts.username:
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
-        # MLflow's own code reads the variable again in places; there too it must hold no password.
+        # MLflow's own code reads this variable again, so that it must not contain the password either.
         os.environ[SERVER_VARIABLE] = uri = redact_userinfo(uri)
     _probe(uri)
     return Tracking(uri)
 
 
 def _probe(uri: str) -> None:
-    """Ask for an answer, any answer: MLflow's client itself retries for minutes where nothing listens."""
-    for attempt in range(1, _PROBES + 1):
+    """Wait for any answer of the server; MLflow's client itself retries for minutes where nothing listens."""
+
+    def request_health() -> None:
         try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_SECONDS).close()
-            return
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT_SECONDS).close()
         except urllib.error.HTTPError:
-            return
-        except (OSError, ValueError) as error:
-            if attempt == _PROBES:
-                reason = getattr(error, "reason", error)
-                raise TransientError(
-                    f"{uri}: no MLflow server answers ({reason}); start it, or correct or unset {SERVER_VARIABLE}"
-                ) from error
-            time.sleep(1)
+            return  # An answer, too.
+
+    try:
+        call_with_retry(request_health, _PROBE_DELAYS, (OSError, ValueError))
+    except (OSError, ValueError) as error:
+        raise TransientError(
+            f"{uri}: no MLflow server answers ({getattr(error, 'reason', error)}); "
+            f"start it, or correct or unset {SERVER_VARIABLE}"
+        ) from error

@@ -34,7 +34,7 @@ def load_model_folder(uri: str, *, tracking: Tracking | None = None, cache: Path
         location = f"{_location(uri, tracking).rstrip('/')}/{WEIGHTS}"
         if urlsplit(location).scheme in ("", "file"):
             return _with_index(Path(unquote(urlsplit(location).path)), uri)
-        key = digest_json([tracking.public_uri, location])[:32]
+        key = digest_json([tracking.redacted_uri, location])[:32]
         return _downloaded(location, uri, tracking.uri, (cache or _user_cache()) / key)
     if "://" in uri:
         return _downloaded(uri, uri, None, None)
@@ -69,7 +69,7 @@ def _what_there_is(name: str, tracking: Tracking) -> str:
         found = client.search_registered_models(f"name = '{name}'") if "'" not in name else []
         if not found:
             known = ", ".join(each.name for each in client.search_registered_models(max_results=20))
-            return f"no such model at {tracking.public_uri}; it has: {known or 'none'}"
+            return f"no such model at {tracking.redacted_uri}; it has: {known or 'none'}"
         versions = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
     return (
         f"no such version or alias; {name} has versions: {', '.join(map(str, versions)) or 'none'}; "

@@ -1,7 +1,7 @@
-"""The model in MLflow's registry, once however often the task runs.
+"""Registration of a model in MLflow, once however often the task runs.
 
-The pipeline writes `hand1000-<gestures>-candidates` only. `hand1000-<gestures>` is left to a reviewer, who copies a
-version there: the two names let MLflow's permissions keep the two duties apart.
+The pipeline writes to `hand1000-<gestures>-candidates` only. A reviewer copies a version to `hand1000-<gestures>`: with
+two names, MLflow's permissions can separate the two duties.
 """
 
 import json
@@ -9,9 +9,9 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import slug
@@ -27,25 +27,40 @@ if TYPE_CHECKING:
 
 MODEL_DIGEST = "hand1000.model_digest"
 METRIC = "metric."
-"""What the tags of measures begin with."""
+"""Prefix of the tags that hold metrics."""
 
 _MODEL_CODE = Path(__file__).with_name("model_code.py")
-# A database with typed columns, such as Postgres, refuses more.
-_DESCRIPTION_LENGTH = 5000
+# Postgres refuses a longer text.
+_MAX_DESCRIPTION = 5000
 _REQUIRED = ("hand1000", "mlflow", "torch", "diffusers", "transformers", "pandas", "pillow")
 
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version in the registry; `uri` is `models:/<name>/<version>`."""
+    """A version in the registry and its tags."""
 
     name: str
     version: int
-    uri: str
+    tags: Mapping[str, str]
+
+    @classmethod
+    def of(cls, version: "ModelVersion") -> Self:
+        """Read MLflow's record of a version."""
+        return cls(version.name, int(version.version), dict(version.tags))
+
+    @property
+    def uri(self) -> str:
+        """The address `models:/<name>/<version>`."""
+        return f"models:/{self.name}/{self.version}"
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics on the test images, by their names in the report."""
+        return {key.removeprefix(METRIC): float(value) for key, value in self.tags.items() if key.startswith(METRIC)}
 
 
 def candidate_name(gestures: Sequence[str]) -> str:
-    """The registered model that the pipeline adds versions to, such as `hand1000-call-four-candidates`."""
+    """Return the name of the model to which the pipeline adds versions, such as `hand1000-call-four-candidates`."""
     return f"hand1000-{slug(gestures)}-candidates"
 
 
@@ -60,27 +75,27 @@ def register_candidate(
 ) -> RegisteredVersion:
     """Upload the weights once and register them as a new version, unless these weights are registered already.
 
-    Weights are known by the sha256 of their folder's content, the tag `hand1000.model_digest`.
+    The tag `hand1000.model_digest`, the sha256 of the folder's content, identifies the weights.
 
     Args:
-        run: of the stage that registers; the version links to it.
-        model_dir: what `Hand1000Pipeline.save_pretrained` wrote.
-        gestures: HaGRID's names of what it draws.
-        metrics: become the version's tags, `METRIC` before the name; None is left out.
-        card: the model card in Markdown; the description, and whole as `README.md` beside the weights.
-        tags: further tags of the version, also of one that is there already.
+        run: The run that the version links to.
+        model_dir: Folder that `Hand1000Pipeline.save_pretrained` wrote.
+        gestures: HaGRID's names of the model's gestures.
+        metrics: Values for tags of the version with the prefix `METRIC`; None is omitted.
+        card: Model card in Markdown, for the description and for `README.md` beside the weights.
+        tags: Further tags, which an existing version also gets.
 
     Raises:
-        Hand1000Error: not a model folder, or MLflow refused.
+        Hand1000Error: Not a model folder, or MLflow refused.
     """
     name = candidate_name(gestures)
     defaults = _generation_defaults(model_dir)
     model_digest = tree_manifest(model_dir).digest
     tracking = run.tracking
-    # One at a time, where processes can be held off: two that look at once would both find nothing.
-    with tracking.exclusive(), tracking.readable_errors():
-        known = _version_of(tracking, name, model_digest)
-        if known is None:
+    # Two processes that search at the same time would both find nothing and register twice.
+    with tracking.lock(), tracking.readable_errors():
+        version = _find_version(tracking, name, model_digest)
+        if version is None:
             logged = _get_or_create_logged_model(run, name, model_digest)
             _upload(run, logged, model_dir, card, defaults)
             all_tags = {
@@ -90,34 +105,30 @@ def register_candidate(
                 **{f"{METRIC}{key}": f"{value:.6g}" for key, value in metrics.items() if value is not None},
                 **(tags or {}),
             }
-            known = _create_version(run, name, logged, all_tags, card)
+            version = _create_version(run, name, logged, all_tags, card)
         else:
             for key, value in (tags or {}).items():
-                tracking.client.set_model_version_tag(name, known.version, key, value)
-    return RegisteredVersion(name, int(known.version), f"models:/{name}/{known.version}")
+                tracking.client.set_model_version_tag(name, version.version, key, value)
+    return RegisteredVersion.of(version)
 
 
-def _version_of(tracking: Tracking, name: str, model_digest: str) -> "ModelVersion | None":
-    found = tracking.client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_DIGEST}` = '{model_digest}'")
-    return min(found, key=lambda each: int(each.version), default=None)
+def _find_version(tracking: Tracking, name: str, model_digest: str) -> "ModelVersion | None":
+    versions = tracking.client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_DIGEST}` = '{model_digest}'")
+    return min(versions, key=lambda version: int(version.version), default=None)
 
 
 def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "LoggedModel":
-    """The logged model that an interrupted attempt began, else a new one."""
-    client = run.tracking.client
-    found = client.search_logged_models([run.experiment_id], f"tags.`{MODEL_DIGEST}` = '{model_digest}'", max_results=1)
-    if found:
-        return found[0]
-    return client.create_logged_model(
-        run.experiment_id, name=name, source_run_id=run.run_id, tags={MODEL_DIGEST: model_digest, RUN_KEY: run.run_key}
-    )
+    """Return the logged model that an interrupted attempt created, else a new one."""
+    client, experiment = run.tracking.client, run.experiment_id
+    models = client.search_logged_models([experiment], f"tags.`{MODEL_DIGEST}` = '{model_digest}'", max_results=1)
+    tags = {MODEL_DIGEST: model_digest, RUN_KEY: run.run_key}
+    return models[0] if models else client.create_logged_model(experiment, name, run.run_id, tags)
 
 
 def _upload(run: Run, logged: "LoggedModel", model_dir: Path, card: str, defaults: dict) -> None:
-    """Put weights, code, signature and card under the logged model's own prefix, and declare it ready.
+    """Upload weights, code, signature and card to the logged model's own prefix, and declare it ready.
 
-    The client is called step by step instead of `mlflow.pyfunc.log_model`, which needs a global tracking URI and
-    would copy the weights once more into a folder of its own.
+    `mlflow.pyfunc.log_model` would need a global tracking URI and copy the weights once more into its own folder.
     """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
@@ -129,7 +140,7 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, card: str, default
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
             with warnings.catch_warnings():
-                # It asks for an input example, which it would run before the weights are there.
+                # A warning asks for an input example, which would run before the weights are uploaded.
                 warnings.simplefilter("ignore", UserWarning)
                 mlflow.pyfunc.save_model(
                     str(folder),
@@ -138,16 +149,13 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, card: str, default
                     signature=_signature(defaults),
                     pip_requirements=_requirements(),
                     mlflow_model=Model(
-                        artifact_path=logged.artifact_location,
-                        model_uuid=logged.model_id,
-                        run_id=run.run_id,
-                        model_id=logged.model_id,
+                        logged.artifact_location, run.run_id, model_uuid=logged.model_id, model_id=logged.model_id
                     ),
                 )
             (folder / "README.md").write_text(card)
             client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    # MLflow's database refuses an output that the run has already.
+    # MLflow's database refuses an output that the run already has.
     outputs = client.get_run(run.run_id).outputs
     if logged.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
         client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -162,15 +170,12 @@ def _create_version(run: Run, name: str, logged: "LoggedModel", tags: dict[str, 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    # Given `models:/<id>`, MLflow's embedded store would look the model up at the process's global URI, not at ours.
+    # MLflow's embedded store would look up `models:/<id>` at the process's global URI, not at ours.
     embedded = run.tracking.lock_file is not None
     source = logged.artifact_location if embedded else f"models:/{logged.model_id}"
-    description = (
-        card if len(card) <= _DESCRIPTION_LENGTH else f"{card[: _DESCRIPTION_LENGTH - 40]}\n\n(cut; see README.md)"
-    )
-    return client.create_model_version(
-        name, source, run_id=run.run_id, tags=tags, description=description, model_id=logged.model_id
-    )
+    if len(card) > _MAX_DESCRIPTION:
+        card = f"{card[: _MAX_DESCRIPTION - 40]}\n\n(cut; see README.md)"
+    return client.create_model_version(name, source, run.run_id, tags, description=card, model_id=logged.model_id)
 
 
 def _generation_defaults(model_dir: Path) -> dict:
@@ -208,11 +213,11 @@ def _signature(defaults: dict) -> "ModelSignature":
 
 
 def _requirements() -> list[str]:
-    """What the model was saved with, without a build's local suffix, which no registry serves."""
-    found = []
+    """Return the installed versions without a build's local suffix, which no package index has."""
+    requirements = []
     for package in _REQUIRED:
         try:
-            found.append(f"{package}=={version(package).partition('+')[0]}")
-        except PackageNotFoundError:
-            found.append(package)
-    return found
+            requirements.append(f"{package}=={metadata.version(package).partition('+')[0]}")
+        except metadata.PackageNotFoundError:
+            requirements.append(package)
+    return requirements

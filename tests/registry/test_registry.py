@@ -70,7 +70,7 @@ def record_and_register(tracking, model_dir: Path, key: str, gesture: str = "cal
     """What the tasks of a run do, as a retry would do it again from the start."""
     tracker = RunTracker("hand1000 tests", key, tracking)
     tracker.log_params({"seed": 0, "stage2": {"lambda_": 0.7, "embedding_steps": 10}})
-    stage = tracker.stage("stage3")
+    stage = tracker.child_run("stage3")
     stage.log_history(HISTORY)
     stage.log_dataset("sample", "ab" * 32, "artifacts/data", counts={"train": 8, "test": 2})
     stage.log_seconds("train", 12.5)
@@ -88,7 +88,7 @@ def test_a_retry_adds_nothing(tracking, model_dir):
     second = record_and_register(connect(Path(tracking.lock_file or "x").parent), model_dir, "run-1", gesture)
 
     name = f"hand1000-{gesture}-candidates"
-    assert first == second == RegisteredVersion(name, 1, f"models:/{name}/1")
+    assert first == second and first.uri == f"models:/{name}/1"
     client = tracking.client
     runs = client.search_runs([RunTracker("hand1000 tests", "run-1", tracking).experiment_id])
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -252,10 +252,10 @@ def test_a_changed_parameter_is_an_error(runs):
 
 def test_a_killed_run_is_resumed_and_a_finished_one_reopened(runs):
     tracking = connect(runs)
-    killed = RunTracker("e", "k", tracking).stage("train")
+    killed = RunTracker("e", "k", tracking).child_run("train")
     killed.log_history(HISTORY[:5])
     killed.set_tags({"a": 1})
-    again = RunTracker("e", "k", connect(runs)).stage("train")
+    again = RunTracker("e", "k", connect(runs)).child_run("train")
     assert again.run_id == killed.run_id
     # A point that a killed process recorded stays, even where the retry would write another value.
     again.log_history([{**row, "loss": row["loss"] + 1} for row in HISTORY[:5]] + HISTORY[5:8])
@@ -263,7 +263,7 @@ def test_a_killed_run_is_resumed_and_a_finished_one_reopened(runs):
     assert values == [row["loss"] for row in HISTORY[:8]]
     again.finish("FAILED")
     assert tracking.client.get_run(again.run_id).info.status == "FAILED"
-    assert RunTracker("e", "k", tracking).stage("train").run_id == again.run_id
+    assert RunTracker("e", "k", tracking).child_run("train").run_id == again.run_id
     assert tracking.client.get_run(again.run_id).info.status == "RUNNING"
     again.finish()
     assert tracking.client.get_run(again.run_id).info.status == "FINISHED"
@@ -290,19 +290,19 @@ def test_pictures_and_files(tmp_path, runs):
 
     run = RunTracker("e", "k", connect(runs))
     for _ in range(2):
-        run.log_picture("grid", Image.new("RGB", (4, 4), "red"))
+        run.log_image("grid", Image.new("RGB", (4, 4), "red"))
         (tmp_path / "report.html").write_text("<p>hello")
         run.log_file(tmp_path / "report.html", "report")
     client = run.tracking.client
-    assert [entry.path for entry in client.list_artifacts(run.run_id, "pictures")] == ["pictures/grid.png"]
+    assert [entry.path for entry in client.list_artifacts(run.run_id, "images")] == ["images/grid.png"]
     assert [entry.path for entry in client.list_artifacts(run.run_id, "report")] == ["report/report.html"]
 
 
 def open_and_record(folder: Path, barrier, results) -> None:
     barrier.wait()
     tracker = RunTracker("e", "shared", connect(folder))
-    tracker.stage("train").log_history(HISTORY[:20])
-    results.put((tracker.run_id, tracker.stage("train").run_id))
+    tracker.child_run("train").log_history(HISTORY[:20])
+    results.put((tracker.run_id, tracker.child_run("train").run_id))
 
 
 def test_processes_that_start_together_share_one_fresh_database(tmp_path):
@@ -322,7 +322,7 @@ def test_processes_that_start_together_share_one_fresh_database(tmp_path):
 
 def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path, monkeypatch):
     port = free_port()
-    monkeypatch.setattr("hand1000.registry.connection._PROBES", 1)
+    monkeypatch.setattr("hand1000.registry.connection._PROBE_DELAYS", ())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s3cret@127.0.0.1:{port}")
     with pytest.raises(Hand1000Error, match=f"http://127.0.0.1:{port}: no MLflow server answers") as raised:
         connect(tmp_path)
@@ -332,7 +332,7 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path, m
 def test_the_password_of_a_server_goes_nowhere_but_to_mlflow(server, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.replace("http://", "http://me:s3%3Acret@"))
     tracking = connect(tmp_path)
-    assert tracking.uri == tracking.public_uri == os.environ["MLFLOW_TRACKING_URI"] == server
+    assert tracking.uri == tracking.redacted_uri == os.environ["MLFLOW_TRACKING_URI"] == server
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s3:cret"
     assert not (tmp_path / "mlflow.db").exists()
     assert redact_userinfo("postgresql://u:p@db/mlflow") == "postgresql://db/mlflow"
