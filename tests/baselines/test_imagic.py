@@ -1,4 +1,4 @@
-"""Imagic as a system: each of its steps does what the paper says, and a picture depends on its order alone."""
+"""Imagic: its steps are the paper's, and an image depends on its own request alone."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ from hand1000.training.context import TrainContext
 from tests.support.tiny_models import TEXTS, fresh_base
 
 CONTEXT = TrainContext(seed=7)
-DRAWING = {"mu": 1.0, "guidance_scale": 1.0, "autoguidance_scale": 1.0, "eta": 0.0, "num_inference_steps": 3}
+SAMPLER = {"mu": 1.0, "guidance_scale": 1.0, "autoguidance_scale": 1.0, "eta": 0.0, "num_inference_steps": 3}
 SETTINGS = ImagicSettings(
     embedding_steps=3,
     embedding_learning_rate=1e-2,
@@ -27,79 +27,77 @@ SETTINGS = ImagicSettings(
     eta=0.0,
     num_inference_steps=3,
 )
-ORDERS = [GenerationRequest(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(3)]
+REQUESTS = [GenerationRequest(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(3)]
 
 
-def editing(**changes: float) -> tuple[ImageGenerator, ImageGenerator, Hand1000Pipeline]:
-    """What draws, what edits that, and the pipeline of both."""
-    pipeline = build_pipeline(fresh_base(), **DRAWING)
-    system = pipeline_generator(pipeline)
-    edited = imagic_generator(system, pipeline, SETTINGS.model_copy(update=changes), CONTEXT)
-    return system, edited, pipeline
+def build_imagic(**changes: float) -> tuple[ImageGenerator, ImageGenerator, Hand1000Pipeline]:
+    """The source generator, Imagic on its images, and the pipeline of both."""
+    pipeline = build_pipeline(fresh_base(), **SAMPLER)
+    source = pipeline_generator(pipeline)
+    return source, imagic_generator(source, pipeline, SETTINGS.model_copy(update=changes), CONTEXT), pipeline
 
 
-def pixels(images: Iterable[Image.Image]) -> np.ndarray:
-    """Of all pictures, as whole numbers."""
+def to_array(images: Iterable[Image.Image]) -> np.ndarray:
     return np.stack([np.asarray(image) for image in images]).astype(int)
 
 
-def test_a_picture_depends_on_its_order_alone() -> None:
-    drawn, edited, pipeline = editing()
+def test_image_depends_on_its_own_request_alone() -> None:
+    source, edit, pipeline = build_imagic()
     before = {name: value.clone() for name, value in pipeline.unet.state_dict().items()}
-    together = pixels(edited(ORDERS))
+    together = to_array(edit(REQUESTS))
     assert all(torch.equal(value, before[name]) for name, value in pipeline.unet.state_dict().items())
-    # Batched kernels round otherwise, which may tip a level.
-    alone = np.concatenate([pixels(edited([order])) for order in reversed(ORDERS)])[::-1]
+    # Kernels of another batch size round differently, which may change a pixel by one level.
+    alone = np.concatenate([to_array(edit([request])) for request in reversed(REQUESTS)])[::-1]
     assert np.abs(together - alone).max() <= 1
-    assert np.abs(together - pixels(drawn(ORDERS))).max() > 1
+    assert np.abs(together - to_array(source(REQUESTS))).max() > 1
 
 
-def test_without_any_step_it_draws_the_picture_again() -> None:
-    drawn, edited, _ = editing(embedding_steps=0, unet_steps=0, guidance_scale=1.0)
-    assert np.abs(pixels(edited(ORDERS)) - pixels(drawn(ORDERS))).max() <= 1
+def test_zero_steps_reproduce_the_source_image() -> None:
+    source, edit, _ = build_imagic(embedding_steps=0, unet_steps=0, guidance_scale=1.0)
+    assert np.abs(to_array(edit(REQUESTS)) - to_array(source(REQUESTS))).max() <= 1
 
 
-def test_the_steps_are_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The embedding moves through a UNet at rest, then the UNet with the embedding at rest, to a lower loss."""
-    seen: dict[str, list] = {"start": [], "optimised": [], "tune": [], "conditions": []}
-    refine, tune, call = imagic.optimize_embeddings, imagic.finetune_on_image, Hand1000Pipeline.__call__
+def test_steps_are_those_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedding is optimized with a frozen UNet, then the UNet with a frozen embedding, to a lower loss."""
+    calls: dict[str, list] = {"start": [], "optimized": [], "losses": [], "prompt_embeds": []}
+    optimize, finetune, call = imagic.optimize_embeddings, imagic.finetune_on_image, Hand1000Pipeline.__call__
 
-    def refined(base, latents, start, *arguments, **settings):
+    def spy_on_optimize(base, latents, start, *arguments, **settings):
         assert not any(parameter.requires_grad for parameter in base.unet.parameters())
-        result, losses = refine(base, latents, start, *arguments, **settings)
-        seen["start"].append(start)
-        seen["optimised"].append(result)
+        result, losses = optimize(base, latents, start, *arguments, **settings)
+        calls["start"].append(start)
+        calls["optimized"].append(result)
         return result, losses
 
-    def tuned(base, latents, embeddings, *arguments, **settings):
-        assert torch.equal(embeddings, seen["optimised"][-1])
-        seen["tune"].append(tune(base, latents, embeddings, *arguments, **settings))
-        assert torch.equal(embeddings, seen["optimised"][-1])
+    def spy_on_finetune(base, latents, embeddings, *arguments, **settings):
+        assert torch.equal(embeddings, calls["optimized"][-1])
+        calls["losses"].append(finetune(base, latents, embeddings, *arguments, **settings))
+        assert torch.equal(embeddings, calls["optimized"][-1])
 
-    def drawn(self, *arguments, **settings):
+    def spy_on_call(self, *arguments, **settings):
         if "prompt_embeds" in settings:
-            seen["conditions"].append(settings["prompt_embeds"])
+            calls["prompt_embeds"].append(settings["prompt_embeds"])
         return call(self, *arguments, **settings)
 
-    monkeypatch.setattr(imagic, "optimize_embeddings", refined)
-    monkeypatch.setattr(imagic, "finetune_on_image", tuned)
-    monkeypatch.setattr(Hand1000Pipeline, "__call__", drawn)
-    # The same draws with a rate that leaves the UNet as it is.
-    for rate in (1e-12, 1e-3):
-        _, edited, pipeline = editing(embedding_steps=5, unet_steps=30, unet_learning_rate=rate)
-        list(edited(ORDERS[:1]))
-    start, optimised = seen["start"][-1], seen["optimised"][-1]
+    monkeypatch.setattr(imagic, "optimize_embeddings", spy_on_optimize)
+    monkeypatch.setattr(imagic, "finetune_on_image", spy_on_finetune)
+    monkeypatch.setattr(Hand1000Pipeline, "__call__", spy_on_call)
+    # Both runs have the same noise; the first one's learning rate leaves the UNet as it is.
+    for learning_rate in (1e-12, 1e-3):
+        _, edit, pipeline = build_imagic(embedding_steps=5, unet_steps=30, unet_learning_rate=learning_rate)
+        list(edit(REQUESTS[:1]))
+    start, optimized = calls["start"][-1], calls["optimized"][-1]
     assert torch.equal(start, pipeline.encode_prompt(TEXTS[:1], 1.0, torch.zeros(1)))
-    assert (optimised - start).abs().max() > 1e-2
-    assert torch.allclose(seen["conditions"][-1], 0.8 * start + 0.2 * optimised, atol=1e-6)
-    still, tuned_losses = (np.mean(losses[10:]) for losses in seen["tune"])
-    assert tuned_losses < still - 1e-3
+    assert (optimized - start).abs().max() > 1e-2
+    assert torch.allclose(calls["prompt_embeds"][-1], 0.8 * start + 0.2 * optimized, atol=1e-6)
+    untrained, trained = (np.mean(losses[10:]) for losses in calls["losses"])
+    assert trained < untrained - 1e-3
 
 
-def test_the_pictures_under_it_may_be_any_systems() -> None:
-    def grey(orders: Sequence[GenerationRequest]) -> list[Image.Image]:
-        return [Image.new("RGB", (32, 32), "grey") for _ in orders]
+def test_source_may_be_any_generator() -> None:
+    def gray_images(requests: Sequence[GenerationRequest]) -> list[Image.Image]:
+        return [Image.new("RGB", (32, 32), "grey") for _ in requests]
 
-    pipeline = build_pipeline(fresh_base(), **DRAWING)
-    edited = imagic_generator(grey, pipeline, SETTINGS, CONTEXT)
-    assert pixels(edited(ORDERS[:1])).shape == (1, 32, 32, 3)
+    pipeline = build_pipeline(fresh_base(), **SAMPLER)
+    edit = imagic_generator(gray_images, pipeline, SETTINGS, CONTEXT)
+    assert to_array(edit(REQUESTS[:1])).shape == (1, 32, 32, 3)

@@ -12,7 +12,7 @@ from hand1000.cli import main as cli
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, compute_hand_shapes, fit_anatomy
 from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.gestures import PHRASES
-from tests.support.rendered_hands import draw
+from tests.support.rendered_hands import render_hand
 
 PALMS = 3
 
@@ -24,7 +24,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part, numbers in (("real", range(PALMS)), ("fake", range(PALMS, 2 * PALMS))):
         (folder / part).mkdir()
         for number in numbers:
-            picture = Image.fromarray(draw("palm", number).pixels)
+            picture = Image.fromarray(render_hand("palm", number).pixels)
             if number % 2:
                 wide = Image.new("RGB", (240, 192), picture.getpixel((0, 0)))
                 wide.paste(picture.resize((192, 192)), (24, 0))

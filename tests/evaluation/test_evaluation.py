@@ -31,7 +31,7 @@ from hand1000.hands.classifier import GestureClassifier
 from hand1000.hands.detector import Hand
 from hand1000.paper.metrics import paper_fid, paper_kid
 from hand1000.storage.digests import digest_file
-from tests.support.rendered_hands import Rendered, image_set, rendered_hands
+from tests.support.rendered_hands import RenderedHand, rendered_hands, write_image_set
 
 
 def _generator(seed: int = 0) -> np.random.Generator:
@@ -284,7 +284,7 @@ def test_a_distorted_hand_is_further_from_a_whole_one_the_more_it_is_distorted()
 # Measures.
 
 
-def _blank(picture: Rendered) -> Rendered:
+def _blank(picture: RenderedHand) -> RenderedHand:
     return replace(picture, pixels=np.full_like(picture.pixels, 120))
 
 
@@ -299,8 +299,8 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageFeatu
     """Real pictures (palm, call, like, peace, rock), and generated ones: palm, two call, and a grey one."""
     root = tmp_path_factory.mktemp("sets")
     palm, call, *_ = rendered_hands()
-    image_set(root / "real", rendered_hands())
-    image_set(root / "fake", [palm, call, call, _blank(palm)])
+    write_image_set(root / "real", rendered_hands())
+    write_image_set(root / "fake", [palm, call, call, _blank(palm)])
     return root / "real", _extract(root / "real"), root / "fake", _extract(root / "fake")
 
 
@@ -413,13 +413,13 @@ def test_a_model_that_draws_no_hand_has_metrics(
 ) -> None:
     _, real, _, fake = observed
     picture = rendered_hands()[0]
-    image_set(tmp_path, [_blank(picture), replace(_blank(picture), pixels=picture.pixels // 8 + 100)][:1] * 2)
+    write_image_set(tmp_path, [_blank(picture), replace(_blank(picture), pixels=picture.pixels // 8 + 100)][:1] * 2)
     metrics = _measure(real, _extract(tmp_path))
     assert (metrics.detection_rate, metrics.gesture_accuracy, metrics.hand_conf) == (0.0, 0.0, None)
     assert metrics.fid_h is metrics.kid_h is None and "0 in the generated" in metrics.notes[0]
     unknown = _measure(real, fake, "grip")
     assert unknown.gesture_accuracy is None and "does not know grip" in unknown.notes[0]
-    image_set(tmp_path / "one", [picture])
+    write_image_set(tmp_path / "one", [picture])
     with pytest.raises(Hand1000Error, match="1 images"):
         _extract(tmp_path / "one")
 

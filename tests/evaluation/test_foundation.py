@@ -22,7 +22,7 @@ from hand1000.evaluation.extractors import SmallExtractor, load_extractor
 from hand1000.evaluation.features import extract_features
 from hand1000.evaluation.metrics import compute_metrics
 from hand1000.hands.classifier import GestureClassifier
-from tests.support.rendered_hands import draw, image_set
+from tests.support.rendered_hands import render_hand, write_image_set
 from tests.support.tiny_captioners import save_clip
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 8, "image_size": 32}
@@ -52,7 +52,7 @@ def test_pictures_are_measured_by_their_features(source: str, tmp_path: Path) ->
     assert np.allclose(extractor(images[1:2]), features[1:2], atol=1e-5) and not np.allclose(features[0], features[1])
 
     for name, numbers in (("real", range(3)), ("fake", range(3, 6))):
-        image_set(tmp_path / name, [draw("palm", number) for number in numbers])
+        write_image_set(tmp_path / name, [render_hand("palm", number) for number in numbers])
     real, fake = (
         extract_features(tmp_path / name, extractor=extractor, min_detection_confidence=0.5)
         for name in ("real", "fake")
@@ -85,7 +85,7 @@ def test_cmmd_is_its_definition() -> None:
 def test_clip_scores_each_picture_by_its_prompt(tmp_path: Path) -> None:
     clip = Clip(str(save_clip(tmp_path / "clip")))
     extractor = SmallExtractor.from_pretrained()
-    records = image_set(tmp_path / "set", [draw("palm", number) for number in range(3)])
+    records = write_image_set(tmp_path / "set", [render_hand("palm", number) for number in range(3)])
     seen = extract_features(tmp_path / "set", extractor=extractor, min_detection_confidence=0.5, clip=clip)
     images, texts = clip.embed([tmp_path / "set" / one.file_name for one in records], [one.text for one in records])
     assert seen.clip_similarity == pytest.approx((images * texts).sum(1).numpy(), abs=1e-5)

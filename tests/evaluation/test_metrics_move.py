@@ -17,7 +17,13 @@ from hand1000.evaluation.extractors import SmallExtractor
 from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
 from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.hands.classifier import GestureClassifier
-from tests.support.malformed_hands import as_it_is, four_fingers, malformed, six_fingers, swapped_fingers
+from tests.support.malformed_hands import (
+    add_second_pinky,
+    change_finger_lengths,
+    normal_hand,
+    remove_ring_finger,
+    render_malformed_hands,
+)
 
 REAL, DRAWN = range(60), range(100, 130)
 CONFIDENCE = 0.5
@@ -70,19 +76,19 @@ def other_colours(_: int, pixels: np.ndarray) -> np.ndarray:
 @cache
 def looked_at(spoil: Callable, change: Callable, numbers: range = DRAWN) -> ImageFeatures:
     """What is seen in the pictures; each kind is rendered and looked at once."""
-    folder = written(malformed(spoil, numbers), change)
+    folder = written(render_malformed_hands(spoil, numbers), change)
     return extract_features(folder, extractor=SmallExtractor.from_pretrained(), min_detection_confidence=CONFIDENCE)
 
 
 @cache
-def measured(spoil: Callable = as_it_is, change: Callable = unchanged) -> Metrics:
+def measured(spoil: Callable = normal_hand, change: Callable = unchanged) -> Metrics:
     """Against sixty other people's hands as they are."""
     return compute(looked_at(spoil, change))
 
 
 def compute(fake: ImageFeatures, train_features: np.ndarray | None = None) -> Metrics:
     return compute_metrics(
-        looked_at(as_it_is, unchanged, REAL),
+        looked_at(normal_hand, unchanged, REAL),
         fake,
         classifier=GestureClassifier.from_pretrained(),
         seed=0,
@@ -107,19 +113,19 @@ def test_a_generator_that_leaves_out_hands_is_punished_except_by_the_papers_meas
     assert spoilt.hand_conf == pytest.approx(clean.hand_conf, abs=0.02)
 
 
-@pytest.mark.parametrize("spoil", [four_fingers, six_fingers, swapped_fingers])
+@pytest.mark.parametrize("spoil", [remove_ring_finger, add_second_pinky, change_finger_lengths])
 def test_malformed_hands_are_farther_from_real_ones(spoil: Callable) -> None:
     clean, spoilt = measured(), measured(spoil)
     assert spoilt.fid_h > 1.2 * clean.fid_h and spoilt.kid_h.value > clean.kid_h.high
-    anatomy = fit_anatomy(looked_at(as_it_is, unchanged, REAL).landmarks)
+    anatomy = fit_anatomy(looked_at(normal_hand, unchanged, REAL).landmarks)
     apart = [
         np.median(anatomy.distances(compute_hand_shapes(looked_at(kind, unchanged).landmarks)))
-        for kind in (as_it_is, spoil)
+        for kind in (normal_hand, spoil)
     ]
     assert apart[1] > 1.5 * apart[0]
     # MediaPipe always tells of five fingers: a sixth does not show in their bones, but is near the limit.
     assert spoilt.implausible_hand_rate >= clean.implausible_hand_rate
-    if spoil is not six_fingers:
+    if spoil is not add_second_pinky:
         assert spoilt.implausible_hand_rate > 0.7 > 0.2 > clean.implausible_hand_rate
 
 
@@ -129,14 +135,14 @@ def test_other_colours_are_not_what_the_prompts_say() -> None:
     assert spoilt.color_faithfulness["wall"] < 0.6 * clean.color_faithfulness["wall"]
     assert spoilt.color_faithfulness["skin"] < 0.6 * clean.color_faithfulness["skin"]
     # What a prompt does not say cannot be wrong.
-    silent = replace(looked_at(as_it_is, unchanged), color_words=(("", "", ""),) * len(DRAWN))
+    silent = replace(looked_at(normal_hand, unchanged), color_words=(("", "", ""),) * len(DRAWN))
     assert not compute(silent).color_faithfulness
 
 
 def test_a_generator_that_repeats_its_training_images_is_seen() -> None:
-    seen = looked_at(as_it_is, unchanged)
-    folder = written(malformed(as_it_is, DRAWN), unchanged)
+    seen = looked_at(normal_hand, unchanged)
+    folder = written(render_malformed_hands(normal_hand, DRAWN), unchanged)
     features = extract_image_features(folder, SmallExtractor.from_pretrained())
     assert np.allclose(features, seen.features, atol=1e-4)
-    unseen = looked_at(six_fingers, unchanged, REAL).features
+    unseen = looked_at(add_second_pinky, unchanged, REAL).features
     assert compute(seen, features).memorization_rate == 1 and compute(seen, unseen).memorization_rate < 0.3

@@ -1,4 +1,4 @@
-"""A few rendered hands, drawn once a session, for the tests of hands and of the evaluation."""
+"""A few rendered hands with known landmarks, rendered once per session."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from hand1000.data.imageset import ImageRecord, write_metadata
+from hand1000.hands.detector import Hand, HandDetector
 
 GESTURES = ("palm", "call", "like", "peace", "rock")
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A picture, (S, S, 3) uint8, with its true landmarks (21, 2), box and hand."""
+class RenderedHand:
+    """An image, (S, S, 3) uint8, with the hand's true landmarks (21, 2), box and side."""
 
     gesture: str
     pixels: np.ndarray
@@ -24,41 +25,41 @@ class Rendered:
     right: bool
 
 
-def draw(gesture: str, number: int, size: int = 96) -> Rendered:
-    """One person's hand making `gesture`."""
+def render_hand(gesture: str, number: int, size: int = 96) -> RenderedHand:
+    """Render the hand of person `number`."""
     from hand1000.data.render.people import make_person
     from hand1000.data.render.picture import make_picture
 
     seed = [number, *gesture.encode()]
     person = make_person(f"{gesture}-{number}", np.random.default_rng([1, *seed]))
-    picture = make_picture(gesture, person, np.random.default_rng([2, *seed]), size=size, samples=16)
-    return Rendered(gesture, picture.pixels, picture.landmarks, picture.box, picture.words.hand == "right")
+    image = make_picture(gesture, person, np.random.default_rng([2, *seed]), size=size, samples=16)
+    return RenderedHand(gesture, image.pixels, image.landmarks, image.box, image.words.hand == "right")
 
 
 @cache
-def rendered_hands() -> tuple[Rendered, ...]:
-    """One picture of each of `GESTURES`."""
-    return tuple(draw(gesture, 1) for gesture in GESTURES)
+def rendered_hands() -> tuple[RenderedHand, ...]:
+    """One hand of each of `GESTURES`."""
+    return tuple(render_hand(gesture, 1) for gesture in GESTURES)
 
 
-def image_set(folder: Path, pictures: Sequence[Rendered]) -> list[ImageRecord]:
-    """Write the pictures to `folder` as an image set."""
+def detect(image: np.ndarray) -> list[Hand]:
+    """Return up to two hands in an image."""
+    with HandDetector(0.5, 2) as detector:
+        return detector.detect(image)
+
+
+def make_record(file_name: str, **changes: object) -> ImageRecord:
+    """Return the record of a training image."""
+    values = {"text": "a hand", "caption": "a hand", "captioner": "test", "gesture": "palm", "user_id": "u"}
+    return ImageRecord.model_validate(values | {"file_name": file_name, "source": "0" * 64} | changes)
+
+
+def write_image_set(folder: Path, hands: Sequence[RenderedHand]) -> list[ImageRecord]:
+    """Write the images to `folder` as an image set."""
     folder.mkdir(parents=True, exist_ok=True)
     records = []
-    for index, picture in enumerate(pictures):
-        name = f"{index:03d}.png"
-        Image.fromarray(picture.pixels).save(folder / name)
-        records.append(
-            ImageRecord(
-                file_name=name,
-                text="a hand",
-                caption="a hand",
-                captioner="test",
-                gesture=picture.gesture,
-                user_id=str(index),
-                bbox=picture.box,
-                source="0" * 64,
-            )
-        )
+    for index, hand in enumerate(hands):
+        Image.fromarray(hand.pixels).save(folder / f"{index:03d}.png")
+        records.append(make_record(f"{index:03d}.png", gesture=hand.gesture, user_id=str(index), bbox=hand.box))
     write_metadata(folder, records)
     return records

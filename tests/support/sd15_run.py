@@ -16,7 +16,7 @@ from hand1000.training.context import TrainContext
 from hand1000.training.encoded_dataset import encode_dataset
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
 from hand1000.training.stage3_io import Stage3Inputs, setup_stage3
-from tests.support.rendered_hands import draw, image_set
+from tests.support.rendered_hands import render_hand, write_image_set
 from tests.support.sd15_models import random_sd15
 
 
@@ -27,7 +27,7 @@ def main(folder: Path) -> None:
     values["stage3"] |= {"steps": 1, "batch_size": 1, "micro_batch_size": 1, "ema_decay": 0.0}
     values["compute"] |= {"gradient_checkpointing": True}
     settings = Settings.model_validate(values)
-    records = image_set(folder, [draw("call", 1, size=256)])
+    records = write_image_set(folder, [render_hand("call", 1, size=256)])
     landmarks = detect_hands(folder, records, min_detection_confidence=0.5)
     feature = compute_mean_feature(landmarks, gesture="call", kind="normalized", max_missed=0.0)
 
