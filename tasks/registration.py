@@ -76,16 +76,19 @@ def register(
     from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate
-    from hand1000.reports import summary
-    from hand1000.reports.model_card import render_model_card
-    from hand1000.reports.training import write_report
+    from hand1000.reports.model_card import build_card_content, render_model_card
+    from hand1000.reports.run import FinishedRun
+    from hand1000.reports.training import build_report_content, write_report
     from hand1000.storage.files import write_json
     from hand1000.storage.hub import model_identity
 
-    facts = summary.RunFacts(
-        parse_gestures(gesture), base_model, model_identity(base_model), digest(dataset), context.run.run_id, settings
-    )
-    folders = summary.RunFolders(
+    finished = FinishedRun(
+        gestures=parse_gestures(gesture),
+        base_model=base_model,
+        base_identity=model_identity(base_model),
+        data_digest=digest(dataset),
+        run_key=context.run.run_id,
+        settings=settings,
         dataset=context.download(dataset),
         captions=context.download_all(captions),
         feature=context.download(feature),
@@ -100,20 +103,19 @@ def register(
     tracker = open_tracker(context.run)
     version = register_candidate(
         tracker.child_run("register"),
-        folders.model,
-        gestures=facts.gestures,
-        metrics=summary.candidate_metrics(folders.evaluation),
-        card=render_model_card(summary.build_card_content(facts, folders)),
+        finished.model,
+        gestures=finished.gestures,
+        metrics=finished.candidate_metrics,
+        card=render_model_card(build_card_content(finished)),
         tags={DATASET: digest(dataset), FEATURE: digest(feature), RECIPE: config_digest(settings, base_model)},
     )
-    seconds = tracker.stage_seconds()
-    content = summary.build_report_content(facts, folders, model_uri=version.uri, seconds=seconds)
+    content = build_report_content(finished, model_uri=version.uri, seconds=tracker.stage_seconds())
     write_report(context.output_dir / "report.html", content)
     registered = {
         "model_uri": version.uri,
-        "prompt": summary.choose_example_prompt(folders),
-        "metrics": summary.run_metrics(folders.evaluation),
-        "gesture_accuracy": summary.gesture_accuracies(folders.evaluation),
+        "prompt": finished.example_prompt,
+        "metrics": finished.tracked_metrics,
+        "gesture_accuracy": finished.gesture_accuracies,
     }
     write_json(context.output_dir / "registered.json", registered)
-    shutil.copy(folders.evaluation / "table.txt", context.output_dir)
+    shutil.copy(finished.evaluation / "table.txt", context.output_dir)

@@ -12,7 +12,7 @@ def write_sweeps(
 ) -> None:
     """A table and a plot of each sweep, and `sweeps.html` with all of them."""
     from hand1000.evaluation.metrics import Metrics
-    from hand1000.reports.sweep_page import write_sweeps
+    from hand1000.reports.sweep import write_sweeps
     from hand1000.storage.files import read_json
 
     def metrics(side: str, evaluation: FlyteDirectory) -> Metrics:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from hand1000.config.base import Fraction
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.tables import Table, format_number
 from hand1000.gestures import gesture_phrase
 from hand1000.storage.hub import fetch_model_folder, model_identity
 
@@ -135,28 +136,17 @@ def compute_caption_metrics(
     )
 
 
-def quality_rows(qualities: Sequence[CaptionMetrics]) -> list[list[str]]:
-    """The measures side by side as cells: the names of the columns, then a captioner a row."""
-
-    def cell(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3g}"
-
-    head = ["captioner", "n", "image-caption ↑", "caption-caption ↓", "with the phrase", "words", "vocabulary"]
-    return [head] + [
-        [
-            one.captioner,
-            str(one.n),
-            cell(one.image_caption_similarity),
-            cell(one.caption_caption_similarity),
-            cell(one.with_phrase),
-            f"{one.words:.1f}",
-            str(one.vocabulary),
-        ]
-        for one in qualities
+def caption_metrics_table(metrics: Sequence[CaptionMetrics]) -> Table:
+    """The metrics of all captioners, one row each."""
+    header = ("captioner", "n", "image-caption ↑", "caption-caption ↓", "with the phrase", "words", "vocabulary")
+    rows = [
+        (
+            row.captioner,
+            row.n,
+            *map(format_number, (row.image_caption_similarity, row.caption_caption_similarity, row.with_phrase)),
+            f"{row.words:.1f}",
+            row.vocabulary,
+        )
+        for row in metrics
     ]
-
-
-def quality_table(qualities: Sequence[CaptionMetrics]) -> str:
-    """`quality_rows` as Markdown."""
-    head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in quality_rows(qualities))
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
+    return Table(header, rows, numeric=range(1, len(header)))

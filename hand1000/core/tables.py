@@ -25,8 +25,8 @@ class Table:
     def markdown(self) -> str:
         """The table in Markdown. No cell can break out of its column or add HTML of its own."""
         rule = ["---:" if column in self.numeric else "---" for column in range(len(self.header))]
-        lines = [[_escape_markdown(cell) for cell in self.header], rule]
-        lines += [[_escape_markdown(cell) for cell in row] for row in self.rows]
+        lines = [[escape_markdown(cell) for cell in self.header], rule]
+        lines += [[escape_markdown(cell) for cell in row] for row in self.rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def text(self) -> str:
@@ -44,6 +44,7 @@ def format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _escape_markdown(cell: object) -> str:
+def escape_markdown(cell: object) -> str:
+    """The text of a cell on one line, without characters that Markdown would read as a column or as HTML."""
     text = " ".join(str(cell).split()).replace("|", "\\|").replace("<", "&lt;")
     return f"**{text}**" if isinstance(cell, Bold) else text

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from hand1000.captions.metrics import CaptionMetrics, quality_table
+from hand1000.captions.metrics import CaptionMetrics, caption_metrics_table
 from hand1000.captions.records import CaptionRecord
 from hand1000.core.errors import translate_write_errors
 from hand1000.data.captioning import apply_captions
@@ -75,7 +75,7 @@ def data_card(
         f"what the captioner wrote. {report.train} images to train on and {report.test} to measure against; nobody is "
         "in both.",
         "The licence is that of the source: HaGRID is under a variant of CC BY-SA 4.0; rendered hands are Apache-2.0.",
-        f"## Captioners\n\n{quality_table(quality)}\n\nThe first one's captions are published.",
+        f"## Captioners\n\n{caption_metrics_table(quality).markdown()}\nThe first one's captions are published.",
         "## Completion\n\n"
         + "\n".join(
             [

@@ -1,1 +1,1 @@
-"""The pages and cards that people read."""
+"""HTML pages and the model card, rendered from the templates in `templates/`."""

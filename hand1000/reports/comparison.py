@@ -1,7 +1,6 @@
-"""The page of a comparison of systems."""
+"""The report of a method comparison."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 from PIL import Image
@@ -17,63 +16,63 @@ from hand1000.evaluation.methods import (
     paired_table,
 )
 from hand1000.pipelines.generation import make_image_grid
-from hand1000.reports.html import image, page, section
+from hand1000.reports.html import render_template
 from hand1000.storage.files import write_json, write_text
 
-_COUNTED = ("gesture accuracy", "FID-H", "KID-H")
+_MIN_CELL_SIDE = 64
+_RANKED_METRICS = ("gesture accuracy", "FID-H", "KID-H")
 
 
-def write_comparison(folder: Path, cells: MethodResults, pictures: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
-    """Write `comparison.json`, `tables.md`, `pictures.png` and, with all of it, `comparison.html`.
+def write_comparison(folder: Path, results: MethodResults, images: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+    """Write `comparison.json`, `tables.md`, `images.png` and `comparison.html`.
 
     Args:
-        folder: an existing one.
-        cells: by gesture, then by system.
-        pictures: the same, some pictures each: of a gesture from the same prompts and seeds for each system.
+        folder: Existing output folder.
+        results: Results by gesture, then by method.
+        images: Some images by gesture, then by method. All methods of a gesture have the same prompts and seeds.
     """
     write_json(
         folder / "comparison.json",
         {
-            gesture: {name: cell.model_dump(mode="json") for name, cell in of_gesture.items()}
-            for gesture, of_gesture in cells.items()
+            gesture: {name: result.model_dump(mode="json") for name, result in methods.items()}
+            for gesture, methods in results.items()
         },
     )
-    tables = {f"Mean of {len(cells)} gestures, difference to SD": mean_table(cells).markdown()}
-    tables["What the paper does not measure, mean"] = extra_metrics_table(cells).markdown()
-    tables["Ahead, over the gestures"] = advantage_table(cells).markdown()
-    tables["The same prompts and seeds, picture by picture"] = paired_table(cells).markdown()
-    tables |= {gesture: gesture_table(of_gesture).markdown() for gesture, of_gesture in cells.items()}
-    names = list(next(iter(cells.values())))
-    count = "".join(
-        f"{METHODS[name]} is the best by {column} in {count_wins(cells, name, column)} of {len(cells)} gestures.\n"
-        for column in _COUNTED
-        for name in names
-        if count_wins(cells, name, column)
-    )
-    write_text(
-        folder / "tables.md", "\n".join(f"### {title}\n\n{table}" for title, table in tables.items()) + f"\n{count}"
-    )
-    plot_images(folder / "pictures.png", pictures)
-    sections = [
-        "<header><h1>Six systems, the same prompts and seeds</h1></header>",
-        section("Pictures, the first of each gesture", image(folder / "pictures.png", "a row a system")),
-        *(section(title, f"<pre>{escape(table)}</pre>") for title, table in tables.items()),
-        section("Firsts", f"<pre>{escape(count)}</pre>"),
+    tables = {
+        f"Mean of {len(results)} gestures, with the difference to SD": mean_table(results),
+        "Metrics that the paper does not report, mean": extra_metrics_table(results),
+        "Advantage, mean and 95 % interval over the gestures": advantage_table(results),
+        "Paired test, image by image": paired_table(results),
+    }
+    tables |= {f"Gesture {gesture}": gesture_table(methods) for gesture, methods in results.items()}
+    wins = [
+        f"{METHODS[name]} has the best {column} in {count} of {len(results)} gestures."
+        for column in _RANKED_METRICS
+        for name in next(iter(results.values()))
+        if (count := count_wins(results, name, column))
     ]
-    write_text(folder / "comparison.html", page("Hand1000: comparison", sections))
+    markdown = [f"### {title}\n\n{table.markdown()}" for title, table in tables.items()]
+    write_text(folder / "tables.md", "\n".join([*markdown, *wins]) + "\n")
+    write_image_grid(folder / "images.png", images)
+    page = render_template("comparison.html.j2", grid=folder / "images.png", tables=tables, wins=wins)
+    write_text(folder / "comparison.html", page)
 
 
-def plot_images(path: Path, images: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
-    """Write the paper's figure as a PNG file: one row per method, one column per prompt."""
+def write_image_grid(path: Path, images: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
+    """Write the paper's qualitative figure as a PNG file: one row per method, one column per prompt."""
     names = list(next(iter(images.values())))
     columns = [(gesture, index) for gesture, methods in images.items() for index in range(len(methods[names[0]]))]
-    with Image.open(images[columns[0][0]][names[0]][0]) as first:
-        side = max(first.size[0], 64)
+    cells = [_read_cell(images[gesture][name][index]) for name in names for gesture, index in columns]
+    side = max(cells[0].width, _MIN_CELL_SIDE)
+    grid = make_image_grid(
+        [cell.resize((side, side)) for cell in cells],
+        len(columns),
+        row_labels=[METHODS[name] for name in names],
+        column_labels=[gesture for gesture, _ in columns],
+    )
+    grid.save(path)
 
-    def read(file: Path) -> Image.Image:
-        with Image.open(file) as image:
-            return image.convert("RGB").resize((side, side))
 
-    cells = [read(images[gesture][name][index]) for name in names for gesture, index in columns]
-    row_labels, column_labels = [METHODS[name] for name in names], [gesture for gesture, _ in columns]
-    make_image_grid(cells, len(columns), row_labels=row_labels, column_labels=column_labels).save(path)
+def _read_cell(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")

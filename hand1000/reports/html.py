@@ -1,60 +1,84 @@
-"""What all pages are made of: each is one HTML file that holds all it shows, asks nothing of any server and runs no
-script.
+"""Rendering of the templates in `templates/`.
 
-Text from outside must pass through `escape`; the page's own policy forbids scripts and requests besides.
+Each HTML page is one self-contained file without scripts. Templates named `*.html.j2` escape all text, and the pages'
+content-security policy forbids scripts and requests to any server.
 """
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.tables import Bold, escape_markdown
+from hand1000.reports.figures import curve_svg, hand_svg
 
-_STYLE = Path(__file__).with_name("report.css")
-_LARGEST_PNG, _LARGEST_SIDE, _JPEG_QUALITY = 128, 512, 88
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_MAX_PNG_SIDE = 128
+"""Side in pixels up to which images are embedded as lossless PNG."""
+_MAX_SIDE, _JPEG_QUALITY = 512, 88
+"""Larger images are embedded as JPEG of at most this side, to limit the size of the page."""
 
 
-def page(title: str, sections: Sequence[str]) -> str:
-    """The whole page; `title` is text, `sections` are HTML."""
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>\n{_STYLE.read_text()}</style></head>\n"
-        f"<body>\n{chr(10).join(sections)}\n</body></html>\n"
+def render_template(name: str, **context: Any) -> str:
+    """Render the template `name` of the folder `templates/`.
+
+    Raises:
+        Hand1000Error: An image is missing or unreadable.
+    """
+    return _environment().get_template(name).render(context)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hand1000.reports"),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    filters: dict[str, Callable[..., Any]] = {
+        "curve_uri": lambda curve: _data_uri("svg+xml", curve_svg(curve).encode()),
+        "duration": _format_duration,
+        "hand_svg": hand_svg,
+        "image_uri": _image_uri,
+        "markdown": escape_markdown,
+    }
+    environment.filters.update(filters)
+    environment.tests["bold"] = lambda cell: isinstance(cell, Bold)
+    return environment
 
 
-def section(title: str, body: str) -> str:
-    """A part of the page; `body` is HTML."""
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def facts(rows: Iterable[tuple[str, object]]) -> str:
-    """Names beside what they are."""
-    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
-    return f'<table class="facts">{cells}</table>'
-
-
-def image(path: Path, alt: str) -> str:
-    """The picture within the page: small ones as they are, large ones as JPEG, or a page of SD pictures is huge."""
+def _image_uri(path: Path) -> str:
+    """The image as a `data:` URI."""
     from PIL import Image
 
     buffer = io.BytesIO()
     try:
         with Image.open(path) as opened:
-            picture = opened.convert("RGB")
+            image = opened.convert("RGB")
     except (OSError, Image.DecompressionBombError) as error:
-        raise Hand1000Error(f"{path}: no readable picture: {error}") from error
-    if max(picture.size) <= _LARGEST_PNG:
-        kind = "png"
-        picture.save(buffer, "PNG", optimize=True)
-    else:
-        kind = "jpeg"
-        picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
-        picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    data = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f'<img src="data:image/{kind};base64,{data}" alt="{escape(alt)}">'
+        raise Hand1000Error(f"{path}: not a readable image: {error}") from error
+    if max(image.size) <= _MAX_PNG_SIDE:
+        image.save(buffer, "PNG", optimize=True)
+        return _data_uri("png", buffer.getvalue())
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return _data_uri("jpeg", buffer.getvalue())
+
+
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _format_duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,44 +1,50 @@
-"""The report of a run: one HTML file.
+"""The report of a training run: one HTML file."""
 
-Captions, file names and prompts come from outside: all text passes through `escape`.
-"""
-
+import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 
-from hand1000.core.tables import format_number
-from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rates_table
-from hand1000.reports.figures import curve_svg, hand_svg
-from hand1000.reports.html import facts, image, page, section
+import yaml
+
+from hand1000.data.imageset import read_image_set
+from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rates_table, metrics_table
+from hand1000.gestures import gesture_phrase
+from hand1000.hands.stage1 import load_features
+from hand1000.models.encoding import find_truncated
+from hand1000.reports.figures import Curve
+from hand1000.reports.html import render_template
 from hand1000.reports.model_card import python_snippet, shell_snippet
-from hand1000.storage.files import write_text
+from hand1000.reports.run import FinishedRun
+from hand1000.storage.files import read_jsonl, write_text
+from hand1000.training.validation import IMAGES_DIR
+
+NUM_PAIRS, NUM_SAMPLES = 8, 12
+"""Number of image pairs and of training images that the report shows."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The base's picture and the tuned model's from one prompt and one seed; `note` says what was measured on them."""
+class ImagePair:
+    """Images of the base model and of the fine-tuned model with the same prompt and seed.
+
+    Attributes:
+        prompt: The prompt.
+        seed: Random seed of both images.
+        base: Image of the base model.
+        tuned: Image of the fine-tuned model.
+        note: Metrics of the fine-tuned model's image.
+    """
 
     prompt: str
     seed: int
     base: Path
     tuned: Path
-    note: str = ""
+    note: str
 
 
 @dataclass(frozen=True)
-class Curve:
-    """What a stage logged: (step, value) with rising steps."""
-
-    title: str
-    points: Sequence[tuple[int, float]]
-    y_label: str = "loss"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A picture and what is said of it: a training image with its caption, or what was drawn while training."""
+class CaptionedImage:
+    """An image and its caption."""
 
     image: Path
     caption: str
@@ -46,23 +52,28 @@ class Sample:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """All that the report shows.
+    """Everything that the report shows.
 
-    Args:
-        phrases: what the captions call each gesture, by HaGRID's name.
-        run_key: of the workflow run.
-        model_uri: of the registered version, such as `models:/hand1000-call-candidates/3`.
-        date: as it is to be printed.
-        base_model: name and revision.
-        measures: base and tuned on the same prompts and seeds; rates: of each of several gestures.
-        extractor, resizer: what the image features come from.
-        random_pairs: drawn blindly; worst_pairs: those where the tuned model shows the gesture least.
-        curves, samples: of training.
-        looks: pictures of the same prompts and noise, drawn on the way.
-        hands: by gesture 21 of (x, y, z), the mean hand of Stage I; none where it is not one hand's shape.
-        counts: of images by what happened to them; unusable: file names with the reason.
-        settings_yaml: the complete configuration.
-        seconds: by stage, in order.
+    Attributes:
+        phrases: Phrase of each gesture.
+        run_key: Key of the workflow run.
+        model_uri: Registered version, such as `models:/hand1000-call-candidates/3`.
+        date: Formatted date.
+        base_model: Name and revision of the base model.
+        metric_rows: Metrics of both models.
+        extractor: Name of the feature extractor.
+        resizer: Its resizer.
+        first_pairs: Images of the first test prompts.
+        worst_pairs: Images that show the requested gesture least.
+        curves: Training curves.
+        samples: Some training images.
+        hands: Mean hand of each gesture, 21 of (x, y, z); empty if the feature is not normalized.
+        counts: Numbers of images and captions by what happened to them.
+        settings_yaml: All settings.
+        seconds: Run time of each stage.
+        skipped: Reason for each skipped image.
+        validation_images: Images that were generated during training.
+        gesture_rows: Rates of each of several gestures.
     """
 
     phrases: Mapping[str, str]
@@ -70,165 +81,119 @@ class ReportContent:
     model_uri: str
     date: str
     base_model: str
-    measures: Sequence[MetricRow]
+    metric_rows: Sequence[MetricRow]
     extractor: str
     resizer: str
-    random_pairs: Sequence[Pair]
-    worst_pairs: Sequence[Pair]
+    first_pairs: Sequence[ImagePair]
+    worst_pairs: Sequence[ImagePair]
     curves: Sequence[Curve]
-    samples: Sequence[Sample]
+    samples: Sequence[CaptionedImage]
     hands: Mapping[str, Sequence[Sequence[float]]]
-    counts: Mapping[str, int]
+    counts: Mapping[str, object]
     settings_yaml: str
     seconds: Mapping[str, float]
-    unusable: Mapping[str, str] = field(default_factory=dict)
-    looks: Sequence[Sample] = ()
-    rates: Sequence[GestureRow] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    validation_images: Sequence[CaptionedImage] = ()
+    gesture_rows: Sequence[GestureRow] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> None:
-    """Write the report to `path`, whole or not at all.
+    """Write the report to `path`, completely or not at all.
 
     Raises:
-        Hand1000Error: a picture that is missing or unreadable, or a place that may not be written.
+        Hand1000Error: An image is missing or unreadable, or `path` is not writable.
     """
-    write_text(path, report_html(content))
+    write_text(path, render_report(content))
 
 
-def report_html(content: ReportContent) -> str:
-    """The report as HTML."""
-    sections = [
-        _header(content),
-        section("Measured", _measures(content) + _rates(content.rates)),
-        section("Base and tuned: pictures drawn at random", _pairs(content.random_pairs)),
-        section("Base and tuned: the worst of the tuned model", _pairs(content.worst_pairs)),
-        section("Training", _curves(content.curves) + _looks(content.looks)),
-        section("What it was trained on", _training_data(content)),
-        section("How the data was prepared", _preparation(content)),
-        section("Time", _times(content.seconds)),
-        section("Settings", f"<details><summary>all</summary><pre>{escape(content.settings_yaml)}</pre></details>"),
-        section("Load the model", _loading(content)),
+def render_report(content: ReportContent) -> str:
+    """Render the report as HTML."""
+    prompt = content.first_pairs[0].prompt if content.first_pairs else next(iter(content.phrases.values()))
+    return render_template(
+        "training.html.j2",
+        report=content,
+        metrics=metrics_table(content.metric_rows),
+        gesture_rates=gesture_rates_table(content.gesture_rows),
+        python_snippet=python_snippet(content.model_uri, prompt),
+        shell_snippet=shell_snippet(content.model_uri, prompt),
+    )
+
+
+def build_report_content(run: FinishedRun, *, model_uri: str, seconds: Mapping[str, float]) -> ReportContent:
+    """Collect the content of the report.
+
+    Args:
+        run: The finished run.
+        model_uri: Registered version of its model.
+        seconds: Run time of each stage.
+    """
+    _, tuned = run.metrics
+    records = {record.file_name: record for record in read_image_set(run.tuned_images)}
+    results = {result.file_name: result for result in tuned.images}
+
+    def make_pair(name: str) -> ImagePair:
+        result, record = results[name], records[name]
+        recognized = f"{result.predicted_gesture}, {result.target_probability:.2f}"
+        note = recognized if result.num_hands else "no hand detected"
+        return ImagePair(record.text, record.seed or 0, run.base_images / name, run.tuned_images / name, note)
+
+    worst = sorted(results, key=lambda name: (results[name].target_probability, name))[:NUM_PAIRS]
+    curves = [
+        _read_curve("Stage II: fusion", [run.fusion]),
+        _read_curve("Stage II: embeddings, loss of the last step", run.embeddings),
+        _read_curve("Stage III: UNet", [run.trained]),
+        _read_curve("Stage III: validation images", [run.trained], "validation_loss"),
     ]
-    return page(f"Hand1000: {', '.join(content.phrases)}", sections)
-
-
-def _header(content: ReportContent) -> str:
-    shown = {
-        "registered as": content.model_uri,
-        "run": content.run_key,
-        "base model": content.base_model,
-        "date": content.date,
-    }
-    phrases = ", ".join(f"“{phrase}”" for phrase in content.phrases.values())
-    return (
-        f"<header><h1>{escape(', '.join(content.phrases))}</h1>"
-        f'<p class="lead">{escape(phrases)}</p>{facts(shown.items())}</header>'
+    features = load_features(run.feature)
+    return ReportContent(
+        phrases={gesture: gesture_phrase(gesture) for gesture in run.gestures},
+        run_key=run.run_key,
+        model_uri=model_uri,
+        date=f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
+        base_model=f"{run.base_model} ({run.base_identity})",
+        metric_rows=run.metric_rows,
+        extractor=tuned.extractor,
+        resizer=tuned.resizer,
+        first_pairs=[make_pair(name) for name in sorted(results)[:NUM_PAIRS]],
+        worst_pairs=[make_pair(name) for name in worst],
+        curves=[curve for curve in curves if curve.points],
+        samples=[
+            CaptionedImage(run.dataset / "train" / record.file_name, record.text)
+            for record in run.training_records[:NUM_SAMPLES]
+        ],
+        hands={
+            feature.gesture: feature.mean.reshape(21, 3).tolist()
+            for feature in features
+            if feature.kind == "normalized"
+        },
+        counts={
+            "training images": run.preparation.train,
+            "test images": run.preparation.test,
+            "skipped images": len(run.preparation.unusable),
+            **{f"filtered images: {reason}": count for reason, count in run.preparation.filtered.items() if count},
+            "training images with a detected hand": sum(feature.found for feature in features),
+            "training images without": sum(len(feature.images_without_hand) for feature in features),
+            "captions cut by the text encoder": f"{_count_cut_captions(run)} of {len(run.training_records)}",
+        },
+        settings_yaml=yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False),
+        seconds=seconds,
+        skipped={entry.file: entry.reason for entry in run.preparation.unusable},
+        validation_images=[
+            CaptionedImage(path, f"after {int(path.stem)} steps")
+            for path in sorted((run.trained / IMAGES_DIR).glob("*.png"))
+        ],
+        gesture_rows=run.gesture_rows,
     )
 
 
-def _measures(content: ReportContent) -> str:
-    rows = []
-    for each in content.measures:
-        cells = [f"<td>{escape(each.title)}</td>"]
-        for side in ("base", "tuned"):
-            css = "number better" if each.winner == side else "number"
-            cells.append(f'<td class="{css}">{format_number(getattr(each, side))}</td>')
-        cells.append(f'<td class="number">{each.n}</td><td class="faint">{escape(each.note)}</td>')
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    head = '<tr><th>measure</th><th class="number">base</th><th class="number">tuned</th><th class="number">n</th>'
-    return (
-        f'<div class="table"><table>{head}<th></th></tr>{"".join(rows)}</table></div>'
-        '<p class="faint">↓ lower is better, ↑ higher is better; the bold one is better. Both models drew from the '
-        f"same prompts and seeds. Features: {escape(content.extractor)}; resizer: {escape(content.resizer)}; figures "
-        "of other features or resizers do not compare.</p>"
-    )
+def _count_cut_captions(run: FinishedRun) -> int:
+    """The number of training captions that are longer than the text encoder reads."""
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(run.model, subfolder="tokenizer")
+    return len(find_truncated(tokenizer, [record.text for record in run.training_records]))
 
 
-def _rates(rates: Sequence[GestureRow]) -> str:
-    if not rates:
-        return ""
-    table = gesture_rates_table(rates)
-    head = "".join(f"<th{_css(column)}>{escape(name)}</th>" for column, name in enumerate(table.header))
-    rows = (
-        "".join(f"<td{_css(column)}>{escape(str(cell))}</td>" for column, cell in enumerate(row)) for row in table.rows
-    )
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<h3>By gesture</h3><div class="table"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _css(column: int) -> str:
-    return ' class="number"' if column else ""
-
-
-def _pairs(pairs: Sequence[Pair]) -> str:
-    if not pairs:
-        return '<p class="none">none</p>'
-    figures = []
-    for pair in pairs:
-        note = f"<br><small>{escape(pair.note)}</small>" if pair.note else ""
-        figures.append(
-            f'<figure><div class="two"><div><span>base</span>{image(pair.base, "base: " + pair.prompt)}</div>'
-            f"<div><span>tuned</span>{image(pair.tuned, 'tuned: ' + pair.prompt)}</div></div>"
-            f"<figcaption>{escape(pair.prompt)}<br><small>seed {pair.seed}</small>{note}</figcaption></figure>"
-        )
-    return f'<div class="pairs">{"".join(figures)}</div>'
-
-
-def _curves(curves: Sequence[Curve]) -> str:
-    figures = [
-        f"<figure>{curve_svg(curve.points, x_label='step', y_label=curve.y_label)}"
-        f"<figcaption>{escape(curve.title)}</figcaption></figure>"
-        for curve in curves
-    ]
-    return (
-        f'<div class="curves">{"".join(figures)}</div>' if figures else '<p class="none">nothing recorded</p>'
-    ) + '<p class="faint">Faint: as logged; bold: smoothed.</p>'
-
-
-def _looks(looks: Sequence[Sample]) -> str:
-    figures = [
-        f"<figure>{image(look.image, look.caption)}<figcaption>{escape(look.caption)}</figcaption></figure>"
-        for look in looks
-    ]
-    return f"<h3>Drawn while it was trained</h3>{''.join(figures)}" if figures else ""
-
-
-def _training_data(content: ReportContent) -> str:
-    figures = [
-        f"<figure>{image(sample.image, sample.caption)}<figcaption>{escape(sample.caption)}</figcaption></figure>"
-        for sample in content.samples
-    ]
-    hands = "".join(
-        f"<figure class='fit'>{hand_svg(landmarks)}<figcaption>{escape(gesture)}: 21 landmarks, averaged</figcaption>"
-        "</figure>"
-        for gesture, landmarks in content.hands.items()
-    )
-    title = "<h3>The mean hand of Stage I</h3>" if hands else ""
-    return f'<div class="samples">{"".join(figures)}</div>{title}{hands}'
-
-
-def _preparation(content: ReportContent) -> str:
-    names = "".join(
-        f"<li>{escape(name)}: <span class='faint'>{escape(reason)}</span></li>"
-        for name, reason in content.unusable.items()
-    )
-    listing = f"<details><summary>{len(content.unusable)} unusable images</summary><ul>{names}</ul></details>"
-    return facts(content.counts.items()) + (listing if names else '<p class="none">No image was unusable.</p>')
-
-
-def _times(seconds: Mapping[str, float]) -> str:
-    return facts((name, _duration(value)) for name, value in [*seconds.items(), ("together", sum(seconds.values()))])
-
-
-def _loading(content: ReportContent) -> str:
-    prompt = content.random_pairs[0].prompt if content.random_pairs else next(iter(content.phrases.values()))
-    python, shell = python_snippet(content.model_uri, prompt), shell_snippet(content.model_uri, prompt)
-    return f"<pre>{escape(python)}</pre><pre>{escape(shell)}</pre>"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+def _read_curve(title: str, folders: Sequence[Path], value: str = "loss") -> Curve:
+    rows = [row for folder in folders for _, row in read_jsonl(folder / "history.jsonl")]
+    return Curve(title, sorted((int(row["step"]), float(row[value])) for row in rows if value in row))

@@ -127,7 +127,7 @@ def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
         assert (cell.cost.train_seconds > 0) == ("tuned" in name or name == "hand1000")
         assert cell.cost.image_seconds > 0 and cell.cost.peak_bytes > 1e8
     assert cells["four"]["sd_imagic"].cost.image_seconds > cells["four"]["sd"].cost.image_seconds
-    with Image.open(page.parent / "pictures.png") as sheet:
+    with Image.open(page.parent / "images.png") as sheet:
         assert sheet.size[0] > 3 * 64 and sheet.size[1] > 6 * 64
 
     paired = paired_table(cells).markdown().splitlines()[2:]

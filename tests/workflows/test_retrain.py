@@ -42,7 +42,7 @@ def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, c
     first = retrained(tmp_path)
     assert first.outcome.startswith("passed: gesture accuracy") and first.model_uri.endswith("-candidates/1")
     page = (Path(first.report.path) / "retraining.html").read_text()
-    assert "nothing: it is the first" in page and "there was no model before" in page
+    assert "no model: this is the first one" in page and "there was no model before" in page
     capsys.readouterr()
 
     again = retrained(tmp_path)

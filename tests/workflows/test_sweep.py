@@ -78,9 +78,9 @@ def test_a_point_is_held_against_the_unchanged_one_picture_by_picture() -> None:
 
     points = [Point(label="0", images=None, changes={"seed": 1}), Point(label="1", images=None, changes={})]
     sweep = Sweep(title="A thing", axis="thing", points=points)
-    head, _, *rows = sweep_table(sweep, [metrics("y" * 20), metrics("yn" * 10)], metrics("n" * 20)).splitlines()
-    assert head.endswith("| accuracy against 1 |")
-    base, changed_one, unchanged = (row.split("|")[-2].strip() for row in rows)
+    table = sweep_table(sweep, [metrics("y" * 20), metrics("yn" * 10)], metrics("n" * 20))
+    assert table.header[-1] == "accuracy minus that of 1"
+    base, changed_one, unchanged = (str(row[-1]) for row in table.rows)
     assert base.startswith("-0.500, p = 0.0") and changed_one.startswith("+0.500, p = 0.0") and unchanged == "–"
 
 

@@ -1,0 +1,114 @@
+"""A finished training run, as report, model card and registry read it from its artifacts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hand1000.config.settings import Settings
+from hand1000.data.captioning import read_captioned_split
+from hand1000.data.imageset import ImageRecord, read_image_set
+from hand1000.data.prepare import REPORT, PreparationReport
+from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, compare_metrics, compare_rates_by_gesture
+from hand1000.evaluation.metrics import Metrics
+from hand1000.storage.files import read_json
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The inputs of a training run and the local folders of its artifacts.
+
+    Attributes:
+        gestures: HaGRID's names of the gestures.
+        base_model: Base model as the user named it.
+        base_identity: Its revision or digest.
+        data_digest: Digest of the prepared dataset.
+        run_key: Key of the workflow run.
+        settings: All settings.
+        dataset: Folder of the prepared dataset.
+        captions: Folders of the captioning stage, one per shard.
+        feature: Folder of the Stage I features.
+        fusion: Folder of the trained fusion.
+        embeddings: Folders of the optimized embeddings, one per shard.
+        trained: Folder of the Stage III weights.
+        model: Folder of the complete pipeline.
+        base_images: Image set that the base model generated.
+        tuned_images: Image set that the fine-tuned model generated.
+        evaluation: Folder of the metrics.
+    """
+
+    gestures: tuple[str, ...]
+    base_model: str
+    base_identity: str
+    data_digest: str
+    run_key: str
+    settings: Settings
+    dataset: Path
+    captions: Sequence[Path]
+    feature: Path
+    fusion: Path
+    embeddings: Sequence[Path]
+    trained: Path
+    model: Path
+    base_images: Path
+    tuned_images: Path
+    evaluation: Path
+
+    @cached_property
+    def metrics(self) -> tuple[Metrics, Metrics]:
+        """Metrics of the base model and of the fine-tuned model."""
+        base, tuned = (
+            Metrics.model_validate(read_json(self.evaluation / f"{name}.json")) for name in ("base", "tuned")
+        )
+        return base, tuned
+
+    @property
+    def metric_rows(self) -> list[MetricRow]:
+        """The metrics of both models in display order."""
+        return compare_metrics(*self.metrics)
+
+    @property
+    def gesture_rows(self) -> list[GestureRow]:
+        """The rates of each of several gestures."""
+        return compare_rates_by_gesture(*self.metrics)
+
+    @property
+    def preparation(self) -> PreparationReport:
+        """The report of the data preparation."""
+        return PreparationReport.model_validate(read_json(self.dataset / REPORT))
+
+    @cached_property
+    def training_records(self) -> list[ImageRecord]:
+        """The training images with their captions."""
+        return read_captioned_split(self.dataset, "train", self.captions)
+
+    @property
+    def example_prompt(self) -> str:
+        """The first test prompt."""
+        return read_image_set(self.tuned_images)[0].text
+
+    @property
+    def gesture_accuracies(self) -> dict[str, dict[str, float | None]]:
+        """Accuracy of each gesture with the base model (`base`) and with the fine-tuned model (`tuned`)."""
+        base, tuned = (metrics.by_gesture for metrics in self.metrics)
+        return {
+            gesture: {"base": base[gesture].gesture_accuracy, "tuned": tuned[gesture].gesture_accuracy}
+            for gesture in tuned
+        }
+
+    @property
+    def tracked_metrics(self) -> dict[str, float | None]:
+        """The metrics of both models as MLflow logs them: their names begin with `base.` or `tuned.`."""
+        metrics: dict[str, float | None] = {}
+        for row in self.metric_rows:
+            metrics |= {f"base.{row.name}": row.base, f"tuned.{row.name}": row.tuned}
+        accuracies = self.gesture_accuracies
+        for gesture, models in accuracies.items() if len(accuracies) > 1 else ():
+            metrics |= {f"{model}.gesture_accuracy.{gesture}": accuracy for model, accuracy in models.items()}
+        return metrics
+
+    @property
+    def candidate_metrics(self) -> dict[str, float | None]:
+        """The metrics of the fine-tuned model, which become tags of its registered version."""
+        metrics = self.tracked_metrics.items()
+        return {name.removeprefix("tuned."): value for name, value in metrics if name.startswith("tuned.")}
