@@ -84,9 +84,10 @@ def publish(
     shards: int,
 ) -> None:
     """The dataset with its card, and beside it `quality.json` and `captions.html`, every captioner side by side."""
-    from hand1000.captions.metrics import Clip, compute_caption_metrics
+    from hand1000.captions.metrics import compute_caption_metrics
     from hand1000.captions.records import read_caption_records
     from hand1000.data.publish import publish_data_set
+    from hand1000.models.clip import Clip
     from hand1000.reports.captions import render_captions_page
     from hand1000.storage.files import write_json, write_text
 

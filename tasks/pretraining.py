@@ -87,8 +87,8 @@ def train_base(
     vae = AutoencoderKL.from_pretrained(parts["autoencoder"] / "vae").eval()
     encoder = CLIPTextModel.from_pretrained(parts["text_encoder"] / "text_encoder").eval()
     tokenizer = CLIPTokenizer.from_pretrained(parts["text_encoder"] / "tokenizer")
-    unet, history = train_base(
+    base, history = train_base(
         examples, captions, vae, encoder, tokenizer, settings, context.train_context(settings.seed)
     )
     curves = {name: [row for _, row in read_jsonl(part / "history.jsonl")] for name, part in parts.items()}
-    save_base(context.output_dir, vae, encoder, tokenizer, unet, settings, curves | {"base": history}, captions[:8])
+    save_base(context.output_dir, base, settings, curves | {"base": history}, captions[:8])

@@ -10,18 +10,15 @@
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from hand1000.config.base import Fraction
-from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.errors import Hand1000Error
 from hand1000.core.tables import Table, format_number
 from hand1000.gestures import gesture_phrase
-from hand1000.storage.hub import fetch_model_folder, model_identity
 
 
 class CaptionMetrics(BaseModel):
@@ -39,46 +36,14 @@ class CaptionMetrics(BaseModel):
     vocabulary: int
 
 
-class Clip:
-    """CLIP's two encoders.
+class ImageTextEncoder(Protocol):
+    """A CLIP-like encoder of images and texts; `hand1000.models.clip` has one."""
 
-    Args:
-        source: a folder, an `s3://` address, or a hub id with its revision.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.name = model_identity(source)
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Any, Any]:
-        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
-
-        device = best_device()
-        folder = fetch_model_folder(self.source)
-        try:
-            model = CLIPModel.from_pretrained(folder, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            processor = CLIPImageProcessorPil.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise Hand1000Error(f"{self.source}: cannot be loaded as CLIP: {one_line(error)}") from error
-        return model.to(device).eval(), tokenizer, processor
+    name: str
 
     def embed(self, images: Sequence[Path], texts: Sequence[str]) -> tuple[Any, Any]:
-        """Unit embeddings (B, D) of the images and of the texts, float64 on the CPU."""
-        import torch
-        from PIL import Image
-
-        model, tokenizer, processor = self._loaded
-        pictures = []
-        for path in images:
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("RGB"))
-        pixels = processor(images=pictures, return_tensors="pt").to(model.device)
-        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(model.device)
-        with torch.inference_mode():
-            joint = model(**tokens, **pixels)
-        return joint.image_embeds.double().cpu(), joint.text_embeds.double().cpu()
+        """Unit embeddings (B, D) of the images and of the texts."""
+        ...
 
 
 def compute_caption_metrics(
@@ -87,7 +52,7 @@ def compute_caption_metrics(
     gesture: str,
     *,
     captioner: str,
-    clip: Clip | None,
+    clip: ImageTextEncoder | None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> CaptionMetrics:

@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 from safetensors.numpy import load_file, save
 
-from hand1000.captions.metrics import Clip
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.imageset import ImageRecord
@@ -16,6 +15,7 @@ from hand1000.evaluation.extractors import FeatureExtractor, load_extractor
 from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
 from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.hands.classifier import GestureClassifier
+from hand1000.models.clip import Clip
 from hand1000.storage.files import write_bytes
 
 _TRAIN_FILE = "train.safetensors"

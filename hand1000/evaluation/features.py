@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hand1000.captions.metrics import Clip
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.imageset import ImageRecord, read_image_set
@@ -16,6 +15,7 @@ from hand1000.evaluation.hand_crops import crop_hands
 from hand1000.hands.detection import iter_detections, read_square
 from hand1000.hands.detector import Hand, HandDetector
 from hand1000.hands.landmarks import NUM_LANDMARKS
+from hand1000.models.clip import Clip
 from hand1000.storage.tensors import TensorRecord
 
 MAX_HANDS = 2

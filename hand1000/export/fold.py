@@ -10,7 +10,8 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.fusion import FlatFusion, gesture_indices
+from hand1000.models.flat_fusion import FlatFusion
+from hand1000.models.fusion import gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 MAX_CONDITION_NUMBER = 1e4

@@ -1,4 +1,4 @@
-"""The base model, from a folder, a hub id or an `s3://` address, through one loader."""
+"""Loading of the base model from a folder, a hub id or an `s3://` address."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +25,13 @@ class BaseModel:
 
 
 def resolve_base_model(source: str) -> Path:
-    """A local diffusers folder for `source`.
+    """Return the local diffusers folder of `source`.
 
     Args:
-        source: a folder; the `s3://` address of one; or a hub id, `owner/name` or `owner/name@revision`.
+        source: Folder, `s3://` address of a folder, or hub id with its revision, `owner/name@revision`.
 
     Raises:
-        Hand1000Error: nothing is there, or a hub id that is not pinned.
+        Hand1000Error: The model is missing, or the hub id has no revision.
     """
     folder = fetch_model_folder(source)
     if not (folder / "model_index.json").is_file():
@@ -40,7 +40,7 @@ def resolve_base_model(source: str) -> Path:
 
 
 def read_resolution(source: str) -> int:
-    """Side in pixels of the square pictures that the UNet was trained on, read from the configurations alone."""
+    """Read the side in pixels of the UNet's square images from the configurations alone."""
     folder = resolve_base_model(source)
     unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
     return unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1)
@@ -53,16 +53,16 @@ def load_base_model(
     unet_dtype: "torch.dtype | None" = None,
     unet_only: bool = False,
 ) -> BaseModel:
-    """Load `source` (see `resolve_base_model`).
+    """Load a base model.
 
     Args:
-        source: of the model.
-        device: where it computes.
-        unet_dtype: of the UNet's weights, which are never in memory in another; float32 by default, as all the rest is.
-        unet_only: leave the other parts on the CPU: training needs only the UNet on the device.
+        source: Address of the model, see `resolve_base_model`.
+        device: Device of the weights.
+        unet_dtype: Dtype in which the UNet is loaded, float32 by default; the other parts are always float32.
+        unet_only: Leave the other parts on the CPU, because training needs only the UNet on the device.
 
     Raises:
-        Hand1000Error: the folder lacks a part, or holds it only as a pickle.
+        Hand1000Error: A part is missing or is saved only as a pickle.
     """
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel

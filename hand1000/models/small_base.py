@@ -1,6 +1,6 @@
-"""The architecture of the small base model: Stable Diffusion's own classes at a size that two cores can train.
+"""The architecture of the small base model: Stable Diffusion's classes at a size that two CPU cores can train.
 
-64 px pictures, a 4x autoencoder (16 x 16 x 8 latents), a text encoder of two layers and a UNet of 5.6 M parameters.
+64 px images, a 4x autoencoder (16 x 16 x 8 latents), a text encoder of two layers and a UNet of 5.6 M parameters.
 """
 
 import itertools
@@ -15,14 +15,14 @@ MAX_TOKENS = 48
 
 
 def build_tokenizer(texts: Iterable[str], merges: int = 400):
-    """A CLIPTokenizer whose byte-pair merges were learned from `texts`; any other text falls back to bytes.
+    """Build a CLIPTokenizer with byte-pair merges learned from `texts`; any other text falls back to bytes.
 
-    The trainer of the tokenizers library breaks ties by chance, so that two runs number the tokens differently; here
-    they are broken by spelling, since an interrupted training must find the same tokens again.
+    The trainer of the tokenizers library breaks ties at random, so two runs would number the tokens differently; here
+    the spelling breaks ties, because a continued training must find the same tokens.
 
     Args:
-        texts: what the model is trained on.
-        merges: how many are learned at most; the words of a small vocabulary become one token each long before.
+        texts: Texts of the training data.
+        merges: Maximum number of merges; the words of a small vocabulary become one token each long before.
     """
     from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
@@ -33,7 +33,7 @@ def build_tokenizer(texts: Iterable[str], merges: int = 400):
     for text, count in Counter(texts).items():
         for word, _ in split.pre_tokenizer.pre_tokenize_str(split.normalizer.normalize_str(text)):
             words[(*word[:-1], f"{word[-1]}</w>")] += count
-    learned = _learned_merges(words, merges)
+    learned = _learn_merges(words, merges)
     tokens = [*alphabet, *(f"{character}</w>" for character in alphabet)]
     tokens += dict.fromkeys(left + right for left, right in learned)
     tokens += ["<|startoftext|>", "<|endoftext|>"]
@@ -41,10 +41,10 @@ def build_tokenizer(texts: Iterable[str], merges: int = 400):
     return CLIPTokenizer(vocab=vocab, merges=learned, model_max_length=MAX_TOKENS)
 
 
-def _learned_merges(words: Counter[tuple[str, ...]], most: int) -> list[tuple[str, str]]:
-    """Byte-pair encoding (Sennrich et al., 2016): join the commonest pair of tokens, again and again."""
+def _learn_merges(words: Counter[tuple[str, ...]], max_merges: int) -> list[tuple[str, str]]:
+    """Byte-pair encoding (Sennrich et al., 2016): merge the most frequent pair of tokens repeatedly."""
     learned: list[tuple[str, str]] = []
-    while len(learned) < most:
+    while len(learned) < max_merges:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, count in words.items():
             for pair in itertools.pairwise(word):
@@ -53,15 +53,15 @@ def _learned_merges(words: Counter[tuple[str, ...]], most: int) -> list[tuple[st
             break
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         learned.append(best)
-        joined: Counter[tuple[str, ...]] = Counter()
+        merged: Counter[tuple[str, ...]] = Counter()
         for word, count in words.items():
-            joined[_joined(word, best)] += count
-        words = joined
+            merged[_merge(word, best)] += count
+        words = merged
     return learned
 
 
-def _joined(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """`word` with every occurrence of `pair` made one token, from the left."""
+def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """Merge every occurrence of `pair` in `word` into one token, from the left."""
     result: list[str] = []
     for token in word:
         if result and (result[-1], token) == pair:
@@ -72,10 +72,10 @@ def _joined(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def build_autoencoder():
-    """AutoencoderKL: (B, 3, 64, 64) in -1..1 to latents (B, 8, 16, 16).
+    """Build the AutoencoderKL: (B, 3, 64, 64) in -1..1 to latents (B, 8, 16, 16).
 
-    Narrow and without attention: on two cores what counts is how many steps an hour holds. Twice the channels of
-    Stable Diffusion's, since at this size a finger is two or three pixels wide.
+    It is narrow and without attention, because on two cores the number of steps per hour counts. The latents have twice
+    the channels of Stable Diffusion's, because at this size a finger is two or three pixels wide.
     """
     import torch
     from diffusers import AutoencoderKL
@@ -92,14 +92,14 @@ def build_autoencoder():
     )
     _zero_init_residuals(autoencoder)
     with torch.no_grad():
-        # The posterior starts all but certain; at diffusers' start its noise is as strong as the latents.
+        # The posterior starts almost certain; with diffusers' initialization its noise is as strong as the latents.
         autoencoder.quant_conv.weight[LATENT_CHANNELS:].zero_()
         autoencoder.quant_conv.bias[LATENT_CHANNELS:] = -8.0
     return autoencoder
 
 
 def _zero_init_residuals(module) -> None:
-    """Let every residual branch start at zero (Zhang et al., 2019), which shortens the beginning of a training."""
+    """Initialize every residual branch to zero (Zhang et al., 2019), which speeds up the start of a training."""
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.transformers import Transformer2DModel
     from torch import nn
@@ -112,7 +112,7 @@ def _zero_init_residuals(module) -> None:
 
 
 def build_text_encoder(tokenizer):
-    """CLIPTextModel of two layers for the vocabulary of `tokenizer`."""
+    """Build a CLIPTextModel of two layers for the vocabulary of `tokenizer`."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(
@@ -132,7 +132,7 @@ def build_text_encoder(tokenizer):
 
 
 def build_image_encoder():
-    """Latents (B, 8, 16, 16) to a vector (B, TEXT_DIM): the text encoder's partner in its training."""
+    """Build the image encoder that trains the text encoder: latents (B, 8, 16, 16) to vectors (B, TEXT_DIM)."""
     from torch import nn
 
     return nn.Sequential(
@@ -152,7 +152,7 @@ def build_image_encoder():
 
 
 def build_unet():
-    """UNet2DConditionModel; attention at 8 x 8 and 4 x 4, where it costs little."""
+    """Build the UNet2DConditionModel, with attention at 8 x 8 and 4 x 4, where it is cheap."""
     from diffusers import UNet2DConditionModel
 
     unet = UNet2DConditionModel(
@@ -172,10 +172,10 @@ def build_unet():
 
 
 def build_scheduler():
-    """DDIM on the cosine schedule (Nichol & Dhariwal, 2021), predicting the velocity (Salimans & Ho, 2022).
+    """Build DDIM on the cosine schedule (Nichol & Dhariwal, 2021) with v-prediction (Salimans & Ho, 2022).
 
-    Stable Diffusion's schedule is made for latents of 64 x 64; on 16 x 16 it would spend half of the timesteps among
-    noise that leaves nothing to see. This one ends in pure noise, so a plain wall's colour is not read off the start.
+    Stable Diffusion's schedule is made for latents of 64 x 64; on 16 x 16 it would spend half of the timesteps at noise
+    that hides everything. This one ends in pure noise, so the start does not reveal the color of a plain wall.
     """
     from diffusers import DDIMScheduler
 

@@ -1,1 +1,1 @@
-"""What exists only to reproduce the authors' scripts."""
+"""Training loop and metrics that reproduce the authors' scripts."""

@@ -18,7 +18,8 @@ from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import find_gesture_in_prompt
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
-from hand1000.models.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, gesture_indices
+from hand1000.models.flat_fusion import FlatFusion
+from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
 
 LIMITS = {
     "mu": (0.0, 1.0),

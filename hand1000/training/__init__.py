@@ -1,1 +1,1 @@
-"""The training stages and what they share."""
+"""Training: Stages II and III, the small base model and the ControlNet."""

@@ -15,7 +15,8 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seed, shuffled_batch, torch_generator
 from hand1000.hands.poses import HandPoses
 from hand1000.models.base_model import BaseModel
-from hand1000.models.fusion import FlatFusion, Fusion, GestureFusion, double_fusion, gesture_indices
+from hand1000.models.flat_fusion import FlatFusion
+from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
 from hand1000.storage.files import read_json, write_json
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint

@@ -22,18 +22,15 @@ from hand1000.training.loop import train_with_ema
 from hand1000.training.losses import diffusion_loss, hand_loss_mask
 
 _WIDTHS = (16, 32, 96, 256)
-"""Channels of the layers that bring a depth map to the latents' size, each at half the size of the one before."""
+"""Channels of the layers that encode a depth map, each at half the resolution of the previous one."""
 
 
 def train_controlnet(
-    pairs: DepthPairs,
-    base: BaseModel,
-    settings: ControlSettings,
-    context: TrainContext,
+    pairs: DepthPairs, base: BaseModel, settings: ControlSettings, context: TrainContext
 ) -> tuple[Any, list[dict]]:
-    """Train a ControlNet of the base model, which stays as it is, on pictures and the depth maps of their hands.
+    """Train a ControlNet of the frozen base model on images and the depth maps of their hands.
 
-    It starts as a copy of the UNet's first half whose output is silenced, and learns the UNet's own loss.
+    It starts as a copy of the UNet's first half with a zero output, and minimizes the UNet's own loss.
 
     Returns:
         The averaged ControlNet and the history.
@@ -85,15 +82,15 @@ def save_controlnet(
 ) -> None:
     """Write the ControlNet as a diffusers folder in half precision.
 
-    Beside it `recipe.json` (settings and loss curve) and `grid.png`: depth maps and, below each, two pictures of it.
+    Beside it `recipe.json` holds settings and loss curve, and `grid.png` depth maps with two images below each.
     """
     controlnet.register_to_config(_name_or_path="")
     controlnet.to(base.unet.device)
     prompts = list(pairs.captions)
     pipeline = build_controlnet_pipeline(StableDiffusionControlNetPipeline, base, controlnet)
-    rows = [Image.fromarray(depth).convert("RGB") for depth in pairs.depths]
+    images = [Image.fromarray(depth).convert("RGB") for depth in pairs.depths]
     for seed in range(2):
-        rows += pipeline(
+        images += pipeline(
             prompts,
             image=depth_to_control_image(pairs.depths / np.float32(255)),
             generator=[torch.Generator("cpu").manual_seed(seed) for _ in prompts],
@@ -101,6 +98,6 @@ def save_controlnet(
             eta=1.0,
             num_inference_steps=25,
         ).images
-    make_image_grid(rows, len(prompts)).save(directory / "grid.png")
+    make_image_grid(images, len(prompts)).save(directory / "grid.png")
     write_json(directory / "recipe.json", {"settings": settings.model_dump(mode="json"), "history": list(history)})
     controlnet.half().save_pretrained(directory)

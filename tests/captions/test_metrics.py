@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hand1000.captions.metrics import Clip, compute_caption_metrics
+from hand1000.captions.metrics import compute_caption_metrics
 from hand1000.core.errors import Hand1000Error
+from hand1000.models.clip import Clip
 from tests.support.tiny_captioners import save_clip
 
 FOUR = "making four fingers up hand gesture"

@@ -14,7 +14,6 @@ from transformers import (
     Dinov2Model,
 )
 
-from hand1000.captions.metrics import Clip
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.distances import clip_distance
@@ -22,6 +21,7 @@ from hand1000.evaluation.extractors import SmallExtractor, load_extractor
 from hand1000.evaluation.features import extract_features
 from hand1000.evaluation.metrics import compute_metrics
 from hand1000.hands.classifier import GestureClassifier
+from hand1000.models.clip import Clip
 from tests.support.rendered_hands import render_hand, write_image_set
 from tests.support.tiny_captioners import save_clip
 

@@ -14,7 +14,8 @@ from hand1000.core.rng import noise_and_timesteps
 from hand1000.data.crop import load_square
 from hand1000.export.fold import fold_fusion
 from hand1000.models.base_model import BaseModel
-from hand1000.models.fusion import FlatFusion, double_fusion, load_fusion
+from hand1000.models.flat_fusion import FlatFusion
+from hand1000.models.fusion import double_fusion, load_fusion
 from hand1000.paper import interleaved
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline, load_pipeline
 from hand1000.training.context import TrainContext

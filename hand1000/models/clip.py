@@ -1,0 +1,52 @@
+"""CLIP: embeddings of images and texts in one space."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hand1000.core.devices import best_device
+from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.storage.hub import fetch_model_folder, model_identity
+
+
+class Clip:
+    """CLIP's image encoder and text encoder, loaded at the first use.
+
+    Args:
+        source: Folder, `s3://` address, or hub id with its revision.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.name = model_identity(source)
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any, Any]:
+        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
+
+        folder = fetch_model_folder(self.source)
+        try:
+            model = CLIPModel.from_pretrained(folder, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            processor = CLIPImageProcessorPil.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise Hand1000Error(f"{self.source}: cannot be loaded as CLIP: {one_line(error)}") from error
+        return model.to(best_device()).eval(), tokenizer, processor
+
+    def embed(self, images: Sequence[Path], texts: Sequence[str]) -> tuple[Any, Any]:
+        """Unit embeddings (B, D) of the images and of the texts, float64 on the CPU.
+
+        Raises:
+            Hand1000Error: The model is missing or is not CLIP.
+        """
+        import torch
+        from PIL import Image
+
+        model, tokenizer, processor = self._loaded
+        opened = [Image.open(path).convert("RGB") for path in images]
+        pixels = processor(images=opened, return_tensors="pt").to(model.device)
+        tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(model.device)
+        with torch.inference_mode():
+            output = model(**tokens, **pixels)
+        return output.image_embeds.double().cpu(), output.text_embeds.double().cpu()
