@@ -30,7 +30,6 @@ class EncodedDataset(TensorRecord, stem="prepared", remedy="prepare the data aga
         texts: Caption of each image, with the phrase.
         user_ids: Person on each image.
         gestures: Gesture of each image.
-        truncated: Number of captions that are longer than the text encoder reads.
     """
 
     latents: torch.Tensor
@@ -41,7 +40,6 @@ class EncodedDataset(TensorRecord, stem="prepared", remedy="prepare the data aga
     texts: list[str]
     user_ids: list[str]
     gestures: list[str]
-    truncated: int
 
 
 def encode_dataset(
@@ -86,5 +84,4 @@ def encode_dataset(
         texts=texts,
         user_ids=[record.user_id for record in records],
         gestures=[record.gesture for record in records],
-        truncated=len(truncated),
     )

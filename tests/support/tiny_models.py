@@ -114,7 +114,6 @@ def encoded_dataset(
         texts=["a hand"] * count,
         user_ids=[f"user-{index}" for index in range(count)],
         gestures=["four"] * count if gestures is None else list(gestures),
-        truncated=0,
     )
 
 

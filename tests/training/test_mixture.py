@@ -57,7 +57,6 @@ def data() -> EncodedDataset:
         texts=[f"a hand, {PHRASES[gesture]}" for gesture in SHOWN],
         user_ids=list("abcd"),
         gestures=SHOWN,
-        truncated=0,
     )
 
 
