@@ -1,12 +1,13 @@
 """Rendering of a data set in HaGRID's own layout."""
 
+import contextlib
 import hashlib
 import io
 import json
 import multiprocessing
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -144,14 +145,19 @@ def _show(done: int, total: int) -> None:
 
 def _fill_cache(tasks: list[_Task], cache: Path, workers: int, progress: Callable[[int, int], None]) -> None:
     missing = [task for task in tasks if not (cache / task.key[:2] / f"{task.key}.json").is_file()]
-    done = len(tasks) - len(missing)
-    progress(done, len(tasks))
+    progress(len(tasks) - len(missing), len(tasks))
     if not missing:
         return
-    with multiprocessing.get_context("spawn").Pool(min(workers, len(missing)), _start_worker) as pool:
-        chunk = min(8, 1 + len(missing) // (4 * workers))
-        for _ in pool.imap_unordered(_to_cache, [(task, cache) for task in missing], chunksize=chunk):
-            done += 1
+    jobs = [(task, cache) for task in missing]
+    with contextlib.ExitStack() as stack:
+        if workers == 1:
+            _start_worker()
+            finished: Iterable[None] = map(_to_cache, jobs)
+        else:
+            pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _start_worker)
+            chunk = min(8, 1 + len(jobs) // (4 * workers))
+            finished = stack.enter_context(pool).imap_unordered(_to_cache, jobs, chunksize=chunk)
+        for done, _ in enumerate(finished, len(tasks) - len(jobs) + 1):
             progress(done, len(tasks))
 
 
@@ -172,8 +178,8 @@ def render_dataset(
     index and `size` only: a greater count keeps the earlier pictures, and no person is in two splits.
     `progress` is called with the pictures done and all; by default they are printed. Rendered pictures are kept in
     `cache` (default: `default_cache()`), so a run that was ended goes on where it was. `workers` is the number of
-    processes, by default one a core. Scripts must guard their entry with `if __name__ == "__main__"`, since workers
-    are spawned.
+    processes, by default one per core; 1 renders in this process. With more, a script must guard its entry with
+    `if __name__ == "__main__"`, since workers are spawned.
 
     Raises:
         Hand1000Error: an unknown gesture or split, a count below 0, a size out of range, or `root` or `cache` can
