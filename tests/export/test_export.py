@@ -17,11 +17,13 @@ from hand1000.export.export import export_model
 from hand1000.export.fold import affine_fusion
 from hand1000.export.lora import constant_direction
 from hand1000.export.single_file import UNET, VAE, unet_weights, vae_weights
+from hand1000.gestures import PHRASES
 from hand1000.models.fusion import GestureFusion, double_fusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.training.checkpoint import trainable_parameters
 from hand1000.training.lora import add_adapter, merge_adapter, save_adapter
-from tests.support.tiny_models import TEXTS, WIDTH, save_tiny_model, tiny_base
+from tests.support.tiny_models import TEXTS, TOKENS, WIDTH, save_tiny_model, tiny_base
+from tests.support.tiny_pipelines import pipeline_of
 
 
 @pytest.fixture
@@ -203,3 +205,20 @@ def test_command_writes_a_file_and_reports_errors(tuned, tmp_path: Path, capsys)
     ):
         assert main(arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_one_of_several_gestures_is_folded(tmp_path: Path, capsys) -> None:
+    pipeline = pipeline_of("four", "ok", strong=True)
+    text = torch.randn(2, TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
+    for index, gesture in enumerate(("four", "ok")):
+        matrix, shift = affine_fusion(pipeline, 0.3, gesture)
+        expected = double_fusion(text, pipeline.fusion, 0.3, torch.tensor([index, index]))
+        assert torch.allclose((text.double() @ matrix.T + shift).float(), expected, atol=1e-4)
+    pipeline.save_pretrained(tmp_path / "model")
+    for gesture, fault in ((None, "this model knows four, ok; choose the one"), ("like", "knows four, ok only")):
+        with pytest.raises(Hand1000Error, match=fault):
+            export_model(tmp_path / "model", "diffusers", tmp_path / "out", gesture=gesture)
+    command = ["export", "--model", str(tmp_path / "model"), "--to", "diffusers", "--out", str(tmp_path / "out")]
+    assert main(command) == 2 and "choose the one to fold in" in capsys.readouterr().err
+    assert main([*command, "--gesture", "ok"]) == 0
+    assert PHRASES["ok"] in (tmp_path / "out" / "README.md").read_text()

@@ -1,12 +1,10 @@
 """Fusion, Stages II and III, the pipeline: the maths, the draws, and the same bits after a kill."""
 
-import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from PIL import Image
 
 from hand1000.config.settings import load_settings
@@ -17,8 +15,6 @@ from hand1000.data.imageset import ImageRecord
 from hand1000.models.base_model import load_base_model, read_resolution
 from hand1000.models.encoding import encode_texts, find_truncated
 from hand1000.models.fusion import GestureFusion, double_fusion
-from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
-from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
 from hand1000.training.batches import NoisyBatch
 from hand1000.training.context import TrainContext
 from hand1000.training.encoded_dataset import EncodedDataset, encode_dataset
@@ -233,164 +229,6 @@ def test_embeddings_of_shards_are_put_in_the_order_asked_for(tmp_path: Path) -> 
     assert together[:, 0, 0].tolist() == [1.0, 0.0]
     with pytest.raises(Hand1000Error, match=r"z\.png: no embedding"):
         load_embeddings([tmp_path / "a"], ["z.png"])
-
-
-def pipeline_of(feature: torch.Tensor) -> Hand1000Pipeline:
-    pipeline = build_pipeline(tiny_base(), fusion=fusion_of(feature), **DRAWING)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def seeds(*numbers: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(number) for number in numbers]
-
-
-def test_pipeline_is_the_same_after_saving(data, tmp_path: Path) -> None:
-    pipeline = pipeline_of(data[2])
-    images = pipeline(TEXTS, generator=seeds(1, 2), output_type="np").images
-    pipeline.save_pretrained(tmp_path)
-    for part in ("vae", "unet", "fusion"):
-        assert '"_name_or_path": ""' in (tmp_path / part / "config.json").read_text()
-    loaded = Hand1000Pipeline.from_pretrained(tmp_path, use_safetensors=True)
-    loaded.set_progress_bar_config(disable=True)
-    again = loaded(TEXTS, generator=seeds(1, 2), output_type="np").images
-    for part in ("vae", "unet", "text_encoder", "fusion"):
-        stored = getattr(loaded, part).state_dict()
-        assert all(torch.equal(value, stored[name]) for name, value in getattr(pipeline, part).state_dict().items())
-    noise, conditions = (
-        torch.randn(2, 4, LATENT, LATENT),
-        [one.encode_prompt(TEXTS, 0.7, ONLY[:2]) for one in (pipeline, loaded)],
-    )
-    assert torch.equal(*conditions)
-    with torch.no_grad():
-        assert torch.allclose(*(one.unet(noise, 500, conditions[0]).sample for one in (pipeline, loaded)), atol=1e-5)
-    # Kernels round by where the weights lie in memory: a pixel may move by a level.
-    assert np.abs(images.astype(int) - again).max() <= 1
-    assert loaded.config.mu == 0.7 and loaded.fusion.gestures == ("four",)
-    assert images.shape == (2, 4 * LATENT, 4 * LATENT, 3) and images.dtype == np.uint8
-
-
-def test_a_picture_depends_on_its_own_prompt_and_seed(data) -> None:
-    pipeline = pipeline_of(data[2])
-    alone = pipeline(TEXTS[1], generator=seeds(2), output_type="np").images[0].astype(int)
-    beside = pipeline(TEXTS, generator=seeds(1, 2), output_type="np").images[1].astype(int)
-    assert np.abs(alone - beside).max() <= 1
-    other = pipeline(TEXTS[1], generator=seeds(3), output_type="np").images[0].astype(int)
-    assert np.abs(alone - other).max() > 1
-
-
-def test_one_generator_may_draw_for_all_prompts_and_none_need_be_given(data) -> None:
-    pipeline = pipeline_of(data[2])
-    first, second = (pipeline(TEXTS, generator=seeds(1)[0], output_type="np").images for _ in range(2))
-    assert np.array_equal(first, second) and not np.array_equal(first[0], first[1])
-    assert pipeline(TEXTS, output_type="np").images.shape == first.shape
-
-
-def test_autoguidance_leads_away_from_the_guidance_unet(data, tmp_path: Path) -> None:
-    base, feature = tiny_base(), data[2]
-
-    def drawn(pipeline: Hand1000Pipeline, scale: float) -> np.ndarray:
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline(TEXTS, generator=seeds(1, 2), autoguidance_scale=scale, output_type="np").images.astype(int)
-
-    def pipeline_with(unet: UNet2DConditionModel, scale: float) -> Hand1000Pipeline:
-        return build_pipeline(base, unet=unet, fusion=fusion_of(feature), **DRAWING | {"autoguidance_scale": scale})
-
-    torch.manual_seed(7)
-    tuned = UNet2DConditionModel.from_config(base.unet.config)
-    assert pipeline_with(tuned, 1.0).guidance_unet is None
-    guided = pipeline_with(tuned, 2.0)
-    plain = drawn(guided, 1.0)
-    assert np.array_equal(plain, drawn(pipeline_with(tuned, 1.0), 1.0))
-    assert np.abs(drawn(guided, 2.0) - plain).max() > 1
-    # The last of three steps is at a third of the noise schedule: none, two or all of them are guided.
-    within = [
-        guided(TEXTS, generator=seeds(1, 2), autoguidance_interval=ends, output_type="np").images.astype(int)
-        for ends in ((0.0, 0.3), (0.4, 1.0), (0.0, 1.0))
-    ]
-    assert np.array_equal(within[0], plain) and np.array_equal(within[2], drawn(guided, 2.0))
-    assert all(np.abs(within[1] - other).max() > 1 for other in (plain, within[2]))
-    # Guided by itself, a model predicts what it predicts alone.
-    itself = pipeline_with(copy.deepcopy(base.unet), 2.0)
-    assert np.abs(drawn(itself, 2.0) - drawn(itself, 1.0)).max() <= 1
-    guided.save_pretrained(tmp_path)
-    loaded = Hand1000Pipeline.from_pretrained(tmp_path, use_safetensors=True)
-    assert loaded.config.autoguidance_scale == 2.0
-    assert np.abs(drawn(loaded, 2.0) - drawn(guided, 2.0)).max() <= 1
-
-
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_without_fusion_it_is_stable_diffusion(eta: float) -> None:
-    """The stock pipeline of diffusers, with the same noise, is the reference."""
-    from diffusers import StableDiffusionPipeline
-
-    base = tiny_base()
-    generator = torch.Generator().manual_seed(5)
-    noise = torch.randn(1, 4, LATENT, LATENT, generator=generator)
-    stock = StableDiffusionPipeline(
-        base.vae,
-        base.text_encoder,
-        base.tokenizer,
-        base.unet,
-        base.scheduler,
-        None,
-        None,
-        requires_safety_checker=False,
-    )
-    stock.set_progress_bar_config(disable=True)
-    expected = stock(
-        TEXTS[0],
-        negative_prompt="",
-        latents=noise,
-        generator=generator,
-        guidance_scale=3.0,
-        eta=eta,
-        num_inference_steps=3,
-        output_type="np",
-    ).images[0]
-    ours = build_pipeline(base, **DRAWING | {"eta": eta})
-    ours.set_progress_bar_config(disable=True)
-    drawn = ours(TEXTS[0], generator=seeds(5), output_type="np").images[0]
-    assert np.abs(drawn - expected * 255).max() <= 0.51
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        ("mu", 1.5),
-        ("guidance_scale", 0.0),
-        ("num_inference_steps", 0),
-        ("guidance_scale", 99),
-        ("eta", -0.1),
-        ("autoguidance_scale", 2),
-        ("autoguidance_interval", (0.5, 0.5)),
-        ("autoguidance_interval", (0.5, 1.5)),
-    ],
-)
-def test_a_setting_out_of_range_is_named(data, setting: str, value: object) -> None:
-    with pytest.raises(Hand1000Error, match=setting):
-        pipeline_of(data[2])(TEXTS[0], **{setting: value})
-
-
-def test_drawing_goes_on_after_a_kill(data, tmp_path: Path) -> None:
-    system = pipeline_generator(pipeline_of(data[2]))
-    orders = [GenerationRequest(f"{index}.png", TEXTS[index % 2], index, "four") for index in range(6)]
-
-    def run(out: Path, checkpoint: CrashingCheckpointStore) -> list[int]:
-        out.mkdir()
-        done: list[int] = []
-        generate_to_dir(
-            system, orders, out, batch_size=2, checkpoint=checkpoint, on_progress=lambda count, *_: done.append(count)
-        )
-        return done
-
-    assert run(tmp_path / "whole", CrashingCheckpointStore(tmp_path / "a")) == [2, 4, 6]
-    with pytest.raises(SimulatedKill):
-        run(tmp_path / "cut", CrashingCheckpointStore(tmp_path / "b", crash_after=1))
-    assert run(tmp_path / "again", CrashingCheckpointStore(tmp_path / "b")) == [4, 6]
-    for order in orders:
-        whole, again = ((tmp_path / run / order.file_name).read_bytes() for run in ("whole", "again"))
-        assert whole == again
 
 
 def test_base_model_loads_from_a_folder_and_says_what_is_missing(tmp_path: Path) -> None:

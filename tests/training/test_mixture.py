@@ -3,17 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from hand1000.cli.main import main
 from hand1000.config.settings import Settings, load_settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import noop_callback
-from hand1000.export.export import export_model
-from hand1000.export.fold import affine_fusion
 from hand1000.gestures import PHRASES, find_gesture_in_prompt, group_by_gesture, parse_gestures, slug
 from hand1000.models.fusion import (
     GESTURE_SCALE,
@@ -24,8 +18,7 @@ from hand1000.models.fusion import (
     gesture_indices,
     load_fusion,
 )
-from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
-from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
+from hand1000.pipelines.generation import GenerationRequest
 from hand1000.training.batches import BatchSampler, TrainingSet
 from hand1000.training.context import TrainContext
 from hand1000.training.encoded_dataset import EncodedDataset
@@ -33,7 +26,7 @@ from hand1000.training.prior import Prior
 from hand1000.training.stage2 import train_fusion
 from hand1000.training.stage3_io import Stage3Inputs, setup_stage3
 from tests.support.stage3_process import settings_with
-from tests.support.tiny_models import LATENT, TOKENS, WIDTH, CrashingCheckpointStore, fresh_base, tiny_base
+from tests.support.tiny_models import LATENT, TOKENS, WIDTH, fresh_base, tiny_base
 
 IMAGES = 4
 SHOWN = ["four", "ok", "ok", "four"]
@@ -94,17 +87,6 @@ def trained(own: dict[str, torch.Tensor], shown: list[str]) -> Fusion:
         load_settings("default").stage2.model_copy(update=changes),
         TrainContext(seed=0),
     )[0]
-
-
-def pipeline_of(own: dict[str, torch.Tensor]) -> Hand1000Pipeline:
-    pipeline = build_pipeline(tiny_base(), fusion=fusion_of(own), **DRAWING)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-def drawn(pipeline: Hand1000Pipeline, prompts: list[str], seeds: list[int], **options) -> np.ndarray:
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pipeline(prompts, generator=generators, output_type="np", **options).images.astype(int)
 
 
 # Names.
@@ -239,70 +221,3 @@ def test_stage3_trains_each_image_with_its_own_gesture(tmp_path: Path) -> None:
     (image,) = [index for index in range(IMAGES) if torch.equal(prepared.latents[index], validation.latents[0])]
     expected = double_fusion(prepared.text_embeddings, fusion, weight, known)[image]
     assert torch.allclose(validation.embeddings[0], expected, atol=1e-5)
-
-
-# The pipeline.
-
-
-def test_each_prompt_is_drawn_as_by_a_model_of_its_gesture_alone() -> None:
-    """With guidance, so that the empty prompt counts too."""
-    own = features("four", "ok")
-    pictures = drawn(pipeline_of(own), PROMPTS, [1, 2])
-    for index, gesture in enumerate(("ok", "four")):
-        alone = drawn(pipeline_of({gesture: own[gesture]}), [PROMPTS[index]], [index + 1])
-        assert np.abs(pictures[index] - alone[0]).max() <= 1
-    other = drawn(pipeline_of(own), PROMPTS, [1, 2], gesture=["four", "ok"])
-    assert (np.abs(pictures - other).max(axis=(1, 2, 3)) > 1).all()
-    assert np.array_equal(drawn(pipeline_of(own), PROMPTS, [1, 2], gesture=["ok", "four"]), pictures)
-    all_four = drawn(pipeline_of(own), PROMPTS, [1, 2], gesture="four")
-    assert np.array_equal(all_four[0], other[0]) or np.abs(all_four[0] - other[0]).max() <= 1
-
-
-def test_a_gesture_that_cannot_be_told_is_refused() -> None:
-    pipeline = pipeline_of(features("four", "ok"))
-    for prompts, gesture, fault in (
-        (["a red hand"], None, "the phrase of none of this model's gestures, four, ok"),
-        ([PROMPTS[0] + PROMPTS[1]], None, "the phrase of four and of ok"),
-        (PROMPTS, "like", "gesture 'like': this model knows four, ok only"),
-        (PROMPTS, ["four"], "gesture: 1 given for 2 prompts"),
-    ):
-        with pytest.raises(Hand1000Error, match=fault):
-            pipeline(prompts, gesture=gesture)
-    with pytest.raises(Hand1000Error, match="gesture 'ok': this model knows four only"):
-        pipeline_of(features("four"))(PROMPTS[:1], gesture="ok")
-    # The base model knows no gesture and need not be told one.
-    base = build_pipeline(tiny_base(), **DRAWING)
-    base.set_progress_bar_config(disable=True)
-    assert len(base(["a red hand"], gesture="ok").images) == 1
-
-
-def test_orders_are_drawn_with_their_gestures(tmp_path: Path) -> None:
-    system = pipeline_generator(pipeline_of(features("four", "ok")))
-    orders = [GenerationRequest(f"{index}.png", "a red hand", 1, gesture) for index, gesture in enumerate(SHOWN)]
-    generate_to_dir(
-        system,
-        orders,
-        tmp_path,
-        batch_size=3,
-        checkpoint=CrashingCheckpointStore(tmp_path / "none"),
-        on_progress=noop_callback,
-    )
-    pictures = [np.asarray(Image.open(tmp_path / order.file_name)).astype(int) for order in orders]
-    apart = [[np.abs(one - other).max() > 1 for other in pictures] for one in pictures]
-    assert apart == [[one != other for other in SHOWN] for one in SHOWN]
-
-
-def test_one_gesture_is_folded_into_a_plain_checkpoint(tmp_path: Path, capsys) -> None:
-    pipeline, text = pipeline_of(features("four", "ok")), data().text_embeddings[:2]
-    for index, gesture in enumerate(("four", "ok")):
-        matrix, shift = affine_fusion(pipeline, 0.3, gesture)
-        expected = double_fusion(text, pipeline.fusion, 0.3, torch.tensor([index, index]))
-        assert torch.allclose((text.double() @ matrix.T + shift).float(), expected, atol=1e-4)
-    pipeline.save_pretrained(tmp_path / "model")
-    for gesture, fault in ((None, "this model knows four, ok; choose the one"), ("like", "knows four, ok only")):
-        with pytest.raises(Hand1000Error, match=fault):
-            export_model(tmp_path / "model", "diffusers", tmp_path / "out", gesture=gesture)
-    order = ["export", "--model", str(tmp_path / "model"), "--to", "diffusers", "--out", str(tmp_path / "out")]
-    assert main(order) == 2 and "choose the one to fold in" in capsys.readouterr().err
-    assert main([*order, "--gesture", "ok"]) == 0
-    assert PHRASES["ok"] in (tmp_path / "out" / "README.md").read_text()
