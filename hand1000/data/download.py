@@ -21,7 +21,7 @@ from typing import IO
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.gestures import HAGRID_V1, gesture_phrase
 from hand1000.storage.files import read_json, write_json
-from hand1000.storage.http import MAX_STARTS, BytesCallback, HttpFile, RestartDownloadError, download, restarts_message
+from hand1000.storage.http import BytesCallback, HttpFile, call_with_restarts, download
 
 _CLOUD = "https://rndml-team-cv.obs.ru-moscow-1.hc.sbercloud.ru/datasets/"
 _FORMER = "https://n-ws-620xz-pd11.s3pd11.sbercloud.ru/b-ws-620xz-pd11-jux/"
@@ -206,20 +206,19 @@ def _is_done(archive: _Archive, out: Path, gesture: str) -> bool:
 
 def _unpack_from_server(archive: _Archive, gestures: Sequence[str], out: Path, show: BytesCallback) -> bool:
     """Unpack the members without the rest of the archive; False: the server gives no parts of files."""
-    for _ in range(MAX_STARTS):
-        with (
-            contextlib.closing(HttpFile(archive.url, remedy=_REMEDY)) as file,
-            contextlib.suppress(RestartDownloadError),
-        ):
+
+    def attempt() -> bool:
+        with contextlib.closing(HttpFile(archive.url, remedy=_REMEDY)) as file:
             file.seek(0, os.SEEK_END)
-            if not file.supports_ranges:
-                return False
-            try:
-                _unpack(archive, file, gestures, out, show)
-            except _DAMAGED as error:
-                raise Hand1000Error(f"{archive.url}: damaged on the server ({one_line(error)}); {_REMEDY}") from error
-            return True
-    raise Hand1000Error(restarts_message(archive.url, _REMEDY))
+            if file.supports_ranges:
+                try:
+                    _unpack(archive, file, gestures, out, show)
+                except _DAMAGED as error:
+                    reason = f"damaged on the server ({one_line(error)})"
+                    raise Hand1000Error(f"{archive.url}: {reason}; {_REMEDY}") from error
+            return file.supports_ranges
+
+    return call_with_restarts(attempt, archive.url, _REMEDY)
 
 
 def _unpack_file(archive: _Archive, whole: Path, gestures: Sequence[str], out: Path, show: BytesCallback) -> None:

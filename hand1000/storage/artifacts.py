@@ -1,14 +1,7 @@
 """The artifact store: the results of a run, named by their content, in a folder or an S3 bucket.
 
-Layout below the root (docs/architecture.md has the whole table):
-    artifacts/<kind>/<sha256>/      the files of an artifact; <sha256>.json beside it is its manifest
-    results/<task>/<key>.json       which artifact a task computed from the inputs that the key digests
-    provenance/<kind>/<sha256>.json the record of the task that published the artifact last
-    checkpoints/<task>/<key>/       the saved state of an unfinished task
-    caches/<kind>/<key>/            values that all runs share
-
-A tree is written first and the small object that refers to it last. A process killed at any point therefore leaves
-the old content or the new one.
+docs/architecture.md has the layout below the root. A tree is written first and the small object that refers to it
+last. A process killed at any point therefore leaves the old content or the new one.
 """
 
 import contextlib
@@ -61,7 +54,7 @@ def _open_store(backend: Callable[[str], StorageBackend], root: str) -> "Artifac
 class ArtifactStore:
     """Artifacts, the results that refer to them, and the checkpoints of unfinished tasks.
 
-    Every method raises `Hand1000Error` when the storage refuses: no space, no permission, no bucket, no connection.
+    Every method raises `Hand1000Error` if the storage refuses: no space, permission, bucket or connection.
     """
 
     def __init__(self, backend: StorageBackend) -> None:
@@ -71,11 +64,7 @@ class ArtifactStore:
         self._fetch_lock = threading.Lock()
 
     def publish(self, kind: str, directory: Path) -> str:
-        """Store the files of `directory` as an artifact; the store may move the folder away.
-
-        Returns:
-            The address `<root>/artifacts/<kind>/<sha256>`, equal for equal content.
-        """
+        """Store the files of `directory`, which may be moved away, and return `<root>/artifacts/<kind>/<sha256>`."""
         manifest = tree_manifest(directory)
         key = f"artifacts/{_validated(kind, _IDENTIFIER, 'kind')}/{manifest.digest}"
         address = f"{self.root}/{key}"
@@ -112,27 +101,17 @@ class ArtifactStore:
             return False
         return True
 
-    def digest_of(self, address: str) -> str:
-        """Return the sha256 that names the artifact's content."""
-        return self._key(address).rpartition("/")[2]
-
     def put_result(self, task: str, key: str, record: dict[str, Any]) -> None:
-        """Record the artifact `record["address"]`, and facts about it, as the result of `task`.
-
-        Args:
-            task: Name of the task.
-            key: Digest of the task's inputs.
-            record: JSON values; the address is required.
-        """
+        """Record the artifact `record["address"]`, with facts about it, as what `task` makes of the inputs of `key`."""
         # The stored address is relative to the root, which may be moved or mounted elsewhere.
         artifact = self._key(record["address"])
         data = canonical_json({**record, "address": artifact}).encode()
-        self._backend.write(_result_key(task, key), data)
+        self._backend.write(f"{_entry('results', task, key)}.json", data)
         self._backend.write(_provenance_key(artifact), data)
 
     def get_result(self, task: str, key: str) -> dict[str, Any] | None:
         """Return the record of `put_result`, or None if there is none or its artifact is not complete any more."""
-        name = _result_key(task, key)
+        name = f"{_entry('results', task, key)}.json"
         try:
             data = self._backend.read(name)
             if data is None:
@@ -154,13 +133,11 @@ class ArtifactStore:
 
     def checkpoint(self, task: str, key: str) -> "ArtifactCheckpoint":
         """Return the checkpoint of `task` for the inputs that `key` digests."""
-        folder = f"checkpoints/{_validated(task, _IDENTIFIER, 'task')}/{_validated(key, _KEY, 'key')}"
-        return ArtifactCheckpoint(self._backend, folder)
+        return ArtifactCheckpoint(self._backend, _entry("checkpoints", task, key))
 
     def key_value_cache(self, kind: str, key: str) -> KeyValueCache:
         """Return the cache of one kind of values, such as the captions of the captioner that `key` digests."""
-        folder = f"caches/{_validated(kind, _IDENTIFIER, 'kind')}/{_validated(key, _KEY, 'key')}"
-        return KeyValueCache(self._backend, folder)
+        return KeyValueCache(self._backend, _entry("caches", kind, key))
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -183,7 +160,7 @@ class ArtifactStore:
         manifest = _read_manifest(self._backend, f"{key}.json")
         if manifest is None:
             raise DamagedError(f"{address}: no such artifact, or its writing never finished; run again to compute it")
-        if manifest.digest != self.digest_of(address):
+        if manifest.digest != key.rpartition("/")[2]:
             raise DamagedError(f"{address}.json: not the manifest of this artifact; run again to compute it")
         sizes = self._backend.file_sizes(key)
         for entry in manifest.files:
@@ -217,11 +194,7 @@ class ArtifactCheckpoint:
             self._backend.remove(f"{self._key}/{previous.digest}")
 
     def restore(self, directory: Path) -> bool:
-        """Copy the last state to `directory`, in place of what is there.
-
-        Returns:
-            False if there is no state, or a damaged one, which is skipped with a warning.
-        """
+        """Replace `directory` by the last state; return False if there is none, or a damaged one, with a warning."""
         try:
             manifest = _read_manifest(self._backend, self._pointer)
             if manifest is None:
@@ -238,8 +211,8 @@ class ArtifactCheckpoint:
         self._backend.remove(self._key)
 
 
-def _result_key(task: str, key: str) -> str:
-    return f"results/{_validated(task, _IDENTIFIER, 'task')}/{_validated(key, _KEY, 'key')}.json"
+def _entry(folder: str, name: str, key: str) -> str:
+    return f"{folder}/{_validated(name, _IDENTIFIER, 'name')}/{_validated(key, _KEY, 'key')}"
 
 
 def _provenance_key(artifact: str) -> str:
@@ -282,7 +255,5 @@ def _download_missing(backend: StorageBackend, key: str, manifest: Manifest, fol
     backend.get_tree(key, manifest.model_copy(update={"files": tuple(missing)}), folder)
     for entry in missing:
         if not is_valid(entry):
-            raise DamagedError(
-                f"{backend.root}/{key}/{entry.name}: its bytes are not those that were written; "
-                f"remove this file and run again"
-            )
+            path = f"{backend.root}/{key}/{entry.name}"
+            raise DamagedError(f"{path}: its bytes are not those that were written; remove this file and run again")

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from hand1000.core.errors import Hand1000Error
 
@@ -42,10 +42,8 @@ def _dump_model(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-class FileEntry(BaseModel):
+class FileEntry(BaseModel, extra="forbid", frozen=True):
     """A file of a folder: its name relative to the folder, with `/`, its size in bytes and its sha256."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1)
     size: int = Field(ge=0)
@@ -61,10 +59,8 @@ class FileEntry(BaseModel):
         return name
 
 
-class Manifest(BaseModel):
+class Manifest(BaseModel, extra="forbid", frozen=True):
     """The files of a folder, sorted by name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     files: tuple[FileEntry, ...]
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from hand1000 import __version__
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
@@ -29,9 +29,6 @@ BytesCallback = Callable[[int, int], None]
 RETRY_DELAYS = (1.0, 2.0, 4.0, 8.0)
 """Seconds to wait before each retry. Every byte received starts the list from the beginning, so that a long file may
 drop often."""
-
-MAX_STARTS = 3
-"""Number of times that a download starts from byte 0 when the server cannot continue it."""
 
 _TIMEOUT_SECONDS = 60.0
 _CHUNK_BYTES = 1 << 20
@@ -54,10 +51,8 @@ class RestartDownloadError(Exception):
     """The download cannot be continued: the file has changed, or the server cannot send a part of it."""
 
 
-class FileVersion(BaseModel):
+class FileVersion(BaseModel, extra="forbid", frozen=True):
     """Identifies one version of a file on a server."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str
     size: int = Field(ge=0)
@@ -212,41 +207,36 @@ def download(url: str, target: Path, *, remedy: str, on_start: BytesCallback, on
     """Download the whole file to `target`, and continue where an earlier call stopped.
 
     An incomplete file has the name of `target` with `.part` at its end, and `.part.json` identifies its version: if
-    the file has changed on the server since, the download starts again.
-
-    Args:
-        url: Address, http or https.
-        target: File to write.
-        remedy: As for `HttpFile`.
-        on_start: Called with the bytes that exist already and the size of the file; an exception ends the call.
-        on_progress: Called whenever bytes have arrived.
+    the file has changed on the server since, the download starts again. An exception of `on_start` ends the call.
 
     Raises:
         Hand1000Error: The server refuses, cannot be reached or keeps changing the file, or the disk is full.
     """
     part = target.with_name(f"{target.name}.part")
     version_file = target.with_name(f"{target.name}.part.json")
-    for _ in range(MAX_STARTS):
+
+    def attempt() -> None:
         try:
             _resume(url, part, version_file, remedy, on_start, on_progress)
         except RestartDownloadError:
             with translate_write_errors(part):
                 part.unlink(missing_ok=True)
                 version_file.unlink(missing_ok=True)
-        else:
-            with translate_write_errors(target):
-                os.replace(part, target)
-                version_file.unlink(missing_ok=True)
-            return
-    raise Hand1000Error(restarts_message(url, remedy))
+            raise
+
+    call_with_restarts(attempt, url, remedy)
+    with translate_write_errors(target):
+        os.replace(part, target)
+        version_file.unlink(missing_ok=True)
 
 
-def restarts_message(url: str, remedy: str) -> str:
-    """Return the error message of the last of `MAX_STARTS` failures."""
-    return (
-        f"{url}: started {MAX_STARTS} times: the file changes on the server, or connections drop and the server sends "
-        f"it from the beginning only; {remedy}"
-    )
+def call_with_restarts(action: Callable[[], T], url: str, remedy: str) -> T:
+    """Call `action`, at most three times in all while it raises `RestartDownloadError`."""
+    try:
+        return call_with_retry(action, (0, 0), (RestartDownloadError,))
+    except RestartDownloadError as error:
+        reason = "the file changes on the server, or connections drop and the server sends it from the beginning only"
+        raise Hand1000Error(f"{url}: started 3 times: {reason}; {remedy}") from error
 
 
 def _resume(
@@ -270,7 +260,7 @@ def _resume(
 
 
 def _load_version(version_file: Path) -> FileVersion | None:
-    """Return the version of an incomplete download, or None if there is none or the file is damaged."""
+    """Return the version of an incomplete download; None if there is none or the file is damaged."""
     try:
         return FileVersion.model_validate(read_json(version_file))
     except (Hand1000Error, ValidationError):

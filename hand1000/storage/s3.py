@@ -22,6 +22,7 @@ from hand1000.storage.scratch import process_scratch
 MAX_READS = 8
 """Number of requests for an object whose body breaks off."""
 
+_PART_BYTES = 16 << 20
 _ENCRYPTIONS = ("AES256", "aws:kms")
 _MISSING_KEY = {"NoSuchKey", "404", "NotFound"}
 _REMEDIES = {
@@ -50,6 +51,10 @@ _ALIASES = {
     "301": "PermanentRedirect",
     "XMinioStorageFull": "QuotaExceeded",
 }
+
+
+class MissingKeyError(DamagedError):
+    """There is no object with this key."""
 
 
 def s3_client() -> Any:
@@ -93,28 +98,26 @@ def _upload_args(sha256: str) -> dict[str, Any]:
     Raises:
         Hand1000Error: `HAND1000_S3_ENCRYPTION` is malformed.
     """
-    extra: dict[str, Any] = {"Metadata": {"sha256": sha256}}
     encryption = os.environ.get("HAND1000_S3_ENCRYPTION", "")
     kind, _, key = encryption.partition(",")
     if encryption and (kind not in _ENCRYPTIONS or (key and kind != "aws:kms")):
         raise Hand1000Error(f"HAND1000_S3_ENCRYPTION: {encryption!r}; choose AES256, aws:kms or aws:kms,KEY_ID")
-    if encryption:
-        extra["ServerSideEncryption"] = kind
-    if key:
-        extra["SSEKMSKeyId"] = key
-    return extra
+    sse = {"ServerSideEncryption": kind} if encryption else {}
+    return {"Metadata": {"sha256": sha256}, **sse, **({"SSEKMSKeyId": key} if key else {})}
 
 
 @contextlib.contextmanager
 def translate_s3_errors(address: str) -> Iterator[None]:
     """Turn botocore's errors into a `Hand1000Error` that names `address` and the remedy."""
-    from botocore import exceptions as botocore_errors
+    from botocore import exceptions as errors
     from s3transfer.exceptions import RetriesExceededError
 
     try:
         yield
-    except botocore_errors.ClientError as error:
+    except errors.ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
+        if code in _MISSING_KEY:
+            raise MissingKeyError(f"{address}: missing") from error
         remedy = _REMEDIES.get(_ALIASES.get(code, code))
         if remedy is None:
             message = error.response.get("Error", {}).get("Message", "")
@@ -122,26 +125,19 @@ def translate_s3_errors(address: str) -> Iterator[None]:
             raise TransientError(f"{address}: {refusal}; try again later") from error
         raise Hand1000Error(f"{address}: {remedy}") from error
     except (
-        botocore_errors.NoCredentialsError,
-        botocore_errors.PartialCredentialsError,
-        botocore_errors.CredentialRetrievalError,
-        botocore_errors.TokenRetrievalError,
-        botocore_errors.UnauthorizedSSOTokenError,
+        errors.NoCredentialsError,
+        errors.PartialCredentialsError,
+        errors.CredentialRetrievalError,
+        errors.TokenRetrievalError,
+        errors.UnauthorizedSSOTokenError,
     ) as error:
-        raise Hand1000Error(
-            f"{address}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or sign in"
-        ) from error
-    except (
-        botocore_errors.ConnectionError,
-        botocore_errors.HTTPClientError,
-        botocore_errors.IncompleteReadError,
-        RetriesExceededError,
-    ) as error:
-        # Connections refused, dropped or timed out, unknown hosts, proxies and certificates.
-        raise TransientError(
-            f"{address}: the S3 endpoint cannot be reached ({error}); check AWS_ENDPOINT_URL_S3 and the network"
-        ) from error
-    except botocore_errors.BotoCoreError as error:
+        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or sign in"
+        raise Hand1000Error(f"{address}: no credentials; {remedy}") from error
+    # Connections refused, dropped or timed out, unknown hosts, proxies and certificates.
+    except (errors.ConnectionError, errors.HTTPClientError, errors.IncompleteReadError, RetriesExceededError) as error:
+        remedy = "check AWS_ENDPOINT_URL_S3 and the network"
+        raise TransientError(f"{address}: the S3 endpoint cannot be reached ({error}); {remedy}") from error
+    except errors.BotoCoreError as error:
         raise Hand1000Error(f"{address}: {one_line(error)}") from error
 
 
@@ -207,15 +203,11 @@ class S3Backend(S3Location):
 
     def read(self, key: str) -> bytes | None:
         """See `StorageBackend`."""
-        from botocore.exceptions import ClientError
-
-        with translate_s3_errors(self._url(key)):
-            try:
+        try:
+            with translate_s3_errors(self._url(key)):
                 response, data = self._get_object_with_retry(key)
-            except ClientError as error:
-                if _is_missing_key(error):
-                    return None
-                raise
+        except MissingKeyError:
+            return None
         if response["Metadata"].get("sha256", digest_bytes(data)) != digest_bytes(data):
             raise DamagedError(f"{self._url(key)}: its bytes are not those that were written")
         return data
@@ -245,10 +237,8 @@ class S3Backend(S3Location):
             with translate_s3_errors(self._url(key)):
                 response = self.client.delete_objects(Bucket=self._bucket, Delete=batch)
             for refusal in response.get("Errors", []):
-                raise Hand1000Error(
-                    f"s3://{self._bucket}/{refusal.get('Key')}: not deleted: {refusal.get('Code')}; "
-                    f"the access key needs s3:DeleteObject here"
-                )
+                url, code = f"s3://{self._bucket}/{refusal.get('Key')}", refusal.get("Code")
+                raise Hand1000Error(f"{url}: not deleted: {code}; the access key needs s3:DeleteObject here")
 
     def file_sizes(self, key: str) -> dict[str, int]:
         """See `StorageBackend`."""
@@ -269,7 +259,6 @@ class S3Backend(S3Location):
 
     def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
         """See `StorageBackend`; files are downloaded in parallel, and each gets its name when it is complete."""
-        from botocore.exceptions import ClientError
 
         def start(manager: Any, entry: FileEntry) -> Any:
             path = target / entry.name
@@ -279,12 +268,8 @@ class S3Backend(S3Location):
         with translate_s3_errors(self._url(key)), translate_write_errors(target), self._transfers() as manager:
             target.mkdir(parents=True, exist_ok=True)
             for entry, future in [(entry, start(manager, entry)) for entry in manifest.files]:
-                try:
+                with translate_s3_errors(self._url(f"{key}/{entry.name}")):
                     future.result()
-                except ClientError as error:
-                    if _is_missing_key(error):
-                        raise DamagedError(f"{self._url(key)}/{entry.name}: missing") from error
-                    raise
 
     def local_path(self, key: str) -> Path | None:
         """Return None: a bucket is not a folder."""
@@ -295,17 +280,7 @@ class S3Backend(S3Location):
         """A manager that moves several files, and several parts of a large one, at the same time."""
         from boto3.s3.transfer import TransferConfig, create_transfer_manager
 
-        megabyte = 1024 * 1024
-        config = TransferConfig(
-            multipart_threshold=16 * megabyte,
-            multipart_chunksize=16 * megabyte,
-            max_concurrency=8,
-            num_download_attempts=MAX_READS,
-            preferred_transfer_client="classic",
-        )
+        parts = {"multipart_threshold": _PART_BYTES, "multipart_chunksize": _PART_BYTES, "max_concurrency": 8}
+        config = TransferConfig(**parts, num_download_attempts=MAX_READS, preferred_transfer_client="classic")
         with create_transfer_manager(self.client, config) as manager:
             yield manager
-
-
-def _is_missing_key(error: Any) -> bool:
-    return error.response.get("Error", {}).get("Code") in _MISSING_KEY

@@ -8,7 +8,7 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPResponse
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage import ArtifactStore
+from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.digests import tree_manifest
 from hand1000.storage.s3 import S3Backend
 from tests.support.faulty_proxy import FAULTS, faulty_proxy
