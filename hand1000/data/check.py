@@ -1,106 +1,108 @@
-"""Whether a source of pictures is fit to be trained on, told before anything is trained."""
+"""Check of a source: whether every image decodes and what its labels hold, before anything is trained on it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from pydantic import BaseModel, ConfigDict
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import ProgressCallback
+from hand1000.core.tables import Table
 from hand1000.data.crop import UnreadableImage, load_square
 from hand1000.data.items import IssueLog, SkippedImage, SourceImage
 from hand1000.data.selection import read_source
 from hand1000.gestures import PHRASES
 from hand1000.storage.sources import Source
 
-_SIDE = 64  # Enough to see that a picture decodes; a JPEG is decoded at a reduced scale.
-_PART = 256
+_RESOLUTION = 64  # Enough to see that an image decodes; a JPEG decodes at a reduced scale.
+_CHUNK_SIZE = 256
 
 
 class SourceReport(BaseModel):
-    """What a source holds of one gesture; `divided` is whether it says which pictures are for the test."""
+    """What a source has of one gesture; `has_split` is whether it names the test images itself."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     gesture: str
-    pictures: int
+    images: int
     people: int
     labelled: int
     captioned: int
-    divided: bool
+    has_split: bool
     unusable: tuple[SkippedImage, ...]
     warnings: tuple[str, ...]
 
 
 def list_gestures(source: Source) -> list[str]:
-    """The gestures of which the source has a folder.
+    """Return the gestures of which the source has a folder.
 
     Raises:
-        Hand1000Error: it has none, as where pictures of one gesture lie in the source itself.
+        Hand1000Error: There is none, as in a source that holds the images of one gesture directly.
     """
-    found = [folder for folder in source.list_folders() if folder in PHRASES]
-    if not found:
+    gestures = [folder for folder in source.list_folders() if folder in PHRASES]
+    if not gestures:
         raise Hand1000Error(f"{source.root}: no folder has the name of a gesture; name it with --gesture")
-    return found
+    return gestures
 
 
-def check_source(source: Source, gesture: str, progress: Callable[[int], None]) -> SourceReport:
-    """Read and decode every picture of `gesture`.
+def check_source(source: Source, gesture: str, on_progress: ProgressCallback) -> SourceReport:
+    """Read and decode every image of `gesture`.
 
     Args:
-        source: `hand1000.storage.sources.open_source`.
-        gesture: HaGRID's name.
-        progress: called with the pictures done.
+        source: Source to check, see `hand1000.storage.sources.open_source`.
+        gesture: HaGRID's name of the gesture.
+        on_progress: Called with the number of images done and 0, since their number is unknown.
 
     Raises:
-        Hand1000Error: unknown gesture, nothing there of it, or metadata that cannot be used at all.
+        Hand1000Error: The gesture is unknown, the source has no image of it, or its metadata cannot be used at all.
     """
-    problems = IssueLog(source.root, quiet=True)
-    train, test = read_source(source, gesture, problems)
+    issues = IssueLog(source.root, quiet=True)
+    train, test = read_source(source, gesture, issues)
     people: set[str] = set()
-    counts = {"pictures": 0, "labelled": 0, "captioned": 0}
+    counts = {"images": 0, "labelled": 0, "captioned": 0}
     with ThreadPoolExecutor(source.concurrency) as pool:
         for items in (train, test or ()):
             stream = iter(items)
-            while part := list(islice(stream, _PART)):
-                for item, reason in zip(part, pool.map(lambda item: _fault(source, item), part), strict=True):
-                    counts["pictures"] += 1
+            while chunk := list(islice(stream, _CHUNK_SIZE)):
+                for item, fault in zip(chunk, pool.map(lambda item: _find_fault(source, item), chunk), strict=True):
+                    counts["images"] += 1
                     counts["labelled"] += item.bbox is not None
                     counts["captioned"] += item.caption is not None
                     people.add(item.user_id)
-                    if reason:
-                        problems.pass_over(gesture, item.file, reason)
-                progress(counts["pictures"])
+                    if fault:
+                        issues.skip(gesture, item.file, fault)
+                on_progress(counts["images"], 0)
     return SourceReport(
         gesture=gesture,
         people=len(people),
-        divided=test is not None,
-        unusable=tuple(problems.unusable),
-        warnings=tuple(problems.warnings),
+        has_split=test is not None,
+        unusable=tuple(issues.unusable),
+        warnings=tuple(issues.warnings),
         **counts,
     )
 
 
-def report_lines(reports: list[SourceReport], shown: int) -> Iterator[str]:
-    """A table of the gestures, then what is wrong, at most `shown` pictures of each."""
-    names = ("pictures", "people", "labelled", "captioned", "divided", "unusable")
-    width = max(len(report.gesture) for report in reports) + 2
-    yield f"{'gesture':{width}}" + "".join(f"{name:>11}" for name in names)
+def report_lines(reports: list[SourceReport], max_listed: int) -> Iterator[str]:
+    """Yield a table of the gestures, then the faults, with at most `max_listed` images per gesture."""
+    header = ("gesture", "images", "people", "labelled", "captioned", "split", "unusable")
+    rows = []
     for report in reports:
-        values = [report.pictures, report.people, report.labelled, report.captioned]
-        cells = [f"{value:,}" for value in values] + ["yes" if report.divided else "no", f"{len(report.unusable):,}"]
-        yield f"{report.gesture:{width}}" + "".join(f"{cell:>11}" for cell in cells)
+        counts = (report.images, report.people, report.labelled, report.captioned)
+        split = "yes" if report.has_split else "no"
+        rows.append([report.gesture, *(f"{count:,}" for count in counts), split, f"{len(report.unusable):,}"])
+    yield from Table(header, rows, numeric=range(1, len(header))).text().splitlines()
     for report in reports:
         yield from (f"warning: {warning}" for warning in report.warnings)
-        yield from (f"unusable: {one.file}: {one.reason}" for one in report.unusable[:shown])
-        if len(report.unusable) > shown:
-            yield f"unusable: and {len(report.unusable) - shown} more of {report.gesture}"
+        yield from (f"unusable: {skipped.file}: {skipped.reason}" for skipped in report.unusable[:max_listed])
+        if len(report.unusable) > max_listed:
+            yield f"unusable: and {len(report.unusable) - max_listed} more of {report.gesture}"
 
 
-def _fault(source: Source, item: SourceImage) -> str:
+def _find_fault(source: Source, item: SourceImage) -> str:
     try:
         with source.local_path(item.file) as path:
-            load_square(path, _SIDE, item.bbox)
+            load_square(path, _RESOLUTION, item.bbox)
     except UnreadableImage as error:
         return error.reason
     return ""

@@ -1,4 +1,4 @@
-"""The square that is trained on: as much of a picture as a square holds, with the labelled hand in it."""
+"""The square crop that models train on, which contains the labelled hand."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,16 +11,17 @@ from hand1000.core.errors import Hand1000Error, one_line
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
 
-Crop = Literal["hand", "center"]
+CropMode = Literal["hand", "center"]
 
 MAX_PIXELS = 80_000_000
-"""A picture of more is refused before it is decoded: it would take more memory than a task is given."""
+"""A larger image is refused before it is decoded, since it needs more memory than a task has."""
 
 
 class UnreadableImage(Hand1000Error):
-    """A picture that cannot be decoded; `reason` says why, without its path."""
+    """An image that cannot be decoded; `reason` is the message without the path."""
 
     def __init__(self, path: Path, reason: str) -> None:
+        """Make the error of the file `path`."""
         super().__init__(f"{path}: {reason}")
         self.reason = reason
 
@@ -30,36 +31,35 @@ def load_square(
     resolution: int,
     bbox: "BBox | None" = None,
     generator: np.random.Generator | None = None,
-    crop: Crop = "hand",
+    crop: CropMode = "hand",
 ) -> tuple[np.ndarray, "BBox | None"]:
-    """The square crop of a picture file, upright and resized.
+    """Load the square crop of an image file, upright and resized.
 
     Args:
-        path: of a JPEG, PNG, WebP, BMP or TIFF.
-        resolution: side of the result, in pixels.
-        bbox: the labelled hand, relative to the upright picture. Where it is longer than the square's side, the
-            square is centred on it.
-        generator: draws where the square lies, evenly over all places that hold the box; without one it lies as near
-            to the picture's centre as the box allows.
-        crop: "hand" as said; "center" is the middle of the picture wherever the hand is, as the authors cut it.
+        path: JPEG, PNG, WebP, BMP or TIFF file.
+        resolution: Side of the result in pixels.
+        bbox: Box of the labelled hand, relative to the upright image. Where it is longer than the square's side, the
+            square is centered on it.
+        generator: Random generator that samples the position of the square uniformly among all that contain the box;
+            None takes the position nearest to the image's center.
+        crop: "hand" as described; "center" takes the middle of the image whatever its labels, as the authors do.
 
     Returns:
-        the crop, (resolution, resolution, 3) uint8 RGB, and the box relative to it, cut off at its border; no box if
-        nothing of it is in the crop.
+        The crop, (resolution, resolution, 3) uint8 RGB, and the box relative to it, clipped at its border; no box if
+        none of it is in the crop.
 
     Raises:
-        UnreadableImage: the file is missing, empty, truncated, not a picture or too large.
+        UnreadableImage: The file is missing, empty, truncated, too large or not an image.
     """
-    picture = _decoded(path, 2 * resolution)
-    width, height = picture.size
+    image = _decode_image(path, 2 * resolution)
+    width, height = image.size
     side = min(width, height)
     x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)
-    drawn = generator if crop == "hand" else None
-    left = _offset(width, side, x * width, w * width, drawn)
-    top = _offset(height, side, y * height, h * height, drawn)
-    square = picture.resize(
-        (resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side)
-    )
+    if crop == "center":
+        generator = None
+    left = _square_offset(width, side, x * width, w * width, generator)
+    top = _square_offset(height, side, y * height, h * height, generator)
+    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
     if bbox is None:
         return np.asarray(square), None
     x, y, w, h = bbox
@@ -69,8 +69,8 @@ def load_square(
     return np.asarray(square), part if min(part[2:]) > 0 else None
 
 
-def _offset(extent: int, side: int, start: float, length: float, generator: np.random.Generator | None) -> float:
-    """Where the square begins along one axis, in pixels from 0 to extent - side."""
+def _square_offset(extent: int, side: int, start: float, length: float, generator: np.random.Generator | None) -> float:
+    """Return where the square begins along one axis, in pixels from 0 to extent - side."""
     last = extent - side
     lowest, highest = max(0.0, start + length - side), min(float(last), start)
     if lowest > highest:  # The box does not fit.
@@ -80,36 +80,36 @@ def _offset(extent: int, side: int, start: float, length: float, generator: np.r
     return min(max(last / 2, lowest), highest)
 
 
-def _decoded(path: Path, least: int) -> Image.Image:
-    """The upright RGB picture; a JPEG is decoded at a reduced scale whose sides are at least `least`."""
+def _decode_image(path: Path, min_side: int) -> Image.Image:
+    """Decode an upright RGB image, a JPEG at a reduced scale with sides of at least `min_side` pixels."""
     try:
         if not path.stat().st_size:
             raise UnreadableImage(path, "empty file")
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise UnreadableImage(path, f"{picture.width}x{picture.height} pixels, more than {MAX_PIXELS}")
-            picture.draft(None, (least, least))
-            return _rgb(ImageOps.exif_transpose(picture))
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+            image.draft(None, (min_side, min_side))
+            return _convert_to_rgb(ImageOps.exif_transpose(image))
     except (UnreadableImage, MemoryError):
         raise
     except FileNotFoundError:
         raise UnreadableImage(path, "no such file") from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(path, "not a picture") from None
+        raise UnreadableImage(path, "not an image") from None
     except Exception as error:
-        # Pillow's decoders raise whatever a malformed file makes them stumble over: OSError, SyntaxError, struct.error,
-        # ValueError, IndexError and more. Each means the same here.
+        # On a malformed file, Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError, IndexError and
+        # more, which all mean the same here.
         raise UnreadableImage(path, one_line(error)) from error
 
 
-def _rgb(picture: Image.Image) -> Image.Image:
-    """Eight bits a channel, red, green and blue; what is transparent becomes white."""
-    if picture.mode.startswith("I"):  # 16 bits of grey; Pillow's own conversion would cut all above 255 off.
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
+def _convert_to_rgb(image: Image.Image) -> Image.Image:
+    """Convert to eight-bit RGB; transparent pixels become white."""
+    if image.mode.startswith("I"):  # Pillow's own conversion of 16-bit grey would clip all values above 255.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
         raise ValueError("floating-point pixels without a known range")
-    if picture.has_transparency_data:
-        coloured = picture.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(white, coloured).convert("RGB")
-    return picture.convert("RGB")
+    if image.has_transparency_data:
+        colors = image.convert("RGBA")
+        white = Image.new("RGBA", colors.size, "white")
+        return Image.alpha_composite(white, colors).convert("RGB")
+    return image.convert("RGB")

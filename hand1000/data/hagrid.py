@@ -1,7 +1,7 @@
-"""HaGRID's layout, versions 1 and 2, full-size or 512 px.
+"""Reader of HaGRID's layout, versions 1 and 2, in full size or with 512 px.
 
-`<root>/<gesture>/<uuid>.jpg` and `<root>/annotations/{train,val,test}/<gesture>.json`, an object by uuid. Annotations
-are read a block at a time: of a million pictures only the names are ever in memory.
+`<root>/<gesture>/<uuid>.jpg` are the images and `<root>/annotations/{train,val,test}/<gesture>.json` their
+annotations, an object by uuid. The annotations are read in blocks: of a million images only the names are in memory.
 """
 
 import itertools
@@ -20,15 +20,15 @@ from hand1000.storage.sources import Source
 
 ANNOTATIONS = "annotations"
 _SPLITS = ("train", "val", "test")
-_NAMED = 3
-# What HaGRID v2 guesses of a person's age, gender and origin: not needed here, so it is not carried along.
-_GUESSES = frozenset({"age", "gender", "race"})
+_MAX_LISTED = 3
+# Guesses of HaGRID v2 about a person's age, gender and origin, which nothing here needs.
+_GUESSED_FIELDS = frozenset({"age", "gender", "race"})
 
 
 class _Annotation(msgspec.Struct, gc=False):
-    """One picture's entry; `caption` and `meta` are the sample data's own.
+    """The annotation of one image; only the sample data has `caption` and `meta`.
 
-    HaGRID's other fields, the landmarks above all, are passed over without being decoded.
+    HaGRID's other fields, above all the landmarks, are skipped without being decoded.
     """
 
     bboxes: list[Box]
@@ -40,104 +40,103 @@ class _Annotation(msgspec.Struct, gc=False):
     caption: str | None = None
     meta: dict[str, Any] | None = None
 
-    def united(self) -> list[tuple[Box, str]]:
-        """The boxes around two hands that make one gesture, each with its label."""
+    def two_hand_boxes(self) -> list[tuple[Box, str]]:
+        """Return the boxes around two hands that make one gesture, each with its label."""
         if not self.united_bbox or not self.united_label:
             return []
-        # v2 writes them as lists of one box and one label.
+        # Version 2 writes lists of one box and one label.
         boxes = self.united_bbox if isinstance(self.united_bbox[0], list) else [self.united_bbox]
         labels = [self.united_label] if isinstance(self.united_label, str) else self.united_label
         return list(zip(msgspec.convert(boxes, list[Box]), labels, strict=False))
 
 
-_annotation = msgspec.json.Decoder(_Annotation)
+_decoder = msgspec.json.Decoder(_Annotation)
 
 
 def read_hagrid(
-    source: Source, gesture: str, problems: IssueLog
+    source: Source, gesture: str, issues: IssueLog
 ) -> tuple[Iterator[SourceImage], Iterator[SourceImage] | None]:
-    """The pictures of `gesture` to train on (`train` and `val`) and to measure against (`test`), to be read in order.
+    """Return the training images of `gesture` (`train` and `val`) and its test images, to be read in this order.
 
-    Without pictures in one of the two the source has no division: all are in the first, and the second is None. What
-    is malformed or does not belong together goes to `problems`.
+    A source with images in only one of the two has no split: then the first iterator has them all, and the second is
+    None. Malformed and unmatched files and annotations go to `issues`.
 
     Raises:
-        Hand1000Error: the source has no pictures or no annotations of `gesture`; the message names those it has.
+        Hand1000Error: The source has no images or no annotations of `gesture`; the message names those it has.
     """
     present = {split: set(source.list_files(f"{ANNOTATIONS}/{split}")) for split in _SPLITS}
     files = {split: f"{ANNOTATIONS}/{split}/{gesture}.json" for split in _SPLITS}
     files = {split: file for split, file in files.items() if file in present[split]}
-    pictures = _Pictures(source, gesture, problems)
-    if not files or not pictures.suffixes:
-        annotated = {PurePosixPath(file).stem for part in present.values() for file in part}
-        both = sorted(annotated & set(source.list_folders()))
-        raise Hand1000Error(
-            f"{source.root}: no pictures and annotations of {gesture!r}; "
-            + (f"there are: {', '.join(both)}" if both else "it holds no gesture at all")
-        )
-    parts = {split: pictures.annotated(file) for split, file in files.items()}
-    train = itertools.chain.from_iterable(parts[split] for split in ("train", "val") if split in parts)
-    test = iter(parts.get("test", ()))
+    images = _AnnotatedImages(source, gesture, issues)
+    if not files or not images.suffixes:
+        annotated = {PurePosixPath(file).stem for paths in present.values() for file in paths}
+        complete = sorted(annotated & set(source.list_folders()))
+        known = f"there are: {', '.join(complete)}" if complete else "it has no gesture at all"
+        raise Hand1000Error(f"{source.root}: no images and annotations of {gesture!r}; {known}")
+    splits = {split: images.read(file) for split, file in files.items()}
+    train = itertools.chain.from_iterable(splits[split] for split in ("train", "val") if split in splits)
+    test = iter(splits.get("test", ()))
     first_train, first_test = next(train, None), next(test, None)
-    rest = pictures.left_over()
+    end = images.warn_unannotated()
     if first_train is None or first_test is None:
         first = first_train or first_test
-        return itertools.chain([first] if first else [], train, test, rest), None
-    return itertools.chain([first_train], train), itertools.chain([first_test], test, rest)
+        return itertools.chain([first] if first else [], train, test, end), None
+    return itertools.chain([first_train], train), itertools.chain([first_test], test, end)
 
 
-class _Pictures:
-    """The names of a gesture's pictures, joined to their annotations."""
+class _AnnotatedImages:
+    """The images of one gesture, matched to their annotations by name."""
 
-    def __init__(self, source: Source, gesture: str, problems: IssueLog) -> None:
-        self._source, self._gesture, self._problems = source, gesture, problems
+    def __init__(self, source: Source, gesture: str, issues: IssueLog) -> None:
+        self._source, self._gesture, self._issues = source, gesture, issues
         self.suffixes: dict[str, str] = {}
-        """Each picture's suffix by its name, "" once its annotation was read."""
+        """Suffix of each image by its name; "" once its annotation was read."""
         for file in source.list_files(gesture):
             name, dot, suffix = file.rpartition("/")[2].rpartition(".")
             if f".{suffix.lower()}" in SUFFIXES:
                 self.suffixes[name] = max(sys.intern(dot + suffix), self.suffixes.get(name, ""))
 
-    def annotated(self, file: str) -> Iterator[SourceImage]:
-        """The pictures that an annotation file names and that are there."""
-        absent: list[str] = []
-        missing = entries = 0
+    def read(self, file: str) -> Iterator[SourceImage]:
+        """Yield the images of an annotation file that the source has."""
+        missing_names: list[str] = []
+        num_missing = num_entries = 0
         try:
             with self._source.local_path(file) as path, open(path, "rb") as stream:
                 for name, entry in iter_members(stream):
-                    entries += 1
+                    num_entries += 1
                     suffix = self.suffixes.get(name)
-                    # Only these are decoded: HaGRID is often fetched in part, and a name becomes a file's name.
+                    # Only entries with an image are decoded: HaGRID is often downloaded in part, and a name becomes
+                    # a file's name.
                     if suffix is None:
-                        missing += 1
-                        absent += [name] if missing <= _NAMED else []
-                    elif suffix:  # A picture that two files name is one picture.
+                        num_missing += 1
+                        missing_names += [name] if num_missing <= _MAX_LISTED else []
+                    elif suffix:  # An image that two files name is one image.
                         self.suffixes[name] = ""
-                        picture = f"{self._gesture}/{name}{suffix}"
+                        image = f"{self._gesture}/{name}{suffix}"
                         try:
-                            yield _annotated_item(name, picture, self._gesture, entry)
+                            yield _decode_image(name, image, self._gesture, entry)
                         except (msgspec.DecodeError, Hand1000Error) as error:
-                            self._problems.pass_over(self._gesture, picture, f"annotation: {error}")
+                            self._issues.skip(self._gesture, image, f"annotation: {error}")
         except MalformedJsonError as error:
-            self._problems.warn(file, f"passed over{f' after {entries} pictures' if entries else ''}: {error}")
-        if missing:
-            self._problems.warn(file, f"{missing} of {entries} pictures are not there: {', '.join(absent)}")
+            self._issues.warn(file, f"skipped{f' after {num_entries} images' if num_entries else ''}: {error}")
+        if num_missing:
+            names = ", ".join(missing_names)
+            self._issues.warn(file, f"{num_missing} of {num_entries} images are missing: {names}")
 
-    def left_over(self) -> Iterator[SourceImage]:
-        """No item; tells of pictures without an annotation once all annotations were read."""
-        left = [f"{name}{suffix}" for name, suffix in self.suffixes.items() if suffix]
-        if left:
-            named = ", ".join(sorted(left)[:_NAMED])
-            self._problems.warn(self._gesture, f"{len(left)} pictures have no annotation: {named}")
+    def warn_unannotated(self) -> Iterator[SourceImage]:
+        """Yield nothing, but warn of images without an annotation, once all annotations were read."""
+        names = [f"{name}{suffix}" for name, suffix in self.suffixes.items() if suffix]
+        if names:
+            listed = ", ".join(sorted(names)[:_MAX_LISTED])
+            self._issues.warn(self._gesture, f"{len(names)} images have no annotation: {listed}")
         return
         yield
 
 
-def _annotated_item(name: str, file: str, gesture: str, entry: msgspec.Raw) -> SourceImage:
-    annotation = _annotation.decode(entry)
-    attributes = (
-        {key: value for key, value in annotation.meta.items() if key not in _GUESSES} if annotation.meta else {}
-    )
+def _decode_image(name: str, file: str, gesture: str, entry: msgspec.Raw) -> SourceImage:
+    annotation = _decoder.decode(entry)
+    meta = annotation.meta or {}
+    attributes = {key: value for key, value in meta.items() if key not in _GUESSED_FIELDS}
     if annotation.leading_hand in ("left", "right"):
         attributes.setdefault("handedness", annotation.leading_hand)
     return SourceImage(
@@ -145,22 +144,21 @@ def _annotated_item(name: str, file: str, gesture: str, entry: msgspec.Raw) -> S
         file=file,
         gesture=gesture,
         user_id=annotation.user_id,
-        bbox=_labelled_box(annotation, gesture),
+        bbox=_gesture_box(annotation, gesture),
         hands=len(annotation.bboxes),
         caption=annotation.caption,
         attributes=attributes or None,
     )
 
 
-def _labelled_box(annotation: _Annotation, gesture: str) -> BBox | None:
-    """The box of the hand that makes the gesture, the largest of several, or of both hands for those of two."""
+def _gesture_box(annotation: _Annotation, gesture: str) -> BBox | None:
+    """Return the box of the hand (the largest of several) or of both hands that make the gesture."""
     if len(annotation.bboxes) != len(annotation.labels):
         raise Hand1000Error(f"{len(annotation.bboxes)} bboxes but {len(annotation.labels)} labels")
-    united = [box for box, label in annotation.united() if label == gesture] if annotation.united_bbox else None
-    labelled = united or [
-        box for box, label in zip(annotation.bboxes, annotation.labels, strict=True) if label == gesture
-    ]
-    within = [part for box in labelled if (part := clip_box(box))]
-    if labelled and not within:
-        raise Hand1000Error("the hand's box lies outside the picture")
-    return max(within, key=lambda box: box[2] * box[3]) if within else None
+    boxes = [box for box, label in annotation.two_hand_boxes() if label == gesture]
+    if not boxes:
+        boxes = [box for box, label in zip(annotation.bboxes, annotation.labels, strict=True) if label == gesture]
+    clipped = [part for box in boxes if (part := clip_box(box))]
+    if boxes and not clipped:
+        raise Hand1000Error("the hand's box is outside the image")
+    return max(clipped, key=lambda box: box[2] * box[3]) if clipped else None

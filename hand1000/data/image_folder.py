@@ -1,7 +1,7 @@
-"""A folder of one's own pictures, or a published data set.
+"""Reader of a folder of images, or of a published data set.
 
-Files in `<root>/<gesture>/` or in `<root>/` itself, with or without a Hugging Face imagefolder's `metadata.jsonl`
-beside them; or in `<root>/train/` and `<root>/test/`, as a published data set has them.
+The images are in `<root>/<gesture>/` or in `<root>/` itself, with or without a Hugging Face imagefolder's
+`metadata.jsonl` beside them; or in `<root>/train/` and `<root>/test/`, as in a published data set.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ from hand1000.storage.sources import Source
 
 
 class _MetadataLine(BaseModel):
-    """A line of an imagefolder's metadata; other columns are passed over."""
+    """One line of an imagefolder's metadata; other columns are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -33,89 +33,89 @@ class _MetadataLine(BaseModel):
 
 
 def find_image_folder(source: Source, gesture: str) -> str:
-    """The folder that holds the pictures of `gesture`: the one of that name, else the source itself.
+    """Return the folder with the images of `gesture`: the one of that name, or "" for the source itself.
 
     Raises:
-        Hand1000Error: neither holds any; the message names the folders that do.
+        Hand1000Error: Neither has images; the message names the folders that have some.
     """
     for folder in (gesture, ""):
-        if any(map(_is_picture, source.list_files(folder))):
+        if any(map(_is_image, source.list_files(folder))):
             return folder
-    present = [folder for folder in source.list_folders() if any(map(_is_picture, source.list_files(folder)))]
-    raise Hand1000Error(
-        f"{source.root}: no pictures of {gesture!r}; "
-        + (f"there are: {', '.join(present)}" if present else "it is empty")
-    )
+    present = [folder for folder in source.list_folders() if any(map(_is_image, source.list_files(folder)))]
+    known = f"there are: {', '.join(present)}" if present else "it is empty"
+    raise Hand1000Error(f"{source.root}: no images of {gesture!r}; {known}")
 
 
-def read_image_folder(source: Source, folder: str, gesture: str, *, alone: bool = True) -> list[SourceImage]:
-    """The pictures in `folder` of which the metadata does not say that they show another gesture.
+def read_image_folder(source: Source, folder: str, gesture: str, single_gesture: bool = True) -> list[SourceImage]:
+    """Read the images in `folder`, without those that the metadata assigns to another gesture.
 
-    A picture without `user_id` counts as a person, named by its content, so that copies are one person.
+    An image without `user_id` counts as a person, named by its content, so that copies are one person.
 
     Args:
-        source: that holds them.
-        folder: within it.
-        gesture: HaGRID's name.
-        alone: False where pictures of other gestures are read too: then each picture must say what it shows, by its
-            metadata or by the name of `folder`.
+        source: Source that holds the folder.
+        folder: Name of the folder within the source.
+        gesture: HaGRID's name of the gesture.
+        single_gesture: Whether images without a known gesture count as images of `gesture`. If False, each image needs
+            its gesture in the metadata or in the folder's name.
 
     Raises:
-        Hand1000Error: metadata that is malformed or names a picture that is not there, no picture of `gesture`, or one
-            of which nothing says what it shows.
+        Hand1000Error: The metadata is malformed or names a missing image, or there is no image of `gesture`, or one
+            without a gesture.
     """
     files = {PurePosixPath(file).name: file for file in sorted(source.list_files(folder))}
-    pictures = {name: file for name, file in files.items() if _is_picture(file)}
-    lines = _read_metadata(source, files[METADATA], pictures) if METADATA in files else {}
-    stems = Counter(PurePosixPath(name).stem for name in pictures)
+    images = {name: file for name, file in files.items() if _is_image(file)}
+    lines = _read_metadata(source, files[METADATA], images) if METADATA in files else {}
+    stems = Counter(PurePosixPath(name).stem for name in images)
     items = []
-    for name, file in pictures.items():
+    for name, file in images.items():
         line = lines.get(name, _MetadataLine(file_name=name))
         if line.gesture not in (None, gesture):
             continue
-        if line.gesture is None and folder != gesture and not alone:
+        if line.gesture is None and folder != gesture and not single_gesture:
             raise Hand1000Error(
-                f"{source.root}/{file}: nothing says which gesture it shows; put the pictures of several gestures "
-                f"into folders of their names, or give each its `gesture` in {METADATA}"
+                f"{source.root}/{file}: its gesture is unknown; put the images of several gestures into folders of "
+                f"their names, or give each image its `gesture` in {METADATA}"
             )
         stem = PurePosixPath(name).stem
         items.append(
             SourceImage(
-                key=safe_key(stem if stems[stem] == 1 else name),  # a.jpg and a.png are two pictures.
+                key=safe_key(stem if stems[stem] == 1 else name),  # a.jpg and a.png are two images.
                 file=file,
                 gesture=gesture,
-                user_id=line.user_id or _digest(source, file),
+                user_id=line.user_id or _file_digest(source, file),
                 bbox=clip_box(line.bbox) if line.bbox else None,
-                # A published set's text is its caption completed and checked, perhaps by a language model.
+                # The text of a published data set is its checked caption, perhaps by a language model.
                 caption=line.text or line.caption,
             )
         )
     if not items:
         present = sorted({line.gesture for line in lines.values() if line.gesture})
-        where = f"{source.root}/{folder}".rstrip("/")
-        raise Hand1000Error(f"{where}: no pictures of {gesture!r}; there are: {', '.join(present) or 'none at all'}")
+        name = f"{source.root}/{folder}".rstrip("/")
+        raise Hand1000Error(f"{name}: no images of {gesture!r}; there are: {', '.join(present) or 'none at all'}")
     return items
 
 
-def _digest(source: Source, file: str) -> str:
+def _file_digest(source: Source, file: str) -> str:
     with source.local_path(file) as path:
         return digest_file(path)
 
 
-def _read_metadata(source: Source, file: str, pictures: Mapping[str, str]) -> dict[str, _MetadataLine]:
+def _read_metadata(source: Source, file: str, images: Mapping[str, str]) -> dict[str, _MetadataLine]:
     lines = {}
-    where = f"{source.root}/{file}"
+    name = f"{source.root}/{file}"
     with source.local_path(file) as path:
         for number, row in read_jsonl(path):
             try:
                 line = _MetadataLine.model_validate(row)
             except ValidationError as error:
-                raise Hand1000Error(format_validation_error(error, f"{where}: line {number}")) from error
-            if line.file_name not in pictures:
-                raise Hand1000Error(f"{where}: line {number}: no such picture beside it: {line.file_name}")
+                raise Hand1000Error(format_validation_error(error, f"{name}: line {number}")) from error
+            if line.file_name not in images:
+                raise Hand1000Error(
+                    f"{name}: line {number}: no such image: {line.file_name}; add it or remove the line"
+                )
             lines[line.file_name] = line
     return lines
 
 
-def _is_picture(file: str) -> bool:
+def _is_image(file: str) -> bool:
     return PurePosixPath(file).suffix.lower() in SUFFIXES

@@ -1,9 +1,8 @@
-"""An image set: PNG files and `metadata.jsonl`, the layout of a Hugging Face imagefolder."""
+"""The image set: square PNG files and `metadata.jsonl`, the layout of a Hugging Face imagefolder."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
@@ -14,24 +13,29 @@ from hand1000.storage.files import read_jsonl, write_jsonl
 
 METADATA = "metadata.jsonl"
 
-_OPTIONAL = ("text", "caption", "captioner", "seed", "attributes")
-
-Text = Annotated[str, Field(min_length=1)]
+NonEmpty = Annotated[str, Field(min_length=1)]
 BBox = tuple[Fraction, Fraction, Fraction, Fraction]
 """x, y, width and height of a box relative to its image: 0 to 1, from the upper left corner."""
 
+_OPTIONAL = ("text", "caption", "captioner", "seed", "attributes")
+"""Fields that a line leaves out when they are empty, because a column of nulls says nothing."""
+
 
 class ImageRecord(BaseModel):
-    """One image of a set; docs/architecture.md, "The data shapes", says what the fields mean."""
+    """One image of a set; docs/architecture.md, "The data shapes", describes the fields.
+
+    `text` and `captioner` are empty until the captioning stage fills them in; `caption` is the one that came with the
+    image until then, if there was one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    file_name: Text
+    file_name: NonEmpty
     text: str = ""
     caption: str = ""
     captioner: str = ""
-    gesture: Text
-    user_id: Text
+    gesture: NonEmpty
+    user_id: NonEmpty
     bbox: BBox | None = None
     source: Sha256
     seed: int | None = Field(default=None, ge=0)
@@ -39,40 +43,44 @@ class ImageRecord(BaseModel):
 
     @field_validator("file_name")
     @classmethod
-    def _lies_beside_the_metadata(cls, name: str) -> str:
+    def _is_plain_name(cls, name: str) -> str:
         if "/" in name or "\\" in name or "\0" in name or name.startswith("."):
             raise ValueError("not the plain name of a file beside metadata.jsonl")
         return name
 
 
 def read_image_set(directory: Path) -> list[ImageRecord]:
-    """The records of an image set, in the order of its lines.
+    """Read the records of an image set, in the order of its lines.
 
     Raises:
-        Hand1000Error: no metadata.jsonl, a line that is malformed, a name that stands twice, or an image that is not
-            there; the message names the file and the line.
+        Hand1000Error: There is no metadata.jsonl, a line is malformed, a name appears twice, or an image is missing;
+            the message names the file and the line.
     """
     path = directory / METADATA
     present = {file.name for file in directory.iterdir()} if directory.is_dir() else set()
-    records, seen = [], set()
+    records, names = [], set()
     for number, row in read_jsonl(path):
         try:
             record = ImageRecord.model_validate(row)
         except ValidationError as error:
             raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
-        if record.file_name in seen:
-            raise Hand1000Error(f"{path}: line {number}: {record.file_name} stands twice; remove one")
+        if record.file_name in names:
+            raise Hand1000Error(f"{path}: line {number}: {record.file_name} appears twice; remove one line")
         if record.file_name not in present:
-            raise Hand1000Error(f"{path}: line {number}: no such image: {record.file_name}")
-        seen.add(record.file_name)
+            raise Hand1000Error(f"{path}: line {number}: no such image: {record.file_name}; add it or remove the line")
+        names.add(record.file_name)
         records.append(record)
     return records
 
 
+def read_image_paths(directory: Path) -> list[Path]:
+    """Return the image files of a set, in the order of its lines; raises as `read_image_set` does."""
+    return [directory / record.file_name for record in read_image_set(directory)]
+
+
 def write_metadata(directory: Path, records: Iterable[ImageRecord]) -> None:
-    """Write `metadata.jsonl` atomically, in the order of the file names, whatever that of `records`."""
+    """Write `metadata.jsonl` atomically, sorted by file name."""
     ordered = sorted(records, key=lambda record: record.file_name)
-    # Fields that only some data sets have are left out elsewhere: a column of nulls would say nothing.
     write_jsonl(
         directory / METADATA,
         (
@@ -82,32 +90,16 @@ def write_metadata(directory: Path, records: Iterable[ImageRecord]) -> None:
     )
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """The records of an image set together with the folder that they lie in."""
+def merge_image_sets(parts: Sequence[Path], directory: Path) -> Path:
+    """Make `directory` one image set of all images of `parts`, by links, so that no image is copied.
 
-    directory: Path
-    records: tuple[ImageRecord, ...]
-
-    @classmethod
-    def read(cls, directory: Path) -> Self:
-        """The set in `directory`; raises as `read_image_set` does."""
-        return cls(directory, tuple(read_image_set(directory)))
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def file_names(self) -> list[str]:
-        """The images' names, in the order of the records."""
-        return [record.file_name for record in self.records]
-
-    @property
-    def paths(self) -> list[Path]:
-        """The images' files, in the order of the records."""
-        return [self.directory / record.file_name for record in self.records]
-
-    @property
-    def texts(self) -> list[str]:
-        """The completed captions, in the order of the records."""
-        return [record.text for record in self.records]
+    The lines are sorted by file name, so that 1 and 3 shards give the same set.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    records = []
+    for part in parts:
+        for record in read_image_set(part):
+            (directory / record.file_name).symlink_to((part / record.file_name).resolve())
+            records.append(record)
+    write_metadata(directory, records)
+    return directory

@@ -1,4 +1,4 @@
-"""One picture of a source before it is cropped, and what is wrong with others."""
+"""An image of a source before it is cropped, and the log of images that cannot be used."""
 
 import logging
 import re
@@ -15,15 +15,21 @@ logger = logging.getLogger(__name__)
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 Box = tuple[float, float, float, float]
-"""x, y, width and height as an annotator wrote them: relative to the picture, perhaps across its border."""
+"""x, y, width and height as an annotator drew them: relative to the image, and possibly across its border."""
 
 
 class SourceImage(msgspec.Struct, frozen=True):
-    """One picture of a source; there may be millions of them.
+    """One image of a source, of which there may be millions.
 
-    `key` names it within its gesture and is safe in a file name; `file` is its name in the source; `bbox` is the hand
-    that makes the gesture, relative to the upright picture; `hands` is how many hands are labelled, 0 if none is;
-    `attributes` are facts that are known of it, `handedness` among them.
+    Attributes:
+        key: Its name within its gesture, which is safe in a file name.
+        file: Its name within the source.
+        gesture: HaGRID's name of the gesture.
+        user_id: The person in it.
+        bbox: Box of the hand that makes the gesture, relative to the upright image.
+        hands: Number of labelled hands; 0 without labels.
+        caption: The caption that came with it.
+        attributes: Other known facts, such as `handedness`.
     """
 
     key: str
@@ -37,7 +43,7 @@ class SourceImage(msgspec.Struct, frozen=True):
 
 
 class SkippedImage(BaseModel):
-    """A picture that was passed over; `file` is `<gesture>/<name>`, equal wherever the source lies."""
+    """An image that was skipped; `file` is `<gesture>/<name>`, which does not depend on the source's address."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,9 +53,13 @@ class SkippedImage(BaseModel):
 
 @dataclass
 class IssueLog:
-    """What is wrong with a source but does not stop the work; how much of it is borne is decided later.
+    """Faults of a source that do not stop the work; the caller decides how many are too many.
 
-    `quiet` keeps it out of the log, for who tells it otherwise.
+    Attributes:
+        address: Address of the source, for the program's log.
+        quiet: Whether to keep the faults out of the program's log.
+        warnings: Faults of whole files or folders.
+        unusable: Images that cannot be used.
     """
 
     address: str
@@ -57,24 +67,29 @@ class IssueLog:
     warnings: list[str] = field(default_factory=list)
     unusable: list[SkippedImage] = field(default_factory=list)
 
-    def warn(self, where: str, text: str) -> None:
-        """Keep a warning about the file or folder `where`, and log it."""
-        # Without the address: the warning is kept in the data set, which is named by its content.
-        self.warnings.append(f"{where}: {text}")
-        self._log(f"{where}: {text}")
+    def warn(self, name: str, text: str) -> None:
+        """Keep and log a warning about the file or folder `name`."""
+        # Without the source's address: the data set keeps the warning, and its content names the data set.
+        self.warnings.append(f"{name}: {text}")
+        self._log(f"{name}: {text}")
 
-    def pass_over(self, gesture: str, file: str, reason: str) -> None:
-        """Count a picture as unusable, and log it."""
-        self.unusable.append(SkippedImage(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason))
-        self._log(f"{file}: passed over: {reason}")
+    def skip(self, gesture: str, file: str, reason: str) -> None:
+        """Keep and log an image that cannot be used."""
+        self.unusable.append(skipped_image(gesture, file, reason))
+        self._log(f"{file}: skipped: {reason}")
 
     def _log(self, text: str) -> None:
         if not self.quiet:
             logger.warning("%s/%s", self.address, text)
 
 
+def skipped_image(gesture: str, file: str, reason: str) -> SkippedImage:
+    """Return the entry of an image, `file` of the source, that was skipped for `reason`."""
+    return SkippedImage(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason)
+
+
 def clip_box(box: Box) -> BBox | None:
-    """The part of a box that lies within the picture, where there is one; annotators drew some across the border."""
+    """Return the part of `box` inside the image, or None if it is empty; annotators drew some across the border."""
     x, y, width, height = box
     if x >= 0 and y >= 0 and x + width <= 1 and y + height <= 1:
         return box if width > 0 and height > 0 else None
@@ -83,11 +98,12 @@ def clip_box(box: Box) -> BBox | None:
     return (left, top, right - left, bottom - top) if right > left and bottom > top else None
 
 
+_MAX_KEY_LENGTH = 80
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def safe_key(name: str) -> str:
-    """`name` as part of a file name; where that changes it, with a digest so that no two names become one."""
-    if len(name) <= 80 and not _UNSAFE.search(name):
+    """Return `name` as part of a file name; a changed name gets a digest, so that different names stay different."""
+    if len(name) <= _MAX_KEY_LENGTH and not _UNSAFE.search(name):
         return name
-    return f"{_UNSAFE.sub('_', name)[:80]}-{digest_bytes(name.encode())[:8]}"
+    return f"{_UNSAFE.sub('_', name)[:_MAX_KEY_LENGTH]}-{digest_bytes(name.encode())[:8]}"

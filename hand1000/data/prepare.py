@@ -1,21 +1,22 @@
-"""From chosen pictures to the two image sets of a data set."""
+"""Preparation of a data set: the selected images of a source become its two image sets of square crops."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from hand1000.config.data_settings import DataSettings
 from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import numpy_generator
-from hand1000.data.crop import Crop, UnreadableImage, load_square
+from hand1000.data.crop import UnreadableImage, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
-from hand1000.data.items import SkippedImage, SourceImage
+from hand1000.data.items import SkippedImage, SourceImage, skipped_image
 from hand1000.data.selection import Selection
 from hand1000.gestures import group_by_gesture
 from hand1000.storage.digests import digest_file
@@ -23,17 +24,17 @@ from hand1000.storage.digests import digest_file
 logger = logging.getLogger(__name__)
 
 REPORT = "preparation.json"
-"""Where a data set keeps its `PreparationReport`."""
+"""File of a data set with its `PreparationReport`."""
 
-_PART = 32  # Pictures worked on before the first of them is looked at; more would only fill memory.
-_NAMED = 3
+_CHUNK_SIZE = 32  # Images in memory at a time; more gain nothing.
+_MAX_LISTED = 3
 
-Check = Callable[[np.ndarray, BBox], bool]
-"""Whether the hand that is labelled in a crop, (S, S, 3) uint8 RGB, is there to be seen."""
+HandCheck = Callable[[np.ndarray, BBox], bool]
+"""Whether a detector finds the labelled hand in a crop, (S, S, 3) uint8 RGB."""
 
 
 class PreparationReport(BaseModel):
-    """What became of the chosen pictures; lies in the data set as `preparation.json`."""
+    """What became of the selected images; a data set has it as `preparation.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,159 +42,167 @@ class PreparationReport(BaseModel):
     test: int
     unusable: tuple[SkippedImage, ...]
     warnings: tuple[str, ...]
-    filtered: dict[str, int]
+    filter_counts: dict[str, int]
 
 
 def prepare_image_sets(
     selection: Selection,
-    out: Path,
+    output_dir: Path,
+    settings: DataSettings,
     *,
     resolution: int,
-    max_unusable: float,
     seed: int,
-    crop: Crop = "hand",
-    check: Check | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    check: HandCheck | None = None,
+    on_progress: ProgressCallback = noop_callback,
 ) -> PreparationReport:
-    """Crop the chosen pictures and write `out/train` and `out/test`.
+    """Crop the selected images and write `train` and `test` into `output_dir`.
 
     Args:
-        selection: the pictures, `hand1000.data.selection.select_images`.
-        out: a folder that is new or empty.
-        resolution: side of the PNG files, in pixels.
-        max_unusable: share of unusable pictures, 0 to 1, above which the work stops; up to it they are passed over.
-        seed: draws where the square lies in pictures that are not square, keyed by the picture.
-        crop: how the square lies, `hand1000.data.crop.load_square`.
-        check: refuses labelled pictures; the selection's spare ones stand in for them.
-        progress: called with the pictures done and all of them.
+        selection: Images of `hand1000.data.selection.select_images`.
+        output_dir: New or empty folder.
+        settings: `crop` and `max_unusable`, the share of unusable images, 0 to 1, above which the preparation fails.
+        resolution: Side of the PNG files in pixels.
+        seed: Random seed of the crops, which are also keyed by the image.
+        check: Rejects crops without their labelled hand; spare images of the selection replace them.
+        on_progress: Called with the number of images done and in all.
 
     Returns:
-        the counts, the pictures passed over with their reasons, and the warnings. The caller writes it down.
+        The counts, the skipped images with their reasons, and the warnings.
 
     Raises:
-        Hand1000Error: too many unreadable pictures, none left of one set, or `out` may not be written or is full.
+        Hand1000Error: Too many images are unusable, a split has no image left, or `output_dir` is full or not writable.
     """
-    sides = {
+    splits = {
         "train": (selection.num_train, group_by_gesture(selection.train)),
         "test": (selection.num_test, group_by_gesture(selection.test)),
     }
-    wanted = sum(min(count, len(items)) for count, groups in sides.values() for items in groups.values())
-    unusable = list(selection.unusable)
-    total = wanted + len(unusable)
-    _stop_above(max_unusable, unusable, total)
-    work = _Preparation(selection, resolution, seed, crop, check)
-    warnings, counts = [*selection.warnings], {}
-    done = 0
-    for name, (count, groups) in sides.items():
-        with translate_write_errors(out / name):
-            (out / name).mkdir(parents=True, exist_ok=True)
+    num_wanted = sum(min(count, len(items)) for count, groups in splits.values() for items in groups.values())
+    preparation = _Preparation(selection, settings, resolution, seed, check, num_wanted, on_progress)
+    preparation.require_usable()
+    counts = {}
+    for name, (count, groups) in splits.items():
+        with translate_write_errors(output_dir / name):
+            (output_dir / name).mkdir(parents=True, exist_ok=True)
         records: list[ImageRecord] = []
         for gesture, items in groups.items():
-            before = len(records)
-            for result in work.results(items, min(count, len(items)), out / name):
-                if isinstance(result, SkippedImage):
-                    unusable.append(result)
-                    _stop_above(max_unusable, unusable, total)
-                else:
-                    records.append(result)
-                done += 1
-                if progress:
-                    progress(done, wanted)
-            if len(records) == before:
-                refused = f"; MediaPipe refused {work.refused}" if work.refused else ""
-                raise Hand1000Error(
-                    f"{name}: none of {len(items)} pictures of {gesture} can be used{refused}; {_first(unusable)}"
-                )
-            if work.short:
-                short = f"{work.short} fewer pictures of {gesture} than asked for"
-                warnings.append(f"{name}: {short}: MediaPipe refused too many")
-                logger.warning("%s", warnings[-1])
-        write_metadata(out / name, records)
+            records += preparation.crop_images(name, gesture, items, count, output_dir / name)
+        write_metadata(output_dir / name, records)
         counts[name] = len(records)
-    filtered = dict(selection.filtered) | ({"hand not found by MediaPipe": work.refused} if check else {})
+    filter_counts = dict(selection.filter_counts)
+    if check:
+        filter_counts["hand not found by MediaPipe"] = preparation.num_rejected
     return PreparationReport(
         train=counts["train"],
         test=counts["test"],
-        unusable=tuple(unusable),
-        warnings=tuple(warnings),
-        filtered=filtered,
+        unusable=tuple(preparation.unusable),
+        warnings=tuple(preparation.warnings),
+        filter_counts=filter_counts,
     )
 
 
 @dataclass
 class _Preparation:
+    """The state of a preparation: what was skipped and rejected so far."""
+
     selection: Selection
+    settings: DataSettings
     resolution: int
     seed: int
-    crop: Crop
-    check: Check | None
-    refused: int = 0
-    short: int = field(default=0, init=False)
+    check: HandCheck | None
+    num_wanted: int
+    on_progress: ProgressCallback
+    num_rejected: int = 0
+    num_done: int = 0
+    unusable: list[SkippedImage] = field(init=False)
+    warnings: list[str] = field(init=False)
 
-    def results(self, items: Sequence[SourceImage], wanted: int, folder: Path) -> Iterator[ImageRecord | SkippedImage]:
-        """What becomes of the first `wanted` pictures that are not refused, in their order."""
-        waiting = list(reversed(items))
-        told = 0
+    def __post_init__(self) -> None:
+        self.unusable, self.warnings = list(self.selection.unusable), list(self.selection.warnings)
+        self._num_selected = self.num_wanted + len(self.unusable)
+        self._single_gesture = len({item.gesture for item in self.selection.train}) == 1
+
+    def require_usable(self) -> None:
+        """Raise a `Hand1000Error` if more images are unusable than the settings allow."""
+        if len(self.unusable) > self.settings.max_unusable * self._num_selected:
+            raise Hand1000Error(
+                f"{len(self.unusable)} of {self._num_selected} images are unusable, more than data.max_unusable = "
+                f"{self.settings.max_unusable} allows; {self._list_unusable()}"
+            )
+
+    def crop_images(
+        self, split: str, gesture: str, items: Sequence[SourceImage], count: int, directory: Path
+    ) -> list[ImageRecord]:
+        """Write the crops of the first `count` images of a gesture that are not rejected, and return their records."""
+        records: list[ImageRecord] = []
+        num_wanted = min(count, len(items))
+        num_used = 0
+        for result in self._results(items, num_wanted, directory):
+            num_used += 1
+            if isinstance(result, SkippedImage):
+                self.unusable.append(result)
+                self.require_usable()
+            else:
+                records.append(result)
+            self.num_done += 1
+            self.on_progress(self.num_done, self.num_wanted)
+        if not records:
+            rejected = f"; MediaPipe rejected {self.num_rejected}" if self.num_rejected else ""
+            raise Hand1000Error(
+                f"{split}: none of {len(items)} images of {gesture} is usable{rejected}; {self._list_unusable()}"
+            )
+        if num_used < num_wanted:
+            missing = f"{num_wanted - num_used} fewer images of {gesture} than asked for"
+            self.warnings.append(f"{split}: {missing}: MediaPipe rejected too many")
+            logger.warning("%s", self.warnings[-1])
+        return records
+
+    def _results(
+        self, items: Sequence[SourceImage], num_wanted: int, directory: Path
+    ) -> Iterator[ImageRecord | SkippedImage]:
+        """Yield the results of the first `num_wanted` images that are not rejected, in their order."""
+        start = num_used = 0
         with ThreadPoolExecutor(self.selection.source.concurrency) as pool:
-            while told < wanted and waiting:
-                part = [waiting.pop() for _ in range(min(_PART, wanted - told, len(waiting)))]
-                for item, result in zip(part, pool.map(lambda item: self._cropped(item, folder), part), strict=True):
+            while num_used < num_wanted and start < len(items):
+                chunk = items[start : start + min(_CHUNK_SIZE, num_wanted - num_used)]
+                start += len(chunk)
+                for item, result in zip(chunk, pool.map(lambda item: self._crop(item, directory), chunk), strict=True):
                     if isinstance(result, SkippedImage):
-                        told += 1
+                        num_used += 1
                         yield result
                         continue
                     record, square = result
                     if self.check and record.bbox and not self.check(square, record.bbox):
-                        self.refused += 1
-                        (folder / record.file_name).unlink()
-                        logger.info("%s: passed over: MediaPipe finds no hand where one is labelled", item.file)
+                        self.num_rejected += 1
+                        (directory / record.file_name).unlink()
+                        logger.info("%s: rejected: MediaPipe finds no hand where one is labelled", item.file)
                         continue
-                    told += 1
+                    num_used += 1
                     yield record
-        self.short = wanted - told
 
-    def _cropped(self, item: SourceImage, folder: Path) -> tuple[ImageRecord, np.ndarray] | SkippedImage:
+    def _crop(self, item: SourceImage, directory: Path) -> tuple[ImageRecord, np.ndarray] | SkippedImage:
+        source = self.selection.source
         generator = numpy_generator(self.seed, "crop", item.gesture, item.key)
         try:
-            with self.selection.source.local_path(item.file) as path:
-                square, bbox = load_square(path, self.resolution, item.bbox, generator, self.crop)
-                source = digest_file(path)
+            with source.local_path(item.file) as path:
+                square, bbox = load_square(path, self.resolution, item.bbox, generator, self.settings.crop)
+                digest = digest_file(path)
         except UnreadableImage as error:
-            logger.warning("%s/%s: passed over: %s", self.selection.source.root, item.file, error.reason)
-            return SkippedImage(file=f"{item.gesture}/{item.file.rpartition('/')[2]}", reason=error.reason)
-        name = self._name(item)
-        with translate_write_errors(folder / name):
-            Image.fromarray(square).save(folder / name)
+            logger.warning("%s/%s: skipped: %s", source.root, item.file, error.reason)
+            return skipped_image(item.gesture, item.file, error.reason)
+        # A key is unique within its gesture only. The gesture comes last, so that sorting by name mixes the gestures.
+        name = f"{item.key}.png" if self._single_gesture else f"{item.key}-{item.gesture}.png"
+        with translate_write_errors(directory / name):
+            Image.fromarray(square).save(directory / name)
         record = ImageRecord(
             file_name=name,
             caption=item.caption or "",
             gesture=item.gesture,
             user_id=item.user_id,
             bbox=bbox,
-            source=source,
+            source=digest,
             attributes=item.attributes,
         )
         return record, square
 
-    def _name(self, item: SourceImage) -> str:
-        """Beside other gestures' pictures with the gesture, since a key names a picture within its own gesture only.
-
-        It stands last, so that the order of the names mixes the gestures.
-        """
-        return f"{item.key}.png" if self._alone else f"{item.key}-{item.gesture}.png"
-
-    @cached_property
-    def _alone(self) -> bool:
-        return len({item.gesture for item in self.selection.train}) == 1
-
-
-def _stop_above(max_unusable: float, unusable: Sequence[SkippedImage], total: int) -> None:
-    if len(unusable) > max_unusable * total:
-        raise Hand1000Error(
-            f"{len(unusable)} of {total} pictures cannot be used, more than data.max_unusable = {max_unusable} allows; "
-            f"{_first(unusable)}"
-        )
-
-
-def _first(unusable: Sequence[SkippedImage]) -> str:
-    return "the first: " + "; ".join(f"{one.file}: {one.reason}" for one in unusable[:_NAMED])
+    def _list_unusable(self) -> str:
+        return "the first: " + "; ".join(f"{image.file}: {image.reason}" for image in self.unusable[:_MAX_LISTED])

@@ -177,7 +177,7 @@ def test_the_published_set_trains_unchanged(resumed: Resumed, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr[-3000:]
     assert "models:/hand1000-four-candidates/1" in done.stdout
     for split, count in IMAGES.items():
-        (used,) = (tmp_path / "root/artifacts/prepare_data").glob(f"*/{split}/metadata.jsonl")
+        (used,) = (tmp_path / "root/artifacts/caption_images").glob(f"*/{split}.jsonl")
         published = resumed.published / split / "metadata.jsonl"
         texts = [
             sorted(json.loads(line)["text"] for line in path.read_text().splitlines()) for path in (used, published)
