@@ -108,7 +108,7 @@ def publish(
                 gesture,
                 captioner=named[0][1].captioner,
                 clip=clip,
-                progress=context.on_progress,
+                on_progress=context.on_progress,
             )
         )
     publish_data_set(prepared, by_captioner[0], quality, context.output_dir)

@@ -33,8 +33,7 @@ def evaluate_methods(
     """
     import shutil
 
-    from hand1000.data.imageset import read_image_set
-    from hand1000.data.join import merge_image_sets
+    from hand1000.data.imageset import merge_image_sets, read_image_set
     from hand1000.evaluation.evaluator import RealFeatures
     from hand1000.evaluation.methods import SOURCE_METHOD, MethodResult, read_cost
     from hand1000.storage.files import write_json

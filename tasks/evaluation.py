@@ -38,7 +38,7 @@ def evaluate(
     seed: int,
 ) -> None:
     """`base.json`, `tuned.json` and `table.txt`."""
-    from hand1000.data.join import merge_image_sets
+    from hand1000.data.imageset import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
     from hand1000.evaluation.evaluator import RealFeatures
     from hand1000.storage.files import write_json, write_text

@@ -76,11 +76,10 @@ def prepare_data(
         report = prepare_image_sets(
             selection,
             context.output_dir,
+            settings,
             resolution=resolution,
-            max_unusable=settings.max_unusable,
             seed=seed,
-            crop=settings.crop,
             check=check,
-            progress=context.on_progress,
+            on_progress=context.on_progress,
         )
     write_json(context.output_dir / REPORT, report.model_dump(mode="json"))

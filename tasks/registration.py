@@ -72,7 +72,7 @@ def register(
     """One version in the registry for these weights, however often this runs; `report.html` as artifact and Deck."""
     import shutil
 
-    from hand1000.data.join import merge_image_sets
+    from hand1000.data.imageset import merge_image_sets
     from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate

@@ -1,15 +1,15 @@
-"""How good captions are: the measures of the paper's table of captioners.
+"""Metrics of captions: the paper's comparison of captioners.
 
-| measure | of | better |
+| metric | meaning | better |
 | --- | --- | --- |
-| image-caption similarity | cosine of CLIP's embeddings of an image and its caption, mean | higher |
-| caption-caption similarity | the same of two different captions, mean over all pairs: sameness | lower |
-| with the phrase | share of captions that hold the gesture's exact phrase | 1 |
-| words, vocabulary | mean words a caption, different words of all | |
+| image-caption similarity | mean cosine of CLIP's embeddings of an image and its caption | higher |
+| caption-caption similarity | mean cosine of the embeddings of two different captions, over all pairs | lower |
+| with the phrase | share of captions that contain the gesture's exact phrase once | 1 |
+| words, vocabulary | mean words per caption, distinct words of all captions | |
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,12 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hand1000.config.base import Fraction
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.tables import Table, format_number
 from hand1000.gestures import gesture_phrase
 
 
 class CaptionMetrics(BaseModel):
-    """The measures of one captioner's captions; the similarities are -1 to 1."""
+    """Metrics of one captioner's captions; the similarities are from -1 to 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,50 +55,49 @@ def compute_caption_metrics(
     captioner: str,
     clip: ImageTextEncoder | None,
     batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    on_progress: ProgressCallback = noop_callback,
 ) -> CaptionMetrics:
-    """Measure the captions `texts` of `images`, in one pass and with memory for one batch.
+    """Measure the captions `texts` of `images` in one pass, with one batch in memory at a time.
 
-    The mean over all pairs follows from the sum s of the unit embeddings, (|s|^2 - n) / (n (n - 1)): a matrix of all
-    pairs is never made, and no caption is compared with itself.
+    The mean over all pairs follows from the sum s of the unit embeddings, (|s|^2 - n) / (n (n - 1)), so that there is
+    no matrix of all pairs, and no caption is compared with itself.
 
     Args:
-        images: the files.
-        texts: a caption an image.
-        gesture: whose phrase is looked for.
-        captioner: who wrote them.
-        clip: embeds both; None leaves the similarities out.
-        batch_size: images that are in memory at once.
-        progress: is given (done, total) images.
+        images: Image files.
+        texts: One caption per image.
+        gesture: HaGRID's name of the gesture whose phrase is counted.
+        captioner: Name of the captioner.
+        clip: CLIP model; None leaves the similarities out.
+        batch_size: Images in memory at a time.
+        on_progress: Called with the number of images done and in all.
 
     Raises:
-        Hand1000Error: nothing to measure, an unknown gesture, or CLIP cannot be loaded.
+        Hand1000Error: There is no caption, the gesture is unknown, or CLIP cannot be loaded.
     """
     import torch
 
     if not texts or len(texts) != len(images):
-        raise Hand1000Error(f"{len(texts)} captions of {len(images)} images: there must be one an image, one at least")
+        raise Hand1000Error(f"{len(texts)} captions of {len(images)} images; give one per image, and at least one")
     phrase, count = gesture_phrase(gesture), len(texts)
-    alike, total = 0.0, torch.zeros(())
+    similarity, text_sum = 0.0, torch.zeros(())
     for start in range(0, count if clip else 0, batch_size):
         assert clip is not None
         batch = slice(start, start + batch_size)
-        of_images, of_texts = clip.embed(images[batch], texts[batch])
-        alike += float((of_images * of_texts).sum())
-        total = total + of_texts.sum(0)
-        if progress:
-            progress(min(start + batch_size, count), count)
+        image_embeddings, text_embeddings = clip.embed(images[batch], texts[batch])
+        similarity += float((image_embeddings * text_embeddings).sum())
+        text_sum = text_sum + text_embeddings.sum(0)
+        on_progress(min(start + batch_size, count), count)
     words = [re.findall(r"\w+", text.lower()) for text in texts]
     pairs = count * (count - 1)
     return CaptionMetrics(
         captioner=captioner,
         clip=clip.name if clip else None,
         n=count,
-        image_caption_similarity=alike / count if clip else None,
-        caption_caption_similarity=(float((total * total).sum()) - count) / pairs if clip and pairs else None,
+        image_caption_similarity=similarity / count if clip else None,
+        caption_caption_similarity=(float((text_sum * text_sum).sum()) - count) / pairs if clip and pairs else None,
         with_phrase=sum(text.count(phrase) == 1 for text in texts) / count,
         words=sum(map(len, words)) / count,
-        vocabulary=len({word for one in words for word in one}),
+        vocabulary=len({word for caption in words for word in caption}),
     )
 
 

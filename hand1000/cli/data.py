@@ -2,7 +2,6 @@
 
 import argparse
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -68,27 +67,21 @@ def _get(options: argparse.Namespace) -> None:
 def _check(options: argparse.Namespace) -> None:
     from hand1000.config.settings import load_settings
     from hand1000.core.errors import Hand1000Error
+    from hand1000.core.progress import ProgressBar
     from hand1000.data.check import check_source, list_gestures, report_lines
     from hand1000.storage.sources import open_source
 
     source = open_source(options.source)
     gestures = options.gesture or list_gestures(source)
-    reports = [check_source(source, gesture, _count_images(gesture)) for gesture in gestures]
+    reports = [check_source(source, gesture, ProgressBar(gesture, unit=" images")) for gesture in gestures]
     print("\n".join(report_lines(reports, SHOWN)))
-    unusable, pictures = sum(len(one.unusable) for one in reports), sum(one.pictures for one in reports)
+    unusable, images = sum(len(one.unusable) for one in reports), sum(one.images for one in reports)
     most = load_settings("default").data.max_unusable
-    if unusable > most * pictures:
+    if unusable > most * images:
         raise Hand1000Error(
-            f"{options.source}: {unusable} of {pictures} pictures cannot be used, more than data.max_unusable = {most} "
+            f"{options.source}: {unusable} of {images} images cannot be used, more than data.max_unusable = {most} "
             "allows; repair or remove them"
         )
-
-
-def _count_images(gesture: str) -> Callable[[int], None]:
-    from hand1000.core.progress import ProgressBar
-
-    bar = ProgressBar(gesture, unit=" images")
-    return lambda done: bar(done, 0)
 
 
 def _push(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""A published data set on the Hugging Face hub."""
+"""Upload of a published data set to the Hugging Face hub."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,32 +8,32 @@ from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.imageset import read_image_set
 from hand1000.data.publish import CARD, SPLITS
 
-# What `build_dataset` publishes; whatever else lies in the folder stays at home.
-_PUBLISHED = [*(f"{split}/*" for split in SPLITS), CARD, "*.json", "captions.html"]
-_REFUSED = {
-    401: "the hub refuses the token; correct HF_TOKEN or sign in anew with `hf auth login`",
-    403: "the token may not write there; give one that has the right to write, or another repository",
-    404: "no such owner, or the token may not see it; correct the name",
+# The files that `build_dataset` publishes; any other file in the folder is not uploaded.
+_PUBLISHED_FILES = [*(f"{split}/*" for split in SPLITS), CARD, "*.json", "captions.html"]
+_REMEDIES = {
+    401: "the hub refuses the token; correct HF_TOKEN or sign in again with `hf auth login`",
+    403: "the token has no right to write there; use one that has, or another repository",
+    404: "no such owner, or the token has no right to see it; correct the name",
 }
 
 
 def push_data_set(folder: Path, repo: str, *, private: bool) -> str:
-    """Make the hub's dataset repository hold the data set in `folder`, in one commit.
+    """Upload the data set in `folder` to a dataset repository of the hub, in one commit.
 
-    The token is HF_TOKEN or that of the hub's own sign-in. Images of an earlier push that are no longer in the set are
-    removed by the same commit, since an imagefolder's metadata must name every image.
+    The token is HF_TOKEN or that of `hf auth login`. The same commit removes images of an earlier upload that are no
+    longer in the set, since an imagefolder's metadata must name every image.
 
     Args:
-        folder: as `hand1000.data.publish.publish_data_set` writes it.
-        repo: `OWNER/NAME`; made if there is none.
-        private: whether only those with access see it; if False, a new one is as the owner's settings have it (public
-            for people), and an existing one stays as it is.
+        folder: Folder that `hand1000.data.publish.publish_data_set` wrote.
+        repo: Repository `OWNER/NAME`, which is created if it does not exist.
+        private: Whether only people with access see it. If False, a new repository follows the owner's settings
+            (public for people), and an existing one stays as it is.
 
     Returns:
         The address of the commit.
 
     Raises:
-        Hand1000Error: `folder` is no published data set, `repo` is public though `private` was asked for, or the hub
+        Hand1000Error: `folder` has no published data set, `repo` is public although `private` is set, or the hub
             refuses or cannot be reached.
     """
     counts = {split: len(read_image_set(folder / split)) for split in SPLITS}
@@ -41,12 +41,12 @@ def push_data_set(folder: Path, repo: str, *, private: bool) -> str:
         raise Hand1000Error(f"{folder / CARD}: no such file; push a data set that build_dataset has published")
     for split, count in counts.items():
         if not count:
-            raise Hand1000Error(f"{folder / split}: holds no images; push a data set with images in both splits")
+            raise Hand1000Error(f"{folder / split}: has no images; push a data set with images in both splits")
 
     from huggingface_hub import HfApi
 
-    with _explained(repo):
-        api = HfApi(token=True)  # As it is found, but never without one.
+    with _translate_hub_errors(repo):
+        api = HfApi(token=True)  # Required: without it, the client may send none.
         api.create_repo(repo, repo_type="dataset", private=private or None, exist_ok=True)
         if private and not api.repo_info(repo, repo_type="dataset").private:
             raise Hand1000Error(f"{repo}: exists and is public; make it private on the hub, or name another")
@@ -54,16 +54,16 @@ def push_data_set(folder: Path, repo: str, *, private: bool) -> str:
             repo_id=repo,
             repo_type="dataset",
             folder_path=folder,
-            allow_patterns=_PUBLISHED,
-            delete_patterns=_PUBLISHED,
-            commit_message=f"{counts['train']} images to train on, {counts['test']} to measure against",
+            allow_patterns=_PUBLISHED_FILES,
+            delete_patterns=_PUBLISHED_FILES,
+            commit_message=f"{counts['train']} training images, {counts['test']} test images",
         )
     return commit.commit_url
 
 
 @contextlib.contextmanager
-def _explained(repo: str) -> Iterator[None]:
-    """Turn the hub's errors about `repo` into one line; none of them holds the token."""
+def _translate_hub_errors(repo: str) -> Iterator[None]:
+    """Turn the hub's errors about `repo` into one line, which never contains the token."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
 
     try:
@@ -74,9 +74,11 @@ def _explained(repo: str) -> Iterator[None]:
         raise Hand1000Error(f"{repo}: not a repository's name; write it as OWNER/NAME") from error
     except HfHubHTTPError as error:
         code = error.response.status_code
-        told = " ".join((error.server_message or "").split())
-        remedy = _REFUSED.get(code, "the hub refuses; try again later")
-        raise Hand1000Error(f"{repo}: HTTP {code}: {remedy}{f' ({told})' if told else ''}") from error
+        message = " ".join((error.server_message or "").split())
+        remedy = _REMEDIES.get(code, "the hub refuses; try again later")
+        raise Hand1000Error(f"{repo}: HTTP {code}: {remedy}{f' ({message})' if message else ''}") from error
     except (HTTPError, OSError) as error:
-        told = one_line(error)
-        raise Hand1000Error(f"{repo}: the hub cannot be reached ({told}); check the network and HF_ENDPOINT") from error
+        reason = one_line(error)
+        raise Hand1000Error(
+            f"{repo}: the hub cannot be reached ({reason}); check the network and HF_ENDPOINT"
+        ) from error

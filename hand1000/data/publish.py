@@ -1,4 +1,4 @@
-"""A data set as it is published: two image sets with their final captions, and a card."""
+"""Publication of a data set: two image sets with their final captions, and a card for the Hugging Face hub."""
 
 import shutil
 from collections import Counter
@@ -10,6 +10,7 @@ import yaml
 from hand1000.captions.metrics import CaptionMetrics, caption_metrics_table
 from hand1000.captions.records import CaptionRecord
 from hand1000.core.errors import translate_write_errors
+from hand1000.core.tables import Table
 from hand1000.data.captioning import apply_captions
 from hand1000.data.imageset import read_image_set, write_metadata
 from hand1000.data.prepare import REPORT, PreparationReport
@@ -21,42 +22,45 @@ CARD = "README.md"
 
 
 def publish_data_set(
-    prepared: Path, lines: Mapping[str, Mapping[str, CaptionRecord]], quality: Sequence[CaptionMetrics], out: Path
+    prepared: Path,
+    captions: Mapping[str, Mapping[str, CaptionRecord]],
+    metrics: Sequence[CaptionMetrics],
+    output_dir: Path,
 ) -> None:
-    """Write `train/`, `test/` and the card into `out`.
+    """Write `train/`, `test/` and the card into `output_dir`.
 
-    `datasets.load_dataset("imagefolder", data_dir=out)` reads it, and so does `train_gesture` as its `data`.
+    `datasets.load_dataset("imagefolder", data_dir=output_dir)` reads it, and so does `train_gesture` as its `data`.
 
     Args:
-        prepared: the data set as it was cropped.
-        lines: by split, each image's completed caption by file name.
-        quality: of every captioner that was tried; the first one's captions are those that are published.
-        out: an empty folder.
+        prepared: Folder of the prepared data set.
+        captions: Captions of each split by file name.
+        metrics: Metrics of all captioners; the captions of the first one are published.
+        output_dir: Empty folder.
 
     Raises:
-        Hand1000Error: an image has no caption, or `out` may not be written or is full.
+        Hand1000Error: An image has no caption, or `output_dir` is full or not writable.
     """
-    everything: list[CaptionRecord] = []
+    published: list[CaptionRecord] = []
     gesture = ""
     for split in SPLITS:
-        records = apply_captions(read_image_set(prepared / split), lines[split], split)
+        records = apply_captions(read_image_set(prepared / split), captions[split], split)
         gesture = records[0].gesture
-        everything += [lines[split][record.file_name] for record in records]
-        with translate_write_errors(out / split):
-            (out / split).mkdir()
+        published += [captions[split][record.file_name] for record in records]
+        with translate_write_errors(output_dir / split):
+            (output_dir / split).mkdir()
             for record in records:
-                shutil.copyfile(prepared / split / record.file_name, out / split / record.file_name)
-        write_metadata(out / split, records)
+                shutil.copyfile(prepared / split / record.file_name, output_dir / split / record.file_name)
+        write_metadata(output_dir / split, records)
     report = PreparationReport.model_validate(read_json(prepared / REPORT))
-    with translate_write_errors(out):
-        shutil.copyfile(prepared / REPORT, out / REPORT)
-    write_text(out / CARD, data_card(gesture, report, everything, quality))
+    with translate_write_errors(output_dir):
+        shutil.copyfile(prepared / REPORT, output_dir / REPORT)
+    write_text(output_dir / CARD, _render_card(gesture, report, published, metrics))
 
 
-def data_card(
-    gesture: str, report: PreparationReport, lines: Sequence[CaptionRecord], quality: Sequence[CaptionMetrics]
+def _render_card(
+    gesture: str, report: PreparationReport, captions: Sequence[CaptionRecord], metrics: Sequence[CaptionMetrics]
 ) -> str:
-    """The card as the Hugging Face hub reads it: YAML, then Markdown."""
+    """Return the card: YAML, then Markdown."""
     front = {
         "license": "other",
         "license_name": "as-the-source",
@@ -65,29 +69,28 @@ def data_card(
             {"config_name": "default", "data_files": [{"split": split, "path": f"{split}/**"} for split in SPLITS]}
         ],
     }
-    by = Counter(line.writer for line in lines)
-    faults = Counter(fault for line in lines for fault in line.faults)
-    shortened = sum(line.shortened for line in lines)
+    writers = Counter(caption.writer for caption in captions)
+    faults = Counter(fault for caption in captions for fault in caption.faults)
+    shortened = sum(caption.shortened for caption in captions)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# Hand1000 data: {gesture}",
-        f"Images of people {gesture_phrase(gesture)}. Every `text` ends with that phrase and holds it once; "
-        f"what the captioner wrote. {report.train} images to train on and {report.test} to measure against; nobody is "
-        "in both.",
+        f"Images of people {gesture_phrase(gesture)}. Every `text` is the captioner's `caption` and ends with that "
+        f"phrase, which it contains once. {report.train} training and {report.test} test images; no person is in both.",
         "The licence is that of the source: HaGRID is under a variant of CC BY-SA 4.0; rendered hands are Apache-2.0.",
-        f"## Captioners\n\n{caption_metrics_table(quality).markdown()}\nThe first one's captions are published.",
+        f"## Captioners\n\n{caption_metrics_table(metrics).markdown()}\nThe captions of the first one are published.",
         "## Completion\n\n"
         + "\n".join(
             [
-                *(f"- by {name}: {count}" for name, count in sorted(by.items())),
+                *(f"- by {name}: {count}" for name, count in sorted(writers.items())),
                 *(f"- refused: {fault}: {count}" for fault, count in sorted(faults.items())),
                 *([f"- shortened to fit the text encoder: {shortened}"] if shortened else []),
             ]
         ),
     ]
-    if any(report.filtered.values()):
-        rows = "".join(f"| {reason} | {count} |\n" for reason, count in report.filtered.items())
-        parts.append(f"## Filtered\n\n| filter | images removed |\n| --- | --- |\n{rows}".rstrip())
+    if any(report.filter_counts.values()):
+        table = Table(("filter", "images removed"), list(report.filter_counts.items()), numeric={1})
+        parts.append(f"## Filtered\n\n{table.markdown()}".rstrip())
     if report.unusable:
-        parts.append("## Passed over\n\n" + "\n".join(f"- `{one.file}`: {one.reason}" for one in report.unusable))
+        parts.append("## Skipped\n\n" + "\n".join(f"- `{image.file}`: {image.reason}" for image in report.unusable))
     return "\n\n".join(parts) + "\n"

@@ -170,7 +170,7 @@ def build_report_content(run: FinishedRun, *, model_uri: str, seconds: Mapping[s
             "training images": run.preparation.train,
             "test images": run.preparation.test,
             "skipped images": len(run.preparation.unusable),
-            **{f"filtered images: {reason}": count for reason, count in run.preparation.filtered.items() if count},
+            **{f"filtered images: {reason}": count for reason, count in run.preparation.filter_counts.items() if count},
             "training images with a detected hand": sum(feature.found for feature in features),
             "training images without": sum(len(feature.images_without_hand) for feature in features),
             "captions cut by the text encoder": f"{_count_cut_captions(run)} of {len(run.training_records)}",

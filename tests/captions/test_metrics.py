@@ -28,7 +28,7 @@ def test_the_measures_are_what_their_definition_says(clip: Clip, tmp_path: Path)
         Image.new("RGB", (20, 24), color).save(images[-1])
     seen: list[tuple[int, int]] = []
     quality = compute_caption_metrics(
-        images, texts, "four", captioner="someone", clip=clip, batch_size=2, progress=lambda *done: seen.append(done)
+        images, texts, "four", captioner="someone", clip=clip, batch_size=2, on_progress=lambda *done: seen.append(done)
     )
     of_images, of_texts = clip.embed(images, texts)
     torch.testing.assert_close(of_texts.norm(dim=1), torch.ones(5, dtype=torch.float64))

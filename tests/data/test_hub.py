@@ -1,4 +1,4 @@
-"""A data set on the Hugging Face hub, as far as it can be tried without the hub."""
+"""The upload of a data set, against a recorded client and against a local server that refuses."""
 
 import re
 import threading
@@ -34,7 +34,7 @@ def published(tmp_path) -> Path:
 
 
 class RecordingApi:
-    """Stands for HfApi, the one class that speaks with the hub, which cannot be had here."""
+    """Record the calls of HfApi, the one class that connects to the hub."""
 
     public = False
     calls: list[tuple]
@@ -61,8 +61,8 @@ def calls(monkeypatch) -> list[tuple]:
     return RecordingApi.calls
 
 
-def test_a_data_set_is_pushed_in_one_commit(published, calls, capsys):
-    """Only HfApi is replaced: what is asked of it is held against what the hub's documentation says."""
+def test_a_data_set_is_uploaded_in_one_commit(published, calls, capsys):
+    """Only HfApi is replaced; its expected arguments follow the hub's documentation."""
     assert cli.main(["data", "push", str(published), "--repo", "me/four"]) == 0
     assert capsys.readouterr().out == f"{COMMIT}\n"
     api, create, upload = calls
@@ -76,7 +76,7 @@ def test_a_data_set_is_pushed_in_one_commit(published, calls, capsys):
             "repo_type": "dataset",
             "folder_path": published,
             "delete_patterns": patterns,
-            "commit_message": "1 images to train on, 1 to measure against",
+            "commit_message": "1 training images, 1 test images",
         },
     )
     for name in ("preparation.json", "quality.json", "captions.html", ".DS_Store", "notes.txt"):
@@ -88,8 +88,8 @@ def test_a_data_set_is_pushed_in_one_commit(published, calls, capsys):
 
 
 @pytest.mark.parametrize("public", [False, True])
-def test_a_private_data_set_is_never_pushed_to_a_public_repository(published, calls, monkeypatch, public):
-    """Only HfApi is replaced, see above; it leaves an existing repository public, as the hub does."""
+def test_a_private_data_set_never_goes_to_a_public_repository(published, calls, monkeypatch, public):
+    """The recorded client leaves an existing repository public, as the hub does."""
     monkeypatch.setattr(RecordingApi, "public", public)
     if public:
         with pytest.raises(Hand1000Error, match="me/four: exists and is public; make it private"):
@@ -106,52 +106,51 @@ def test_a_private_data_set_is_never_pushed_to_a_public_repository(published, ca
         (lambda root: (root / "README.md").unlink(), "README.md: no such file; push a data set that build_dataset"),
         (lambda root: (root / "test" / "metadata.jsonl").unlink(), "test/metadata.jsonl: no such file"),
         (lambda root: (root / "train" / "a.png").unlink(), "train/metadata.jsonl: line 1: no such image"),
-        (lambda root: (root / "train" / "metadata.jsonl").write_text("\n"), "train: holds no images"),
+        (lambda root: (root / "train" / "metadata.jsonl").write_text("\n"), "train: has no images"),
     ],
 )
-def test_what_is_no_published_data_set_is_not_pushed(published, calls, capsys, broken, fault):
-    """Only HfApi is replaced, see above."""
+def test_an_incomplete_data_set_is_not_uploaded(published, calls, capsys, broken, fault):
     broken(published)
     assert cli.main(["data", "push", str(published), "--repo", "me/four"]) == 2
-    shown = capsys.readouterr()
-    assert calls == [] and fault in shown.err and shown.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert calls == [] and fault in output.err and output.err.count("\n") == 1
 
 
-# The hub's own client, against a server of this machine that refuses.
+# The hub's own client, against a local server that refuses.
 
 
-def assert_told(published: Path, repo: str, reason: str) -> None:
+def assert_error_names(published: Path, repo: str, reason: str) -> None:
     with pytest.raises(Hand1000Error, match=reason) as caught:
         push_data_set(published, repo, private=False)
     assert "\n" not in str(caught.value) and TOKEN not in str(caught.value) and repo in str(caught.value)
 
 
-def test_a_missing_token_is_told(published, tmp_path, monkeypatch):
+def test_the_error_names_a_missing_token(published, tmp_path, monkeypatch):
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_OIDC_RESOURCE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    assert_told(published, "me/four", "no token for the hub; set HF_TOKEN or sign in with `hf auth login`")
+    assert_error_names(published, "me/four", "no token for the hub; set HF_TOKEN or sign in with `hf auth login`")
 
 
-def test_a_name_that_is_none_is_told(published, monkeypatch):
+def test_the_error_names_an_invalid_repository_name(published, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert_told(published, "me/four/five", "not a repository's name; write it as OWNER/NAME")
+    assert_error_names(published, "me/four/five", "not a repository's name; write it as OWNER/NAME")
 
 
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
         (401, "HTTP 401: the hub refuses the token; correct HF_TOKEN"),
-        (403, re.escape("HTTP 403: the token may not write there; give one that has the right to write, or another")),
+        (403, re.escape("HTTP 403: the token has no right to write there; use one that has, or another")),
         (404, "HTTP 404: no such owner"),
         (400, r"HTTP 400: the hub refuses; try again later \(not today\)"),
     ],
 )
-def test_a_refusal_of_the_hub_is_told(published, monkeypatch, status, reason):
-    class Refuses(BaseHTTPRequestHandler):
+def test_the_error_explains_a_refusal_of_the_hub(published, monkeypatch, status, reason):
+    class RefusingHandler(BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"] or 0))
-            asked.append((self.command, self.path, self.headers["Authorization"]))
+            requests.append((self.command, self.path, self.headers["Authorization"]))
             body = b'{"error": "not today"}'
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -164,22 +163,22 @@ def test_a_refusal_of_the_hub_is_told(published, monkeypatch, status, reason):
         def log_message(self, *_):
             pass
 
-    asked: list[tuple[str, str, str | None]] = []
-    server = HTTPServer(("127.0.0.1", 0), Refuses)
+    requests: list[tuple[str, str, str | None]] = []
+    server = HTTPServer(("127.0.0.1", 0), RefusingHandler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     try:
-        assert_told(published, "me/four", reason)
+        assert_error_names(published, "me/four", reason)
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
-    assert ("POST", "/api/repos/create", f"Bearer {TOKEN}") in asked
+    assert ("POST", "/api/repos/create", f"Bearer {TOKEN}") in requests
 
 
-def test_no_network_is_told(published, monkeypatch):
+def test_the_error_names_an_unreachable_hub(published, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    assert_told(published, "me/four", r"the hub cannot be reached \(.*refused.*\); check the network and HF_ENDPOINT")
+    assert_error_names(published, "me/four", r"the hub cannot be reached \(.*refused.*\); check the network and HF_ENDPOINT")

@@ -17,7 +17,7 @@ from hand1000.data.selection import select_images, selection_facts
 from hand1000.storage.digests import tree_manifest
 from hand1000.storage.s3 import s3_client
 from hand1000.storage.sources import S3Source, open_source
-from tests.data.test_data import EVERYTHING, hagrid
+from tests.support.hagrid_source import NO_FILTERS, data_settings, write_hagrid
 from tests.support.rendered_hands import rendered_hands
 
 
@@ -29,24 +29,23 @@ def upload(folder: Path, address: str) -> None:
             client.upload_file(str(path), bucket, f"{prefix}/{path.relative_to(folder).as_posix()}")
 
 
-def prepared(address: Path | str, out: Path, train: int, test: int, **options) -> str:
+def prepared(address: Path | str, out: Path, train: int, test: int) -> str:
     chosen = select_images(
         open_source(address),
         ("four",),
         num_train=train,
         num_test=test,
         seed=1,
-        filters=options.pop("filters", EVERYTHING),
+        filters=NO_FILTERS,
     )
-    options = {"resolution": 16, "max_unusable": 0.0, "seed": 1} | options
-    prepare_image_sets(chosen, out, **options)
+    prepare_image_sets(chosen, out, data_settings(), resolution=16, seed=1)
     return tree_manifest(out).digest
 
 
 def test_a_prefix_gives_what_its_folder_gives_and_fetches_only_what_is_chosen(s3_root, tmp_path, monkeypatch):
-    source = hagrid(tmp_path / "source", {f"u{i}": 3 for i in range(6)}, "train")
-    hagrid(source, {f"w{i}": 2 for i in range(3)}, "test")
-    hagrid(source, {"x": 1}, gesture="ok")
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 3 for i in range(6)}, "train")
+    write_hagrid(source, {f"w{i}": 2 for i in range(3)}, "test")
+    write_hagrid(source, {"x": 1}, gesture="ok")
     upload(source, s3_root)
     fetched: list[str] = []
     fetch = S3Source.local_path
@@ -55,7 +54,7 @@ def test_a_prefix_gives_what_its_folder_gives_and_fetches_only_what_is_chosen(s3
     pictures = [key for key in fetched if key.endswith(".jpg")]
     assert len(pictures) == 7 and not any("ok" in key for key in fetched)
 
-    arguments = {"num_train": 5, "num_test": 2, "seed": 1, "filters": EVERYTHING}
+    arguments = {"num_train": 5, "num_test": 2, "seed": 1, "filters": NO_FILTERS}
     before = selection_facts(select_images(open_source(s3_root), ("four",), **arguments))
     assert selection_facts(select_images(open_source(s3_root), ("four",), **arguments)) == before
     Image.new("RGB", (30, 30), "red").save(source / "four" / Path(pictures[0]).name)
@@ -69,7 +68,7 @@ def test_ones_own_pictures_on_s3(s3_root, tmp_path):
         Image.new("RGB", (20, 20), (40 * index, 0, 0)).save(tmp_path / "own" / f"{index}.png")
     upload(tmp_path / "own", s3_root)
     assert prepared(s3_root, tmp_path / "s3", 3, 2) == prepared(tmp_path / "own", tmp_path / "local", 3, 2)
-    with pytest.raises(Hand1000Error, match="nothing-here: no pictures of 'four'; it is empty"):
+    with pytest.raises(Hand1000Error, match="nothing-here: no images of 'four'; it is empty"):
         prepared(f"{s3_root}/nothing-here", tmp_path / "x", 1, 1)
     with pytest.raises(Hand1000Error, match="no-such-bucket-of-ours.*create it or correct the name"):
         prepared("s3://no-such-bucket-of-ours/x", tmp_path / "x", 1, 1)
@@ -91,23 +90,23 @@ def test_where_mediapipe_finds_no_hand_another_picture_stands_in(tmp_path):
             entries[name] = {"bboxes": [hand.box], "labels": ["four"], "user_id": name}
         (source / "annotations" / split).mkdir(parents=True)
         (source / "annotations" / split / "four.json").write_text(json.dumps(entries))
-    filters = EVERYTHING.model_copy(update={"min_detector_iou": 0.1})
+    filters = NO_FILTERS.model_copy(update={"min_detector_iou": 0.1})
     chosen = select_images(open_source(source), ("four",), num_train=5, num_test=4, seed=1, filters=filters)
     assert blank & {f"{item.key}.png" for item in (*chosen.train[:5], *chosen.test[:4])}, "else it would show nothing"
     with make_iou_check(filters.min_detector_iou) as check:
-        report = prepare_image_sets(chosen, tmp_path / "out", resolution=96, max_unusable=0, seed=1, check=check)
+        report = prepare_image_sets(chosen, tmp_path / "out", data_settings(), resolution=96, seed=1, check=check)
     assert (report.train, report.test) == (5, 4)
-    assert report.filtered["hand not found by MediaPipe"] > 0
+    assert report.filter_counts["hand not found by MediaPipe"] > 0
     names = {record.file_name for split in ("train", "test") for record in read_image_set(tmp_path / "out" / split)}
     assert len(names) == 9 and not names & blank
     assert names == {path.name for path in (tmp_path / "out").rglob("*.png")}
-    with make_iou_check(0.95) as check, pytest.raises(Hand1000Error, match="none of 8 pictures.*MediaPipe refused 8"):
-        prepare_image_sets(chosen, tmp_path / "none", resolution=96, max_unusable=0, seed=1, check=check)
+    with make_iou_check(0.95) as check, pytest.raises(Hand1000Error, match="none of 8 images.*MediaPipe rejected 8"):
+        prepare_image_sets(chosen, tmp_path / "none", data_settings(), resolution=96, seed=1, check=check)
 
 
 def test_every_kind_of_broken_input_is_counted_and_named_and_the_rest_goes_on(tmp_path):
-    source = hagrid(tmp_path / "source", {f"u{i}": 4 for i in range(8)}, "train")
-    hagrid(source, {f"w{i}": 2 for i in range(4)}, "test")
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 4 for i in range(8)}, "train")
+    write_hagrid(source, {f"w{i}": 2 for i in range(4)}, "test")
     folder = source / "four"
     whole = (folder / "train-u0-0.jpg").read_bytes()
     (folder / "train-u0-1.jpg").write_bytes(whole[: len(whole) // 2])
@@ -126,61 +125,63 @@ def test_every_kind_of_broken_input_is_counted_and_named_and_the_rest_goes_on(tm
     file.write_text(json.dumps(entries))
     (source / "annotations" / "val").mkdir()
     (source / "annotations" / "val" / "four.json").write_text('{"a": {"bboxes": ')
-    chosen = select_images(open_source(source), ("four",), num_train=40, num_test=4, seed=1, filters=EVERYTHING)
-    report = prepare_image_sets(chosen, tmp_path / "out", resolution=16, max_unusable=0.2, seed=1)
+    chosen = select_images(open_source(source), ("four",), num_train=40, num_test=4, seed=1, filters=NO_FILTERS)
+    report = prepare_image_sets(chosen, tmp_path / "out", data_settings(0.2), resolution=16, seed=1)
     said = {one.file.removeprefix("four/"): one.reason for one in report.unusable}
     assert set(said) == {"train-u0-1.jpg", "train-u0-2.jpg", "train-u2-0.jpg", "train-u3-0.jpg"}
     assert "runcated" in said["train-u0-1.jpg"] and said["train-u0-2.jpg"] == "empty file"
-    assert "10000x10000 pixels" in said["train-u2-0.jpg"] and "outside the picture" in said["train-u3-0.jpg"]
+    assert "10000x10000 pixels" in said["train-u2-0.jpg"] and "outside the image" in said["train-u3-0.jpg"]
     told = " ".join(report.warnings)
-    assert "train/four.json: 1 of 32 pictures are not there: train-u2-1" in told
-    assert "val/four.json: passed over: not JSON" in told
-    assert "four: 1 pictures have no annotation: without annotation ä.jpg" in told
+    assert "train/four.json: 1 of 32 images are missing: train-u2-1" in told
+    assert "val/four.json: skipped: not JSON" in told
+    assert "four: 1 images have no annotation: without annotation ä.jpg" in told
     assert report.train == 32 - 1 - 4
     records = read_image_set(tmp_path / "out" / "train")
     assert any(record.file_name.startswith("n_me_with_blanks-") for record in records)
     cmyk, grey = (np.asarray(Image.open(tmp_path / "out/train" / f"train-u1-{index}.png")) for index in (1, 2))
     assert cmyk.shape == (16, 16, 3) and cmyk.min() >= 250 and abs(int(grey.mean()) - 30_000 // 257) <= 1
-    with pytest.raises(Hand1000Error, match=r"2 of \d+ pictures cannot be used, more than data.max_unusable = 0.05"):
-        prepare_image_sets(chosen, tmp_path / "again", resolution=16, max_unusable=0.05, seed=1)
+    with pytest.raises(Hand1000Error, match=r"2 of \d+ images are unusable, more than data.max_unusable = 0.05"):
+        prepare_image_sets(chosen, tmp_path / "again", data_settings(0.05), resolution=16, seed=1)
 
 
 def test_annotations_before_a_fault_in_their_file_are_used(tmp_path):
-    source = hagrid(tmp_path / "source", {f"u{i}": 1 for i in range(6)}, "train")
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 1 for i in range(6)}, "train")
     file = source / "annotations" / "train" / "four.json"
     file.write_text(file.read_text()[:-200])
-    chosen = select_images(open_source(source), ("four",), num_train=9, num_test=2, seed=1, filters=EVERYTHING)
-    assert len(chosen.train) == 2 and "four.json: passed over after 4 pictures: not JSON" in " ".join(chosen.warnings)
+    chosen = select_images(open_source(source), ("four",), num_train=9, num_test=2, seed=1, filters=NO_FILTERS)
+    assert len(chosen.train) == 2 and "four.json: skipped after 4 images: not JSON" in " ".join(chosen.warnings)
 
 
 def test_filters_count_what_they_take_out_of_a_source_without_division(tmp_path):
-    source = hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(6)}, "train")
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(6)}, "train")
     strict = FilterSettings(min_hand_size=0.5, allow_border_hands=True, max_hands=2, min_detector_iou=0)
-    with pytest.raises(Hand1000Error, match=r"0 to train on and 0 of other.*12 pictures filtered: hand too small"):
+    with pytest.raises(Hand1000Error, match=r"0 to train on and 0 of other.*12 images filtered: hand too small"):
         select_images(open_source(source), ("four",), num_train=4, num_test=2, seed=1, filters=strict)
 
 
 def test_the_check_of_a_source_names_what_is_wrong_before_anything_is_trained(tmp_path):
-    source = hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(3)}, "train", caption="a hand")
-    hagrid(source, {"w": 1}, "test", gesture="ok", bboxes=[], labels=[])
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(3)}, "train", caption="a hand")
+    write_hagrid(source, {"w": 1}, "test", gesture="ok", bboxes=[], labels=[])
     (source / "four" / "train-u0-0.jpg").write_bytes(b"no picture")
     assert list_gestures(open_source(source)) == ["four", "ok"]
     done: list[int] = []
-    four, ok = (check_source(open_source(source), gesture, done.append) for gesture in ("four", "ok"))
-    assert (four.pictures, four.people, four.labelled, four.captioned, four.divided) == (6, 3, 6, 6, False)
-    assert [(one.file, one.reason) for one in four.unusable] == [("four/train-u0-0.jpg", "not a picture")]
-    assert (ok.pictures, ok.labelled, ok.captioned) == (1, 0, 0) and done[0] == 6
-    lines = list(report_lines([four, ok], shown=0))
+    four, ok = (
+        check_source(open_source(source), gesture, lambda images, _: done.append(images)) for gesture in ("four", "ok")
+    )
+    assert (four.images, four.people, four.labelled, four.captioned, four.has_split) == (6, 3, 6, 6, False)
+    assert [(one.file, one.reason) for one in four.unusable] == [("four/train-u0-0.jpg", "not an image")]
+    assert (ok.images, ok.labelled, ok.captioned) == (1, 0, 0) and done[0] == 6
+    lines = list(report_lines([four, ok], max_listed=0))
     assert lines[1].split() == ["four", "6", "3", "6", "6", "no", "1"] and lines[-1] == "unusable: and 1 more of four"
 
 
 def test_the_command_checks_a_folder_and_its_exit_status_tells(tmp_path, capsys):
-    source = hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(3)}, "train")
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(3)}, "train")
     assert main(["data", "check", str(source)]) == 0
     assert "four" in capsys.readouterr().out
     (source / "four" / "train-u0-0.jpg").write_bytes(b"no picture")
     assert main(["data", "check", str(source), "--gesture", "four"]) == 2
     said = capsys.readouterr()
-    assert "unusable: four/train-u0-0.jpg: not a picture" in said.out and "1 of 6 pictures cannot be used" in said.err
+    assert "unusable: four/train-u0-0.jpg: not an image" in said.out and "1 of 6 images cannot be used" in said.err
     assert main(["data", "check", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
