@@ -181,4 +181,5 @@ def test_the_error_explains_a_refusal_of_the_hub(published, monkeypatch, status,
 def test_the_error_names_an_unreachable_hub(published, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
-    assert_error_names(published, "me/four", r"the hub cannot be reached \(.*refused.*\); check the network and HF_ENDPOINT")
+    reason = r"the hub cannot be reached \(.*refused.*\); check the network and HF_ENDPOINT"
+    assert_error_names(published, "me/four", reason)
