@@ -32,11 +32,7 @@ def train_and_measure(inputs: dict[str, Any], stage3: dict[str, Any]) -> dict[st
     from tasks.context import address
     from workflows.train_gesture import train_gesture
 
-    overrides = OVERRIDES | {"stage3": stage3}
-    settings = {
-        name: section | overrides.get(name, {}) if isinstance(section, dict) else section
-        for name, section in inputs["settings"].items()
-    }
+    settings = inputs["settings"] | OVERRIDES | {"stage3": stage3}
     done = train_gesture(**(inputs | {"settings": Settings.model_validate(settings)}))
     folder = open_store(inputs["root"]).fetch(address(done.report))
     summary = json.loads((folder / "registered.json").read_text())

@@ -3,21 +3,20 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from croniter import croniter
 from flytekit import CronSchedule, Email, Labels, LaunchPlan, PagerDuty, Slack, WorkflowExecutionPhase
 from flytekit.core.notification import Notification
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from hand1000.config.base import FrozenSettings, format_validation_error
+from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
 from hand1000.config.gates import GateSettings
-from hand1000.config.settings import load_settings
-from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.config.settings import Settings
 from hand1000.gestures import PHRASES
 from tasks.resources import resources_table
 from workflows.retrain import retrain
 
 FILE = Path(__file__).with_name("schedules.yaml")
+INPUTS = ("gesture", "images", "data", "base_model", "root", "shards", "settings", "gates")
 CALLERS: dict[str, Any] = {"email": Email, "slack": Slack, "pagerduty": PagerDuty}
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
@@ -44,7 +43,7 @@ class ScheduleRow(FrozenSettings):
     active: bool = Field(description="Whether registration activates it, in place of an earlier version.")
     cron: str = Field(description="Five fields, UTC.")
     images: int = Field(ge=1, le=1_000_000)
-    preset: str = Field(description="A preset's name, or a file of settings.")
+    settings: Settings
     base_model: str = Field(min_length=1)
     data: str = Field(min_length=1)
     root: str = Field(pattern="^s3://[^/]+(/.*)?$")
@@ -73,11 +72,11 @@ class ScheduleRow(FrozenSettings):
 
     def launch_plan(self) -> LaunchPlan:
         """All inputs but the time of the start are bound, and that is the scheduler's."""
-        inputs = {name: getattr(self, name) for name in ("gesture", "images", "data", "base_model", "root", "shards")}
+        inputs = {name: getattr(self, name) for name in INPUTS}
         return LaunchPlan.get_or_create(
             retrain,
             name=f"retrain_{self.gesture}",
-            fixed_inputs=inputs | {"settings": load_settings(self.preset), "gates": self.gates},
+            fixed_inputs=inputs,
             schedule=CronSchedule(schedule=self.cron, kickoff_time_input_arg="kickoff"),
             notifications=[one.notification() for one in self.notify],
             labels=Labels({**self.labels, "gesture": self.gesture}),
@@ -107,12 +106,7 @@ def load_schedules(path: Path = FILE) -> Schedules:
     Raises:
         Hand1000Error: not YAML, or a field that is missing, unknown or out of range, by its row.
     """
-    try:
-        return Schedules.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise Hand1000Error(f"{path}: not YAML: {one_line(error)}") from error
-    except ValidationError as error:
-        raise Hand1000Error(format_validation_error(error, str(path))) from error
+    return validate_settings(Schedules, read_yaml(path), path)
 
 
 # pyflyte finds launch plans as attributes of a module.

@@ -6,7 +6,7 @@ pyflyte run workflows/sweep.py sweep --inputs-file workflows/configs/sweep.yaml
 from flytekit import dynamic, workflow
 from flytekit.types.directory import FlyteDirectory
 
-from hand1000.config.sweep import SweepSettings, with_overrides
+from hand1000.config.sweep import SweepSettings
 from tasks.context import RunContext, start_run
 from tasks.resources import resources_table
 from tasks.sweep import write_sweeps
@@ -27,7 +27,7 @@ def run_sweep_points(
                 "images": point.images or images,
                 "data": data,
                 "base_model": base_model,
-                "settings": with_overrides(settings.common, point.changes),
+                "settings": settings.common.with_overrides(point.changes),
             }
             run = start_run(**inputs, root=root)
             evaluations[name].append(train_and_evaluate(**inputs, shards=shards, run=run).evaluation)

@@ -1,4 +1,7 @@
-"""The command `hand1000`."""
+"""The command `hand1000`: generate, export, configurations and gestures; the other commands have modules of their own.
+
+Libraries that take seconds to import are imported by the commands that need them.
+"""
 
 import argparse
 import sys
@@ -14,16 +17,18 @@ from hand1000.core.errors import Hand1000Error
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PICTURES = 1000
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+MAX_IMAGES = 1000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 when done; 2 after a line on stderr that names the input at fault; 130 when interrupted.
+        0 on success; 2 after a line on standard error that names the input at fault; 130 after an interrupt.
     """
-    options = _parser().parse_args(arguments)
+    options = _build_parser().parse_args(arguments)
     try:
         options.run(options)
     except Hand1000Error as error:
@@ -34,104 +39,125 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hand1000", description="Draw people who make a hand gesture, correctly.")
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hand1000", description="Generate images of people who make a hand gesture.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    generate = commands.add_parser("generate", help="draw pictures with a model")
-    generate.add_argument(
-        "--model", required=True, help="models:/NAME/VERSION, models:/NAME@ALIAS, a folder, or s3://..."
-    )
-    generate.add_argument("--prompt", required=True, help="should hold the gesture's phrase, see `hand1000 gestures`")
-    generate.add_argument("--gesture", help="of a model that knows several (default: whose phrase the prompt holds)")
-    generate.add_argument("--num", type=_whole(1, MAX_PICTURES), default=8, help="how many pictures (default: 8)")
-    generate.add_argument("--out", type=Path, default=Path("grid.png"), help="all in one PNG (default: grid.png)")
-    generate.add_argument("--separate", type=Path, metavar="DIR", help="also each picture as DIR/SEED.png")
-    generate.add_argument("--seed", type=_whole(0, 2**31 - 1), default=0, help="of the first; the next has the next")
-    generate.add_argument(
-        "--mu", type=float, help="weight of the text against the gesture, 0 to 1 (default: the model's)"
-    )
-    generate.add_argument("--guidance-scale", type=float, help="1 to 50 (default: the model's)")
-    generate.add_argument("--autoguidance-scale", type=float, help="1 to 10 (default: the model's)")
-    generate.add_argument("--eta", type=float, help="fresh noise in each step, 0 to 1 (default: the model's)")
-    generate.add_argument("--steps", type=int, help="of the sampler, 1 to 1000 (default: the model's)")
-    generate.add_argument("--batch-size", type=_whole(1, 256), default=4, help="drawn at a time (default: 4)")
-    generate.set_defaults(run=_generate)
-
-    export = commands.add_parser("export", help="write a model as plain Stable Diffusion, for other programs")
-    export.add_argument("--model", required=True, help="as for generate")
-    export.add_argument(
-        "--to", required=True, choices=("diffusers", "single-file", "lora"), help="a folder, or one .safetensors"
-    )
-    export.add_argument("--out", required=True, type=Path, help="the folder or file; must not exist yet")
-    export.add_argument("--gesture", help="which one is folded in, of a model that knows several")
-    export.add_argument("--mu", type=float, help="fixed in the result, 0 to 1 (default: the model's)")
-    export.set_defaults(run=_export)
-
-    config = commands.add_parser("config", help="show or check a configuration")
-    actions = config.add_subparsers(required=True, metavar="ACTION")
-    show = actions.add_parser("show", help="print a preset or a file as complete YAML")
-    show.add_argument("source", metavar="PRESET|FILE")
-    show.set_defaults(run=_config_show)
-    check = actions.add_parser("check", help="say whether a file is complete and within its bounds")
-    check.add_argument("source", metavar="FILE", type=Path)
-    check.set_defaults(run=_config_check)
-
-    commands.add_parser("gestures", help="list the gestures and their phrases").set_defaults(run=_gestures)
-
+    _add_generate_command(commands)
+    _add_export_command(commands)
+    _add_config_commands(commands)
+    commands.add_parser("gestures", help="list the gestures and their phrases").set_defaults(run=_print_gestures)
     add_evaluate_command(commands)
     add_data_commands(commands)
     add_remote_commands(commands)
     return parser
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    """A type for argparse: a whole number in low..high."""
+def _add_generate_command(commands: "Commands") -> None:
+    generate = commands.add_parser("generate", help="generate images with a model")
+    generate.add_argument(
+        "--model",
+        required=True,
+        help="models:/NAME/VERSION, models:/NAME@ALIAS, a folder, s3://..., or OWNER/NAME@REVISION of the hub",
+    )
+    generate.add_argument(
+        "--prompt", required=True, help="the prompt, with the gesture's phrase (see `hand1000 gestures`)"
+    )
+    generate.add_argument("--gesture", help="gesture, if the model knows several (default: inferred from the prompt)")
+    generate.add_argument("--num", type=_integer(1, MAX_IMAGES), default=8, help="number of images (default: 8)")
+    generate.add_argument("--out", type=Path, default=Path("grid.png"), help="grid of all images (default: grid.png)")
+    generate.add_argument("--separate", type=Path, metavar="DIR", help="also write each image to DIR/SEED.png")
+    generate.add_argument(
+        "--seed", type=_integer(0, 2**31 - 1), default=0, help="seed of the first image; each next image adds 1"
+    )
+    generate.add_argument(
+        "--batch-size", type=_integer(1, 256), default=4, help="number of images at a time (default: 4)"
+    )
+    _add_sampler_options(generate)
+    generate.set_defaults(run=_generate)
 
-    def number(text: str) -> int:
+
+def _add_sampler_options(command: argparse.ArgumentParser) -> None:
+    """Add an option for each sampler setting that a call may override."""
+    from hand1000.config.sampler import CALL_FIELDS, SamplerSettings, describe_range
+
+    for name in CALL_FIELDS:
+        description = (SamplerSettings.model_fields[name].description or "").rstrip(".")
+        is_interval = name == "autoguidance_interval"
+        command.add_argument(
+            "--steps" if name == "num_inference_steps" else f"--{name.replace('_', '-')}",
+            dest=name,
+            type=int if name == "num_inference_steps" else float,
+            nargs=2 if is_interval else None,
+            metavar=("LOW", "HIGH") if is_interval else None,
+            help=f"{description}; {describe_range(name)} (default: the model's)",
+        )
+
+
+def _add_export_command(commands: "Commands") -> None:
+    export = commands.add_parser("export", help="write a model as plain Stable Diffusion for other programs")
+    export.add_argument("--model", required=True, help="as for generate")
+    export.add_argument(
+        "--to", required=True, choices=("diffusers", "single-file", "lora"), help="a folder, or one .safetensors file"
+    )
+    export.add_argument("--out", required=True, type=Path, help="the folder or file, which must not exist yet")
+    export.add_argument("--gesture", help="gesture to fold into the weights, if the model knows several")
+    export.add_argument("--mu", type=float, help="weight of the text embedding, 0 to 1 (default: the model's)")
+    export.set_defaults(run=_export)
+
+
+def _add_config_commands(commands: "Commands") -> None:
+    config = commands.add_parser("config", help="show or check settings")
+    actions = config.add_subparsers(required=True, metavar="ACTION")
+    show = actions.add_parser("show", help="print a preset, a settings file or a workflow's inputs file completely")
+    show.add_argument("source", metavar="PRESET|FILE")
+    show.set_defaults(run=_show_config)
+    check = actions.add_parser("check", help="check that a settings file or a workflow's inputs file is valid")
+    check.add_argument("source", metavar="FILE", type=Path)
+    check.set_defaults(run=_check_config)
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    """Return a type for argparse: an integer in low..high."""
+
+    def integer(text: str) -> int:
         if not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"{text} is out of range; choose {low} to {high}")
         return int(text)
 
-    return number
+    return integer
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from hand1000.registry.load import load_model_folder
+    from hand1000.config.sampler import CALL_FIELDS
+    from hand1000.registry.load import load_pipeline
 
-    folder = load_model_folder(options.model)
-    # After the address is known to lead somewhere: these take seconds to import.
+    pipeline = load_pipeline(options.model)
+    # These take seconds to import, so they follow the check of the address.
     import math
 
     from hand1000.core.progress import ProgressBar
     from hand1000.pipelines.generation import generate, make_image_grid
-    from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
-    on_progress = ProgressBar("generated")
-    pictures = []
-    drawing = generate(
-        load_pipeline(folder),
+    on_progress = ProgressBar("generated", unit=" images")
+    images: list[Image.Image] = []
+    for image in generate(
+        pipeline,
         [options.prompt] * options.num,
         range(options.seed, options.seed + options.num),
         gestures=[options.gesture] * options.num if options.gesture else None,
         batch_size=options.batch_size,
-        mu=options.mu,
-        guidance_scale=options.guidance_scale,
-        autoguidance_scale=options.autoguidance_scale,
-        eta=options.eta,
-        num_inference_steps=options.steps,
-    )
-    for picture in drawing:
-        pictures.append(picture)
-        on_progress(len(pictures), options.num)
+        **{name: getattr(options, name) for name in CALL_FIELDS},
+    ):
+        images.append(image)
+        on_progress(len(images), options.num)
     if options.separate:
-        for index, picture in enumerate(pictures):
-            _save(picture, options.separate / f"{options.seed + index}.png")
-    _save(make_image_grid(pictures, columns=math.ceil(math.sqrt(len(pictures)))), options.out)
+        for seed, image in enumerate(images, options.seed):
+            _save_png(image, options.separate / f"{seed}.png")
+    _save_png(make_image_grid(images, columns=math.ceil(math.sqrt(len(images)))), options.out)
     print(options.out)
 
 
-def _save(image: "Image.Image", path: Path) -> None:
+def _save_png(image: "Image.Image", path: Path) -> None:
     import io
 
     from hand1000.storage.files import write_bytes
@@ -151,22 +177,23 @@ def _export(options: argparse.Namespace) -> None:
     print(options.out)
 
 
-def _config_show(options: argparse.Namespace) -> None:
+def _show_config(options: argparse.Namespace) -> None:
     import yaml
 
-    from hand1000.config.settings import load_settings
+    from hand1000.config.inputs import load_config
 
-    print(yaml.safe_dump(load_settings(options.source).model_dump(mode="json"), sort_keys=False), end="")
-
-
-def _config_check(options: argparse.Namespace) -> None:
-    from hand1000.config.settings import load_settings
-
-    load_settings(options.source)
-    print(f"{options.source}: complete and within its bounds")
+    values = load_config(options.source).model_dump(mode="json", exclude_none=True)
+    print(yaml.safe_dump(values, sort_keys=False), end="")
 
 
-def _gestures(_: argparse.Namespace) -> None:
+def _check_config(options: argparse.Namespace) -> None:
+    from hand1000.config.inputs import load_config
+
+    load_config(options.source)
+    print(f"{options.source}: valid")
+
+
+def _print_gestures(_: argparse.Namespace) -> None:
     from hand1000.gestures import PHRASES
 
     width = max(map(len, PHRASES))

@@ -1,14 +1,20 @@
-"""The base class and the bounded types of all settings classes."""
+"""The base class, the bounded types and the file reader of all settings."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hand1000.core.errors import Hand1000Error, one_line
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="Random seed of the run.")]
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
+
+_MAX_VALUE_LENGTH = 100
 
 
 class FrozenSettings(BaseModel):
@@ -17,8 +23,38 @@ class FrozenSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        Hand1000Error: The file cannot be read, or is not YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise Hand1000Error(f"{path}: cannot be read: {one_line(error)}") from error
+    except yaml.YAMLError as error:
+        raise Hand1000Error(f"{path}: not YAML: {one_line(error)}") from error
+
+
+def validate_settings(model: type[ModelT], values: Any, source: str | Path) -> ModelT:
+    """Validate `values`, which come from `source`, as a `model`.
+
+    Raises:
+        Hand1000Error: A field is missing, unknown or out of range.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise Hand1000Error(format_validation_error(error, str(source))) from error
+
+
 def format_validation_error(error: ValidationError, source: str) -> str:
     """Describe the first fault that pydantic found in `source` as one line that names the field."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "settings"
-    return f"{source}: {field}: {first['msg']} (got {first['input']!r})"
+    value = repr(first["input"])
+    return f"{source}: {field}: {first['msg']}" + (f" (got {value})" if len(value) <= _MAX_VALUE_LENGTH else "")

@@ -1,56 +1,63 @@
-"""What a comparison may be told besides the settings of the models in it; complete and bounded, as `settings` is."""
+"""Settings of the workflow compare_methods: the settings of all methods and those of each."""
 
 from typing import Annotated
 
 from pydantic import Field
 
 from hand1000.config.base import Fraction, FrozenSettings, LearningRate, Steps
+from hand1000.config.sampler import Eta, GuidanceScale, InferenceSteps
 from hand1000.config.settings import Settings
-from hand1000.config.sweep import with_overrides
 
 
 class ImagicSettings(FrozenSettings):
-    """Imagic (Kawar et al., 2023), once for each picture."""
+    """Imagic (Kawar et al., 2023), applied to each image by itself."""
 
-    embedding_steps: Steps = Field(description="Of the text's embedding, towards the picture; the paper's are 500.")
-    embedding_learning_rate: LearningRate
-    unet_steps: Steps = Field(description="Of a UNet for this picture alone; the paper's are 1,000.")
-    unet_learning_rate: LearningRate
-    target_weight: Annotated[float, Field(ge=0, le=2)] = Field(
-        description="Of the text's embedding against the optimised one when the picture is drawn anew; the paper's eta."
+    embedding_steps: Steps = Field(
+        description="Steps that optimize the text embedding towards the image; 500 in the paper."
     )
-    guidance_scale: float = Field(ge=1, le=50)
-    eta: Fraction = Field(description="Fresh noise in each of the sampler's steps.")
-    num_inference_steps: int = Field(ge=1, le=1000)
+    embedding_learning_rate: LearningRate = Field(description="Learning rate of the text embedding.")
+    unet_steps: Steps = Field(description="Steps that fine-tune a UNet on this image alone; 1,000 in the paper.")
+    unet_learning_rate: LearningRate = Field(description="Learning rate of the UNet.")
+    target_weight: Annotated[float, Field(ge=0, le=2)] = Field(
+        description="Weight of the target text's embedding against the optimized one; eta in the paper."
+    )
+    guidance_scale: GuidanceScale
+    eta: Eta
+    num_inference_steps: InferenceSteps
 
 
 class HandRefinerSettings(FrozenSettings):
-    """HandRefiner (Lu et al., 2023), once for each picture with a hand."""
+    """HandRefiner (Lu et al., 2023), applied to each image with a hand."""
 
     controlnet: str = Field(
-        min_length=1, description="Of depth maps, for the inpainting model: a folder, s3:// or a pinned hub id."
+        min_length=1,
+        description="ControlNet of depth maps for the inpainting model: a folder, s3:// or hub id@revision.",
     )
     inpainting_model: str = Field(
-        description='What paints, such as a Stable Diffusion with nine input channels; "" is the base model.'
+        description="Inpainting model, such as a Stable Diffusion with nine input channels; '' is the base model."
     )
-    min_detection_confidence: Fraction = Field(description="Of the hands to be mended; the paper's is 0.6.")
+    min_detection_confidence: Fraction = Field(
+        description="Minimum confidence of MediaPipe in a hand to repair; 0.6 in the paper."
+    )
     control_strength: Annotated[float, Field(ge=0, le=2)] = Field(
-        description="What the ControlNet's say is multiplied with; the paper's is 0.55."
+        description="Factor of the ControlNet's residuals; 0.55 in the paper."
     )
     control_guidance: Annotated[float, Field(ge=1, le=10)] = Field(
-        description="What the depth map changes in each prediction is taken this many times; 1 is the paper's way."
+        description="Scale of the guidance by the depth map's change of each prediction; 1 is the paper's method."
     )
-    adaptive: bool = Field(description="Find the least strength, 0.4 to 0.9, that keeps the landmarks, as they do.")
+    adaptive: bool = Field(
+        description="Choose the lowest strength of 0.4 to 0.9 that keeps the landmarks, as the paper's adaptive mode."
+    )
     denoising_strength: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="1 paints the hand anew from noise; less keeps some of what was there."
+        description="Strength of the inpainting; 1 starts from noise, less keeps some of the image."
     )
-    guidance_scale: float = Field(ge=1, le=50)
-    eta: Fraction = Field(description="Fresh noise in each of the sampler's steps.")
-    num_inference_steps: int = Field(ge=1, le=1000)
+    guidance_scale: GuidanceScale
+    eta: Eta
+    num_inference_steps: InferenceSteps
 
 
 class ComparisonSettings(FrozenSettings):
-    """The settings of all systems: what they have in common, and those of each method."""
+    """The settings that all methods have in common, and those of each baseline."""
 
     common: Settings
     imagic: ImagicSettings
@@ -58,12 +65,11 @@ class ComparisonSettings(FrozenSettings):
 
 
 def plain_finetuning(settings: Settings) -> Settings:
-    """Fine-tuning as people do it: the same images, captions and steps, but nothing of the hands.
+    """Return the settings of ordinary fine-tuning: the same images, captions and steps, but nothing of the hands.
 
     The conditioning h is the text embedding e.
     """
-    return with_overrides(
-        settings,
+    return settings.with_overrides(
         {
             "stage1.pose_components": 0,
             "stage2.fusion": "per_token",
@@ -71,5 +77,5 @@ def plain_finetuning(settings: Settings) -> Settings:
             "stage2.fusion_steps": 0,
             "stage2.embedding_steps": 0,
             "generation.mu": 1.0,
-        },
+        }
     )

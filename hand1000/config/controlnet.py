@@ -1,4 +1,4 @@
-"""The recipe of the small ControlNet."""
+"""Settings of the workflow train_controlnet_on_depths, which trains the small ControlNet."""
 
 from typing import Any
 
@@ -9,17 +9,21 @@ from hand1000.config.pretraining import TrainingSchedule
 
 
 class ControlSettings(FrozenSettings):
-    """What is rendered, which of it is used, and how long the ControlNet is trained on it."""
+    """The rendered images, which of them are used, and the schedule of the training."""
 
     seed: Seed
-    images: int = Field(ge=1, le=1_000_000, description="Rendered hands in arbitrary poses.")
-    gesture_images: int = Field(ge=0, le=10_000, description="Rendered hands a gesture, captioned with the phrase.")
-    max_tilt: float = Field(ge=0, le=180, description="Degrees; as the base model's recipe has it.")
-    min_detection_confidence: Fraction
-    max_error: float = Field(gt=0, le=10, description="Of the landmarks, in lengths of the palm; more is left out.")
-    caption_dropout: Fraction
+    images: int = Field(ge=1, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
+    gesture_images: int = Field(
+        ge=0, le=10_000, description="Number of rendered hands per gesture, captioned with its phrase."
+    )
+    max_tilt: float = Field(ge=0, le=180, description="Maximum tilt of the hands in degrees, as for the base model.")
+    min_detection_confidence: Fraction = Field(description="Minimum confidence of MediaPipe's palm detection.")
+    max_error: float = Field(
+        gt=0, le=10, description="Maximum landmark error in palm lengths; images above it are left out."
+    )
+    caption_dropout: Fraction = Field(description="Share of images that are trained with the empty prompt.")
     hand_weight: float = Field(
-        ge=1, le=100, description="Of the hand's box in the loss: the map tells of nothing else."
+        ge=1, le=100, description="Weight of the hand's box in the loss; the depth map covers nothing else."
     )
     length: TrainingSchedule
 

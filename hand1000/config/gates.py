@@ -1,4 +1,4 @@
-"""What a retrained model must reach before a reviewer is asked to look at it."""
+"""Settings of the quality gates that a retrained model must pass before a reviewer is asked."""
 
 from typing import Annotated
 
@@ -8,10 +8,10 @@ from hand1000.config.base import Fraction, FrozenSettings
 
 
 class GateSettings(FrozenSettings):
-    """Bounds of its measures on the held-out pictures."""
+    """Thresholds of the metrics on the test images."""
 
-    min_gesture_accuracy: Fraction
-    min_detection_rate: Fraction
+    min_gesture_accuracy: Fraction = Field(description="Minimum share of images that show the requested gesture.")
+    min_detection_rate: Fraction = Field(description="Minimum share of images in which a hand is detected.")
     max_kid_h_increase: Annotated[float, Field(ge=0, le=1000)] = Field(
-        description="How far KID-H may lie above the champion's; there is no such gate for a first model."
+        description="Maximum increase of KID-H over the champion's; a first model has no such gate."
     )

@@ -1,4 +1,4 @@
-"""The recipe of the small base model."""
+"""Settings of the workflow pretrain_base, which trains the small base model."""
 
 from typing import Any
 
@@ -8,30 +8,32 @@ from hand1000.config.base import Fraction, FrozenSettings, LearningRate, Seed
 
 
 class TrainingSchedule(FrozenSettings):
-    """How long and how fast one of the networks is trained."""
+    """Length and learning rate of one network's training."""
 
-    steps: int = Field(ge=1, le=10_000_000)
-    batch_size: int = Field(ge=1, le=4096)
-    learning_rate: LearningRate
-    warmup_steps: int = Field(ge=0, le=100_000)
-    ema_decay: float = Field(ge=0, lt=1)
-    checkpoint_every: int = Field(ge=1, le=100_000)
+    steps: int = Field(ge=1, le=10_000_000, description="Number of optimizer steps.")
+    batch_size: int = Field(ge=1, le=4096, description="Number of images in a step.")
+    learning_rate: LearningRate = Field(description="Peak learning rate.")
+    warmup_steps: int = Field(ge=0, le=100_000, description="Steps in which the learning rate rises to its peak.")
+    ema_decay: float = Field(ge=0, lt=1, description="Decay of the exponential moving average of the weights.")
+    checkpoint_every: int = Field(ge=1, le=100_000, description="Number of steps between two checkpoints.")
 
     def cache_key_fields(self) -> dict[str, Any]:
-        """What decides the result: how often the state is saved does not."""
+        """Return the fields on which the result depends."""
         return self.model_dump(exclude={"checkpoint_every"})
 
 
 class PretrainSettings(FrozenSettings):
-    """What is rendered, and how long the three networks are trained on it."""
+    """The rendered images, and the schedules of the three networks."""
 
     seed: Seed
-    images: int = Field(ge=100, le=1_000_000, description="Rendered hands in arbitrary poses.")
-    gesture_images: int = Field(ge=0, le=10_000, description="Rendered hands a gesture, captioned with the phrase.")
-    max_tilt: float = Field(
-        ge=0, le=180, description="Degrees that a hand may be tilted for the UNet to see it; the autoencoder sees all."
+    images: int = Field(ge=100, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
+    gesture_images: int = Field(
+        ge=0, le=10_000, description="Number of rendered hands per gesture, captioned with its phrase."
     )
-    caption_dropout: Fraction
+    max_tilt: float = Field(
+        ge=0, le=180, description="Maximum tilt of the UNet's hands in degrees; the autoencoder trains on all."
+    )
+    caption_dropout: Fraction = Field(description="Share of images that are trained with the empty prompt.")
     autoencoder: TrainingSchedule
     text_encoder: TrainingSchedule
     base: TrainingSchedule

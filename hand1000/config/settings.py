@@ -1,62 +1,70 @@
-"""What a run may be told, complete and bounded.
+"""Settings of a training run.
 
-A preset is a YAML file that states every field (`hand1000/config/presets/`); nothing has a default in code, so that
-what a file says is all there is. `extra="forbid"` and the bounds turn a slip into an error that names the field.
+A preset states every field, or a preset it inherits from and what differs (`hand1000/config/presets/`). No field has a
+default in code, so a resolved file is the complete description of a run.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from hand1000.config.base import BatchSize, Fraction, FrozenSettings, LearningRate, Seed, Steps, format_validation_error
+from hand1000.config.base import (
+    BatchSize,
+    Fraction,
+    FrozenSettings,
+    LearningRate,
+    Seed,
+    Steps,
+    read_yaml,
+    validate_settings,
+)
 from hand1000.config.caption_settings import CaptionSettings
 from hand1000.config.data_settings import DataSettings
-from hand1000.core.errors import Hand1000Error, one_line
-
-PRESETS = Path(__file__).parent / "presets"
+from hand1000.config.inheritance import PRESETS, list_presets, resolve_preset
+from hand1000.config.sampler import SamplerSettings
+from hand1000.core.errors import Hand1000Error
 
 
 class Stage1Settings(FrozenSettings):
     """Stage I: the mean gesture feature (paper, section 3.2)."""
 
     feature: Literal["normalized", "raw", "none"] = Field(
-        description="normalized: wrist-centred, scale-normalised, left hands mirrored; raw: the authors' x, y, z; "
-        "none: nothing of the hands, to see what they are worth."
+        description="normalized: relative to the wrist, scaled by the hand's size, left hands mirrored; raw: the "
+        "authors' x, y, z; none: zeros, to measure what the hands contribute."
     )
-    min_detection_confidence: Fraction
-    max_missed: Fraction = Field(description="Share of images without a hand above which the run stops.")
+    min_detection_confidence: Fraction = Field(description="Minimum confidence of MediaPipe's palm detection.")
+    max_missed: Fraction = Field(description="Share of images without a detected hand above which the run stops.")
     pose_components: int = Field(
-        ge=0, le=63, description="In how many numbers Stage II is told each image's own hand; 0: only the mean one."
+        ge=0,
+        le=63,
+        description="Number of principal components that describe each image's own hand in Stage II; 0 uses the mean "
+        "hand only.",
     )
 
 
 class Stage2Settings(FrozenSettings):
-    """Stage II: the fusion and the optimised embeddings (paper, section 3.3)."""
+    """Stage II: the fusion and the optimized embeddings (paper, section 3.3)."""
 
     lambda_: Fraction = Field(description="Weight of the text embedding in h = lambda*e + (1-lambda)*g.")
     fusion: Literal["per_token", "flat"] = Field(
-        description="per_token: one small layer for every token; flat: the authors', over all tokens at once, random."
+        description="per_token: one small layer for every token, trained; flat: the authors' random layer over all "
+        "tokens at once."
     )
-    fusion_steps: Steps = Field(description="Steps of the fusion layer over all images; 0 keeps it as it starts.")
-    fusion_batch_size: BatchSize
-    fusion_learning_rate: LearningRate
-    embedding_steps: Steps = Field(description="Steps of each image's own embedding; 0 keeps where the layer puts it.")
-    embedding_batch_size: BatchSize
-    embedding_learning_rate: LearningRate
+    fusion_steps: Steps = Field(description="Training steps of the fusion; 0 keeps its initialization.")
+    fusion_batch_size: BatchSize = Field(description="Number of images in a training step of the fusion.")
+    fusion_learning_rate: LearningRate = Field(description="Learning rate of the fusion.")
+    embedding_steps: Steps = Field(
+        description="Optimization steps of each image's embedding; 0 keeps the output of the fusion."
+    )
+    embedding_batch_size: BatchSize = Field(description="Number of embeddings that are optimized at a time.")
+    embedding_learning_rate: LearningRate = Field(description="Learning rate of the embeddings.")
     paper_loop: bool = Field(
-        description="The authors' loop: each image is refined, then trained on, before the next, with new optimisers "
-        "and equal draws for every image; stage3.steps are those of one image."
+        description="Use the authors' loop, which optimizes an image's embedding and fine-tunes on the image before it "
+        "takes the next one, with a new optimizer and the same noise for each; stage3.steps are then steps per image."
     )
-    checkpoint_every: int = Field(ge=1, le=100_000, description="Steps between two saved states.")
-
-    @model_validator(mode="after")
-    def _flat_is_never_trained(self) -> Self:
-        if self.fusion == "flat" and self.fusion_steps:
-            raise ValueError("fusion_steps: the flat fusion is never trained; choose 0")
-        return self
+    checkpoint_every: int = Field(ge=1, le=100_000, description="Number of steps between two checkpoints.")
 
     def fusion_key_fields(self) -> dict[str, Any]:
         """Return what the trained fusion depends on."""
@@ -72,11 +80,17 @@ class Stage2Settings(FrozenSettings):
         """Return what Stage III reads of Stage II's settings."""
         return self.model_dump(include={"lambda_", "paper_loop", "embedding_steps", "embedding_learning_rate"})
 
+    @model_validator(mode="after")
+    def _flat_is_never_trained(self) -> Self:
+        if self.fusion == "flat" and self.fusion_steps:
+            raise ValueError("fusion_steps: the flat fusion is never trained; choose 0")
+        return self
+
     def check_gestures(self, gestures: Collection[str]) -> None:
-        """Ask whether a fusion of this kind can hold them.
+        """Check that a fusion of this kind can hold the gestures.
 
         Raises:
-            Hand1000Error: several for the flat one.
+            Hand1000Error: The flat fusion is asked to hold several.
         """
         if self.fusion == "flat" and len(gestures) > 1:
             raise Hand1000Error(
@@ -85,49 +99,62 @@ class Stage2Settings(FrozenSettings):
 
 
 class ComputeSettings(FrozenSettings):
-    """How the UNet is computed while it is trained, or trained through; only `precision` is more than rounding."""
+    """Precision, kernels and memory of the UNet in training; all but `precision` change results by rounding only."""
 
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        description="Of the arithmetic, and of weights that are not trained; trained ones are kept in fp32."
+        description="Precision of the computation and of frozen weights; trained weights stay in fp32."
     )
-    attention: Literal["sdpa", "eager"] = Field(description="PyTorch's fused kernels, or the plain products.")
-    gradient_checkpointing: bool = Field(description="Less memory for a third more computing.")
-    channels_last: bool
-    compile: bool = Field(description="torch.compile: minutes at the start for faster steps after it.")
+    attention: Literal["sdpa", "eager"] = Field(
+        description="Attention implementation: PyTorch's fused kernels, or plain matrix products."
+    )
+    gradient_checkpointing: bool = Field(
+        description="Recompute activations in the backward pass: less memory for about a third more computation."
+    )
+    channels_last: bool = Field(description="Store the UNet's tensors in channels-last memory format.")
+    compile: bool = Field(description="Use torch.compile: minutes at the start for faster steps afterwards.")
 
     def cache_key_fields(self) -> dict[str, Any]:
-        """What the result depends on, to rounding."""
+        """Return what the result depends on beyond rounding."""
         return self.model_dump(include={"precision"})
 
 
 class LoraSettings(FrozenSettings):
     """The adapters of `stage3.training_mode: lora` (Hu et al., 2021)."""
 
-    rank: int = Field(ge=1, le=1024)
+    rank: int = Field(ge=1, le=1024, description="Rank of the adapters' matrices.")
     alpha: int = Field(ge=1, le=4096, description="An adapter's output is multiplied by alpha / rank.")
     targets: list[Annotated[str, Field(min_length=1)]] = Field(
-        min_length=1, max_length=100, description="Layers that get one, by the ends of their names in the UNet."
+        min_length=1, max_length=100, description="Layers that get an adapter, by the ends of their names in the UNet."
     )
 
 
 class PriorSettings(FrozenSettings):
-    """Prior preservation: the base model's own pictures, trained on beside the gesture's (Ruiz et al., 2022)."""
+    """Prior preservation: training on images of the base model beside the gesture's (Ruiz et al., 2022)."""
 
-    images: int = Field(ge=0, le=100_000, description="Pictures of captions without the gesture's phrase; 0 is none.")
-    batch_size: BatchSize = Field(description="Of them in each step, beside the gesture's batch.")
-    weight: float = Field(ge=0, le=100, description="Of their loss against the gesture's.")
+    images: int = Field(
+        ge=0, le=100_000, description="Number of class images, of captions without the gesture's phrase; 0 disables it."
+    )
+    batch_size: BatchSize = Field(description="Number of class images in a step, in addition to the gesture's batch.")
+    weight: float = Field(ge=0, le=100, description="Weight of the class images' loss against the gesture's.")
 
 
 class ValidationSettings(FrozenSettings):
-    """What is looked at while Stage III trains."""
+    """Validation during Stage III."""
 
     images: int = Field(
-        ge=0, le=10_000, description="Training images that are held back, with all of their people; 0 looks at nothing."
+        ge=0,
+        le=10_000,
+        description="Number of training images in the validation split, with all images of these people; 0 is none.",
     )
-    every: int = Field(ge=1, le=1_000_000, description="Steps from one look to the next.")
-    images_drawn: int = Field(ge=0, le=64, description="Pictures drawn at each, from the same prompts and noise.")
+    every: int = Field(ge=1, le=1_000_000, description="Number of steps between two validations.")
+    images_drawn: int = Field(
+        ge=0, le=64, description="Number of images to generate at each validation, from the same prompts and noise."
+    )
     patience: int = Field(
-        ge=0, le=1000, description="Looks without a lower loss after which training ends; the best weights are kept."
+        ge=0,
+        le=1000,
+        description="Number of validations without a lower loss after which training stops with the best weights; 0 "
+        "never stops early.",
     )
 
     @model_validator(mode="after")
@@ -141,89 +168,78 @@ class Stage3Settings(FrozenSettings):
     """Stage III: fine-tuning of the UNet on the frozen embeddings (paper, section 3.4)."""
 
     training_mode: Literal["full", "lora"] = Field(
-        description="full trains all weights, as in the paper; lora trains low-rank adapters beside them."
+        description="full: train all weights, as in the paper; lora: train low-rank adapters beside them."
     )
     lora: LoraSettings
-    steps: Steps
-    batch_size: BatchSize = Field(description="Images of a step, over all processes.")
-    micro_batch_size: BatchSize = Field(description="Computed at once by a process; gradients add up to the batch's.")
-    optimizer: Literal["adamw", "adamw_8bit"] = Field(description="adamw_8bit: bitsandbytes, on a GPU.")
-    learning_rate: LearningRate
-    warmup_steps: Steps
-    lr_scheduler: Literal["constant", "cosine"] = Field(description="After the warm-up; see docs/method.md.")
+    steps: Steps = Field(description="Number of optimizer steps.")
+    batch_size: BatchSize = Field(description="Number of images in a step, over all processes.")
+    micro_batch_size: BatchSize = Field(
+        description="Number of images that a process computes at once; gradients accumulate over the batch."
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(description="adamw_8bit needs a GPU and bitsandbytes.")
+    learning_rate: LearningRate = Field(description="Peak learning rate.")
+    warmup_steps: Steps = Field(description="Number of steps in which the learning rate rises linearly to its peak.")
+    lr_scheduler: Literal["constant", "cosine"] = Field(description="Course of the learning rate after the warm-up.")
     timestep_sampling: Literal["uniform", "logit_normal"] = Field(
-        description="uniform as in the paper, or most where a picture's shapes are decided."
+        description="Distribution of training timesteps: uniform as in the paper, or mostly intermediate ones."
     )
     min_snr_gamma: float = Field(
-        ge=0,
-        le=1000,
-        description="Bound of the signal-to-noise ratio that weighs a timestep; 0 weighs all alike.",
+        ge=0, le=1000, description="Gamma of the min-SNR loss weights; 0 weights all timesteps equally."
     )
-    weight_decay: Fraction
-    max_grad_norm: float = Field(gt=0, le=1000)
-    caption_dropout: Fraction = Field(description="Share of images trained with the fused empty prompt.")
-    ema_decay: Fraction = Field(description="Decay of the averaged weights that are kept; 0 keeps the last ones.")
+    weight_decay: Fraction = Field(description="Weight decay of AdamW.")
+    max_grad_norm: float = Field(gt=0, le=1000, description="Norm to which larger gradients are clipped.")
+    caption_dropout: Fraction = Field(description="Share of images that are trained with the fused null embedding.")
+    ema_decay: Fraction = Field(
+        description="Decay of the exponential moving average of the weights, which is saved; 0 saves the last weights."
+    )
     prior: PriorSettings
     validation: ValidationSettings
-    checkpoint_every: int = Field(ge=1, le=100_000)
+    checkpoint_every: int = Field(ge=1, le=100_000, description="Number of steps between two checkpoints.")
 
     def cache_key_fields(self) -> dict[str, Any]:
-        """What the result depends on, to rounding; the rest may change in the midst of a training."""
-        found = self.model_dump(exclude={"checkpoint_every", "micro_batch_size"})
-        if self.training_mode == "full":
-            del found["lora"]
-        if not self.prior.images:
-            del found["prior"]
-        if not self.validation.images:
-            del found["validation"]
-        return found
+        """Return the fields on which the result depends beyond rounding; the others may change during a training."""
+        fields = self.model_dump(exclude={"checkpoint_every", "micro_batch_size"})
+        unused = {
+            "lora": self.training_mode == "full",
+            "prior": not self.prior.images,
+            "validation": not self.validation.images,
+        }
+        return {name: value for name, value in fields.items() if not unused.get(name)}
 
 
-class GenerationSettings(FrozenSettings):
-    """How pictures are drawn, for the measurement and as the model's defaults."""
+class GenerationSettings(SamplerSettings):
+    """Generation of the images that are evaluated; the sampler's settings become the model's defaults."""
 
-    mu: Fraction = Field(description="Weight of the text embedding at inference; need not equal lambda.")
-    guidance_scale: float = Field(ge=1, le=50)
-    autoguidance_scale: float = Field(
-        ge=1, le=10, description="How far beyond the base model's prediction, towards the tuned one's; 1 is none."
+    batch_size: BatchSize = Field(description="Number of images that are generated at a time.")
+    num_images: int = Field(
+        ge=2, le=100_000, description="Number of images to generate and evaluate for each gesture and model."
     )
-    autoguidance_interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
-        description="From where to where in the noise schedule, 0 the clean end, the base model guides."
-    )
-    fuse_null_prompt: bool = Field(description="Whether guidance leads away from the fused empty prompt or the plain.")
-    eta: Fraction = Field(description="Fresh noise in each of the sampler's steps: 0 none (DDIM), 1 as in DDPM.")
-    num_inference_steps: int = Field(ge=1, le=1000)
-    batch_size: BatchSize
-    num_images: int = Field(ge=2, le=100_000, description="Pictures a model draws of each gesture for the measurement.")
-
-    @model_validator(mode="after")
-    def _interval_is_one(self) -> Self:
-        low, high = self.autoguidance_interval
-        if low >= high:
-            raise ValueError(f"autoguidance_interval: {low} is not below {high}; give the lower end first")
-        return self
 
     def sampler_defaults(self) -> dict[str, Any]:
-        """What a model draws with when a call does not say."""
-        return self.model_dump(exclude={"batch_size", "num_images"})
+        """Return the sampler's settings, which a model uses where a call does not override them."""
+        return self.model_dump(include=set(SamplerSettings.model_fields))
 
     def base_model_variant(self) -> Self:
-        """What decides the pictures of a model without a fusion and a guide; the rest is as if there were none."""
+        """Return the settings for a model without fusion and autoguidance, with the unused fields at neutral values."""
         unused = {"mu": 1.0, "autoguidance_scale": 1.0, "autoguidance_interval": [0.0, 1.0], "fuse_null_prompt": False}
         return self.model_copy(update=unused)
 
 
 class EvaluationSettings(FrozenSettings):
-    """How the pictures are measured."""
+    """Evaluation of the generated images."""
 
     feature_extractor: str = Field(
-        description="'small' is the one that ships; 'dinov2:' or 'clip:' before a folder, an s3:// address or a pinned "
-        "hub id; else the path or URL of the 2015 Inception as TorchScript.",
+        description="Network whose features FID and KID compare: small (it ships), dinov2:SOURCE or clip:SOURCE with a "
+        "folder, an s3:// address or a hub id@revision, or the path or URL of the 2015 Inception as TorchScript.",
         min_length=1,
     )
-    feature_extractor_sha256: str = Field(pattern="^([0-9a-f]{64})?$", description="Pins a file or URL; else ''.")
-    clip: str = Field(description="Folder, s3:// address or hub id@revision of CLIP for its score; '' leaves it out.")
-    min_detection_confidence: Fraction
+    feature_extractor_sha256: str = Field(
+        pattern="^([0-9a-f]{64})?$", description="Expected SHA-256 of the extractor's file; '' accepts any."
+    )
+    clip: str = Field(
+        description="Folder, s3:// address or hub id@revision of CLIP for the CLIP score; '' skips the score."
+    )
+    min_detection_confidence: Fraction = Field(description="Minimum confidence of MediaPipe's palm detection.")
 
 
 class Settings(FrozenSettings):
@@ -238,6 +254,29 @@ class Settings(FrozenSettings):
     compute: ComputeSettings
     generation: GenerationSettings
     evaluation: EvaluationSettings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit_preset(cls, values: Any) -> Any:
+        return resolve_preset(values)
+
+    @model_validator(mode="after")
+    def _flat_takes_no_poses(self) -> Self:
+        if self.stage2.fusion == "flat" and self.stage1.pose_components:
+            raise ValueError("stage1.pose_components: the flat fusion takes no poses; choose 0")
+        return self
+
+    @model_validator(mode="after")
+    def _paper_loop_is_possible(self) -> Self:
+        if self.stage2.paper_loop:
+            values = self.model_dump()
+            for name, required in PAPER_LOOP_REQUIREMENTS.items():
+                value: Any = values
+                for part in name.split("."):
+                    value = value[part]
+                if value != required:
+                    raise ValueError(f"stage2.paper_loop has no {name} but {required} (got {value})")
+        return self
 
     def class_images_key_fields(self) -> dict[str, Any]:
         """Return what the base model's images for prior preservation depend on; without such images it is nothing."""
@@ -259,22 +298,25 @@ class Settings(FrozenSettings):
         """Return what the assembled model depends on, besides its weights."""
         return {"lora": self.stage3.cache_key_fields().get("lora"), "generation": self.generation.sampler_defaults()}
 
-    @model_validator(mode="after")
-    def _flat_takes_no_poses(self) -> Self:
-        if self.stage2.fusion == "flat" and self.stage1.pose_components:
-            raise ValueError("stage1.pose_components: the flat fusion takes no poses; choose 0")
-        return self
+    def with_overrides(self, changes: Mapping[str, Any]) -> Self:
+        """Return a copy in which some fields differ.
 
-    @model_validator(mode="after")
-    def _paper_loop_is_possible(self) -> Self:
-        if self.stage2.paper_loop:
-            for name, value in PAPER_LOOP_REQUIREMENTS.items():
-                given: Any = self
-                for part in name.split("."):
-                    given = getattr(given, part)
-                if given != value:
-                    raise ValueError(f"stage2.paper_loop has no {name} but {value} (got {given})")
-        return self
+        Args:
+            changes: New values by dotted name, such as `stage2.lambda_`.
+
+        Raises:
+            Hand1000Error: There is no such field, or a value is out of range.
+        """
+        values = self.model_dump()
+        for name, value in changes.items():
+            *path, last = name.split(".")
+            section: Any = values
+            for part in path:
+                section = section.get(part) if isinstance(section, dict) else None
+            if not isinstance(section, dict) or last not in section:
+                raise Hand1000Error(f"{name}: no such setting; `hand1000 config show default` lists them")
+            section[last] = value
+        return validate_settings(type(self), values, ", ".join(changes))
 
 
 PAPER_LOOP_REQUIREMENTS = {
@@ -291,23 +333,20 @@ PAPER_LOOP_REQUIREMENTS = {
     "stage3.caption_dropout": 0,
     "stage3.ema_decay": 0,
 }
+"""What the authors' loop can do: the only value of each of these fields that goes with `stage2.paper_loop`."""
 
 
 def load_settings(source: str | Path) -> Settings:
-    """Settings from a preset's name or a YAML file.
+    """Load settings from a preset or from a YAML file.
+
+    Args:
+        source: Name of a preset, or path of a file.
 
     Raises:
-        Hand1000Error: no such preset or file, or a field that is missing, unknown or out of range.
+        Hand1000Error: There is no such preset or file, or a field is missing, unknown or out of range.
     """
-    path = PRESETS / f"{source}.yaml"
+    presets = list_presets()
+    path = PRESETS / f"{source}.yaml" if source in presets else Path(source)
     if not path.is_file():
-        path = Path(source)
-    if not path.is_file():
-        known = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.yaml")))
-        raise Hand1000Error(f"{source}: neither a preset ({known}) nor a file")
-    try:
-        return Settings.model_validate(yaml.safe_load(path.read_text()))
-    except yaml.YAMLError as error:
-        raise Hand1000Error(f"{path}: not YAML: {one_line(error)}") from error
-    except ValidationError as error:
-        raise Hand1000Error(format_validation_error(error, str(path))) from error
+        raise Hand1000Error(f"{source}: neither a preset ({', '.join(presets)}) nor a file")
+    return validate_settings(Settings, read_yaml(path), path)

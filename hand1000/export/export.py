@@ -8,7 +8,7 @@ from hand1000.export.fold import fold_fusion, gesture_to_fold
 from hand1000.export.lora import kohya_weights
 from hand1000.export.single_file import convert_to_ldm_keys
 from hand1000.gestures import gesture_phrase
-from hand1000.pipelines.pipeline_hand1000 import LIMITS, Hand1000Pipeline, load_pipeline
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, write_bytes, write_text
 from hand1000.storage.scratch import process_scratch
 from hand1000.training.checkpoint import Tensors
@@ -38,10 +38,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
             model has no adapter.
     """
     pipeline = load_pipeline(folder)
-    mu = pipeline.config.mu if mu is None else mu
-    low, high = LIMITS["mu"]
-    if not low <= mu <= high:
-        raise Hand1000Error(f"mu: {mu} is out of range; choose {low} to {high}")
+    mu = pipeline.sampler_settings(mu=mu).mu
     if out.exists():
         raise Hand1000Error(f"{out}: exists already; choose another name, or remove it")
     if form != "diffusers" and out.suffix != ".safetensors":

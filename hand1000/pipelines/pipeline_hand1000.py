@@ -13,6 +13,7 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from hand1000.config.sampler import SamplerSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import find_gesture_in_prompt
@@ -20,15 +21,6 @@ from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
-
-LIMITS = {
-    "mu": (0.0, 1.0),
-    "guidance_scale": (1.0, 50.0),
-    "autoguidance_scale": (1.0, 10.0),
-    "eta": (0.0, 1.0),
-    "num_inference_steps": (1, 1000),
-}
-
 
 FORMER_NAMES = {"guide": "guidance_unet", "fuse_empty_prompt": "fuse_null_prompt"}
 """Components and settings in the `model_index.json` of version 0.1, and their present names."""
@@ -115,6 +107,15 @@ class Hand1000Pipeline(DiffusionPipeline):
         """Side of the generated images in pixels."""
         return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    def sampler_settings(self, **values: Any) -> SamplerSettings:
+        """Resolve a call's own settings, `values` by name, over the model's; None stands for the model's.
+
+        Raises:
+            Hand1000Error: A value is out of range.
+        """
+        defaults = SamplerSettings.model_validate({name: self.config[name] for name in SamplerSettings.model_fields})
+        return defaults.with_call_values(**values)
+
     @torch.no_grad()
     def encode_prompt(self, prompt: list[str], mu: float, gesture_ids: torch.Tensor) -> torch.Tensor:
         """Return the embeddings h of B prompts, (B, L, D), fused with the gestures of `gesture_ids`, (B,)."""
@@ -189,27 +190,30 @@ class Hand1000Pipeline(DiffusionPipeline):
         # 1. Resolve the settings and check the inputs
         prompt = [prompt] if isinstance(prompt, str) else list(prompt)
         generators = generator if isinstance(generator, list) else [generator] * len(prompt)
-        mu = self._resolve("mu", mu)
-        guidance_scale = self._resolve("guidance_scale", guidance_scale)
-        autoguidance_scale = self._resolve("autoguidance_scale", autoguidance_scale)
-        autoguidance_start, autoguidance_end = self._resolve_interval(autoguidance_interval)
-        eta = self._resolve("eta", eta)
-        num_inference_steps = int(self._resolve("num_inference_steps", num_inference_steps))
-        self.check_inputs(prompt, generators, autoguidance_scale)
-        do_classifier_free_guidance = guidance_scale > 1
+        sampler = self.sampler_settings(
+            mu=mu,
+            guidance_scale=guidance_scale,
+            autoguidance_scale=autoguidance_scale,
+            autoguidance_interval=autoguidance_interval,
+            eta=eta,
+            num_inference_steps=num_inference_steps,
+        )
+        autoguidance_start, autoguidance_end = sampler.autoguidance_interval
+        self.check_inputs(prompt, generators, sampler.autoguidance_scale)
+        do_classifier_free_guidance = sampler.guidance_scale > 1
         device = self.unet.device
 
         # 2. Encode the prompts
         gesture_ids = self._gesture_ids(prompt, gesture)
         if prompt_embeds is None:
-            prompt_embeds = self.encode_prompt(prompt, mu, gesture_ids)
+            prompt_embeds = self.encode_prompt(prompt, sampler.mu, gesture_ids)
         prompt_embeds = prompt_embeds.to(device)
         encoder_hidden_states = prompt_embeds
         if do_classifier_free_guidance:
-            encoder_hidden_states = torch.cat([self.encode_null_prompt(mu)[gesture_ids], prompt_embeds])
+            encoder_hidden_states = torch.cat([self.encode_null_prompt(sampler.mu)[gesture_ids], prompt_embeds])
 
         # 3. Prepare the timesteps and the initial noise
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        self.scheduler.set_timesteps(sampler.num_inference_steps, device=device)
         latents = self.prepare_latents(generators, encoder_hidden_states.dtype, device)
         # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
         step_generators = None if generator is None else generators
@@ -221,13 +225,14 @@ class Hand1000Pipeline(DiffusionPipeline):
             latent_model_input = self.scheduler.scale_model_input(latent_model_input, t)
             noise_pred = self.unet(latent_model_input, t, encoder_hidden_states).sample
             noise_pred_uncond, noise_pred = noise_pred.chunk(2) if do_classifier_free_guidance else (None, noise_pred)
-            if autoguidance_scale > 1 and autoguidance_start <= t / num_train_timesteps < autoguidance_end:
+            if sampler.autoguidance_scale > 1 and autoguidance_start <= t / num_train_timesteps < autoguidance_end:
                 weak_input = self.scheduler.scale_model_input(latents, t)
                 noise_pred_weak = self.guidance_unet(weak_input, t, prompt_embeds).sample
-                noise_pred = noise_pred_weak + autoguidance_scale * (noise_pred - noise_pred_weak)
+                noise_pred = noise_pred_weak + sampler.autoguidance_scale * (noise_pred - noise_pred_weak)
             if do_classifier_free_guidance:
-                noise_pred = noise_pred_uncond + guidance_scale * (noise_pred - noise_pred_uncond)
-            latents = self.scheduler.step(noise_pred, t, latents, eta=eta, generator=step_generators).prev_sample
+                noise_pred = noise_pred_uncond + sampler.guidance_scale * (noise_pred - noise_pred_uncond)
+            step = self.scheduler.step(noise_pred, t, latents, eta=sampler.eta, generator=step_generators)
+            latents = step.prev_sample
 
         # 5. Decode the latents
         if output_type == "latent":
@@ -237,22 +242,6 @@ class Hand1000Pipeline(DiffusionPipeline):
         pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
         images = pixels if output_type == "np" else [Image.fromarray(image) for image in pixels]
         return Hand1000PipelineOutput(images=images)
-
-    def _resolve(self, name: str, value: float | None) -> float:
-        value = self.config[name] if value is None else value
-        low, high = LIMITS[name]
-        if not low <= value <= high:
-            raise Hand1000Error(f"{name}: {value} is out of range; choose {low} to {high}")
-        return value
-
-    def _resolve_interval(self, interval: Sequence[float] | None) -> tuple[float, float]:
-        low, high = self.config.autoguidance_interval if interval is None else interval
-        if not 0 <= low < high <= 1:
-            raise Hand1000Error(
-                f"autoguidance_interval: {low} to {high} is not an interval; choose two ends within 0 to 1, the lower "
-                "one first"
-            )
-        return low, high
 
     def _gesture_ids(self, prompts: list[str], gesture: str | Sequence[str] | None) -> torch.Tensor:
         """Index of each prompt's gesture in the fusion, (B,)."""

@@ -3,12 +3,17 @@
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.registry.connection import Tracking, connect
 from hand1000.storage.digests import digest_json
+from hand1000.storage.hub import fetch_model_folder
 from hand1000.storage.scratch import process_scratch
+
+if TYPE_CHECKING:
+    from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 WEIGHTS = "weights"
 DEFAULT_FOLDER = Path("artifacts")
@@ -17,11 +22,27 @@ _VERSION = re.compile(r"models:/([^/@]+)/([1-9][0-9]*)")
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
 
+def load_pipeline(
+    uri: str | Path, *, tracking: Tracking | None = None, cache: Path | None = None
+) -> "Hand1000Pipeline":
+    """Load the pipeline of a model, on the accelerator if there is one; see `load_model_folder` for the arguments.
+
+    Raises:
+        Hand1000Error: There is no model at `uri`, or its files are missing or broken.
+    """
+    folder = load_model_folder(str(uri), tracking=tracking, cache=cache)
+    # The import takes seconds, so that it follows the check of the address.
+    from hand1000.pipelines import pipeline_hand1000
+
+    return pipeline_hand1000.load_pipeline(folder)
+
+
 def load_model_folder(uri: str, *, tracking: Tracking | None = None, cache: Path | None = None) -> Path:
     """The local folder of a model, downloaded if need be.
 
     Args:
-        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, a local folder, or `s3://...` of a model folder.
+        uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, a local folder, `s3://...` of a model folder, or
+            `OWNER/NAME@REVISION` of the Hugging Face hub.
         tracking: the MLflow of a `models:` address; by default what `connect` finds from here.
         cache: keeps what was downloaded; by default `hand1000/models` in the user's cache folder. A registered
             version never changes and is downloaded once; any other address is downloaded each time.
@@ -38,6 +59,8 @@ def load_model_folder(uri: str, *, tracking: Tracking | None = None, cache: Path
         return _downloaded(location, uri, tracking.uri, (cache or _user_cache()) / key)
     if "://" in uri:
         return _downloaded(uri, uri, None, None)
+    if re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", uri) and not Path(uri).exists():
+        return _with_index(fetch_model_folder(uri), uri)
     return _with_index(Path(uri), uri)
 
 

@@ -1,6 +1,7 @@
-"""The registered model as MLflow runs it: this file is copied beside the weights and executed from there.
+"""The registered model as MLflow runs it. This file is copied beside the weights and executed from there.
 
-In: a column `prompt`. Out: a column `image`, PNG in base64. The machine needs the package `hand1000` installed.
+The input has a column `prompt`, the output a column `image`, a PNG in base64. The machine needs the package `hand1000`,
+of which this file uses the public API alone.
 """
 
 import base64
@@ -13,9 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
-from hand1000.core.errors import Hand1000Error
-from hand1000.pipelines.generation import generate
-from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+from hand1000 import Hand1000Error, generate, load_pipeline
 
 MAX_ROWS = 256
 MAX_PROMPT = 2000
@@ -23,7 +22,7 @@ MAX_SEED = 2**31 - 1
 
 
 class RegisteredHand1000(PythonModel):
-    """Draws one picture a row; row i has the seed `seed + i`, so a request repeated gives the same pictures."""
+    """A model that generates one image per row; row i has the seed `seed + i`, so requests are repeatable."""
 
     def load_context(self, context) -> None:
         """Load the weights from the folder `weights_dir` of the logged model."""
@@ -31,17 +30,16 @@ class RegisteredHand1000(PythonModel):
         self.pipeline = load_pipeline(Path(__file__).parent / context.model_config["weights_dir"])
 
     def predict(self, context, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Draw.
+        """Generate the images.
 
         Args:
-            context: MLflow's; unused after loading.
+            context: MLflow's context, which is only used for loading.
             model_input: DataFrame with the column `prompt`, 1 to 256 rows of 1 to 2000 characters.
-            params: `gesture` (of a model that knows several; "" is the one whose phrase a prompt holds),
-                `seed` (0..2^31-1), `mu` (0..1), `guidance_scale` (1..50),
-                `autoguidance_scale` (1..10), `eta` (0..1), `num_inference_steps` (1..1000).
+            params: `gesture` for a model that knows several ("" infers it from the phrase in the prompt), `seed` (0 to
+                2^31-1), and the fields of `hand1000.SamplerSettings` but `fuse_null_prompt`, with its bounds.
 
         Returns:
-            DataFrame with the column `image`, a base64 PNG a row, and the index of `model_input`.
+            DataFrame with the column `image`, one base64 PNG per row, and the index of `model_input`.
 
         Raises:
             MlflowException: INVALID_PARAMETER_VALUE (a server answers 400), naming the input at fault.
@@ -54,16 +52,16 @@ class RegisteredHand1000(PythonModel):
         seeds = range(int(seed), int(seed) + len(prompts))
         gestures = [gesture] * len(prompts) if gesture else None
         try:
-            drawn = generate(self.pipeline, prompts, seeds, gestures=gestures, **settings)
-            images = [_base64_png(image) for image in drawn]
+            images = generate(self.pipeline, prompts, seeds, gestures=gestures, **settings)
+            encoded = [_base64_png(image) for image in images]
         except Hand1000Error as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return pd.DataFrame({"image": images}, index=model_input.index)
+        return pd.DataFrame({"image": encoded}, index=model_input.index)
 
 
 def _check(prompts: list, seed: int) -> None:
     if not 1 <= len(prompts) <= MAX_ROWS:
-        raise MlflowException.invalid_parameter_value(f"{len(prompts)} prompts; send 1 to {MAX_ROWS} a request")
+        raise MlflowException.invalid_parameter_value(f"{len(prompts)} prompts; send 1 to {MAX_ROWS} per request")
     for row, prompt in enumerate(prompts):
         if not isinstance(prompt, str) or not prompt.strip() or len(prompt) > MAX_PROMPT:
             raise MlflowException.invalid_parameter_value(f"prompt {row}: give a text of 1 to {MAX_PROMPT} characters")

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from hand1000.config.sampler import CALL_FIELDS
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import slug
 from hand1000.registry.connection import Tracking
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
+    from mlflow.types import ParamSpec
 
 MODEL_DIGEST = "hand1000.model_digest"
 METRIC = "metric."
@@ -184,9 +186,7 @@ def _generation_defaults(model_dir: Path) -> dict:
         raise Hand1000Error(f"{model_dir}: not a model folder: it has no model_index.json")
     config = json.loads(index.read_text())
     try:
-        return {
-            key: config[key] for key in ("mu", "guidance_scale", "autoguidance_scale", "eta", "num_inference_steps")
-        }
+        return {name: config[name] for name in CALL_FIELDS}
     except KeyError as error:
         raise Hand1000Error(f"{index}: states no {error}; save the model with Hand1000Pipeline") from None
 
@@ -199,17 +199,19 @@ def _signature(defaults: dict) -> "ModelSignature":
         inputs=Schema([ColSpec("string", "prompt")]),
         outputs=Schema([ColSpec("string", "image")]),
         params=ParamSchema(
-            [
-                ParamSpec("gesture", "string", ""),
-                ParamSpec("seed", "long", 0),
-                ParamSpec("mu", "double", float(defaults["mu"])),
-                ParamSpec("guidance_scale", "double", float(defaults["guidance_scale"])),
-                ParamSpec("autoguidance_scale", "double", float(defaults["autoguidance_scale"])),
-                ParamSpec("eta", "double", float(defaults["eta"])),
-                ParamSpec("num_inference_steps", "long", int(defaults["num_inference_steps"])),
-            ]
+            [ParamSpec("gesture", "string", ""), ParamSpec("seed", "long", 0), *map(_parameter, defaults.items())]
         ),
     )
+
+
+def _parameter(default: tuple[str, float | list[float]]) -> "ParamSpec":
+    from mlflow.types import ParamSpec
+
+    name, value = default
+    if isinstance(value, list):
+        return ParamSpec(name, "double", [float(end) for end in value], shape=(-1,))
+    kind = "long" if name == "num_inference_steps" else "double"
+    return ParamSpec(name, kind, value)
 
 
 def _requirements() -> list[str]:

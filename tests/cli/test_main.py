@@ -8,8 +8,11 @@ import pytest
 import yaml
 from PIL import Image
 
+import hand1000
 from hand1000.cli import main as cli
-from hand1000.config.settings import PRESETS, Settings, load_settings
+from hand1000.config.inheritance import PRESETS
+from hand1000.config.inputs import load_config
+from hand1000.config.settings import load_settings
 from hand1000.gestures import PHRASES
 from tests.support.tiny_models import save_tiny_model
 
@@ -65,6 +68,9 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
         "4",
         "--autoguidance-scale",
         "1",
+        "--autoguidance-interval",
+        "0.25",
+        "0.75",
         "--eta",
         "0.5",
         "--steps",
@@ -79,6 +85,7 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
             "mu": 0.5,
             "guidance_scale": 4.0,
             "autoguidance_scale": 1.0,
+            "autoguidance_interval": [0.25, 0.75],
             "eta": 0.5,
             "num_inference_steps": 3,
         }
@@ -106,6 +113,8 @@ def test_a_fault_is_one_line_and_status_2(arguments, fault, tmp_path, monkeypatc
 def test_a_setting_out_of_range_is_named(tmp_path, model_dir, capsys):
     assert generate(model_dir, tmp_path / "g.png", "--mu", "1.5") == 2
     assert "hand1000: error: mu: 1.5 is out of range" in capsys.readouterr().err
+    assert generate(model_dir, tmp_path / "g.png", "--autoguidance-interval", "0.8", "0.2") == 2
+    assert "hand1000: error: autoguidance_interval: [0.8, 0.2] is out of range" in capsys.readouterr().err
     assert not (tmp_path / "g.png").exists()
     with pytest.raises(SystemExit) as ended:
         generate(model_dir, tmp_path / "g.png", "--num", "0")
@@ -122,7 +131,7 @@ def test_an_interrupt_ends_quietly(monkeypatch, capsys):
     def interrupted(source):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hand1000.config.settings.load_settings", interrupted)
+    monkeypatch.setattr("hand1000.config.inputs.load_config", interrupted)
     assert cli.main(["config", "show", "default"]) == 130
     assert capsys.readouterr().err == ""
 
@@ -154,7 +163,23 @@ def test_the_command_starts_without_the_heavy_libraries():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("config", "preset"), [("sd15", "default"), ("fast", "fast"), ("paper", "paper")])
-def test_a_configuration_for_stable_diffusion_is_its_preset(config, preset):
-    inputs = yaml.safe_load((Path(__file__).parents[2] / "workflows" / "configs" / f"{config}.yaml").read_text())
-    assert Settings.model_validate(inputs["settings"]) == load_settings(preset)
+def test_config_show_resolves_an_inputs_file(tmp_path, capsys):
+    configs = Path(__file__).parents[2] / "workflows" / "configs"
+    for config in ("demo", "retrain", "compare", "dataset"):
+        assert cli.main(["config", "show", str(configs / f"{config}.yaml")]) == 0
+        shown = tmp_path / "shown.yaml"
+        shown.write_text(capsys.readouterr().out)
+        assert "preset" not in shown.read_text() and load_config(shown) == load_config(configs / f"{config}.yaml")
+        assert cli.main(["config", "check", str(shown)]) == 0
+        assert capsys.readouterr().out == f"{shown}: valid\n"
+
+
+def test_the_public_api_is_imported_when_used():
+    code = "import sys, hand1000; print('torch' in sys.modules, 'yaml' in sys.modules, dir(hand1000))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert output.startswith("False False") and "load_pipeline" in output
+    for name in hand1000.__all__:
+        assert getattr(hand1000, name) is not None
+    assert set(hand1000.__all__) == {*hand1000._MODULES, "__version__"}
+    with pytest.raises(AttributeError, match="no attribute 'draw'"):
+        hand1000.draw  # noqa: B018

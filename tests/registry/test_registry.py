@@ -181,6 +181,7 @@ def test_the_registered_model_draws(runs, model_dir, monkeypatch):
         "mu": 0.6,
         "guidance_scale": 2.0,
         "autoguidance_scale": 1.0,
+        "autoguidance_interval": [0.0, 1.0],
         "eta": 0.5,
         "num_inference_steps": 2,
     }
@@ -200,6 +201,7 @@ def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypat
     command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", version.uri, "--env-manager", "local"]
     with serving([*command, "--port", address.rpartition(":")[2]], f"{address}/ping", tmp_path / "log"):
         body = {"dataframe_records": [{"prompt": "a hand"}], "params": {"seed": 3, "num_inference_steps": 1}}
+        body["params"]["autoguidance_interval"] = [0.25, 0.75]
         request = urllib.request.Request(
             f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
@@ -216,6 +218,7 @@ def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypat
         (["a"], {"gesture": ""}, "holds the phrase of none of this model's gestures, four, ok"),
         (["a"], {"guidance_scale": math.nan}, "guidance_scale"),
         (["a"], {"num_inference_steps": 0}, "num_inference_steps: 0"),
+        (["a"], {"autoguidance_interval": [0.5, 0.5]}, "autoguidance_interval: .* the lower first"),
         (["a"], {"seed": -1}, "seed: -1"),
         (["a", " "], {}, "prompt 1: give a text"),
         (["a" * 2001], {}, "prompt 0: give a text"),

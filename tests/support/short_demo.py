@@ -6,15 +6,17 @@ from pathlib import Path
 
 import yaml
 
+from hand1000.config.settings import load_settings
+
 ROOT = Path(__file__).parents[2]
 PYFLYTE = Path(sys.executable).with_name("pyflyte")
 
 
 def inputs_file(folder: Path, test_images: int = 4) -> Path:
-    """The demo's inputs, shortened, as a file in `folder`."""
+    """Write the demo's inputs, with all settings and little work, to a file in `folder`."""
     inputs = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     inputs["images"] = 8
-    settings = inputs["settings"]
+    inputs["settings"] = settings = load_settings("demo").model_dump(mode="json")
     settings["data"]["test_images"] = test_images
     settings["stage2"].update(
         fusion_steps=4, fusion_batch_size=4, embedding_steps=2, embedding_batch_size=2, checkpoint_every=2

@@ -86,7 +86,7 @@ def test_datasets_reads_it_and_another_root_gives_the_same_digest(inputs: dict, 
     [
         ({"captioners": []}, "captioners"),
         ({"captioners": [{"kind": "blip2", "source": "", "batch_size": 1, "max_new_tokens": 1, "num_beams": 1}]},
-         "blip2 needs one"),
+         "source: blip2 needs the model's folder"),
         ({"completion": {"writer": "endpoint", "source": "", "url": "", "model": "", "batch_size": 1, "attempts": 1}},
          "endpoint needs url and model"),
     ],

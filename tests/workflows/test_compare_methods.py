@@ -11,7 +11,6 @@ from PIL import Image
 
 from hand1000.config.comparison import ComparisonSettings, plain_finetuning
 from hand1000.config.settings import load_settings
-from hand1000.config.sweep import with_overrides
 from hand1000.evaluation.methods import (
     METHODS,
     Cost,
@@ -38,7 +37,7 @@ def test_the_shipped_comparison_is_the_demos_on_other_pictures() -> None:
 
 def test_plain_fine_tuning_differs_in_nothing_but_what_is_told_of_the_hands() -> None:
     settings = load_settings("default")
-    plain = plain_finetuning(with_overrides(settings, {"stage1.pose_components": 12}))
+    plain = plain_finetuning(settings.with_overrides({"stage1.pose_components": 12}))
     assert plain.stage1 == settings.stage1
     assert plain.stage3 == settings.stage3 and plain.data == settings.data
     assert (plain.stage2.lambda_, plain.generation.mu) == (1, 1)

@@ -116,7 +116,7 @@ def test_a_schedule_leaves_no_input_unbound_but_the_time(registered: FlyteAdmin)
         ({"cron": "0 25 * * *"}, "rows.0.cron: .*five fields of cron"),
         ({"gesture": "foo"}, "rows.0.gesture: .*'call'"),
         ({"max_parallelism": 9}, "rows.0.max_parallelism: .*the quota of tasks/resources.yaml holds 8"),
-        ({"preset": 3}, "rows.0.preset"),
+        ({"settings": {"preset": 3}}, "rows.0.settings: .*unknown preset 3"),
         ({"crom": "0 1 * * 1"}, "rows.0.crom: Extra inputs"),
         ({"gates": {}}, "rows.0.gates.min_gesture_accuracy: Field required"),
         ({"notify": [{"to": ["nobody"], "by": "email", "when": ["FAILED"]}]}, "rows.0.notify.0.to.0"),

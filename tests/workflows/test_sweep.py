@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from hand1000.config.settings import load_settings
-from hand1000.config.sweep import Point, Sweep, SweepSettings, with_overrides
+from hand1000.config.sweep import Point, Sweep, SweepSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.metrics import COLUMNS, ImageResult, Metrics
 from hand1000.reports.sweep import sweep_table
@@ -26,21 +26,21 @@ def test_the_shipped_sweeps_change_the_demo() -> None:
     settings = SweepSettings.model_validate(shipped["settings"])
     # Each sweep holds the settings that it is about as they are.
     for name, sweep in settings.sweeps.items():
-        assert any(with_overrides(settings.common, point.changes) == settings.common for point in sweep.points), name
+        assert any(settings.common.with_overrides(point.changes) == settings.common for point in sweep.points), name
 
 
 def test_a_change_reaches_its_setting_and_no_other() -> None:
     settings = load_settings("default")
-    after = with_overrides(settings, {"stage3.lora.rank": 7, "seed": 3})
+    after = settings.with_overrides({"stage3.lora.rank": 7, "seed": 3})
     assert (after.stage3.lora.rank, after.seed) == (7, 3)
-    assert with_overrides(after, {"stage3.lora.rank": settings.stage3.lora.rank, "seed": settings.seed}) == settings
+    assert after.with_overrides({"stage3.lora.rank": settings.stage3.lora.rank, "seed": settings.seed}) == settings
     for name, value, fault in (
         ("stage2.lambda", 0.5, "no such setting"),
         ("seed.more", 1, "no such setting"),
         ("stage2.lambda_", 2, "stage2.lambda_: Input should be less than"),
     ):
         with pytest.raises(Hand1000Error, match=fault):
-            with_overrides(settings, {name: value})
+            settings.with_overrides({name: value})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,81 @@
+"""Files of settings and of a workflow's inputs, as `hand1000 config` reads them."""
+
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import AfterValidator, Field
+
+from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
+from hand1000.config.caption_settings import DatasetSettings
+from hand1000.config.comparison import ComparisonSettings
+from hand1000.config.controlnet import ControlSettings
+from hand1000.config.gates import GateSettings
+from hand1000.config.inheritance import list_presets
+from hand1000.config.pretraining import PretrainSettings
+from hand1000.config.settings import Settings, load_settings
+from hand1000.config.sweep import SweepSettings
+from hand1000.core.errors import Hand1000Error
+from hand1000.gestures import parse_gestures
+
+SettingsT = TypeVar("SettingsT", bound=FrozenSettings)
+
+_DISTINCTIVE_FIELDS: dict[str, type[FrozenSettings]] = {
+    "sweeps": SweepSettings,
+    "imagic": ComparisonSettings,
+    "captioners": DatasetSettings,
+    "autoencoder": PretrainSettings,
+    "length": ControlSettings,
+}
+
+
+def _check_gestures(text: str) -> str:
+    try:
+        parse_gestures(text)
+    except Hand1000Error as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Gestures = Annotated[str, AfterValidator(_check_gestures)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class WorkflowInputs(FrozenSettings, Generic[SettingsT]):
+    """The inputs file of a workflow; the command line gives what it leaves out."""
+
+    kickoff: datetime.datetime | None = None
+    gates: GateSettings | None = None
+    gesture: Gestures | None = None
+    gestures: Gestures | None = None
+    images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    data: Text | None = None
+    base_model: Text | None = None
+    root: Text | None = None
+    shards: Annotated[int, Field(ge=1, le=1000)] | None = None
+    settings: SettingsT
+
+
+def load_config(source: str | Path) -> FrozenSettings:
+    """Load a preset, a file of settings, or the inputs file of a workflow.
+
+    Returns:
+        `Settings`, the settings of another workflow, or `WorkflowInputs` of one of them.
+
+    Raises:
+        Hand1000Error: There is no such preset or file, or a field is missing, unknown or out of range.
+    """
+    if source in list_presets() or not Path(source).is_file():
+        return load_settings(source)
+    values = read_yaml(source)
+    if isinstance(values, Mapping) and "settings" in values:
+        model: Any = WorkflowInputs[_settings_class(values["settings"])]  # type: ignore[misc]
+        return validate_settings(model, values, source)
+    return validate_settings(_settings_class(values), values, source)
+
+
+def _settings_class(values: Any) -> type[FrozenSettings]:
+    """Return the settings class of a mapping, which a field that only this class has gives away."""
+    fields = values if isinstance(values, Mapping) else {}
+    return next((model for name, model in _DISTINCTIVE_FIELDS.items() if name in fields), Settings)
