@@ -76,9 +76,9 @@ def register(
     from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate
-    from hand1000.reports.model_card import build_card_content, render_model_card
+    from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
-    from hand1000.reports.training import build_report_content, write_report
+    from hand1000.reports.training import write_report
     from hand1000.storage.files import write_json
     from hand1000.storage.hub import model_identity
 
@@ -106,11 +106,11 @@ def register(
         finished.model,
         gestures=finished.gestures,
         metrics=finished.candidate_metrics,
-        card=render_model_card(build_card_content(finished)),
+        card=render_model_card(finished),
         tags={DATASET: digest(dataset), FEATURE: digest(feature), RECIPE: config_digest(settings, base_model)},
     )
-    content = build_report_content(finished, model_uri=version.uri, seconds=tracker.stage_seconds())
-    write_report(context.output_dir / "report.html", content)
+    report = context.output_dir / "report.html"
+    write_report(report, finished, model_uri=version.uri, seconds=tracker.stage_seconds())
     registered = {
         "model_uri": version.uri,
         "prompt": finished.example_prompt,

@@ -4,15 +4,10 @@
 are comparable with published ones need the 2015 Inception network.
 """
 
-import hashlib
-import http.client
 import os
-import urllib.error
-import urllib.request
 import warnings
 from pathlib import Path
 from typing import Protocol, Self
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -25,6 +20,7 @@ from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.evaluation.hand_crops import resize
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.http import download
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -33,16 +29,12 @@ INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e9
 BUNDLED_EXTRACTOR = Path(__file__).parents[1] / "assets" / "feature-extractor"
 
 _BATCH_SIZE = 32
-_MAX_DOWNLOAD_BYTES = 500_000_000
-_TIMEOUT_SECONDS = 60.0
 
 
 class FeatureExtractor(Protocol):
-    """A function from images to features.
+    """A function from images to features (N, D).
 
     Attributes:
-        name: Name of the network.
-        sha256: Digest of its weights.
         resizer: How images are resized to `input_size`. Only values of equal resizers are comparable.
         input_size: Side of the images that the network receives, in pixels.
         num_features: Length D of a feature vector.
@@ -133,32 +125,17 @@ def _download(url: str, sha256: str) -> Path:
     """The cached file with this digest, downloaded if it is missing."""
     root = os.environ.get("HAND1000_CACHE")
     target = (Path(root) if root else Path.home() / ".cache" / "hand1000") / "extractors" / f"{sha256}.pt"
-    if target.is_file():
-        return target
-    part = target.with_name(f".{uuid4().hex}.part")
-    digest, size = hashlib.sha256(), 0
-    with translate_write_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT_SECONDS) as response, open(part, "xb") as file:
-                while chunk := response.read(1 << 20):
-                    size += len(chunk)
-                    if size > _MAX_DOWNLOAD_BYTES:
-                        raise Hand1000Error(
-                            f"{url}: more than {_MAX_DOWNLOAD_BYTES} bytes; this is not the Inception network"
-                        )
-                    digest.update(chunk)
-                    file.write(chunk)
-            if digest.hexdigest() != sha256:
-                raise Hand1000Error(f"{url}: its sha256 is {digest.hexdigest()}, not the pinned {sha256}")
-            os.replace(part, target)
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            reason = getattr(error, "reason", error)
-            raise Hand1000Error(
-                f"{url}: cannot be downloaded: {reason}; download it elsewhere and give its path"
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
+    if not target.is_file():
+        unverified = target.with_suffix(".unverified")
+        with translate_write_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remedy = "download it elsewhere and give its path"
+            download(url, unverified, remedy=remedy, on_start=lambda *_: None, on_progress=lambda *_: None)
+            if digest_file(unverified) != sha256:
+                digest = digest_file(unverified)
+                unverified.unlink()
+                raise Hand1000Error(f"{url}: its sha256 is {digest}, not the pinned {sha256}")
+            os.replace(unverified, target)
     return target
 
 
@@ -192,12 +169,7 @@ class SmallNetwork(nn.Module):
 
 
 class SmallExtractor:
-    """A `SmallNetwork` that `hand1000.evaluation.train_extractor` trained on rendered hands.
-
-    Args:
-        network: The trained network.
-        sha256: Digest of its weights file.
-    """
+    """A `SmallNetwork` that `hand1000.evaluation.train_extractor` trained on rendered hands."""
 
     name = "hand1000-small"
     resizer = "bicubic, antialiased, float, to 64"
@@ -222,11 +194,7 @@ class SmallExtractor:
 
     @classmethod
     def from_pretrained(cls, directory: Path = BUNDLED_EXTRACTOR) -> Self:
-        """Load the extractor in `directory`.
-
-        Raises:
-            Hand1000Error: A file is missing or malformed.
-        """
+        """Load what `save_pretrained` wrote."""
         path = directory / "model.safetensors"
         config = read_json(directory / "config.json")
         try:

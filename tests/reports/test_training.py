@@ -1,24 +1,28 @@
 """The report of a training run: its content, and that external text cannot become HTML."""
 
 import base64
-import dataclasses
 import io
 import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow
+from hand1000.core.tables import Table
+from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rates_table, metrics_table
 from hand1000.reports.figures import Curve
-from hand1000.reports.training import CaptionedImage, ImagePair, ReportContent, render_report, write_report
+from hand1000.reports.html import render_template
+from hand1000.reports.model_card import python_snippet, shell_snippet
+from hand1000.reports.training import ImagePair
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"
 KID = MetricRow("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
 CONF = MetricRow("HAND-CONF", 0.9, 0.8, "higher", 150, 180)
+SNIPPETS = (python_snippet, shell_snippet)
 HAND = [(math.cos(i), math.sin(i), 0.0) for i in range(21)]
 
 
@@ -61,33 +65,37 @@ def save_image(path: Path, color: str, size: int = 64) -> Path:
 
 
 @pytest.fixture
-def content(tmp_path) -> ReportContent:
+def content(tmp_path) -> dict[str, Any]:
+    """What `collect_report_content` returns, made up."""
     base, tuned = save_image(tmp_path / "base.png", "red"), save_image(tmp_path / "tuned.png", "blue", size=900)
-    return ReportContent(
-        phrases={"call": "making phone call hand gesture"},
-        run_key="run-1",
-        model_uri="models:/hand1000-call-candidates/3",
-        date="2026-01-02 03:04 UTC",
-        base_model="small, revision 1",
-        metric_rows=[KID, CONF, MetricRow("FID-H", None, 12.0, "lower", 0, 40)],
-        extractor="small",
-        resizer="bicubic",
-        first_pairs=[ImagePair("a man making phone call hand gesture", 17, base, tuned, "call, 0.93")],
-        worst_pairs=[ImagePair("a woman making phone call hand gesture", 23, base, tuned, "no hand detected")],
-        curves=[Curve("Stage III", [(step, 1 / (step + 1)) for step in range(300)])],
-        samples=[CaptionedImage(base, "a child making phone call hand gesture")],
-        hands={"call": HAND},
-        counts={"train": 8, "test": 2},
-        settings_yaml="seed: 0\nstage2:\n  lambda_: 0.7\n",
-        seconds={"stage2": 12.34, "stage3": 3700.0},
-        skipped={"broken.jpg": "truncated"},
-        validation_images=[CaptionedImage(base, "after 100 steps")],
-    )
+    prompt = "a man making phone call hand gesture"
+    return {
+        "phrases": {"call": "making phone call hand gesture"},
+        "overview": {"run": "run-1", "date": "2026-01-02 03:04 UTC"},
+        "metrics": metrics_table([KID, CONF, MetricRow("FID-H", None, 12.0, "lower", 0, 40)]),
+        "gesture_rates": gesture_rates_table([]),
+        "extractor": "small",
+        "resizer": "bicubic",
+        "first_pairs": [ImagePair(prompt, 17, base, tuned, "call, 0.93")],
+        "worst_pairs": [ImagePair("a woman making phone call hand gesture", 23, base, tuned, "no hand detected")],
+        "curves": [Curve("Stage III", [(step, 1 / (step + 1)) for step in range(300)])],
+        "validation_images": [(base, "after 100 steps")],
+        "samples": [(base, "a child making phone call hand gesture")],
+        "hands": {"call": HAND},
+        "counts": {"training images": 8, "captions cut by the text encoder": "3 of 8"},
+        "skipped": {"broken.jpg": "truncated"},
+        "settings_yaml": "seed: 0\nstage2:\n  lambda_: 0.7\n",
+        "snippets": [snippet("models:/hand1000-call-candidates/3", prompt) for snippet in SNIPPETS],
+        "seconds": {"stage2": 12.34, "stage3": 3700.0},
+    }
 
 
-def test_the_report_is_complete_and_makes_no_requests(tmp_path, content):
-    write_report(tmp_path / "report.html", content)
-    page = (tmp_path / "report.html").read_text()
+def render(content: dict[str, Any]) -> str:
+    return render_template("training.html.j2", **content)
+
+
+def test_the_report_is_complete_and_makes_no_requests(content):
+    page = render(content)
     parsed = ParsedPage(page)
     assert parsed.open == []
     for expected in (
@@ -95,7 +103,7 @@ def test_the_report_is_complete_and_makes_no_requests(tmp_path, content):
         "2026-01-02 03:04 UTC", "KID ↓", "HAND-CONF ↑", "95 %: 0.09 to 0.11", "150 / 180", "small", "bicubic",
         "seed 17", "seed 23", "no hand detected", "after 100 steps",
         "a child making phone call hand gesture", "broken.jpg", "truncated",
-        "lambda_: 0.7", "12.3 s", "1 h 01 min", "Stage III", "hand1000 generate --model",
+        "3 of 8", "lambda_: 0.7", "12.3 s", "1 h 01 min", "Stage III", "hand1000 generate --model",
     ):  # fmt: skip
         assert expected in parsed.text, expected
     assert {tag for tag, _ in parsed.tags} & {"script", "link", "iframe", "object", "form", "base"} == set()
@@ -109,7 +117,7 @@ def test_the_report_is_complete_and_makes_no_requests(tmp_path, content):
 
 
 def test_base_and_tuned_images_are_not_mixed_up(content):
-    images = [attrs for tag, attrs in ParsedPage(render_report(content)).tags if tag == "img"]
+    images = [attrs for tag, attrs in ParsedPage(render(content)).tags if tag == "img"]
     assert images[0]["alt"].startswith("base: ") and images[1]["alt"].startswith("fine-tuned: ")
     kinds = [attrs["src"].split(";")[0] for attrs in images[:2]]
     assert kinds == ["data:image/png", "data:image/jpeg"]
@@ -119,8 +127,8 @@ def test_base_and_tuned_images_are_not_mixed_up(content):
 
 
 def test_the_better_value_is_bold(content):
-    row = r'<td class="text">(\S+) .</td>\s*<td class="(.*?)">(.*?)</td>\s*<td class="(.*?)">(.*?)</td>'
-    assert re.findall(row, render_report(content)) == [
+    row = r'<td class="">(\S+) .</td><td class="(.*?)">(.*?)</td><td class="(.*?)">(.*?)</td>'
+    assert re.findall(row, render(content)) == [
         ("KID", "number", "0.2", "number better", "0.1"),
         ("HAND-CONF", "number better", "0.9", "number", "0.8"),
         ("FID-H", "number", "–", "number", "12"),
@@ -134,29 +142,27 @@ def test_several_gestures_have_a_table_of_their_own(content):
     ]
     phrases = {"call": "making phone call hand gesture", "ok": "making ok sign hand gesture"}
     hands = {"call": HAND, "ok": HAND}
-    page = render_report(dataclasses.replace(content, gesture_rows=rows, phrases=phrases, hands=hands))
+    page = render(content | {"gesture_rates": gesture_rates_table(rows), "phrases": phrases, "hands": hands})
     parsed = ParsedPage(page)
     assert parsed.open == [] and len([tag for tag, attrs in parsed.tags if attrs.get("class") == "hand"]) == 2
     for expected in ("call, ok", "“making ok sign hand gesture”", "Rates by gesture", "accuracy, tuned", "ok: mean of"):
         assert expected in parsed.text
     cells = [f'<td class="number">{cell}</td>' for cell in ("0", "0.5", "0.9", "0.6", "0.7", "–", "40")]
-    assert "".join(cells) in re.sub(r"\s*\n\s*", "", page)
-    assert "Rates by gesture" not in render_report(content)
+    assert "".join(cells) in page
+    assert "Rates by gesture" not in render(content)
 
 
 def test_external_text_cannot_become_html(content):
-    pair = dataclasses.replace(content.first_pairs[0], prompt=EVIL, note=EVIL)
-    evil = dataclasses.replace(
-        content,
-        phrases={EVIL: EVIL}, hands={EVIL: HAND}, run_key=EVIL, model_uri=EVIL, date=EVIL, base_model=EVIL,
-        extractor=EVIL, resizer=EVIL, settings_yaml=EVIL, first_pairs=[pair], worst_pairs=[pair],
-        metric_rows=[MetricRow(EVIL, 1.0, 2.0, "lower", 1, 1, EVIL)],
-        curves=[Curve(EVIL, [(0, 1.0), (1, 2.0)], y_label=EVIL + "$x^{$")],
-        samples=[CaptionedImage(content.samples[0].image, EVIL)],
-        counts={EVIL: 1}, skipped={EVIL: EVIL}, seconds={EVIL: 1.0},
-    )  # fmt: skip
-    page = render_report(evil)
-    parsed, harmless = ParsedPage(page), ParsedPage(render_report(content))
+    evil = content | {
+        "phrases": {EVIL: EVIL}, "overview": {EVIL: EVIL}, "hands": {EVIL: HAND}, "extractor": EVIL, "resizer": EVIL,
+        "metrics": Table((EVIL,), [(EVIL,)]), "settings_yaml": EVIL, "counts": {EVIL: EVIL}, "skipped": {EVIL: EVIL},
+        "first_pairs": [content["first_pairs"][0]._replace(prompt=EVIL, note=EVIL)],
+        "worst_pairs": [content["worst_pairs"][0]._replace(prompt=EVIL, note=EVIL)],
+        "curves": [Curve(EVIL, [(0, 1.0), (1, 2.0)], y_label=EVIL + "$x^{$")],
+        "samples": [(content["samples"][0][0], EVIL)], "seconds": {EVIL: 1.0}, "snippets": [EVIL],
+    }  # fmt: skip
+    page = render(evil)
+    parsed, harmless = ParsedPage(page), ParsedPage(render(content))
     assert "<script" not in page and "http://evil.example/x>" not in page
     assert parsed.open == []
     assert {tag for tag, _ in parsed.tags} == {tag for tag, _ in harmless.tags}
@@ -167,11 +173,10 @@ def test_external_text_cannot_become_html(content):
 
 
 def test_a_run_without_content_has_a_report(content):
-    bare = dataclasses.replace(
-        content, metric_rows=[], first_pairs=[], worst_pairs=[], curves=[], samples=[],
-        hands={}, counts={}, skipped={}, seconds={}, validation_images=[],
-    )  # fmt: skip
-    parsed = ParsedPage(render_report(bare))
+    lists = ("first_pairs", "worst_pairs", "curves", "validation_images", "samples")
+    mappings = ("overview", "hands", "counts", "skipped", "seconds")
+    bare = content | {name: [] for name in lists} | {name: {} for name in mappings}
+    parsed = ParsedPage(render(bare))
     assert "Nothing was logged." in parsed.text and "No image was skipped." in parsed.text
     assert not [tag for tag, _ in parsed.tags if tag in ("svg", "img")]
 
@@ -180,5 +185,4 @@ def test_an_unreadable_image_is_named(tmp_path, content):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     with pytest.raises(Hand1000Error, match="broken.png: not a readable image"):
-        write_report(tmp_path / "r.html", dataclasses.replace(content, samples=[CaptionedImage(broken, "x")]))
-    assert not (tmp_path / "r.html").exists()
+        render(content | {"samples": [(broken, "x")]})
