@@ -31,9 +31,10 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from hand1000.core.progress import ProgressBar
     from hand1000.core.rng import numpy_generator
-    from hand1000.evaluation.evaluator import Evaluator, RealFeatures
-    from hand1000.evaluation.features import ImageFeatures
+    from hand1000.evaluation.evaluator import Evaluator
+    from hand1000.evaluation.features import ImageFeatures, extract_image_features
     from hand1000.evaluation.folders import UNKNOWN_GESTURE, import_plain_folder, read_prompts
+    from hand1000.evaluation.metrics import compute_metrics
     from hand1000.paper.metrics import paper_fid, paper_kid
     from hand1000.storage.files import write_json
 
@@ -51,8 +52,15 @@ def _evaluate(options: argparse.Namespace) -> None:
             return evaluator.extract(import_folder(folder, name, texts), ProgressBar(name))
 
         real, fake = extract(options.real, "real"), extract(options.fake, "generated", prompts)
-        train = evaluator.extract_train(import_folder(options.train, "train")) if options.train else None
-        metrics = evaluator.compute(RealFeatures(real, train), fake, seed=settings.seed, gesture=options.gesture)
+        train = import_folder(options.train, "train") if options.train else None
+        metrics = compute_metrics(
+            real,
+            fake,
+            classifier=evaluator.classifier,
+            seed=settings.seed,
+            gesture=options.gesture,
+            train_features=extract_image_features(train, evaluator.extractor) if train else None,
+        )
     theirs = {}
     if options.paper:
         generator = numpy_generator(settings.seed, "paper")

@@ -20,13 +20,9 @@ _LIMIT_QUANTILE = 0.99
 
 
 def compute_hand_shapes(landmarks: np.ndarray) -> np.ndarray:
-    """Compute bone lengths and joint angles of hands.
+    """Shapes (M, 35) float64 of landmarks (M, 21, 3): 20 logarithms of bone lengths, then 15 angles in radians.
 
-    Args:
-        landmarks: Landmarks of M hands, (M, 21, 3), relative to square images.
-
-    Returns:
-        (M, 35) float64: 20 logarithms of bone lengths, then 15 angles in radians.
+    The landmarks must be relative to square images.
     """
     landmarks = landmarks.astype(np.float64)
     bones = np.stack([landmarks[:, end] - landmarks[:, start] for start, end in BONES], axis=1)
@@ -40,13 +36,7 @@ def compute_hand_shapes(landmarks: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Distribution of the shapes of real hands.
-
-    Attributes:
-        mean: Mean shape, (35,).
-        precision: Inverse covariance of the shapes, (35, 35).
-        limit: Mahalanobis distance that 1 % of real hands exceed.
-    """
+    """Mean (35,) and inverse covariance (35, 35) of real hands' shapes; 1 % exceed the Mahalanobis distance `limit`."""
 
     mean: np.ndarray
     precision: np.ndarray
@@ -62,16 +52,10 @@ class Anatomy:
 
 
 def fit_anatomy(landmarks: np.ndarray) -> Anatomy | None:
-    """Fit the distribution to real hands.
+    """Fit the distribution to real hands (M, 21, 3); None if M is less than `MIN_REFERENCE_HANDS`.
 
     The limit is cross-fitted: each half of the hands is measured with the covariance of the other half, because a hand
     is too near to a distribution that was fitted to it.
-
-    Args:
-        landmarks: Landmarks of M real hands, (M, 21, 3).
-
-    Returns:
-        The distribution, or None if M is less than `MIN_REFERENCE_HANDS`.
     """
     from sklearn.covariance import LedoitWolf
 

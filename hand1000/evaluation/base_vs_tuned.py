@@ -22,17 +22,7 @@ _SHARED_FIELDS = (
 
 @dataclass(frozen=True)
 class MetricRow:
-    """One metric of both models.
-
-    Attributes:
-        name: Display name of the metric, such as KID.
-        base: Value of the base model, None if it cannot be computed.
-        tuned: Value of the fine-tuned model.
-        better: Which direction is better.
-        n_base: Number of images or hands of the base model that the metric is computed from.
-        n_tuned: The same for the fine-tuned model.
-        note: Additional information, such as an interval.
-    """
+    """One metric of both models; `n_base` and `n_tuned` count the images or hands that it is computed from."""
 
     name: str
     base: float | None
@@ -62,13 +52,9 @@ class MetricRow:
 
 @dataclass(frozen=True)
 class GestureRow:
-    """Rates of one gesture of a multi-gesture model.
+    """Rates of one of several gestures, each of the base model, the fine-tuned model and the real images.
 
-    Attributes:
-        gesture: HaGRID's name of the gesture.
-        accuracy: Gesture accuracy of the base model, the fine-tuned model and the real images.
-        detection: Detection rate of the same three.
-        n: Number of images per model.
+    `n` is the number of images per model.
     """
 
     gesture: str

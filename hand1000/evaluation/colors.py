@@ -26,11 +26,7 @@ _MIN_IMAGES_PER_WORD = 3
 
 
 def measure_colors(image: np.ndarray, hands: Sequence[Hand]) -> np.ndarray:
-    """Measure the colors of `PLACES`.
-
-    Args:
-        image: RGB image, (S, S, 3) uint8.
-        hands: Hands detected in the image. Skin and sleeve are measured at the first one.
+    """Measure the colors of `PLACES` in an image (S, S, 3) uint8; skin and sleeve are those of the first hand.
 
     Returns:
         (3, 3) float32, 0 to 255; NaN for a place that is not visible.
@@ -70,13 +66,8 @@ def color_faithfulness(
 ) -> dict[str, float]:
     """The share of images that have the color their prompt names, for each of `PLACES` that any prompt names.
 
-    A place that is not visible counts as wrong. The value of the real images is the upper bound of this metric.
-
-    Args:
-        colors: Colors of the N generated images, (N, 3, 3), see `measure_colors`.
-        words: Color words of their prompts, see `find_color_words`.
-        real_colors: Colors of the real images.
-        real_words: Color words of their captions.
+    A place that is not visible counts as wrong. The value of the real images is the upper bound of this metric. Colors
+    are those of `measure_colors`, (N, 3, 3), and words those of `find_color_words`.
     """
     shares = {}
     for place, name in enumerate(PLACES):

@@ -16,13 +16,7 @@ _MAX_WORDS = 10
 
 
 class GestureDrift(BaseModel):
-    """Change of one gesture's feature, in standard deviations over the images.
-
-    Attributes:
-        gesture: HaGRID's name of the gesture.
-        mean: Mean change of the feature's 63 values.
-        largest: Largest change.
-    """
+    """Mean and largest change of the 63 values of a gesture's feature, in standard deviations over the images."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,8 +29,6 @@ class Drift(BaseModel):
     """Differences between the old and the new training images.
 
     Attributes:
-        images: Number of old and of new images.
-        features: Change of the feature of each common gesture.
         vocabulary: Jensen-Shannon distance of the word frequencies, 0 (equal) to 1 (no common word).
         new_words: Most frequent words that only the new captions contain.
         lost_words: Most frequent words that only the old captions contain.
@@ -79,17 +71,7 @@ class Drift(BaseModel):
 def measure_drift(
     old: Path, new: Path, old_features: Sequence[GestureFeature], new_features: Sequence[GestureFeature]
 ) -> Drift:
-    """Compare the training images of two datasets.
-
-    Args:
-        old: Folder of the old image set.
-        new: Folder of the new image set.
-        old_features: Features of the old gestures.
-        new_features: Features of the new gestures.
-
-    Raises:
-        Hand1000Error: A folder is not an image set.
-    """
+    """Compare the image sets of two training splits, and the features of their gestures."""
     from scipy.stats import ks_2samp
 
     old_records, new_records = read_image_set(old), read_image_set(new)

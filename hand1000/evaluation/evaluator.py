@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from safetensors.numpy import load_file, save
 
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.progress import ProgressCallback, noop_callback
@@ -16,38 +15,13 @@ from hand1000.evaluation.features import ImageFeatures, extract_features, extrac
 from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.hands.classifier import GestureClassifier
 from hand1000.models.clip import Clip
-from hand1000.storage.files import write_bytes
-
-_TRAIN_FILE = "train.safetensors"
 
 
 @dataclass(frozen=True)
-class RealFeatures:
-    """Features of the real images of a dataset.
+class RealFeatures(ImageFeatures, stem="real_features", remedy="extract them again"):
+    """Features of a dataset's test images, and `train_features` (K, D) float32 of its training images."""
 
-    Attributes:
-        test: Features of the test images, which generated images are compared with.
-        train: Features of the training images, (N, D) float32; None skips the memorization rate.
-    """
-
-    test: ImageFeatures
-    train: np.ndarray | None
-
-    def save(self, directory: Path) -> None:
-        """Write the features of both splits into `directory`."""
-        self.test.save(directory)
-        if self.train is not None:
-            write_bytes(directory / _TRAIN_FILE, save({"features": self.train}))
-
-    @classmethod
-    def load(cls, directory: Path) -> Self:
-        """Read what `save` wrote.
-
-        Raises:
-            Hand1000Error: A file is missing or malformed.
-        """
-        path = directory / _TRAIN_FILE
-        return cls(ImageFeatures.load(directory), load_file(path)["features"] if path.is_file() else None)
+    train_features: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -106,27 +80,12 @@ class Evaluator:
         )
 
     def extract_real(
-        self,
-        dataset: Path,
-        on_progress: ProgressCallback = noop_callback,
-        records: Sequence[ImageRecord] | None = None,
+        self, dataset: Path, on_progress: ProgressCallback, records: Sequence[ImageRecord]
     ) -> RealFeatures:
-        """Extract the features of the `test` and `train` splits of a dataset.
-
-        Args:
-            dataset: Folder of the dataset.
-            on_progress: Callback that receives the number of processed test images.
-            records: Records of the test images with their captions; None reads those of the dataset.
-        """
+        """Extract the features of a dataset; `records` are those of its test images with their captions."""
         test = self.extract(dataset / "test", on_progress, records)
-        return RealFeatures(test, self.extract_train(dataset / "train"))
+        return RealFeatures(**vars(test), train_features=extract_image_features(dataset / "train", self.extractor))
 
-    def extract_train(self, folder: Path) -> np.ndarray:
-        """Extract the features of training images, (N, D) float32, without detecting hands."""
-        return extract_image_features(folder, self.extractor)
-
-    def compute(self, real: RealFeatures, fake: ImageFeatures, *, seed: int, gesture: str | None = None) -> Metrics:
+    def compute(self, real: RealFeatures, fake: ImageFeatures, *, seed: int) -> Metrics:
         """Compute all metrics of generated images, see `compute_metrics`."""
-        return compute_metrics(
-            real.test, fake, classifier=self.classifier, seed=seed, gesture=gesture, train_features=real.train
-        )
+        return compute_metrics(real, fake, classifier=self.classifier, seed=seed, train_features=real.train_features)

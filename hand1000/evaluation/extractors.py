@@ -51,11 +51,7 @@ class FeatureExtractor(Protocol):
 
 
 def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
-    """Load the extractor that the settings name.
-
-    Raises:
-        Hand1000Error: It does not exist, or its digest is not the one that the settings pin.
-    """
+    """Load the extractor that the settings name."""
     if settings.feature_extractor == "small":
         return SmallExtractor.from_pretrained()
     kind, _, source = settings.feature_extractor.partition(":")
@@ -112,7 +108,7 @@ class InceptionExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
+        """See `FeatureExtractor`."""
         features = []
         for start in range(0, len(images), _BATCH_SIZE):
             # The network itself would resize without antialiasing, so it receives images of its own size.
@@ -181,7 +177,7 @@ class SmallExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Compute the features (N, 128) float32 of images (N, H, W, 3) uint8 RGB of any size."""
+        """See `FeatureExtractor`."""
         batches = (
             resize(images[start : start + _BATCH_SIZE], self.input_size) for start in range(0, len(images), _BATCH_SIZE)
         )

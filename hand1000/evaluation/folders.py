@@ -20,11 +20,7 @@ MAX_SIDE = 512
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Read a text file with one prompt per line.
-
-    Raises:
-        Hand1000Error: The file cannot be read.
-    """
+    """Read a text file with one prompt per line."""
     try:
         return [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:

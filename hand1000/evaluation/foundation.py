@@ -22,9 +22,6 @@ class FoundationExtractor:
     Args:
         kind: `dinov2` uses the class token as the feature, `clip` the projected image embedding.
         source: A folder, an `s3://` address, or a hub id with its revision.
-
-    Raises:
-        Hand1000Error: The model is missing or of another kind.
     """
 
     def __init__(self, kind: str, source: str) -> None:
@@ -55,7 +52,7 @@ class FoundationExtractor:
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
+        """See `FeatureExtractor`."""
         features = []
         for start in range(0, len(images), _BATCH_SIZE):
             pixels = resize(images[start : start + _BATCH_SIZE], self.input_size).to(self._device) / 255

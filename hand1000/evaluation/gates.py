@@ -8,14 +8,7 @@ from hand1000.config.gates import GateSettings
 
 @dataclass(frozen=True)
 class Gate:
-    """One bound and the measured value.
-
-    Attributes:
-        name: Name of the metric.
-        value: Value of the metric, None if it could not be measured.
-        bound: The bound.
-        is_minimum: True if `bound` is a minimum, False if it is a maximum.
-    """
+    """A metric's value, None if it could not be measured, and its bound, which is a minimum or a maximum."""
 
     name: str
     value: float | None

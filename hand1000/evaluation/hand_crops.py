@@ -20,10 +20,7 @@ def crop_hands(image: np.ndarray, hands: Sequence[Hand], size: int) -> np.ndarra
     Args:
         image: RGB image, (S, S, 3) uint8.
         hands: K hands detected in the image.
-        size: Side of the crops in pixels.
-
-    Returns:
-        (K, size, size, 3) uint8 RGB.
+        size: Side of the crops (K, size, size, 3) uint8, in pixels.
     """
     crops = np.empty((len(hands), size, size, 3), np.uint8)
     extent = image.shape[0]
@@ -45,10 +42,7 @@ def resize(images: np.ndarray, size: int) -> torch.Tensor:
 
     Args:
         images: Images, (N, H, W, 3) uint8.
-        size: Side of the result in pixels.
-
-    Returns:
-        (N, 3, size, size) float32, 0 to 255.
+        size: Side of the result (N, 3, size, size) float32, 0 to 255, in pixels.
     """
     pixels = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float()
     if pixels.shape[2:] == (size, size):

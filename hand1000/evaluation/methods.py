@@ -46,13 +46,7 @@ EXTRA_METRICS: Mapping[str, Callable[[Metrics], float | None]] = {
 
 
 class Cost(FrozenSettings):
-    """Cost of a method on the machine that it ran on.
-
-    Attributes:
-        train_seconds: Training time of one gesture.
-        image_seconds: Time per image, including that of the image it edits.
-        peak_bytes: Peak memory.
-    """
+    """Training time per gesture, time per image (with that of an image it edits) and peak memory of a method."""
 
     train_seconds: float = Field(ge=0)
     image_seconds: float = Field(ge=0)
@@ -65,14 +59,7 @@ def read_cost(
     source: Sequence[Mapping[str, Any]],
     num_images: int,
 ) -> Cost:
-    """Add up the cost of a method from the provenance records of its artifacts.
-
-    Args:
-        training: Records of everything that was trained.
-        generation: Records of the method's images.
-        source: Records of the images that the method edits, if it does.
-        num_images: Number of images.
-    """
+    """Add up the cost of a method from the provenance records of its trained parts, its images and their sources."""
 
     def seconds(records: Sequence[Mapping[str, Any]]) -> float:
         return sum(record.get("seconds", 0.0) for record in records)

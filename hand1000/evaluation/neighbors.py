@@ -10,15 +10,7 @@ _MAX_IMAGES_PER_PROMPT = 5000
 
 
 def intra_prompt_distance(features: np.ndarray, prompts: Sequence[str]) -> float | None:
-    """Mean feature distance between two images of the same prompt.
-
-    Args:
-        features: Features of the N images, (N, D).
-        prompts: Prompts of the N images.
-
-    Returns:
-        0 if every prompt always gives the same image; None if no prompt has two images.
-    """
+    """Mean distance of the features (N, D) of two images of the same prompt; None if no prompt has two images."""
     rows: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(row)
@@ -33,12 +25,7 @@ def intra_prompt_distance(features: np.ndarray, prompts: Sequence[str]) -> float
 def memorization_rate(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:
     """The share of generated images that are nearer to a training image than 95 % of unseen real images are.
 
-    Unseen images score 0.05. A model that copies its training images scores far more.
-
-    Args:
-        fake: Features of the generated images, (N, D).
-        real: Features of the test images, (M, D).
-        train: Features of the training images, (K, D).
+    All features are (N, D). Unseen images score 0.05; a model that copies its training images scores far more.
     """
     limit = np.quantile(nearest_distances(real, train), 0.05)
     return float(np.mean(nearest_distances(fake, train) < limit))

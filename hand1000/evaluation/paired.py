@@ -13,14 +13,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean difference of two methods.
-
-    Attributes:
-        mean: Mean of first minus second.
-        low: Lower bound of its 95 % interval.
-        high: Upper bound of its 95 % interval.
-        p: Two-sided p-value of the sign-flip permutation test.
-    """
+    """Mean difference, the bounds of its 95 % interval, and the two-sided p-value of a sign-flip permutation test."""
 
     mean: float
     low: float
@@ -33,13 +26,8 @@ def paired_bootstrap(
 ) -> PairedDifference:
     """Compare two methods image by image.
 
-    The interval is a percentile bootstrap over the pairs. The p-value is that of a sign-flip permutation test: if both
-    methods are equally good, the sign of each difference is arbitrary.
-
-    Args:
-        first: Values of the first method, one per image, at least 2.
-        second: Values of the second method on the same images.
-        generator: Random generator of the resamples.
+    The interval is a percentile bootstrap over the pairs. The sign-flip permutation test uses that the sign of each
+    difference is arbitrary if both methods are equally good.
 
     Raises:
         ValueError: The lengths differ or are less than 2.

@@ -33,15 +33,10 @@ CORRUPTION_LEVELS = (0.25, 0.5, 1.0)
 def random_crop(
     images: torch.Tensor, landmarks: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Shift half of the images a little, crop the other half to the hand, and mirror half of all.
-
-    Args:
-        images: Images, (B, 3, S, S).
-        landmarks: Landmarks relative to the image, (B, 21, 2).
-        generator: Random generator of the crops.
+    """Shift half of the images (B, 3, S, S) a little, crop the other half to the hand, and mirror half of all.
 
     Returns:
-        The cropped images, their landmarks, and (B,) bool that marks the mirrored ones.
+        The cropped images, their landmarks (B, 21, 2), and (B,) bool that marks the mirrored ones.
     """
     count = len(images)
     low, high = landmarks.amin(dim=1), landmarks.amax(dim=1)
@@ -72,7 +67,7 @@ def corrupt(images: torch.Tensor, amounts: torch.Tensor, generator: torch.Genera
     Args:
         images: Images, (B, 3, S, S), 0 to 255.
         amounts: Amount of each corruption per image, (B, 3), 0 to 1.
-        generator: Random generator of distortion and noise.
+        generator: Source of distortion and noise.
     """
     blur, distortion, noise = (amounts[:, index, None, None, None] for index in range(len(CORRUPTIONS)))
     size = images.shape[-1]
@@ -106,18 +101,7 @@ class _Heads(nn.Module):
 def train_extractor(
     hands: RenderedHands, *, seed: int, steps: int = 1500, batch_size: int = 64, learning_rate: float = 2e-3
 ) -> tuple[SmallExtractor, "_Heads", dict[str, list[str]]]:
-    """Train the network on rendered hands.
-
-    Args:
-        hands: Rendered training images.
-        seed: Random seed of weights and batches.
-        steps: Number of optimizer steps.
-        batch_size: Images per step.
-        learning_rate: Peak learning rate.
-
-    Returns:
-        The extractor, its prediction heads, and the class names of each head.
-    """
+    """Train the network on rendered hands; return it, its prediction heads and the class names of each head."""
     images = torch.from_numpy(hands.images).permute(0, 3, 1, 2).float()
     vocabulary, targets = _make_targets(hands)
     with torch.random.fork_rng(devices=[]):

@@ -11,11 +11,5 @@ from hand1000.reports.html import render_template
 def render_captions_page(
     gesture: str, metrics: Sequence[CaptionMetrics], rows: Sequence[tuple[Path, Sequence[CaptionRecord]]]
 ) -> str:
-    """Render the report as HTML.
-
-    Args:
-        gesture: HaGRID's name of the gesture.
-        metrics: Metrics of each captioner.
-        rows: Image files, each with the record of every captioner.
-    """
+    """Render the report as HTML; each row is an image file with the record of every captioner."""
     return render_template("captions.html.j2", gesture=gesture, metrics=caption_metrics_table(metrics), rows=rows)

@@ -26,10 +26,7 @@ _RANKED_METRICS = ("gesture accuracy", "FID-H", "KID-H")
 def write_comparison(folder: Path, results: MethodResults, images: Mapping[str, Mapping[str, Sequence[Path]]]) -> None:
     """Write `comparison.json`, `tables.md`, `images.png` and `comparison.html`.
 
-    Args:
-        folder: Existing output folder.
-        results: Results by gesture, then by method.
-        images: Some images by gesture, then by method. All methods of a gesture have the same prompts and seeds.
+    `images` holds some images by gesture, then by method; the prompts and seeds of all methods are the same.
     """
     write_json(
         folder / "comparison.json",

@@ -36,11 +36,7 @@ class Curve:
 
 
 def curve_svg(curve: Curve) -> str:
-    """Plot a curve: the values faintly, and their moving average on top. Equal curves give equal bytes.
-
-    Args:
-        curve: The curve; values that are not finite are omitted.
-    """
+    """Plot the finite values faintly, and their moving average on top. Equal curves give equal bytes."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

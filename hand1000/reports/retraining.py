@@ -12,15 +12,9 @@ from hand1000.storage.files import write_text
 def write_retraining(
     path: Path, *, model_uri: str, champion: str, drift: Drift | None, gates: Sequence[Gate], note: str
 ) -> None:
-    """Write the report as one HTML file.
+    """Write the report of a new version as one HTML file.
 
-    Args:
-        path: Output file.
-        model_uri: The new version.
-        champion: The version it is compared with; '' for a first model.
-        drift: Data drift since the champion; None if the champion's data is not available.
-        gates: All gates.
-        note: Why there is no drift; '' if there is.
+    `champion` is '' for a first model. If the champion's data is not available, `drift` is None and `note` says why.
     """
     page = render_template(
         "retraining.html.j2", model_uri=model_uri, champion=champion, drift=drift, gates=gates, note=note

@@ -18,23 +18,7 @@ from hand1000.storage.files import read_json
 class FinishedRun:
     """The inputs of a training run and the local folders of its artifacts.
 
-    Attributes:
-        gestures: HaGRID's names of the gestures.
-        base_model: Base model as the user named it.
-        base_identity: Its revision or digest.
-        data_digest: Digest of the prepared dataset.
-        run_key: Key of the workflow run.
-        settings: All settings.
-        dataset: Folder of the prepared dataset.
-        captions: Folders of the captioning stage, one per shard.
-        feature: Folder of the Stage I features.
-        fusion: Folder of the trained fusion.
-        embeddings: Folders of the optimized embeddings, one per shard.
-        trained: Folder of the Stage III weights.
-        model: Folder of the complete pipeline.
-        base_images: Image set that the base model generated.
-        tuned_images: Image set that the fine-tuned model generated.
-        evaluation: Folder of the metrics.
+    `base_identity` is the revision or digest of the base model, `data_digest` that of the prepared dataset.
     """
 
     gestures: tuple[str, ...]

@@ -20,12 +20,7 @@ def write_sweeps(
 ) -> None:
     """Write `<name>.md` (the table) and `<name>.png` (the plot) of each sweep, and `sweeps.html` with all of them.
 
-    Args:
-        folder: Existing output folder.
-        gesture: Gesture that all runs were trained on.
-        sweeps: Sweeps by name.
-        metrics: Metrics of the runs of each sweep, in the order of its points.
-        base: Metrics of the base model, which is the same for all.
+    `metrics` are those of each sweep's runs, in the order of its points.
     """
     sections = []
     for name, sweep in sweeps.items():

@@ -34,13 +34,7 @@ class ImagePair(NamedTuple):
 
 
 def write_report(path: Path, run: FinishedRun, *, model_uri: str, seconds: Mapping[str, float]) -> None:
-    """Write the report to `path`, completely or not at all.
-
-    Args:
-        path: Output file.
-        run: The finished run.
-        model_uri: Registered version of its model.
-        seconds: Run time of each stage.
+    """Write the report to `path`, completely or not at all; `seconds` is the run time of each stage.
 
     Raises:
         Hand1000Error: An image is missing or unreadable, or `path` is not writable.
