@@ -2,6 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hand1000.evaluation.metrics import Metrics
 
 
 def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -61,24 +65,30 @@ def _evaluate(options: argparse.Namespace) -> None:
             gesture=options.gesture,
             train_features=extract_image_features(train, evaluator.extractor) if train else None,
         )
-    theirs = {}
+    paper_metrics = {}
     if options.paper:
         generator = numpy_generator(settings.seed, "paper")
-        theirs["paper_fid"] = paper_fid(real.features, fake.features)
-        theirs["paper_kid"] = paper_kid(real.features, fake.features, generator)
-    shown = metrics.model_dump(mode="json", exclude={"images", "notes", "by_gesture"}) | theirs
-    if len(metrics.by_gesture) > 1:
-        for gesture, own in metrics.by_gesture.items():
-            shown |= {f"{name}.{gesture}": value for name, value in own.model_dump().items()}
-    for name in ("color_faithfulness", "real_color_faithfulness"):
-        shown |= {f"{name}.{place}": value for place, value in shown.pop(name).items()}
-    width = max(map(len, shown))
-    for name, value in shown.items():
+        paper_metrics["paper_fid"] = paper_fid(real.features, fake.features)
+        paper_metrics["paper_kid"] = paper_kid(real.features, fake.features, generator)
+    values = _flatten(metrics) | paper_metrics
+    width = max(map(len, values))
+    for name, value in values.items():
         print(f"{name:{width}}  {_format_metric(value)}")
     for note in metrics.notes:
         print(f"note: {note}")
     if options.out:
-        write_json(options.out, metrics.model_dump(mode="json") | theirs)
+        write_json(options.out, metrics.model_dump(mode="json") | paper_metrics)
+
+
+def _flatten(metrics: "Metrics") -> dict[str, Any]:
+    """The metrics by name, with the gesture or the place at the end of the names that need one."""
+    values = metrics.model_dump(mode="json", exclude={"images", "notes", "by_gesture"})
+    if len(metrics.by_gesture) > 1:
+        for gesture, gesture_metrics in metrics.by_gesture.items():
+            values |= {f"{name}.{gesture}": value for name, value in gesture_metrics.model_dump().items()}
+    for name in ("color_faithfulness", "real_color_faithfulness"):
+        values |= {f"{name}.{place}": value for place, value in values.pop(name).items()}
+    return values
 
 
 def _format_metric(value: dict | float | int | str | None) -> str:
