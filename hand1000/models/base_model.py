@@ -53,12 +53,12 @@ def load_base_model(
     unet_dtype: "torch.dtype | None" = None,
     unet_only: bool = False,
 ) -> BaseModel:
-    """Load a base model.
+    """Load a base model in float32.
 
     Args:
         source: Address of the model, see `resolve_base_model`.
         device: Device of the weights.
-        unet_dtype: Dtype in which the UNet is loaded, float32 by default; the other parts are always float32.
+        unet_dtype: Another dtype of the UNet; its weights are never in memory in float32.
         unet_only: Leave the other parts on the CPU, because training needs only the UNet on the device.
 
     Raises:

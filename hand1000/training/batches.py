@@ -71,9 +71,9 @@ def sample_noisy_batch(
         latents: Clean, scaled latents, (B, C, h, w).
         encoder_hidden_states: Conditioning of the UNet, (B, L, D).
         noise_scheduler: Noise schedule of the base model.
-        keys: One key per item, such as (image, step); equal keys draw equal noise.
+        keys: Key of each item, such as (image, step); with equal seed and stage, equal keys draw equal noise.
         seed: Random seed of the run.
-        stage: Name of the stage, part of every key.
+        stage: Name of the stage.
     """
     num_train_timesteps = noise_scheduler.config.num_train_timesteps
     noise, timesteps = noise_and_timesteps(tuple(latents.shape[1:]), seed, stage, list(keys), num_train_timesteps)
@@ -100,14 +100,7 @@ class TrainingSet:
 
 
 def encode_training_set(latents: torch.Tensor, captions: Sequence[str], text_encoder, tokenizer) -> TrainingSet:
-    """Build the training set of captioned images; equal captions share one text embedding.
-
-    Args:
-        latents: Scaled latents, (N, C, h, w).
-        captions: One caption per image.
-        text_encoder: Frozen text encoder.
-        tokenizer: Its tokenizer.
-    """
+    """Build the training set of latents (N, C, h, w) and their captions; equal captions share one text embedding."""
     unique = sorted(set(captions))
     index = {caption: position for position, caption in enumerate(unique)}
     embeddings, null_embedding = (encode_texts(text_encoder, tokenizer, texts).cpu() for texts in (unique, [""]))
@@ -154,17 +147,10 @@ class BatchSampler:
         draws = torch.rand(self.batch_size, generator=torch_generator(self.seed, f"{self.stage}-dropout", step))
         dropped = (draws < self.caption_dropout)[:, None, None]
         encoder_hidden_states = torch.where(dropped, data.null_embeddings[data.gesture_ids[indices]], embeddings)
-        batch = sample_noisy_batch(
-            data.latents[indices],
-            encoder_hidden_states,
-            self.noise_scheduler,
-            keys,
-            seed=self.seed,
-            stage=self.stage,
-        )
+        inputs = (data.latents[indices], encoder_hidden_states, self.noise_scheduler, keys)
+        batch = sample_noisy_batch(*inputs, seed=self.seed, stage=self.stage)
         if self.timestep_sampling == "uniform":
             return batch
-        timesteps = sample_logit_normal_timesteps(
-            self.batch_size, self.noise_scheduler.config.num_train_timesteps, self.seed, self.stage, step
-        )
+        num_train_timesteps = self.noise_scheduler.config.num_train_timesteps
+        timesteps = sample_logit_normal_timesteps(self.batch_size, num_train_timesteps, self.seed, self.stage, step)
         return dataclasses.replace(batch, timesteps=timesteps)

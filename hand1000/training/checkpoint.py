@@ -41,14 +41,9 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     files: Path | None = None,
 ) -> None:
-    """Save everything that the next step depends on.
+    """Save everything that the next step depends on, with the `files` that the training has written so far.
 
-    Args:
-        checkpoint: Store of the unfinished training.
-        state: Step, history and free tensors.
-        modules: Networks, saved with their buffers.
-        optimizer: Optimizer, saved with moments and step counts; learning rates follow from the step.
-        files: Folder of files that the training has written so far.
+    The learning rates of the optimizer are not saved: they follow from the step.
     """
     groups: dict[str, Tensors] = {f"tensors.{name}": group for name, group in state.tensors.items() if group}
     groups |= {name: module.state_dict() for name, module in (modules or {}).items()}

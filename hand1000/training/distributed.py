@@ -15,12 +15,7 @@ from hand1000.core.devices import best_device
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those that train one model.
-
-    Attributes:
-        rank: Rank of this process, 0..size-1.
-        size: Number of processes.
-    """
+    """The rank of this process, 0..size-1, among those that train one model."""
 
     rank: int = 0
     size: int = 1

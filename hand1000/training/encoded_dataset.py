@@ -49,26 +49,13 @@ def encode_dataset(
     on_progress: Callable[[int, int], None],
     batch_size: int = 32,
 ) -> EncodedDataset:
-    """Encode the images of a dataset and their captions; warn about captions that the text encoder truncates.
-
-    Args:
-        base: Base model.
-        folder: Folder of the images.
-        records: The images with their captions.
-        on_progress: Called with the number of finished images and the total.
-        batch_size: Images in memory at once.
-    """
+    """Encode the images in `folder` and their captions; warn about captions that the text encoder truncates."""
     file_names, texts = [record.file_name for record in records], [record.text for record in records]
     truncated = [file_names[index] for index in find_truncated(base.tokenizer, texts)]
     if truncated:
-        logger.warning(
-            "%d of %d captions are longer than the %d tokens that the text encoder reads; their end is lost: %s%s",
-            len(truncated),
-            len(texts),
-            base.tokenizer.model_max_length,
-            ", ".join(truncated[:_MAX_LISTED]),
-            ", ..." if len(truncated) > _MAX_LISTED else "",
-        )
+        names = ", ".join(truncated[:_MAX_LISTED]) + (", ..." if len(truncated) > _MAX_LISTED else "")
+        message = "%d of %d captions are longer than the %d tokens that the text encoder reads; their end is lost: %s"
+        logger.warning(message, len(truncated), len(texts), base.tokenizer.model_max_length, names)
     latents = []
     for start in range(0, len(file_names), batch_size):
         images = read_images([folder / name for name in file_names[start : start + batch_size]])

@@ -16,18 +16,11 @@ LOG_EVERY = 50
 
 
 def train_with_ema(
-    module: torch.nn.Module,
-    schedule: TrainingSchedule,
-    loss_at: Callable[[int], torch.Tensor],
-    context: TrainContext,
+    module: torch.nn.Module, schedule: TrainingSchedule, loss_at: Callable[[int], torch.Tensor], context: TrainContext
 ) -> tuple[Any, list[dict]]:
-    """Train `module` in place with AdamW and return it with its averaged weights.
+    """Train `module` in place with AdamW; `loss_at` returns the loss of a step, counted from 0.
 
-    Args:
-        module: Network to train.
-        schedule: Steps, learning rate, warm-up, EMA decay and checkpoint interval.
-        loss_at: Returns the loss of a step, counted from 0; it must depend on the step and the weights alone.
-        context: Checkpoints and progress.
+    The loss must depend on the step and the weights alone, so that a training continues to the same bits.
 
     Returns:
         The module, frozen and in evaluation mode, and the mean loss of every `LOG_EVERY` steps.

@@ -19,11 +19,7 @@ ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 def add_adapter(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> None:
     """Freeze `unet` in place and add a trainable float32 adapter.
 
-    Args:
-        unet: UNet in any precision.
-        settings: Rank, alpha and target layers.
-        seed: Random seed of the run. One factor of the adapter starts at random, the other at zero, so that the
-            untrained adapter changes nothing.
+    One factor of the adapter starts at random, the other at zero, so that the untrained adapter changes nothing.
 
     Raises:
         Hand1000Error: The UNet has no layer with the name of a target.
@@ -34,12 +30,8 @@ def add_adapter(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -
     for target in settings.targets:
         if not any(name == target or name.endswith(f".{target}") for name, _ in unet.named_modules()):
             raise Hand1000Error(f"stage3.lora.targets: the UNet has no layer whose name ends with {target}")
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        target_modules=list(settings.targets),
-        init_lora_weights="gaussian",
-    )
+    rank, alpha, targets = settings.rank, settings.alpha, list(settings.targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "lora-start"))
         unet.add_adapter(config)

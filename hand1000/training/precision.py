@@ -18,13 +18,9 @@ def weight_dtype(compute: ComputeSettings) -> torch.dtype:
 
 
 def configure_unet(unet: UNet2DConditionModel, compute: ComputeSettings, *, frozen: bool) -> None:
-    """Set memory format, attention kernels, checkpointing and dtype of `unet`, in place.
+    """Set memory format, attention kernels and gradient checkpointing of `unet`, in place.
 
-    Args:
-        unet: UNet in float32, or already in the run's precision if it is frozen.
-        compute: The compute settings.
-        frozen: Whether the weights stay as they are, as in Stage II and beside adapters; only frozen weights are cast
-            to the run's precision.
+    Only `frozen` weights, those of Stage II and beside adapters, are cast to the run's precision.
     """
     unet.to(memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format)
     unet.set_attn_processor(AttnProcessor2_0() if compute.attention == "sdpa" else AttnProcessor())
@@ -54,13 +50,7 @@ def make_grad_scaler(device: torch.device, compute: ComputeSettings) -> torch.am
 def build_optimizer(
     kind: str, parameters: list[torch.Tensor], *, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Build AdamW over `parameters`.
-
-    Args:
-        kind: "adamw", with one fused kernel per step, or "adamw_8bit", whose two moments take one byte per weight each.
-        parameters: Parameters to train.
-        learning_rate: Initial learning rate.
-        weight_decay: Decoupled weight decay.
+    """Build AdamW with one fused kernel, `adamw`, or with moments of one byte per weight, `adamw_8bit`.
 
     Raises:
         Hand1000Error: adamw_8bit without bitsandbytes or without a GPU.

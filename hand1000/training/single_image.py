@@ -13,14 +13,7 @@ from hand1000.training.losses import diffusion_loss
 
 @dataclass(frozen=True)
 class FinetuneOptions:
-    """How a UNet is fine-tuned on one image by AdamW.
-
-    Attributes:
-        steps: Number of steps.
-        learning_rate: Learning rate.
-        weight_decay: Decoupled weight decay.
-        max_grad_norm: Norm to which the gradient is clipped.
-    """
+    """Options of AdamW; `max_grad_norm` is the norm to which the gradient is clipped."""
 
     steps: int
     learning_rate: float
@@ -54,16 +47,11 @@ def optimize_embeddings(
     Returns:
         The embeddings, (B, L, D) on the CPU, and the mean loss of every step.
     """
-    device = base.unet.device
-    embeddings = start.to(device, copy=True).requires_grad_(True)
+    embeddings = start.to(base.unet.device, copy=True).requires_grad_(True)
+    latents, history = latents.to(base.unet.device), []
     optimizer = torch.optim.Adam([embeddings], lr=learning_rate)
-    latents, history = latents.to(device), []
     for step in range(steps):
-        noise_keys = [(key, step) for key in keys]
-        batch = sample_noisy_batch(
-            latents, embeddings, base.scheduler, noise_keys, seed=context.seed, stage="refine"
-        ).to(device)
-        losses = diffusion_loss(base.unet, base.scheduler, batch, context.compute, reduction="none")
+        losses = _losses(base, latents, embeddings, [(key, step) for key in keys], context, "refine")
         optimizer.zero_grad(set_to_none=True)
         losses.sum().backward()
         optimizer.step()
@@ -79,7 +67,7 @@ def finetune_on_image(
     context: TrainContext,
     options: FinetuneOptions,
 ) -> list[float]:
-    """Fine-tune the UNet in place on one image, with an optimizer of its own.
+    """Fine-tune the UNet in place on one image, with an optimizer of its own, and return the loss of every step.
 
     Args:
         base: Base model whose UNet is configured and requires a gradient.
@@ -88,26 +76,22 @@ def finetune_on_image(
         key: Key of the noise, combined with the step.
         context: Seed and compute settings; fp16 is not supported because the loss is not scaled.
         options: Steps, learning rate, weight decay and clipping.
-
-    Returns:
-        The loss of every step.
     """
-    device = base.unet.device
-    latents, embeddings = latents.to(device), embeddings.to(device)
+    parameters, history = list(base.unet.parameters()), []
     # A fused kernel: with one image an unfused optimizer takes a third of the time.
-    optimizer = torch.optim.AdamW(
-        base.unet.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-    )
-    history = []
+    optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     for step in range(options.steps):
-        batch = sample_noisy_batch(
-            latents, embeddings, base.scheduler, [(key, step)], seed=context.seed, stage="unet"
-        ).to(device)
-        loss = diffusion_loss(base.unet, base.scheduler, batch, context.compute)
+        loss = _losses(base, latents, embeddings, [(key, step)], context, "unet").mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if options.max_grad_norm < float("inf"):
-            torch.nn.utils.clip_grad_norm_(base.unet.parameters(), options.max_grad_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
         optimizer.step()
         history.append(loss.item())
     return history
+
+
+def _losses(base, latents, embeddings, keys: list[tuple[str, int]], context: TrainContext, stage: str) -> torch.Tensor:
+    """Compute the loss of each image at its own noise, (B,)."""
+    batch = sample_noisy_batch(latents, embeddings, base.scheduler, keys, seed=context.seed, stage=stage)
+    return diffusion_loss(base.unet, base.scheduler, batch.to(base.unet.device), context.compute, reduction="none")

@@ -111,7 +111,7 @@ def optimize_all_embeddings(
         start: Fused embeddings h of the images, (N, L, D).
         image_keys: Key of each image's noise.
         settings: Settings of Stage II; with the paper's loop nothing is optimized here.
-        context: Seed, compute settings, checkpoints and progress, which is reported after each batch.
+        context: Seed, compute settings, checkpoints and progress after each batch.
 
     Returns:
         h*, (N, L, D) float32 on the CPU, and one row per batch with its first and last loss.

@@ -60,16 +60,7 @@ def setup_stage3(
     output_dir: Path,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Stage3Trainer:
-    """Build the trainer of Stage III.
-
-    Args:
-        base: Base model of `load_base_for_training`; its UNet is trained in place.
-        inputs: Results of the earlier stages.
-        settings: Settings of the run.
-        context: Seed, compute settings, checkpoints and progress.
-        output_dir: Folder that gets the images generated during training.
-        distributed: Processes that train together.
-    """
+    """Build the trainer of Stage III; validation writes its images into `output_dir`."""
     data, fusion, lambda_ = inputs.data, inputs.fusion, settings.stage2.lambda_
     gesture_ids = gesture_indices(fusion, data.gestures)
     training, held_out = split_validation(data.user_ids, settings.stage3.validation.images, context.seed)
@@ -117,12 +108,7 @@ def load_trained_weights(unet: UNet2DConditionModel, settings: Stage3Settings, w
 def save_pipeline(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
     """Write the tuned model for `Hand1000Pipeline.from_pretrained`; a trained adapter is also written beside it.
 
-    Args:
-        base: Untouched base model, float32 on the CPU.
-        weights: Weights of a `Stage3Trainer`.
-        fusion: Fusion of Stage II.
-        settings: Settings of the run.
-        folder: Existing folder.
+    The base model must be in float32 and not the one whose UNet was trained.
     """
     unet = copy.deepcopy(base.unet)
     load_trained_weights(unet, settings.stage3, weights)

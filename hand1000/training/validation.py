@@ -48,14 +48,7 @@ class Validation:
 
     @torch.no_grad()
     def loss(self, base: BaseModel, context: TrainContext, batch_size: int, distributed: DistributedContext) -> float:
-        """Mean loss over all images and `VALIDATION_TIMESTEPS` timesteps, the same in every process.
-
-        Args:
-            base: Base model with the UNet to validate.
-            context: Seed of the noise and compute settings.
-            batch_size: Images per forward pass.
-            distributed: Processes that share the work.
-        """
+        """Mean loss over all images and `VALIDATION_TIMESTEPS` timesteps, the same in every process."""
         device, num_train_timesteps = base.unet.device, base.scheduler.config.num_train_timesteps
         cases = [(image, level) for image in range(len(self.latents)) for level in range(VALIDATION_TIMESTEPS)]
         shard = [cases[index] for index in distributed.shard(len(cases))]
@@ -89,16 +82,7 @@ class Validation:
 def build_validation(
     base: BaseModel, data: EncodedDataset, indices: Sequence[int], fusion: Fusion, settings: Settings, folder: Path
 ) -> Validation:
-    """Build the validation of Stage III.
-
-    Args:
-        base: Base model whose UNet is going to be trained.
-        data: Encoded training images.
-        indices: Images of `data` to validate with.
-        fusion: Fusion of Stage II.
-        settings: Settings of the run.
-        folder: Folder of the generated images; it is created.
-    """
+    """Build the validation of Stage III with the images `indices` of `data`; create the folder of its images."""
     folder.mkdir()
     indices = list(indices)
     sample = indices[: settings.stage3.validation.images_drawn]
@@ -122,12 +106,7 @@ def build_validation(
 
 
 def split_validation(user_ids: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:
-    """Split training images into those to train on and those to validate with; nobody is on both sides.
-
-    Args:
-        user_ids: Person on each image.
-        count: Minimum number of validation images; people are taken whole.
-        seed: Random seed of the run.
+    """Split images into those to train on and at least `count` to validate with; no person is on both sides.
 
     Returns:
         The indices of the training images and of the validation images, each in order.
