@@ -6,7 +6,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.comparison import HandRefinerSettings, ImagicSettings
 from hand1000.config.settings import ComputeSettings, GenerationSettings
-from tasks.context import BaseModelAddress, TaskContext, artifact_task, model_key
+from tasks.context import BaseModelAddress, TaskContext, model_key
+from tasks.decorators import artifact_task
 from tasks.generation import base_pipeline, generate_records
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @artifact_task(key_by={"settings": GenerationSettings.sampler_defaults}, excluded=("shard",))
-def imagic_base(
+def imagic_base(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     images: FlyteDirectory,
     shard: int,
@@ -29,7 +30,7 @@ def imagic_base(
 
 
 @artifact_task(excluded=("shard", "settings"))
-def imagic_tuned(
+def imagic_tuned(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     images: FlyteDirectory,
     shard: int,

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.caption_settings import CaptionSettings, DatasetSettings
-from tasks.context import RunContext, TaskContext, artifact_task, cluster_task, shard_label, shard_range
+from tasks.context import RunContext, TaskContext, model_key, shard_range
+from tasks.decorators import artifact_task, cluster_task, shard_label
 
 SPLITS = ("train", "test")
 ENDPOINT_KEY = "HAND1000_ENDPOINT_KEY"
@@ -63,14 +64,12 @@ def caption_images(
         folder = context.download(dataset) / split
         records = read_image_set(folder)
         part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
-        captions = context.loaded["stage"].caption_records(folder, part, context.store, context.on_progress)
+        captions = context.loaded["stage"].caption_records(folder, part, context.run.open_store(), context.on_progress)
         write_caption_records(context.output_dir / f"{split}.jsonl", captions)
 
 
 def load_clip(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of CLIP, which measures captions; "" without one."""
-    from tasks.context import model_key
-
     return {"clip": model_key(inputs["settings"].clip)}
 
 

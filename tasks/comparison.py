@@ -3,7 +3,8 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
-from tasks.context import TaskContext, address, artifact_task
+from tasks.context import TaskContext, address
+from tasks.decorators import artifact_task
 from tasks.evaluation import load_evaluator
 
 SAMPLES = 3
@@ -39,7 +40,7 @@ def evaluate_methods(
     from hand1000.storage.files import write_json
 
     def costs(artifacts: list[FlyteDirectory]) -> list[dict[str, object]]:
-        return [context.store.provenance(address(artifact)) for artifact in artifacts]
+        return [context.run.open_store().provenance(address(artifact)) for artifact in artifacts]
 
     evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
     for name, shards in images.items():

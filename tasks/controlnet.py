@@ -3,7 +3,8 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.controlnet import ControlSettings
-from tasks.context import BaseModelAddress, TaskContext, artifact_task
+from tasks.context import BaseModelAddress, TaskContext
+from tasks.decorators import artifact_task
 
 GRID = 8
 """Number of depth maps in the image grid that shows what was learned."""

@@ -6,7 +6,8 @@ from typing import Any
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
-from tasks.context import RunContext, TaskContext, artifact_task
+from tasks.context import RunContext, TaskContext
+from tasks.decorators import artifact_task
 
 
 def load_evaluator(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:

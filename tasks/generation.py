@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import GenerationSettings
-from tasks.context import BaseModelAddress, TaskContext, artifact_task, shard_range
+from tasks.context import BaseModelAddress, TaskContext, shard_range
+from tasks.decorators import artifact_task
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import ImageRecord
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @artifact_task(key_by={"settings": GenerationSettings.base_model_variant})
-def generate_base(
+def generate_base(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     base_model: BaseModelAddress,
     dataset: FlyteDirectory,
@@ -34,7 +35,7 @@ def generate_base(
 
 
 @artifact_task()
-def generate_tuned(
+def generate_tuned(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     model: FlyteDirectory,
     dataset: FlyteDirectory,

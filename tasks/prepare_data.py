@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hand1000.config.data_settings import DataSettings
-from tasks.context import RunContext, TaskContext, artifact_task
+from tasks.context import RunContext, TaskContext
+from tasks.decorators import artifact_task
 
 SAMPLE = "sample"
 """The value of `data` that asks for rendered hands instead of a folder."""

@@ -6,7 +6,8 @@ from typing import Any
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.pretraining import PretrainSettings
-from tasks.context import RunContext, TaskContext, artifact_task
+from tasks.context import RunContext, TaskContext
+from tasks.decorators import artifact_task
 
 
 def renderer_version(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:

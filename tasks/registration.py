@@ -6,18 +6,8 @@ from typing import Any, NamedTuple
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
-from tasks.context import (
-    Artifact,
-    RunContext,
-    TaskContext,
-    TaskResult,
-    address,
-    artifact_task,
-    config_digest,
-    digest,
-    mlflow_folder,
-    open_tracker,
-)
+from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest
+from tasks.decorators import artifact_task, config_digest
 
 
 class RegistrationResult(NamedTuple):
@@ -29,9 +19,7 @@ class RegistrationResult(NamedTuple):
 
 def tracking_server(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The MLflow server and the run in it: each server has a registry of its own."""
-    from hand1000.registry.connection import connect
-
-    return {"mlflow": connect(mlflow_folder(run.root)).redacted_uri, "run_id": run.run_id}
+    return {"mlflow": run.connect_mlflow().redacted_uri, "run_id": run.run_id}
 
 
 def finish_registration(result: TaskResult) -> RegistrationResult:
@@ -40,7 +28,7 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
     from hand1000.storage.files import read_json
 
     registered = read_json(result.folder / "registered.json")
-    tracker = open_tracker(result.run)
+    tracker = result.run.open_tracker()
     tracker.log_file(result.folder / "report.html")
     tracker.log_metrics(registered["metrics"])
     tracker.finish()
@@ -53,7 +41,7 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
 
 
 @artifact_task(load=tracking_server, finish=finish_registration, deck="report.html", summary="table.txt")
-def register(
+def register(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
@@ -100,7 +88,7 @@ def register(
         tuned_images=merge_image_sets(context.download_all(tuned_images), context.scratch_dir("tuned")),
         evaluation=context.download(evaluation),
     )
-    tracker = open_tracker(context.run)
+    tracker = context.run.open_tracker()
     version = register_candidate(
         tracker.child_run("register"),
         finished.model,

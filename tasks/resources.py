@@ -1,4 +1,4 @@
-"""The table `resources.yaml`: what each task asks a cluster for."""
+"""The table `resources.yaml`: the resources that each task requests from a cluster."""
 
 import datetime
 import functools
@@ -16,25 +16,23 @@ from hand1000.core.errors import Hand1000Error
 TABLE = Path(__file__).with_name("resources.yaml")
 GPU_VARIABLE = "HAND1000_GPU"
 STAGE3 = "stage3"
-CPU_IMAGE = "{{.image.cpu.fqn}}:{{.image.cpu.version}}"
-GPU_IMAGE = "{{.image.gpu.fqn}}:{{.image.gpu.version}}"
+IMAGES = {name: f"{{{{.image.{name}.fqn}}}}:{{{{.image.{name}.version}}}}" for name in ("cpu", "gpu")}
 
 Range = Annotated[list[Annotated[int, Field(ge=1, le=2048)]], Field(min_length=2, max_length=2)]
-"""What is requested, and the limit."""
+"""The request and the limit."""
 
 
 class Pod(FrozenSettings):
-    """What a task's container gets."""
+    """The container of a task."""
 
-    image: Literal["cpu", "gpu"]
     cpu: Range
     memory_gib: Range
     disk_gib: int = Field(ge=1, le=2000)
-    gpu: int = Field(ge=0, le=16)
+    gpu: int = Field(0, ge=0, le=16)
     accelerator: Literal["", "T4", "A10G", "L4", "L40S", "A100", "A100_80GB", "H100"] = Field(
-        description="By flytekit's name; '' takes any GPU."
+        "", description="flytekit's name of the GPU; '' takes any."
     )
-    shared_memory_gib: int = Field(ge=0, le=512, description="0 leaves the container its 64 MB.")
+    shared_memory_gib: int = Field(0, ge=0, le=512, description="0 leaves the container its 64 MB.")
     interruptible: bool = Field(description="Whether it may run where it can be preempted.")
     timeout_minutes: int = Field(ge=1, le=10_080)
     retries: int = Field(ge=0, le=10)
@@ -45,12 +43,17 @@ class Pod(FrozenSettings):
             request, limit = getattr(self, name)
             if request > limit:
                 raise ValueError(f"{name}: {request} is requested but {limit} is the limit")
-        if (self.image == "gpu") != bool(self.gpu) or (self.accelerator and not self.gpu):
-            raise ValueError(f"image {self.image} and accelerator {self.accelerator!r} with {self.gpu} GPUs")
+        if self.accelerator and not self.gpu:
+            raise ValueError(f"accelerator: {self.accelerator} needs a GPU; set gpu to 1")
         return self
 
+    @property
+    def image(self) -> Literal["cpu", "gpu"]:
+        """The container image: the one with CUDA where there is a GPU."""
+        return "gpu" if self.gpu else "cpu"
+
     def options(self, processes: int = 1) -> dict[str, Any]:
-        """Of flytekit's `task`; for several processes, a GPU each, as much for each of them."""
+        """The options of flytekit's `task`, for several processes as many times the pod."""
         from flytekit.extras import accelerators
 
         def resources(end: int, **more: str) -> Resources:
@@ -59,7 +62,7 @@ class Pod(FrozenSettings):
             return Resources(cpu=str(self.cpu[end] * processes), mem=f"{self.memory_gib[end] * processes}Gi", **more)
 
         return {
-            "container_image": CPU_IMAGE if self.image == "cpu" else GPU_IMAGE,
+            "container_image": IMAGES[self.image],
             "requests": resources(0, ephemeral_storage=f"{self.disk_gib}Gi"),
             "limits": resources(1, ephemeral_storage=f"{self.disk_gib}Gi"),
             "accelerator": getattr(accelerators, self.accelerator) if self.accelerator else None,
@@ -71,20 +74,20 @@ class Pod(FrozenSettings):
 
 
 class Quota(FrozenSettings):
-    """What a project-domain may use at once."""
+    """The resources that a project-domain may use at once."""
 
     cpu: int = Field(ge=1)
     memory_gib: int = Field(ge=1)
     gpu: int = Field(ge=0)
 
     def holds(self, pod: Pod) -> int:
-        """How many of these pods fit at their limits."""
+        """The number of such pods that fit at their limits."""
         fit = [self.cpu // pod.cpu[1], self.memory_gib // pod.memory_gib[1]]
         return min([*fit, self.gpu // pod.gpu] if pod.gpu else fit)
 
 
 class Table(FrozenSettings):
-    """All of it."""
+    """The whole table."""
 
     quota: Quota
     pods: dict[str, Pod]
@@ -96,16 +99,16 @@ class Table(FrozenSettings):
         for task, pod in self.tasks.items():
             if pod != STAGE3 and pod not in self.pods:
                 raise ValueError(f"tasks.{task}: no pod {pod!r}; there are {', '.join([*self.pods, STAGE3])}")
-        for name, one in {**self.pods, **self.stage3}.items():
-            if not self.quota.holds(one):
+        for name, pod_of_name in {**self.pods, **self.stage3}.items():
+            if not self.quota.holds(pod_of_name):
                 raise ValueError(f"{name}: asks for more than the quota")
         return self
 
     def pod_of(self, task: str) -> Pod:
-        """What a task gets.
+        """The pod of a task.
 
         Raises:
-            Hand1000Error: the table does not name it, or `$HAND1000_GPU` is none of Stage III's.
+            Hand1000Error: The table does not name the task, or `$HAND1000_GPU` is none of Stage III's.
         """
         name = self.tasks.get(task)
         if name is None:
@@ -120,10 +123,10 @@ class Table(FrozenSettings):
 
 @functools.cache
 def resources_table() -> Table:
-    """The table.
+    """Read the table.
 
     Raises:
-        Hand1000Error: a field is missing, unknown or out of range.
+        Hand1000Error: A field is missing, unknown or out of range.
     """
     try:
         return Table.model_validate(yaml.safe_load(TABLE.read_text()))

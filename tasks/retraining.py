@@ -9,17 +9,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
-from tasks.context import (
-    RunContext,
-    TaskContext,
-    TaskResult,
-    artifact_task,
-    cluster_task,
-    config_digest,
-    digest,
-    mlflow_folder,
-    open_tracker,
-)
+from tasks.context import RunContext, TaskContext, TaskResult, digest
+from tasks.decorators import artifact_task, cluster_task, config_digest
 
 KINDS = {"hand1000.dataset": "prepare_data", "hand1000.feature": "compute_gesture_feature"}
 """The artifact kinds that the tags of a version name by their digests."""
@@ -55,9 +46,8 @@ def detect_changes(
     """Compare data, settings and base model with those of the champion."""
     from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, RECIPE, find_champion
-    from hand1000.registry.connection import connect
 
-    champion = find_champion(connect(mlflow_folder(run.root)), parse_gestures(gesture))
+    champion = find_champion(run.connect_mlflow(), parse_gestures(gesture))
     if champion is None:
         reasons = ["there is no model yet"]
     else:
@@ -82,12 +72,13 @@ def load_versions(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The gates of the new version, and the artifacts that it and the champion were trained on."""
     from hand1000.evaluation.gates import evaluate_gates
     from hand1000.registry.champion import get_version
-    from hand1000.registry.connection import connect
 
-    tracking = connect(mlflow_folder(run.root))
+    tracking = run.connect_mlflow()
     new = get_version(tracking, inputs["model_uri"])
     old = get_version(tracking, inputs["champion"]) if inputs["champion"] else None
-    trained_on = [[version.tags.get(tag, "") for tag in KINDS] if version else [] for version in (old, new)]
+    trained_on = [
+        [[kind, version.tags.get(tag, "")] for tag, kind in KINDS.items()] if version else [] for version in (old, new)
+    ]
     gates = evaluate_gates(new.metrics, old.metrics if old else None, inputs["gates"])
     return {"gates": gates, "trained_on": trained_on}
 
@@ -95,16 +86,15 @@ def load_versions(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
 def finish_retraining(result: TaskResult) -> RetrainResult:
     """Tag the version with the outcome of its gates, log the report, and print both."""
     from hand1000.registry.champion import GATES, get_version, tag_version
-    from hand1000.registry.connection import connect
     from hand1000.registry.tracking import RUN_KEY
 
     gates, model_uri = result.loaded["gates"], result.inputs["model_uri"]
     failed = [str(gate) for gate in gates if not gate.passed]
     outcome = f"failed: {'; '.join(failed)}" if failed else f"passed: {'; '.join(map(str, gates))}"
-    tracking = connect(mlflow_folder(result.run.root))
+    tracking = result.run.connect_mlflow()
     version = get_version(tracking, model_uri)
     tag_version(tracking, version, {GATES: outcome, "hand1000.champion": result.inputs["champion"]})
-    tracker = open_tracker(RunContext(root=result.run.root, run_id=version.tags[RUN_KEY]))
+    tracker = RunContext(root=result.run.root, run_id=version.tags[RUN_KEY]).open_tracker()
     tracker.log_file(result.folder / "retraining.html")
     tracker.finish()
     print(f"retraining  {outcome}\nregistered  {model_uri}\n", flush=True)
@@ -120,16 +110,14 @@ def evaluate_gates(context: TaskContext, model_uri: str, champion: str, gates: G
     from hand1000.reports.retraining import write_retraining
     from hand1000.storage.files import write_json
 
+    store = context.run.open_store()
     old, new = context.loaded["trained_on"]
     drift: Drift | None = None
     note = "there was no model before"
     if old:
         try:
-            (old_data, old_feature), (new_data, new_feature) = (
-                [context.store.fetch(f"{context.store.root}/artifacts/{kind}/{digest}")
-                 for kind, digest in zip(KINDS.values(), digests, strict=True)]
-                for digests in (old, new)
-            )  # fmt: skip
+            folders = [store.fetch(f"{store.root}/artifacts/{kind}/{digest}") for kind, digest in [*old, *new]]
+            old_data, old_feature, new_data, new_feature = folders
             drift = measure_drift(
                 old_data / "train", new_data / "train", load_features(old_feature), load_features(new_feature)
             )

@@ -3,7 +3,8 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Stage1Settings
-from tasks.context import TaskContext, artifact_task, shard_range
+from tasks.context import TaskContext, shard_range
+from tasks.decorators import artifact_task
 
 
 @artifact_task(key_by={"settings": lambda settings: settings.min_detection_confidence})

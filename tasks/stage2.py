@@ -3,7 +3,8 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import ComputeSettings, Stage2Settings
-from tasks.context import BaseModelAddress, TaskContext, artifact_task, shard_range
+from tasks.context import BaseModelAddress, TaskContext, shard_range
+from tasks.decorators import artifact_task
 
 
 @artifact_task()
@@ -57,7 +58,7 @@ def train_fusion(
 
 
 @artifact_task(key_by={"settings": Stage2Settings.embedding_key_fields})
-def optimize_embeddings(
+def optimize_embeddings(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     encoded: FlyteDirectory,
     feature: FlyteDirectory,

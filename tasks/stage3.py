@@ -5,7 +5,8 @@ import os
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
-from tasks.context import BaseModelAddress, TaskContext, artifact_task
+from tasks.context import BaseModelAddress, TaskContext
+from tasks.decorators import artifact_task
 
 PROCESSES = int(os.environ.get("HAND1000_PROCESSES", "1"))
 NODES = int(os.environ.get("HAND1000_NODES", "1"))

@@ -3,7 +3,8 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings
-from tasks.context import TaskContext, artifact_task
+from tasks.context import TaskContext
+from tasks.decorators import artifact_task
 
 
 @artifact_task(key_by={"settings": lambda settings: settings.sweeps})

@@ -9,8 +9,9 @@ from flytekit import map_task, workflow
 
 from hand1000.config.caption_settings import DatasetSettings
 from tasks.build_dataset import caption_images, captioning_jobs, publish
-from tasks.context import Artifact, untracked_run
+from tasks.context import Artifact
 from tasks.prepare_data import prepare_data
+from tasks.start_run import untracked_run
 
 
 @workflow
@@ -30,15 +31,8 @@ def build_dataset(
     """
     run = untracked_run(root=root)
     jobs = captioning_jobs(gesture=gesture, settings=settings, shards=shards)
-    dataset = prepare_data(
-        gesture=gesture,
-        images=images,
-        data=data,
-        base_model=base_model,
-        settings=settings.data,
-        seed=settings.seed,
-        run=run,
-    )
+    source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
+    dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
     captions = map_task(partial(caption_images, dataset=dataset, base_model=base_model, shards=shards, run=run))(
         settings=jobs.settings, shard=jobs.shard
     )

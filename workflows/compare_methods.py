@@ -14,11 +14,12 @@ from hand1000.gestures import parse_gestures
 from tasks.baselines import imagic_base, imagic_tuned, refine_hands
 from tasks.build_dataset import caption_images
 from tasks.comparison import evaluate_methods, write_comparison
-from tasks.context import RunContext, start_run
+from tasks.context import RunContext
 from tasks.evaluation import extract_real_features
 from tasks.generation import generate_base, generate_tuned
 from tasks.prepare_data import prepare_data
 from tasks.resources import resources_table
+from tasks.start_run import start_run
 from workflows.train_stages import train_stages
 
 
@@ -29,50 +30,37 @@ def compare_all_gestures(
     """Generate with and evaluate every method on every gesture, each with its own models; put all side by side."""
     evaluations = {}
     for gesture in parse_gestures(gestures):
-        inputs: dict[str, Any] = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
-        run = start_run(**inputs, settings=settings.common, root=root)
-        evaluations[gesture] = compare_gesture(**inputs, shards=shards, settings=settings, run=run)
+        source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
+        run = start_run(**source, settings=settings.common, root=root)
+        evaluations[gesture] = compare_gesture(source, list(range(shards)), settings, run)
     return write_comparison(gestures=evaluations, run=RunContext(root=root))
 
 
 def compare_gesture(
-    gesture: str, images: int, data: str, base_model: str, shards: int, settings: ComparisonSettings, run: Any
+    source: dict[str, Any], shard: list[int], settings: ComparisonSettings, run: RunContext
 ) -> FlyteDirectory:
     """One gesture's part of the graph."""
-    common, plain, shard = settings.common, plain_finetuning(settings.common), list(range(shards))
-    dataset = prepare_data(
-        gesture=gesture,
-        images=images,
-        data=data,
-        base_model=base_model,
-        settings=common.data,
-        seed=common.seed,
-        run=run,
-    )
-    captioning = {
-        "dataset": dataset,
-        "settings": common.captions,
-        "base_model": base_model,
-        "shards": shards,
-        "run": run,
-    }
-    captions = map_task(partial(caption_images, **captioning))(shard=shard)
+    common, plain, base_model = settings.common, plain_finetuning(settings.common), source["base_model"]
+    sharded: dict[str, Any] = {"shards": len(shard), "run": run}
+    dataset = prepare_data(**source, settings=common.data, seed=common.seed, run=run)
+    captioning = partial(caption_images, dataset=dataset, settings=common.captions, base_model=base_model, **sharded)
+    captions = map_task(captioning)(shard=shard)
 
     # What has to be trained: Hand1000, and plain fine-tuning without the gesture.
-    training = {"dataset": dataset, "captions": captions, "gesture": gesture, "base_model": base_model}
-    training |= {"shard": shard, "shards": shards, "run": run}
+    training = {"dataset": dataset, "captions": captions, "gesture": source["gesture"], "base_model": base_model}
+    training |= {"shard": shard, **sharded}
     hand1000_model = train_stages(**training, settings=common)
     plain_model = train_stages(**training, settings=plain)
 
     # The methods that generate from a prompt and a seed.
-    prompts = {"dataset": dataset, "captions": captions, "shards": shards, "seed": common.seed, "run": run}
-    sd = map_task(partial(generate_base, base_model=base_model, settings=common.generation, **prompts))(shard=shard)
-    sd_tuned = map_task(partial(generate_tuned, model=plain_model.model, settings=plain.generation, **prompts))(
-        shard=shard
+    prompts = {"dataset": dataset, "captions": captions, "seed": common.seed, **sharded}
+    hand1000_prompts, plain_prompts = (
+        prompts | {"settings": common.generation},
+        prompts | {"settings": plain.generation},
     )
-    hand1000 = map_task(partial(generate_tuned, model=hand1000_model.model, settings=common.generation, **prompts))(
-        shard=shard
-    )
+    sd = map_task(partial(generate_base, base_model=base_model, **hand1000_prompts))(shard=shard)
+    sd_tuned = map_task(partial(generate_tuned, model=plain_model.model, **plain_prompts))(shard=shard)
+    hand1000 = map_task(partial(generate_tuned, model=hand1000_model.model, **hand1000_prompts))(shard=shard)
 
     # The methods that edit another one's images.
     imagic: dict[str, Any] = {"imagic": settings.imagic, "settings": plain.generation, "compute": common.compute}
@@ -108,22 +96,11 @@ def compare_gesture(
 def compare_methods(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> FlyteDirectory:
-    """Compare the methods on each gesture and put the results side by side.
-
-    Args:
-        gestures: HaGRID's names with commas, such as `call,four,like,mute,ok,palm`.
-        images, data, base_model, root, shards: The same as of `train_gesture`.
-        settings: Settings of the models and of each method.
+    """Compare the methods on each of `gestures`, such as `call,four,like`; other inputs are those of `train_gesture`.
 
     Returns:
         The folder of `comparison.html`, `comparison.json`, `tables.md` and `pictures.png`.
     """
     return compare_all_gestures(
-        gestures=gestures,
-        images=images,
-        data=data,
-        base_model=base_model,
-        root=root,
-        shards=shards,
-        settings=settings,
+        gestures=gestures, images=images, data=data, base_model=base_model, root=root, shards=shards, settings=settings
     )

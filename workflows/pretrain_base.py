@@ -6,8 +6,9 @@ pyflyte run workflows/pretrain_base.py pretrain_base --inputs-file workflows/con
 from flytekit import workflow
 
 from hand1000.config.pretraining import PretrainSettings
-from tasks.context import Artifact, untracked_run
+from tasks.context import Artifact
 from tasks.pretraining import render_pretraining_images, train_autoencoder, train_base, train_text_encoder
+from tasks.start_run import untracked_run
 
 
 @workflow

@@ -7,8 +7,9 @@ from flytekit import dynamic, workflow
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings
-from tasks.context import RunContext, start_run
+from tasks.context import RunContext
 from tasks.resources import resources_table
+from tasks.start_run import start_run
 from tasks.sweep import write_sweeps
 from workflows.train_and_evaluate import train_and_evaluate
 
@@ -38,21 +39,11 @@ def run_sweep_points(
 def sweep(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: SweepSettings
 ) -> FlyteDirectory:
-    """Run every point of every sweep, and put them side by side.
-
-    Args:
-        gesture, images, data, base_model, root, shards: The same as of `train_gesture`.
-        settings: The settings that all runs have in common, and the changes of each.
+    """Run every point of every sweep, and put them side by side; the other inputs are those of `train_gesture`.
 
     Returns:
         The folder of `sweeps.html`, and of a table and a plot of each sweep.
     """
     return run_sweep_points(
-        gesture=gesture,
-        images=images,
-        data=data,
-        base_model=base_model,
-        root=root,
-        shards=shards,
-        settings=settings,
+        gesture=gesture, images=images, data=data, base_model=base_model, root=root, shards=shards, settings=settings
     )

@@ -8,10 +8,11 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
 from tasks.build_dataset import caption_images
-from tasks.context import RunContext, shard_indices
+from tasks.context import RunContext
 from tasks.evaluation import evaluate, extract_real_features
 from tasks.generation import generate_base, generate_tuned
 from tasks.prepare_data import prepare_data
+from tasks.start_run import shard_indices
 from workflows.train_stages import train_stages
 
 
@@ -34,30 +35,12 @@ class EvaluatedModel(NamedTuple):
 def train_and_evaluate(
     gesture: str, images: int, data: str, base_model: str, shards: int, settings: Settings, run: RunContext
 ) -> EvaluatedModel:
-    """Teach the base model a gesture and evaluate both on the same prompts and seeds.
-
-    Args:
-        gesture, images, data, base_model, shards, settings: The same as of `train_gesture`.
-        run: Artifact root and tracking of the run.
-    """
+    """Teach the base model a gesture and evaluate both on the same prompts and seeds; see `train_gesture`."""
     shard = shard_indices(shards=shards)
-    dataset = prepare_data(
-        gesture=gesture,
-        images=images,
-        data=data,
-        base_model=base_model,
-        settings=settings.data,
-        seed=settings.seed,
-        run=run,
-    )
-    captioning = {
-        "dataset": dataset,
-        "settings": settings.captions,
-        "base_model": base_model,
-        "shards": shards,
-        "run": run,
-    }
-    captions = map_task(partial(caption_images, **captioning))(shard=shard)
+    source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
+    dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
+    captioning = {"dataset": dataset, "settings": settings.captions, "base_model": base_model}
+    captions = map_task(partial(caption_images, shards=shards, run=run, **captioning))(shard=shard)
     tuned = train_stages(
         dataset=dataset,
         captions=captions,
@@ -68,30 +51,10 @@ def train_and_evaluate(
         settings=settings,
         run=run,
     )
-    base_images = map_task(
-        partial(
-            generate_base,
-            base_model=base_model,
-            dataset=dataset,
-            captions=captions,
-            shards=shards,
-            settings=settings.generation,
-            seed=settings.seed,
-            run=run,
-        )
-    )(shard=shard)
-    tuned_images = map_task(
-        partial(
-            generate_tuned,
-            model=tuned.model,
-            dataset=dataset,
-            captions=captions,
-            shards=shards,
-            settings=settings.generation,
-            seed=settings.seed,
-            run=run,
-        )
-    )(shard=shard)
+    prompts = {"dataset": dataset, "captions": captions, "shards": shards, "settings": settings.generation}
+    prompts |= {"seed": settings.seed, "run": run}
+    base_images = map_task(partial(generate_base, base_model=base_model, **prompts))(shard=shard)
+    tuned_images = map_task(partial(generate_tuned, model=tuned.model, **prompts))(shard=shard)
     real_features = extract_real_features(dataset=dataset, captions=captions, settings=settings.evaluation, run=run)
     evaluation = evaluate(
         real_features=real_features,

@@ -6,9 +6,10 @@ pyflyte run workflows/train_controlnet.py train_controlnet_on_depths --inputs-fi
 from flytekit import workflow
 
 from hand1000.config.controlnet import ControlSettings
-from tasks.context import Artifact, untracked_run
+from tasks.context import Artifact
 from tasks.controlnet import build_depth_pairs, train_controlnet
 from tasks.pretraining import render_pretraining_images
+from tasks.start_run import untracked_run
 
 
 @workflow

@@ -6,8 +6,8 @@ pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/con
 from flytekit import workflow
 
 from hand1000.config.settings import Settings
-from tasks.context import start_run
 from tasks.registration import RegistrationResult, register
+from tasks.start_run import start_run
 from workflows.train_and_evaluate import train_and_evaluate
 
 

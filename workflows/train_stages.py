@@ -24,7 +24,7 @@ class TunedModel(NamedTuple):
 
 
 @workflow
-def train_stages(
+def train_stages(  # noqa: PLR0913 (Flyte signature)
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
     gesture: str,
@@ -47,49 +47,22 @@ def train_stages(
         run: Artifact root and tracking of the run.
     """
     # Stage I: the feature of each gesture.
-    landmarks = map_task(
-        partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run)
-    )(shard=shard)  # fmt: skip
+    hands = partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run)
+    landmarks = map_task(hands)(shard=shard)
     feature = compute_gesture_feature(
         landmarks=landmarks, dataset=dataset, gesture=gesture, settings=settings.stage1, run=run
     )
 
     # Stage II: the fusion, then each image's embedding.
     encoded = encode_dataset(dataset=dataset, captions=captions, base_model=base_model, run=run)
-    fusion = train_fusion(
-        encoded=encoded,
-        feature=feature,
-        base_model=base_model,
-        settings=settings.stage2,
-        compute=settings.compute,
-        seed=settings.seed,
-        run=run,
-    )
-    embeddings = map_task(
-        partial(
-            optimize_embeddings,
-            encoded=encoded,
-            feature=feature,
-            fusion=fusion,
-            base_model=base_model,
-            shards=shards,
-            settings=settings.stage2,
-            compute=settings.compute,
-            seed=settings.seed,
-            run=run,
-        )
-    )(shard=shard)
+    stage2 = {"encoded": encoded, "feature": feature, "base_model": base_model, "settings": settings.stage2}
+    stage2 |= {"compute": settings.compute, "seed": settings.seed, "run": run}
+    fusion = train_fusion(**stage2)
+    embeddings = map_task(partial(optimize_embeddings, fusion=fusion, shards=shards, **stage2))(shard=shard)
 
     # Stage III: the UNet, and the model around it.
-    class_images = generate_class_images(encoded=encoded, base_model=base_model, settings=settings, run=run)
-    trained = train_unet(
-        encoded=encoded,
-        fusion=fusion,
-        embeddings=embeddings,
-        class_images=class_images,
-        base_model=base_model,
-        settings=settings,
-        run=run,
-    )
-    model = assemble_model(trained=trained, fusion=fusion, base_model=base_model, settings=settings, run=run)
+    stage3 = {"base_model": base_model, "settings": settings, "run": run}
+    class_images = generate_class_images(encoded=encoded, **stage3)
+    trained = train_unet(encoded=encoded, fusion=fusion, embeddings=embeddings, class_images=class_images, **stage3)
+    model = assemble_model(trained=trained, fusion=fusion, **stage3)
     return TunedModel(feature=feature, fusion=fusion, embeddings=embeddings, trained=trained, model=model)

@@ -16,7 +16,7 @@ from flytekit.tools.translator import get_serializable
 
 from hand1000.core.errors import Hand1000Error
 from tasks import resources
-from tasks.context import task_version
+from tasks.decorators import task_version
 from tasks.resources import TABLE, Pod, Table, resources_table
 from tests.support.short_demo import ROOT
 
@@ -122,7 +122,7 @@ def broken(**changes: object) -> str:
 def test_a_slip_in_the_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pods.small.cpus" in broken(cpus=3)
     assert "cpu: 4 is requested but 2 is the limit" in broken(cpu=[4, 2])
-    assert "image cpu and accelerator '' with 1 GPUs" in broken(gpu=1)
+    assert "accelerator: A10G needs a GPU" in broken(accelerator="A10G")
     assert "small: asks for more than the quota" in broken(cpu=[1, 97])
     monkeypatch.setenv("HAND1000_GPU", "B9000")
     with pytest.raises(Hand1000Error, match="HAND1000_GPU: 'B9000' has no row .* choose A10G, A100, H100"):

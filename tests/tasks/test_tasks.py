@@ -10,8 +10,9 @@ from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
 from hand1000.core.errors import Hand1000Error
-from tasks import context as task_context
-from tasks.context import Artifact, KeyedBy, RunContext, TaskContext, address, artifact_task, digest, shard_range
+from tasks import decorators
+from tasks.context import Artifact, RunContext, TaskContext, address, digest, shard_range
+from tasks.decorators import artifact_task
 from tasks.resources import Table, resources_table
 
 
@@ -58,7 +59,7 @@ def write_text(make_task: Any, calls: list[str]) -> PythonTask:
         options: Options,
         other: int,
         sources: dict[str, list[FlyteDirectory]],
-        model: Annotated[str, KeyedBy(str.lower)],
+        model: Annotated[str, str.lower],
         free: int,
     ) -> None:
         """Write the text of the options."""
@@ -145,7 +146,7 @@ def test_a_deck_and_the_outputs_are_made_from_a_cached_artifact_too(
     make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     decks = []
-    monkeypatch.setattr(task_context, "Deck", lambda name, html: decks.append((name, html)))
+    monkeypatch.setattr(decorators, "Deck", lambda name, html: decks.append((name, html)))
 
     def finish(result: Any) -> int:
         return result.inputs["count"] + 1
@@ -206,5 +207,5 @@ def test_a_failed_body_publishes_nothing(tmp_path: Path) -> None:
         raise Hand1000Error("no")
 
     with pytest.raises(Hand1000Error):
-        task_context.run_cached("try_task", RunContext(root=str(tmp_path)), {}, body)
+        decorators.run_cached("try_task", RunContext(root=str(tmp_path)), {}, body)
     assert not (tmp_path / "artifacts").exists() and not (tmp_path / "results").exists()

@@ -1,0 +1,293 @@
+"""Decorators that make Flyte tasks: pod, caches, checkpoint, progress, MLflow child run and published artifact."""
+
+import functools
+import inspect
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
+
+from flytekit import Cache, Deck, FlyteContextManager, task
+from flytekit.exceptions.user import FlyteRecoverableException
+from flytekit.types.directory import FlyteDirectory
+
+from hand1000.config.settings import Settings
+from hand1000.core.progress import ProgressBar, noop_callback
+from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest, model_key
+from tasks.resources import resources_table
+
+if TYPE_CHECKING:
+    from hand1000.registry.tracking import Run
+    from hand1000.storage.artifacts import ArtifactStore
+
+CACHE_VERSION = "10"
+"""Version of what all tasks compute, in Flyte's cache and in the artifact root's results."""
+TASK_REVISIONS: dict[str, int] = {}
+"""How often the result of a single task has changed since `CACHE_VERSION` was raised; later tasks see new content."""
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to the present `sys.stderr`, which a notebook or a test may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+logger = logging.getLogger("hand1000.tasks")
+logger.handlers = [_StderrHandler()]
+logger.setLevel(logging.INFO)
+logger.propagate = False
+
+
+def report_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """End a local run with one line instead of Flyte's traceback when the input is at fault.
+
+    On a cluster Flyte retries only what is marked as worth it.
+    """
+    from hand1000.core.errors import Hand1000Error, TransientError
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Hand1000Error as error:
+            if FlyteContextManager.current_context().execution_state.is_local_execution():
+                logger.error("hand1000: error: %s", error)
+                raise SystemExit(2) from error
+            if isinstance(error, TransientError):
+                raise FlyteRecoverableException(str(error)) from error
+            raise
+
+    return run
+
+
+def cluster_task(*, enable_deck: bool = False) -> Callable[..., Any]:
+    """Make a Flyte task without an artifact of a function that takes seconds; nothing caches it."""
+    return lambda function: _flyte_task(report_user_errors(function), cache=False, enable_deck=enable_deck)
+
+
+def _flyte_task(
+    function: Callable[..., Any], *, cache: Cache | bool, enable_deck: bool, processes: int = 1, nodes: int = 1
+) -> Any:
+    """Make a Flyte task with the pod that `resources.yaml` gives its name.
+
+    On one machine it stays a plain task; several need Kubeflow's training operator. torch's launcher starts the
+    processes, also where there is neither a GPU nor a cluster.
+    """
+    options = resources_table().pod_of(function.__name__).options(processes)
+    if processes * nodes > 1:
+        from flytekitplugins.kfpytorch import Elastic
+
+        # The pod sets its shared memory itself.
+        options["task_config"] = Elastic(nnodes=nodes, nproc_per_node=processes, increase_shared_mem=False)
+        # The container imports the task's module again and must come to the same configuration.
+        options["environment"] = {"HAND1000_PROCESSES": str(processes), "HAND1000_NODES": str(nodes)}
+    return task(function, cache=cache, enable_deck=enable_deck, **options)
+
+
+def shard_label(inputs: Mapping[str, Any]) -> str:
+    """The label of the input `shard`, with `shards` if there is one; "" without either."""
+    if "shard" not in inputs:
+        return ""
+    of_shards = f" of {inputs['shards']}" if "shards" in inputs else ""
+    return f"shard {inputs['shard'] + 1}{of_shards}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class artifact_task:  # noqa: N801 (a decorator)
+    """Make a Flyte task of `body(context, *inputs) -> None`, which fills `context.output_dir`.
+
+    Flyte sees the inputs and a `run: RunContext`. The cache key of the artifact is made of every input
+    (`cache_key_of`); what deviates is named here.
+
+    Attributes:
+        key_by: By the name of an input, the function of its value that enters the key in its place.
+        excluded: Inputs that do not decide the content of the artifact.
+        load: Takes the run and the inputs and returns what else the body needs and the result depends on, by name:
+            plain data, or objects with `cache_key_fields()`. The body finds it in `context.loaded`.
+        finish: Called with the artifact, also when an earlier run made it; returns the outputs of the task.
+        label: Takes the inputs and returns what distinguishes this piece of the task's work in progress lines.
+        deck: HTML file of the artifact that the task shows as its Deck and names on stdout.
+        summary: Text file of the artifact that the task prints.
+        processes: Processes on each machine, one GPU each.
+        nodes: Machines.
+    """
+
+    key_by: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    excluded: Sequence[str] = ()
+    load: Callable[[RunContext, Mapping[str, Any]], Mapping[str, Any]] = lambda run, inputs: {}
+    finish: Callable[[TaskResult], Any] | None = None
+    label: Callable[[Mapping[str, Any]], str] = shard_label
+    deck: str = ""
+    summary: str = ""
+    processes: int = 1
+    nodes: int = 1
+
+    def __call__(self, body: Callable[..., None]) -> Any:
+        """Make the task.
+
+        Raises:
+            TypeError: `key_by` or `excluded` names no input.
+        """
+        name = body.__name__
+        inputs = {name: kind for name, kind in get_type_hints(body).items() if name not in ("context", "return")}
+        if unknown := {*self.key_by, *self.excluded} - set(inputs):
+            raise TypeError(f"{name}: has no input {', '.join(sorted(unknown))}")
+        returned = get_type_hints(self.finish, include_extras=True)["return"] if self.finish else Artifact
+        annotations = inputs | {"run": RunContext, "return": returned}
+        # flytekit takes a partial for a function at module level that returns something; torch's launcher pickles it.
+        function: Any = functools.update_wrapper(functools.partial(run_artifact_task, self, body), body)
+        function.__wrapped__ = run_artifact_task
+        function.__annotations__ = annotations
+        parameters = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+            for name, kind in annotations.items()
+            if name != "return"
+        ]
+        function.__signature__ = inspect.Signature(parameters, return_annotation=returned)
+        cache = Cache(version=task_version(name), ignored_inputs=("run",))
+        return _flyte_task(
+            function, cache=cache, enable_deck=bool(self.deck), processes=self.processes, nodes=self.nodes
+        )
+
+    def cache_key(
+        self, body: Callable[..., None], inputs: Mapping[str, Any], loaded: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """All that decides the artifact."""
+        annotations = get_type_hints(body, include_extras=True)
+        fields = {
+            name: self.key_by[name](value) if name in self.key_by else cache_key_of(value, annotations[name])
+            for name, value in inputs.items()
+            if name not in self.excluded
+        }
+        return fields | {name: cache_key_of(value) for name, value in loaded.items()}
+
+
+@report_user_errors
+def run_artifact_task(work: artifact_task, body: Callable[..., None], run: RunContext, **inputs: Any) -> Any:
+    """Run a task: the body only where its artifact is missing, the rest always."""
+    loaded = work.load(run, inputs)
+    artifact = run_cached(
+        body.__name__,
+        run,
+        work.cache_key(body, inputs, loaded),
+        lambda context: body(context, **inputs),
+        label=work.label(inputs),
+        loaded=loaded,
+    )
+    if not (work.finish or work.deck or work.summary):
+        return artifact
+    folder = run.open_store().fetch(address(artifact))
+    if work.summary:
+        print(f"\n{(folder / work.summary).read_text()}")
+    if work.deck:
+        print(f"report      {address(artifact)}/{work.deck}", flush=True)
+        Deck(body.__name__, (folder / work.deck).read_text())
+    return work.finish(TaskResult(artifact, folder, run, inputs, loaded)) if work.finish else artifact
+
+
+def task_version(task_name: str) -> str:
+    """The version of what one task computes."""
+    return f"{CACHE_VERSION}.{TASK_REVISIONS[task_name]}" if task_name in TASK_REVISIONS else CACHE_VERSION
+
+
+def config_digest(settings: Settings, base_model: str) -> str:
+    """Digest of what a model depends on besides its data."""
+    from hand1000.storage.digests import digest_json
+
+    return digest_json([CACHE_VERSION, TASK_REVISIONS, settings.model_dump(mode="json"), model_key(base_model)])
+
+
+def cache_key_of(value: Any, annotation: Any = None) -> Any:
+    """The part of a cache key that `value` is.
+
+    It is the result of a function in the value's annotation, such as `Annotated[str, model_key]`; the digest of an
+    artifact; what an object's `cache_key_fields()` returns; or the value itself.
+    """
+    for function in filter(callable, getattr(annotation, "__metadata__", ())):
+        return function(value)
+    if isinstance(value, FlyteDirectory):
+        return digest(value)
+    if hasattr(value, "cache_key_fields"):
+        return value.cache_key_fields()
+    if isinstance(value, Mapping):
+        return [[name, cache_key_of(item)] for name, item in sorted(value.items())]
+    return [cache_key_of(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def run_cached(
+    task_name: str,
+    run: RunContext,
+    key: Mapping[str, Any],
+    body: Callable[[TaskContext], None],
+    *,
+    label: str = "",
+    loaded: Mapping[str, Any] | None = None,
+) -> FlyteDirectory:
+    """The artifact that `body` makes, or the one that it made before for the same key.
+
+    Args:
+        task_name: Name of the task in `<root>/results/`, and of its child run in MLflow.
+        run: The run of the workflow.
+        key: All that decides the result.
+        body: Fills `context.output_dir`.
+        label: Distinguishes this piece of the task's work in progress lines.
+        loaded: Becomes `context.loaded`.
+
+    Raises:
+        Hand1000Error: What `body` or the storage raises; nothing incomplete is ever published.
+    """
+    from hand1000.core.devices import peak_memory, reset_peak_memory
+    from hand1000.storage.digests import digest_json
+
+    store = run.open_store()
+    digest = digest_json([task_version(task_name), key])
+    checkpoint = store.checkpoint(task_name, digest)
+    record = store.get_result(task_name, digest)
+    make_context = functools.partial(TaskContext, run=run, checkpoint=checkpoint, loaded=loaded or {})
+    if os.environ.get("RANK", "0") != "0":
+        # torch's launcher started this process beside the main one, which alone reports, saves and publishes.
+        with store.workspace() as workspace:
+            if record is None:
+                (workspace / "out").mkdir()
+                body(make_context(output_dir=workspace / "out", on_progress=noop_callback))
+            return FlyteDirectory(str(workspace), remote_directory=False)
+    child = run.open_tracker().child_run(task_name) if run.run_id else None
+    title = f"{task_name} {label}".strip()
+    if record is None:
+        logger.info("%s: started", title)
+        started = time.monotonic()
+        on_display = (lambda step, metrics: child.log_history([{"step": step, **metrics}])) if child else None
+        with store.workspace() as workspace:
+            output_dir = workspace / "out"
+            output_dir.mkdir()
+            reset_peak_memory()
+            body(make_context(output_dir=output_dir, on_progress=ProgressBar(title, on_display=on_display)))
+            peak = peak_memory()
+            published = store.publish(task_name, output_dir)
+        seconds = round(time.monotonic() - started, 3)
+        record = {"address": published, "seconds": seconds, "peak_bytes": peak}
+        store.put_result(task_name, digest, record)
+        checkpoint.clear()
+        logger.info("%s: done in %.1f s", title, seconds)
+    else:
+        logger.info("%s: already there", title)
+    if child is not None:
+        _log_record(child, (label or "all").replace(" ", "_"), record, store)
+    return FlyteDirectory(record["address"], remote_directory=False)
+
+
+def _log_record(child: "Run", part: str, record: Mapping[str, Any], store: "ArtifactStore") -> None:
+    """Log an artifact's history and time to its task's child run, whether it was made now or by an earlier run."""
+    from hand1000.storage.files import read_jsonl
+
+    history = store.fetch(record["address"]) / "history.jsonl"
+    if history.is_file():
+        child.log_history(row for _, row in read_jsonl(history))
+    child.log_seconds(part, record["seconds"])
+    child.set_tags({f"hand1000.artifact.{part}": record["address"]})
+    child.finish()
