@@ -51,10 +51,12 @@ def train_and_evaluate(
         settings=settings,
         run=run,
     )
-    prompts = {"dataset": dataset, "captions": captions, "shards": shards, "settings": settings.generation}
-    prompts |= {"seed": settings.seed, "run": run}
-    base_images = map_task(partial(generate_base, base_model=base_model, **prompts))(shard=shard)
-    tuned_images = map_task(partial(generate_tuned, model=tuned.model, **prompts))(shard=shard)
+    prompts = {"dataset": dataset, "captions": captions, "shards": shards, "run": run}
+    base = partial(generate_base, base_model=base_model, settings=settings.generation, seed=settings.seed, **prompts)
+    base_images = map_task(base)(shard=shard)
+    # Not shared with `base`: flytekit resolves a promise such as `settings.seed` only once.
+    own = partial(generate_tuned, model=tuned.model, settings=settings.generation, seed=settings.seed, **prompts)
+    tuned_images = map_task(own)(shard=shard)
     real_features = extract_real_features(dataset=dataset, captions=captions, settings=settings.evaluation, run=run)
     evaluation = evaluate(
         real_features=real_features,

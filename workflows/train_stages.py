@@ -55,10 +55,12 @@ def train_stages(  # noqa: PLR0913 (Flyte signature)
 
     # Stage II: the fusion, then each image's embedding.
     encoded = encode_dataset(dataset=dataset, captions=captions, base_model=base_model, run=run)
-    stage2 = {"encoded": encoded, "feature": feature, "base_model": base_model, "settings": settings.stage2}
-    stage2 |= {"compute": settings.compute, "seed": settings.seed, "run": run}
-    fusion = train_fusion(**stage2)
-    embeddings = map_task(partial(optimize_embeddings, fusion=fusion, shards=shards, **stage2))(shard=shard)
+    stage2 = {"encoded": encoded, "feature": feature, "base_model": base_model, "run": run}
+    fusion = train_fusion(settings=settings.stage2, compute=settings.compute, seed=settings.seed, **stage2)
+    optimize = partial(
+        optimize_embeddings, settings=settings.stage2, compute=settings.compute, seed=settings.seed, **stage2
+    )
+    embeddings = map_task(partial(optimize, fusion=fusion, shards=shards))(shard=shard)
 
     # Stage III: the UNet, and the model around it.
     stage3 = {"base_model": base_model, "settings": settings, "run": run}

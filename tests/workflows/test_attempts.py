@@ -1,7 +1,7 @@
-"""Attempts at a task as a cluster makes them: `pyflyte-execute` in a pod of its own, of which nothing is left.
+"""Attempts at a task as a cluster makes them: `pyflyte-execute` with a home and temporary folder that are lost.
 
-No cluster can be had here. What Flyte's propeller does is done by the test: it starts the container's command, kills
-it, and starts it again with the next attempt's prefixes. The artifact root is the S3 server's.
+In place of Flyte's propeller, the test starts the container's command, kills it, and starts it again with the prefixes
+of the next attempt. The artifact root is on the S3 server.
 """
 
 import os
@@ -36,7 +36,7 @@ BASE = str(ROOT / "models/small-base")
 
 
 class Attempts:
-    """The attempts at one task on the same inputs."""
+    """Attempts at one task on the same inputs."""
 
     def __init__(self, task: Any, inputs: dict[str, Any], folder: Path) -> None:
         self.folder, self.count = folder, 0
@@ -48,7 +48,7 @@ class Attempts:
 
     @contextmanager
     def pod(self, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """The next attempt, in a home and a temporary folder of its own; it is killed and they are lost at the end."""
+        """The next attempt, with its own home and temporary folder; at the end it is killed and they are removed."""
         number, self.count = self.count, self.count + 1
         disk = self.folder / f"disk{number}"
         disk.mkdir()
@@ -76,16 +76,16 @@ class Attempts:
             shutil.rmtree(disk)
 
     def finish(self) -> tuple[str, list[str]]:
-        """An attempt that nobody kills: where its artifact lies, and what it said."""
+        """Run an attempt to its end; return the address of its artifact and the lines that it logged."""
         with self.pod() as process:
-            _, said = process.communicate(timeout=200)
+            _, log = process.communicate(timeout=200)
         out = self.folder / f"out{self.count - 1}"
-        assert not (out / "error.pb").exists(), said[-3000:]
+        assert not (out / "error.pb").exists(), log[-3000:]
         outputs = load_proto_from_file(LiteralMap, str(out / "outputs.pb"))
-        return outputs.literals["o0"].scalar.blob.uri, said.splitlines()
+        return outputs.literals["o0"].scalar.blob.uri, log.splitlines()
 
     def error(self) -> ContainerError:
-        """What an attempt that fails leaves for the propeller: the command itself ends with 0."""
+        """The error that a failing attempt leaves for the propeller; the command itself ends with 0."""
         with self.pod() as process:
             process.communicate(timeout=200)
         return load_proto_from_file(ErrorDocument, str(self.folder / f"out{self.count - 1}" / "error.pb")).error
@@ -98,7 +98,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """The short run's; what is saved when has no part in the result."""
+    """Settings of the short run, with another checkpoint interval, which does not change the result."""
     values = yaml.safe_load(inputs_file(tmp_path).read_text())["settings"]
     values["stage3"]["checkpoint_every"] = 4
     return Settings.model_validate(values)
@@ -106,8 +106,8 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
-    """What the undisturbed run made, on S3."""
-    found = {}
+    """The artifacts of the undisturbed run, published on S3."""
+    artifacts = {}
     for kind in (
         "encode_dataset",
         "compute_gesture_feature",
@@ -116,8 +116,8 @@ def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
         "generate_class_images",
     ):
         folder = undisturbed / "root/artifacts" / kind / made_by(undisturbed, kind)
-        found[kind] = FlyteDirectory(open_store(s3_root).publish(kind, folder), remote_directory=False)
-    return found
+        artifacts[kind] = FlyteDirectory(open_store(s3_root).publish(kind, folder), remote_directory=False)
+    return artifacts
 
 
 def made_by(run: Path, kind: str) -> str:
@@ -127,18 +127,18 @@ def made_by(run: Path, kind: str) -> str:
 
 
 def killed_twice(task: Any, inputs: dict[str, Any], server: str, root: str, folder: Path, first_saved: int) -> str:
-    """Kill an attempt at its first save, that of step `first_saved`, and the next one before it saves anything.
+    """Kill an attempt at its first save, that of step `first_saved`, and the next one before it saves.
 
     The S3 server's answers pass through a proxy that kills as soon as the save is there.
 
     Returns:
-        where the third one's artifact lies, which did not begin anew.
+        The address of the third attempt's artifact, which resumed.
     """
     attempts, name = Attempts(task, inputs, folder), task.name.rpartition(".")[2]
 
     def saved() -> list[str]:
-        kept = S3Backend(root).file_sizes(f"checkpoints/{name}")
-        return sorted(key for key in kept if key.endswith("current.json"))
+        keys = S3Backend(root).file_sizes(f"checkpoints/{name}")
+        return sorted(key for key in keys if key.endswith("current.json"))
 
     with faulty_proxy(server, share=0, seed=0) as proxy, attempts.pod(AWS_ENDPOINT_URL_S3=proxy.url) as process:
         proxy.written = lambda key: kill(process) if key.endswith("current.json") else None
@@ -147,14 +147,14 @@ def killed_twice(task: Any, inputs: dict[str, Any], server: str, root: str, fold
         assert process.stderr is not None
         assert any(line.endswith(": started\n") for line in process.stderr)
     assert len(saved()) == 1
-    address, said = attempts.finish()
-    first = next(line for line in said if line.startswith(name) and "/" in line)
+    address, log = attempts.finish()
+    first = next(line for line in log if line.startswith(name) and "/" in line)
     assert first_saved < int(first.split(": ")[1].split("/")[0]) <= 2 * first_saved
     assert saved() == []
     return address
 
 
-def test_stage3_goes_on_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
+def test_stage3_resumes_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
     from tasks.stage3 import train_unet
 
     inputs = {
@@ -170,7 +170,7 @@ def test_stage3_goes_on_after_two_kills(undisturbed, published, settings, s3_ser
     assert address.rpartition("/")[2] == made_by(undisturbed, "train_unet")
 
 
-def test_stage2_goes_on_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
+def test_stage2_resumes_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
     from tasks.stage2 import optimize_embeddings
 
     inputs = {
@@ -190,14 +190,14 @@ def test_stage2_goes_on_after_two_kills(undisturbed, published, settings, s3_ser
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "told", "kind"),
+    ("endpoint", "message", "kind"),
     [
         (None, "there is no such bucket", ContainerError.NON_RECOVERABLE),
         ("http://127.0.0.1:9", "cannot be reached", ContainerError.RECOVERABLE),
     ],
 )
-def test_flyte_tries_again_only_what_may_be_gone_by_then(
-    endpoint, told, kind, settings, s3_server, tmp_path, monkeypatch
+def test_flyte_retries_only_transient_errors(
+    endpoint, message, kind, settings, s3_server, tmp_path, monkeypatch
 ) -> None:
     from tasks.prepare_data import prepare_data
 
@@ -213,5 +213,5 @@ def test_flyte_tries_again_only_what_may_be_gone_by_then(
         "run": RunContext(root="s3://no-such-bucket-of-ours/x"),
     }
     error = Attempts(prepare_data, inputs, tmp_path).error()
-    assert told in error.message and "no-such-bucket-of-ours" in error.message
+    assert message in error.message and "no-such-bucket-of-ours" in error.message
     assert error.kind == kind

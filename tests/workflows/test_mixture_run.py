@@ -16,8 +16,8 @@ from hand1000.registry.tracking import RunTracker
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
-def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
-    """Cut into shards, so that pictures of both are in each."""
+def test_one_model_generates_two_gestures(tmp_path: Path) -> None:
+    """Two shards, each with images of both gestures."""
     inputs = yaml.safe_load(inputs_file(tmp_path, test_images=2).read_text())
     inputs["settings"]["generation"].update(num_images=3, batch_size=1)
     (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(inputs | {"gesture": "ok,four", "images": 3, "shards": 2}))
@@ -30,8 +30,8 @@ def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
     artifacts = tmp_path / "root" / "artifacts"
 
     (dataset,) = (artifacts / "prepare_data").glob("*/preparation.json")
-    counts = {side: [each.gesture for each in read_image_set(dataset.parent / side)] for side in ("train", "test")}
-    assert {side: sorted(found) for side, found in counts.items()} == {
+    counts = {side: [record.gesture for record in read_image_set(dataset.parent / side)] for side in ("train", "test")}
+    assert {side: sorted(gestures) for side, gestures in counts.items()} == {
         "train": ["four"] * 3 + ["ok"] * 3,
         "test": ["four"] * 2 + ["ok"] * 2,
     }
@@ -41,17 +41,18 @@ def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
     assert abs(first.mean - second.mean).max() > 0.1
 
     shards = [folder for folder in (artifacts / "generate_tuned").iterdir() if folder.is_dir()]
-    drawn = sorted((each for shard in shards for each in read_image_set(shard)), key=lambda each: each.file_name)
-    assert [each.seed for each in drawn] == list(range(1000, 1006))
-    shown = [each.gesture for each in drawn]
-    assert sorted(shown[:2]) == ["four", "ok"] and shown == 3 * shown[:2]  # In turn.
-    assert all(each.text.endswith(PHRASES[each.gesture]) for each in drawn)
-    # Of each the held-out prompts, and again from the first.
-    assert drawn[0].text == drawn[4].text and drawn[1].text == drawn[5].text
+    records = [record for shard in shards for record in read_image_set(shard)]
+    records.sort(key=lambda record: record.file_name)
+    assert [record.seed for record in records] == list(range(1000, 1006))
+    gestures = [record.gesture for record in records]
+    assert sorted(gestures[:2]) == ["four", "ok"] and gestures == 3 * gestures[:2]  # They take turns.
+    assert all(record.text.endswith(PHRASES[record.gesture]) for record in records)
+    # Each gesture's test prompts are used again from the first.
+    assert records[0].text == records[4].text and records[1].text == records[5].text
 
     (tuned,) = (artifacts / "evaluate").glob("*/tuned.json")
     metrics = Metrics.model_validate_json(tuned.read_text())
-    assert [image.target_gesture for image in metrics.images] == shown
+    assert [image.target_gesture for image in metrics.images] == gestures
     assert {gesture: (own.n_real, own.n_fake) for gesture, own in metrics.by_gesture.items()} == {
         "four": (2, 3),
         "ok": (2, 3),
@@ -70,7 +71,7 @@ def test_two_gestures_become_one_model_that_draws_each(tmp_path: Path) -> None:
                      "--out", str(tmp_path / f"{gesture}.png"), "--steps", "1"]) == 0  # fmt: skip
 
 
-def test_several_gestures_and_the_authors_fusion_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+def test_the_flat_fusion_refuses_several_gestures_at_once(tmp_path: Path) -> None:
     path = inputs_file(tmp_path)
     inputs = yaml.safe_load(path.read_text())
     inputs["settings"] = {"preset": "paper"}

@@ -16,7 +16,7 @@ def weights(folder: Path) -> str:
 
 
 def kill_at(folder: Path, line: str) -> None:
-    """Start the job and kill -9 its process group as soon as it says `line`."""
+    """Start the job and kill -9 its process group as soon as it prints `line`."""
     with subprocess.Popen(
         command(folder),
         cwd=ROOT,
@@ -26,29 +26,29 @@ def kill_at(folder: Path, line: str) -> None:
         start_new_session=True,
     ) as process:
         assert process.stderr is not None
-        for said in process.stderr:
-            if line in said:
+        for output in process.stderr:
+            if line in output:
                 break
         else:
-            raise AssertionError(f"never said {line!r}")
+            raise AssertionError(f"never printed {line!r}")
         time.sleep(0.5)
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_it_says_what_it_found_where_it_lies_and_what_to_do_next(undisturbed: Path) -> None:
-    said = (undisturbed / "stdout").read_text()
+def test_a_run_prints_metrics_report_and_the_next_command(undisturbed: Path) -> None:
+    output = (undisturbed / "stdout").read_text()
     for expected in ("gesture accuracy", "report.html", "models:/hand1000-four-candidates/1", "hand1000 generate"):
-        assert expected in said
+        assert expected in output
 
 
-def test_a_second_run_recomputes_nothing_and_registers_nothing(undisturbed: Path) -> None:
+def test_a_second_run_computes_and_registers_nothing(undisturbed: Path) -> None:
     done = run(undisturbed)
     assert done.returncode == 0, done.stderr[-3000:]
     assert ": started" not in done.stderr and "train_unet: already there" in done.stderr
     assert "models:/hand1000-four-candidates/1" in done.stdout
 
 
-def test_killed_in_three_stages_it_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+def test_a_run_killed_in_three_stages_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
     for line in ("train_fusion: started", "train_unet: 1/", "generate_base shard 1 of 1: 2/"):
         kill_at(tmp_path, line)
     done = run(tmp_path)

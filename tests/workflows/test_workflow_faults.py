@@ -1,4 +1,4 @@
-"""What `pyflyte run` says of a wrong input, and how soon."""
+"""The errors of `pyflyte run` for invalid inputs, and that they come early."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import yaml
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file, run
 
 
-def test_a_fault_of_the_input_is_one_line(s3_server: str, tmp_path: Path) -> None:
+def test_an_invalid_input_ends_with_one_line(s3_server: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     faults = {
         ("--gesture", "foo"): "unknown gesture 'foo'",
@@ -20,11 +20,11 @@ def test_a_fault_of_the_input_is_one_line(s3_server: str, tmp_path: Path) -> Non
         ("--base_model", "no/such/folder"): "no/such/folder",
         ("--root", "s3://no-such-bucket-of-ours/x"): "no-such-bucket-of-ours",
     }
-    with ThreadPoolExecutor(2) as pool:  # A run takes seconds to start, and they have nothing to do with each other.
+    with ThreadPoolExecutor(2) as pool:  # Each run takes seconds to start.
         runs = pool.map(lambda number: run(folder_of(tmp_path, number), *list(faults)[number]), range(len(faults)))
-    for said, done in zip(faults.values(), runs, strict=True):
+    for message, done in zip(faults.values(), runs, strict=True):
         lines = [line for line in done.stderr.splitlines() if line.startswith("hand1000: error:")]
-        assert done.returncode == 2 and len(lines) == 1 and said in lines[0], done.stderr[-3000:]
+        assert done.returncode == 2 and len(lines) == 1 and message in lines[0], done.stderr[-3000:]
         assert "Traceback" not in done.stderr
 
 
@@ -44,7 +44,7 @@ def test_a_setting_out_of_range_names_the_field(tmp_path: Path) -> None:
     assert done.returncode != 0 and "lambda_" in done.stdout + done.stderr
 
 
-def test_nothing_heavy_is_imported_with_the_workflows() -> None:
+def test_workflows_import_no_heavy_package() -> None:
     heavy = "{'torch', 'diffusers', 'transformers', 'mediapipe', 'mlflow', 'boto3', 'mitsuba', 'cv2', 'skimage'}"
     code = f"import sys, workflows.train_gesture, workflows.pretrain_base; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)

@@ -1,4 +1,4 @@
-"""The whole job with everything on S3, of which one request in fifty fails."""
+"""The whole job with everything on S3, where one request in fifty fails."""
 
 from pathlib import Path
 
@@ -19,18 +19,18 @@ def uploaded(folder: Path, address: str) -> str:
     return f"{address}/all"
 
 
-def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_nothing_elsewhere(
+def test_three_shards_on_a_failing_s3_give_the_same_artifacts(
     undisturbed: Path, s3_server: str, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All lies in the bucket: data, base model, artifacts. One request in fifty fails in each of its ways."""
+    """Data, base model and artifacts are in the bucket. One request in fifty fails; no file is left elsewhere."""
     from hand1000.data.render.dataset import default_cache, render_dataset
     from hand1000.storage.digests import Manifest
     from hand1000.storage.s3 import S3Backend
 
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     counts = {"train": inputs["images"], "test": inputs["settings"]["data"]["test_images"]}
-    render_dataset(tmp_path / "pictures", {"four": counts}, seed=1000, size=64)
-    data = uploaded(tmp_path / "pictures", f"{s3_root}-data")
+    render_dataset(tmp_path / "images", {"four": counts}, seed=1000, size=64)
+    data = uploaded(tmp_path / "images", f"{s3_root}-data")
     base_model = uploaded(ROOT / "models/small-base", f"{s3_root}-base")
     (tmp_path / "server").mkdir()
     elsewhere = tmp_path / "elsewhere"
@@ -39,8 +39,8 @@ def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_noth
     partial, place = [], S3Backend(s3_root)
     bucket, _, prefix = s3_root.removeprefix("s3://").partition("/")
 
-    def whole(key: str) -> None:
-        """What a manifest lists must be there by the time that anybody can see it."""
+    def check_files(key: str) -> None:
+        """Check that the files of a manifest are there when the manifest is."""
         name = key.removeprefix(f"{bucket}/{prefix}/")
         if name.startswith("artifacts/") and name.endswith(".json") and name.count("/") == 2:
             tree = name.removesuffix(".json")
@@ -53,9 +53,9 @@ def test_on_a_failing_s3_with_a_server_three_shards_give_the_same_and_leave_noth
         mlflow_server(tmp_path / "server", f"{s3_root}-mlflow") as uri,
         faulty_proxy(s3_server, share=0.02, seed=5) as proxy,
     ):
-        proxy.written = whole
+        proxy.written = check_files
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        # Rendered pictures, and the fonts that matplotlib found, are kept from run to run and belong to none.
+        # The caches of rendered images and of matplotlib's fonts are shared by all runs.
         monkeypatch.setenv("HAND1000_CACHE", str(default_cache().parent))
         monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "fonts"))
         for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
