@@ -1,5 +1,6 @@
 """Decorators that make Flyte tasks: pod, caches, checkpoint, progress, MLflow child run and published artifact."""
 
+import dataclasses
 import functools
 import inspect
 import logging
@@ -7,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
 
 from flytekit import Cache, Deck, FlyteContextManager, task
@@ -117,7 +118,7 @@ class artifact_task:  # noqa: N801 (a decorator)
         nodes: Machines.
     """
 
-    key_by: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    key_by: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
     excluded: Sequence[str] = ()
     load: Callable[[RunContext, Mapping[str, Any]], Mapping[str, Any]] = lambda run, inputs: {}
     finish: Callable[[TaskResult], Any] | None = None
@@ -206,7 +207,7 @@ def cache_key_of(value: Any, annotation: Any = None) -> Any:
     """The part of a cache key that `value` is.
 
     It is the result of a function in the value's annotation, such as `Annotated[str, model_key]`; the digest of an
-    artifact; what an object's `cache_key_fields()` returns; or the value itself.
+    artifact; what an object's `cache_key_fields()` returns; the fields of a dataclass; or the value itself.
     """
     for function in filter(callable, getattr(annotation, "__metadata__", ())):
         return function(value)
@@ -214,6 +215,8 @@ def cache_key_of(value: Any, annotation: Any = None) -> Any:
         return digest(value)
     if hasattr(value, "cache_key_fields"):
         return value.cache_key_fields()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return [[name, cache_key_of(item)] for name, item in sorted(value.items())]
     return [cache_key_of(item) for item in value] if isinstance(value, list | tuple) else value
