@@ -1,4 +1,4 @@
-"""What a cluster is told of each task: the table, and the specs that are made of it."""
+"""The resources that each task requests: the table, and the Flyte specs made from it."""
 
 import os
 import subprocess
@@ -39,15 +39,15 @@ WORKFLOWS = (
 
 
 def all_tasks() -> dict[str, PythonTask]:
-    """Those of all workflows, by name."""
+    """All tasks of all workflows by name."""
     for name in WORKFLOWS:
         __import__(f"workflows.{name}")
-    found = {}
+    tasks = {}
     for entity in FlyteEntities.entities:
         task = entity.python_function_task if isinstance(entity, ArrayNodeMapTask) else entity
         if isinstance(task, PythonTask) and task.name.startswith(("tasks.", "workflows.")):
-            found[task.name.rpartition(".")[2]] = task
-    return found
+            tasks[task.name.rpartition(".")[2]] = task
+    return tasks
 
 
 def test_the_table_names_every_task_and_no_other() -> None:
@@ -59,31 +59,31 @@ def test_every_spec_is_what_the_table_says() -> None:
         pod: Pod = resources_table().pod_of(name)
         template = get_serializable(OrderedDict(), SETTINGS, task).template
         assert template.container.image == f"registry.example/hand1000-{pod.image}:v1", name
-        told = template.container.resources
-        for entries, end in ((told.requests, 0), (told.limits, 1)):
+        resources = template.container.resources
+        for entries, end in ((resources.requests, 0), (resources.limits, 1)):
             amounts = {entry.name: entry.value for entry in entries}
-            gpu = {told.ResourceName.GPU: str(pod.gpu)} if pod.gpu else {}
+            gpu = {resources.ResourceName.GPU: str(pod.gpu)} if pod.gpu else {}
             assert amounts == gpu | {
-                told.ResourceName.CPU: str(pod.cpu[end]),
-                told.ResourceName.MEMORY: f"{pod.memory_gib[end]}Gi",
-                told.ResourceName.EPHEMERAL_STORAGE: f"{pod.disk_gib}Gi",
+                resources.ResourceName.CPU: str(pod.cpu[end]),
+                resources.ResourceName.MEMORY: f"{pod.memory_gib[end]}Gi",
+                resources.ResourceName.EPHEMERAL_STORAGE: f"{pod.disk_gib}Gi",
             }, name
         metadata = template.metadata
         assert metadata.interruptible == pod.interruptible and metadata.retries.retries == pod.retries, name
         assert metadata.timeout.total_seconds() == 60 * pod.timeout_minutes, name
         if metadata.discoverable:
             assert metadata.discovery_version == task_version(name), name
-        wanted = template.extended_resources
-        assert (wanted.gpu_accelerator.device if pod.accelerator else "") == {"": "", "A10G": "nvidia-a10g"}[
+        extended = template.extended_resources
+        assert (extended.gpu_accelerator.device if pod.accelerator else "") == {"": "", "A10G": "nvidia-a10g"}[
             pod.accelerator
         ]
-        assert (wanted.shared_memory.size_limit if pod.shared_memory_gib else "") == (
+        assert (extended.shared_memory.size_limit if pod.shared_memory_gib else "") == (
             f"{pod.shared_memory_gib}Gi" if pod.shared_memory_gib else ""
         )
 
 
-def spec_of_stage3(told: dict[str, str]) -> list[str]:
-    """What `train_unet` is where these variables are set at registration."""
+def spec_of_stage3(variables: dict[str, str]) -> list[str]:
+    """The spec of `train_unet` with these variables set at registration."""
     code = (
         "from tasks.stage3 import train_unet as t; c = t.task_config; r = t.resources.limits;"
         "x = t.get_extended_resources(None);"
@@ -91,27 +91,27 @@ def spec_of_stage3(told: dict[str, str]) -> list[str]:
         "x.gpu_accelerator.device, x.shared_memory.size_limit, t.metadata.interruptible, t.environment)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | told, cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code], env=os.environ | variables, cwd=ROOT, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split(maxsplit=8)
 
 
 @pytest.mark.parametrize(("nodes", "kind"), [(1, "python-task"), (2, "pytorch")])
-def test_stage3_by_several_processes_is_what_a_cluster_can_run(nodes: int, kind: str) -> None:
-    """A plain task on one machine, Kubeflow's PyTorchJob on several; no cluster is asked here."""
-    told = {"HAND1000_PROCESSES": "4", "HAND1000_NODES": str(nodes)}
-    spec = [kind, str(nodes), "4", "4", "128Gi", "nvidia-a10g", "16Gi", "True", f"{told}\n"]
-    assert spec_of_stage3(told) == spec
+def test_several_processes_of_stage3_have_a_valid_spec(nodes: int, kind: str) -> None:
+    """A plain task on one machine, Kubeflow's PyTorchJob on several."""
+    variables = {"HAND1000_PROCESSES": "4", "HAND1000_NODES": str(nodes)}
+    spec = [kind, str(nodes), "4", "4", "128Gi", "nvidia-a10g", "16Gi", "True", f"{variables}\n"]
+    assert spec_of_stage3(variables) == spec
 
 
-def test_stage3_runs_on_the_gpu_that_was_named() -> None:
+def test_stage3_runs_on_the_named_gpu() -> None:
     *spec, environment = spec_of_stage3({"HAND1000_GPU": "H100"})
     assert spec == ["python-task", "0", "0", "1", "96Gi", "nvidia-h100", "8Gi", "False"] and environment == "{}\n"
 
 
 def broken(**changes: object) -> str:
-    """What is said of the table with a pod `small` so changed."""
+    """The error of the table when the pod `small` has these changes."""
     values = yaml.safe_load(TABLE.read_text())
     values["pods"]["small"] |= changes
     with pytest.raises(ValueError) as error:
@@ -119,7 +119,7 @@ def broken(**changes: object) -> str:
     return str(error.value)
 
 
-def test_a_slip_in_the_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_field_of_the_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pods.small.cpus" in broken(cpus=3)
     assert "cpu: 4 is requested but 2 is the limit" in broken(cpu=[4, 2])
     assert "accelerator: A10G needs a GPU" in broken(accelerator="A10G")

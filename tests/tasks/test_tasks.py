@@ -9,6 +9,8 @@ from flytekit.core.base_task import PythonTask
 from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
+from hand1000.config.settings import load_settings
+from hand1000.config.sweep import with_overrides
 from hand1000.core.errors import Hand1000Error
 from tasks import decorators
 from tasks.context import Artifact, RunContext, TaskContext, address, digest, shard_range
@@ -142,7 +144,7 @@ def test_what_a_task_loads_decides_and_reaches_its_body(make_task: Any, tmp_path
     assert made() == "222"
 
 
-def test_a_deck_and_the_outputs_are_made_from_a_cached_artifact_too(
+def test_a_cached_artifact_also_gives_deck_and_outputs(
     make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     decks = []
@@ -209,3 +211,31 @@ def test_a_failed_body_publishes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Hand1000Error):
         decorators.run_cached("try_task", RunContext(root=str(tmp_path)), {}, body)
     assert not (tmp_path / "artifacts").exists() and not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "retrains"),
+    [
+        ({"generation.mu": 0.1, "generation.guidance_scale": 3.0, "generation.num_images": 9}, False),
+        ({"stage3.checkpoint_every": 7, "stage3.micro_batch_size": 1, "compute.attention": "eager"}, False),
+        ({"stage2.fusion_steps": 3, "stage1.max_missed": 0.1, "evaluation.min_detection_confidence": 0.1}, False),
+        ({"stage3.steps": 7}, True),
+        ({"stage2.lambda_": 0.1}, True),
+        ({"compute.precision": "bf16"}, True),
+        ({"seed": 7}, True),
+        ({"stage3.validation.images": 4, "stage3.validation.images_drawn": 1}, True),
+    ],
+)
+def test_only_what_decides_the_weights_retrains_the_unet(changes: dict[str, Any], retrains: bool) -> None:
+    settings = load_settings("default")
+    changed = with_overrides(settings, changes)
+    assert (changed.unet_key_fields() != settings.unet_key_fields()) == retrains
+    # The sampler decides the images of the validation, which are part of the artifact.
+    validated = with_overrides(settings, {"stage3.validation.images": 4, "stage3.validation.images_drawn": 1})
+    assert with_overrides(validated, {"generation.mu": 0.1}).unet_key_fields() != validated.unet_key_fields()
+
+
+def test_base_images_depend_on_no_setting_of_the_tuned_model() -> None:
+    settings = load_settings("default").generation
+    other = settings.model_copy(update={"mu": 0.1, "autoguidance_scale": 2.0, "fuse_null_prompt": False})
+    assert other.base_model_variant() == settings.base_model_variant() and other != settings

@@ -44,7 +44,7 @@ def build(inputs: dict, root: Path, shards: int = 1) -> Path:
     return Path(address(done))
 
 
-def test_three_captioners_are_compared_and_the_first_ones_captions_published(
+def test_captioners_are_compared_and_the_first_is_published(
     inputs: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = build(inputs, tmp_path / "one")
@@ -70,7 +70,7 @@ def test_three_captioners_are_compared_and_the_first_ones_captions_published(
     assert len(chosen.train) == 6 and chosen.train[0].caption
 
 
-def test_datasets_reads_it_and_another_root_gives_the_same_digest(inputs: dict, tmp_path: Path) -> None:
+def test_datasets_loads_it_and_other_roots_give_its_digest(inputs: dict, tmp_path: Path) -> None:
     few = inputs | {"settings": inputs["settings"] | {"captioners": inputs["settings"]["captioners"][-1:]}}
     one, other = build(few, tmp_path / "one"), build(few, tmp_path / "other", shards=2)
     assert one.name == other.name

@@ -161,9 +161,7 @@ def test_the_endpoints_key_is_sent_and_neither_said_nor_kept(resumed: Resumed, s
     assert len(files) > 50 and [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-def test_an_undisturbed_run_in_seven_shards_publishes_the_same_bytes(
-    resumed: Resumed, inputs_file: Path, tmp_path: Path
-) -> None:
+def test_seven_shards_publish_the_same_bytes(resumed: Resumed, inputs_file: Path, tmp_path: Path) -> None:
     published, _ = build(inputs_file, tmp_path / "root", 7)
     assert published.name == resumed.published.name
     assert contents(published) == contents(resumed.published)

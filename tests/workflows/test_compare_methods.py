@@ -28,14 +28,14 @@ from hand1000.evaluation.paired import paired_bootstrap
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
-def test_the_shipped_comparison_is_the_demos_on_other_pictures() -> None:
+def test_the_shipped_comparison_has_the_demos_settings() -> None:
     shipped = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())
     demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     assert shipped["settings"]["common"] == demo["settings"] | {"seed": 3000}
     ComparisonSettings.model_validate(shipped["settings"])
 
 
-def test_plain_fine_tuning_differs_in_nothing_but_what_is_told_of_the_hands() -> None:
+def test_plain_finetuning_differs_only_in_the_hand_settings() -> None:
     settings = load_settings("default")
     plain = plain_finetuning(settings.with_overrides({"stage1.pose_components": 12}))
     assert plain.stage1 == settings.stage1
@@ -98,7 +98,7 @@ def untrained_controlnet(folder: Path) -> Path:
     return folder
 
 
-def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
+def test_six_methods_are_compared(tmp_path: Path) -> None:
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     shipped = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())["settings"]
     imagic = shipped["imagic"] | {"embedding_steps": 2, "unet_steps": 2, "num_inference_steps": 2}
@@ -152,7 +152,7 @@ def test_six_systems_are_compared_and_put_side_by_side(tmp_path: Path) -> None:
     assert row.split("|")[3].strip().startswith("**")
 
 
-def test_a_lead_is_told_with_its_spread_over_the_gestures(measured: MethodResult) -> None:
+def test_an_advantage_has_its_spread_over_the_gestures(measured: MethodResult) -> None:
     def gesture(ours: float, theirs: float) -> dict[str, MethodResult]:
         return {
             name: measured.model_copy(
@@ -166,7 +166,7 @@ def test_a_lead_is_told_with_its_spread_over_the_gestures(measured: MethodResult
     assert row[:2] == ["SD", f"+0.2 ± {4.303 * 0.1 / 3**0.5:.2g}"] and row[6].startswith("-2 ±")
 
 
-def test_a_difference_is_real_when_chance_gives_it_seldom() -> None:
+def test_a_paired_difference_is_significant_when_rare_by_chance() -> None:
     draws = np.random.default_rng(0)
     hard = draws.random(200)  # Some prompts are hard for both.
     second = (hard + 0.1 * draws.normal(size=200) > 0.5).astype(float)

@@ -1,4 +1,4 @@
-"""Scheduled retraining: the same workflow again and again, on data that stay, grow and move away."""
+"""Scheduled retraining: the same workflow on data that stay the same, grow and drift."""
 
 import datetime
 import json
@@ -20,11 +20,11 @@ GATES = GateSettings(min_gesture_accuracy=0, min_detection_rate=0, max_kid_h_inc
 
 
 def retrained(folder: Path, gates: GateSettings = GATES, **changes: object):
-    """What the workflow gives for the pictures in `folder/pictures`."""
+    """The result of the workflow on the images in `folder/images`."""
     from workflows.retrain import retrain
 
     inputs = yaml.safe_load(inputs_file(folder).read_text())
-    inputs |= {"data": str(folder / "pictures"), "root": str(folder / "root"), **changes}
+    inputs |= {"data": str(folder / "images"), "root": str(folder / "root"), **changes}
     inputs["settings"] = Settings.model_validate(inputs["settings"])
     inputs["base_model"] = str(ROOT / inputs["base_model"])
     return retrain(**inputs, gates=gates, kickoff=datetime.datetime(2026, 11, 2, 3, tzinfo=datetime.UTC))
@@ -36,9 +36,9 @@ def render(folder: Path, train: int) -> None:
     render_dataset(folder, {"four": {"train": train, "test": 4}}, seed=1000, size=64)
 
 
-def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, capsys, monkeypatch) -> None:
+def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    render(tmp_path / "pictures", 8)
+    render(tmp_path / "images", 8)
     first = retrained(tmp_path)
     assert first.outcome.startswith("passed: gesture accuracy") and first.model_uri.endswith("-candidates/1")
     page = (Path(first.report.path) / "retraining.html").read_text()
@@ -52,8 +52,8 @@ def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, c
     assert "four, 2026-11-02 03:00: nothing changed since models:/hand1000-four-candidates/1" in said.out
     assert "train_unet" not in said.err and ": started" not in said.err
 
-    shutil.rmtree(tmp_path / "pictures")
-    render(tmp_path / "pictures", 12)
+    shutil.rmtree(tmp_path / "images")
+    render(tmp_path / "images", 12)
     strict = GATES.model_copy(update={"min_gesture_accuracy": 1.0})
     grown = retrained(tmp_path, strict, images=12)
     assert "the data changed" in capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_nothing_is_trained_unless_there_is_something_to_learn(tmp_path: Path, c
     logged = {file.path for file in tracking.client.list_artifacts(run.info.run_id)}
     assert {"report.html", "retraining.html"} <= logged and run.info.status == "FINISHED"
 
-    # A reviewer's choice goes before what the pipeline made last.
+    # A reviewer's choice has priority over the newest candidate.
     tracking.client.copy_model_version(first.model_uri, "hand1000-four")
     tracking.client.set_registered_model_alias("hand1000-four", CHAMPION, "1")
     chosen = find_champion(tracking, ["four"])

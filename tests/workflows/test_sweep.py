@@ -1,4 +1,4 @@
-"""Sweeps: what they change, what they ask before hours of work, and a whole one through `pyflyte run`."""
+"""Sweeps: their overrides, their validation, and a whole one through `pyflyte run`."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ def test_the_shipped_sweeps_change_the_demo() -> None:
     demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     assert shipped | {"settings": shipped["settings"]["common"]} == demo
     settings = SweepSettings.model_validate(shipped["settings"])
-    # Each sweep holds the settings that it is about as they are.
+    # One point of each sweep is the unchanged settings.
     for name, sweep in settings.sweeps.items():
         assert any(settings.common.with_overrides(point.changes) == settings.common for point in sweep.points), name
 
@@ -51,7 +51,7 @@ def test_a_change_reaches_its_setting_and_no_other() -> None:
         ({"label": "1", "images": 0, "changes": {}}, "images", "greater than or equal to 1"),
     ],
 )
-def test_a_point_that_can_not_be_run_is_refused_at_the_door(point: dict[str, Any], axis: str, fault: str) -> None:
+def test_an_invalid_point_is_refused_before_the_run(point: dict[str, Any], axis: str, fault: str) -> None:
     common = load_settings("default").model_dump()
     with pytest.raises(ValidationError, match=fault):
         SweepSettings.model_validate(
@@ -59,7 +59,7 @@ def test_a_point_that_can_not_be_run_is_refused_at_the_door(point: dict[str, Any
         )
 
 
-def test_a_point_is_held_against_the_unchanged_one_picture_by_picture() -> None:
+def test_a_point_is_compared_with_the_unchanged_one_by_image() -> None:
     def metrics(right: str) -> Metrics:
         images = tuple(
             ImageResult(
@@ -84,7 +84,7 @@ def test_a_point_is_held_against_the_unchanged_one_picture_by_picture() -> None:
     assert base.startswith("-0.500, p = 0.0") and changed_one.startswith("+0.500, p = 0.0") and unchanged == "–"
 
 
-def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> None:
+def test_a_sweep_evaluates_every_point(tmp_path: Path) -> None:
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     points = [
         {"label": "0", "images": None, "changes": {"generation.mu": 0.0}},
@@ -105,9 +105,9 @@ def test_a_sweep_runs_each_point_and_puts_them_side_by_side(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr[-3000:]
     artifacts = tmp_path / "root" / "artifacts"
-    # Both points of the first sweep draw with one training; neither is registered.
+    # Both points of the first sweep share one training; neither is registered.
     assert done.stderr.count("train_unet: started") == 2 and done.stderr.count("assemble_model: started") == 3
-    # The base model knows nothing of mu, nor of hands.
+    # The base model's images depend neither on mu nor on the hands.
     assert done.stderr.count("generate_base shard 1 of 1: started") == 1
     assert len(list((artifacts / "evaluate").glob("*/tuned.json"))) == 3 and not (artifacts / "register").exists()
     (page,) = (artifacts / "write_sweeps").glob("*/sweeps.html")

@@ -29,7 +29,7 @@ def test_the_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
     assert yaml.safe_load(index.read_text())["fusion"][1] == "FlatFusion"
 
 
-def test_two_processes_train_an_adapter_with_prior_and_validation(tmp_path: Path, monkeypatch) -> None:
+def test_two_processes_train_an_adapter_and_validate(tmp_path: Path, monkeypatch) -> None:
     """Flyte's Elastic as on a machine with two GPUs, with gloo in place of nccl."""
     monkeypatch.setenv("HAND1000_PROCESSES", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
