@@ -10,7 +10,6 @@ from flytekit.types.directory import FlyteDirectory
 from pydantic import BaseModel
 
 from hand1000.config.settings import load_settings
-from hand1000.config.sweep import with_overrides
 from hand1000.core.errors import Hand1000Error
 from tasks import decorators
 from tasks.context import Artifact, RunContext, TaskContext, address, digest, shard_range
@@ -228,11 +227,11 @@ def test_a_failed_body_publishes_nothing(tmp_path: Path) -> None:
 )
 def test_only_what_decides_the_weights_retrains_the_unet(changes: dict[str, Any], retrains: bool) -> None:
     settings = load_settings("default")
-    changed = with_overrides(settings, changes)
+    changed = settings.with_overrides(changes)
     assert (changed.unet_key_fields() != settings.unet_key_fields()) == retrains
     # The sampler decides the images of the validation, which are part of the artifact.
-    validated = with_overrides(settings, {"stage3.validation.images": 4, "stage3.validation.images_drawn": 1})
-    assert with_overrides(validated, {"generation.mu": 0.1}).unet_key_fields() != validated.unet_key_fields()
+    validated = settings.with_overrides({"stage3.validation.images": 4, "stage3.validation.images_drawn": 1})
+    assert validated.with_overrides({"generation.mu": 0.1}).unet_key_fields() != validated.unet_key_fields()
 
 
 def test_base_images_depend_on_no_setting_of_the_tuned_model() -> None:
