@@ -13,6 +13,8 @@ Seed = Annotated[int, Field(ge=0, le=2**31 - 1, description="Random seed of the 
 Steps = Annotated[int, Field(ge=0, le=1_000_000)]
 BatchSize = Annotated[int, Field(ge=1, le=4096)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
+CheckpointEvery = Annotated[int, Field(ge=1, le=100_000, description="Number of steps between two checkpoints.")]
+PalmConfidence = Annotated[Fraction, Field(description="Minimum confidence of MediaPipe's palm detection.")]
 
 _MAX_VALUE_LENGTH = 100
 

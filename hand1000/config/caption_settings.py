@@ -39,9 +39,7 @@ class CompletionSettings(FrozenSettings):
     url: str = Field(description="URL of the endpoint, http://.../v1; its key, if any, is $HAND1000_ENDPOINT_KEY.")
     model: str = Field(description="Name of the model at the endpoint; '' for the others.")
     batch_size: BatchSize = Field(description="Number of captions that are completed at a time.")
-    attempts: int = Field(
-        ge=1, le=5, description="Number of answers to ask for before the caption is completed by rule."
-    )
+    attempts: int = Field(ge=1, le=5, description="Number of answers before the caption is completed by rule.")
 
     @model_validator(mode="after")
     def _has_its_model(self) -> Self:

@@ -1,7 +1,5 @@
 """Settings of the workflow compare_methods: the settings of all methods and those of each."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from hand1000.config.base import Fraction, FrozenSettings, LearningRate, Steps
@@ -12,15 +10,11 @@ from hand1000.config.settings import Settings
 class ImagicSettings(FrozenSettings):
     """Imagic (Kawar et al., 2023), applied to each image by itself."""
 
-    embedding_steps: Steps = Field(
-        description="Steps that optimize the text embedding towards the image; 500 in the paper."
-    )
-    embedding_learning_rate: LearningRate = Field(description="Learning rate of the text embedding.")
+    embedding_steps: Steps = Field(description="Optimization steps of the text embedding; 500 in the paper.")
+    embedding_learning_rate: LearningRate
     unet_steps: Steps = Field(description="Steps that fine-tune a UNet on this image alone; 1,000 in the paper.")
-    unet_learning_rate: LearningRate = Field(description="Learning rate of the UNet.")
-    target_weight: Annotated[float, Field(ge=0, le=2)] = Field(
-        description="Weight of the target text's embedding against the optimized one; eta in the paper."
-    )
+    unet_learning_rate: LearningRate
+    target_weight: float = Field(ge=0, le=2, description="Weight of the target text's embedding; eta in the paper.")
     guidance_scale: GuidanceScale
     eta: Eta
     num_inference_steps: InferenceSteps
@@ -29,28 +23,13 @@ class ImagicSettings(FrozenSettings):
 class HandRefinerSettings(FrozenSettings):
     """HandRefiner (Lu et al., 2023), applied to each image with a hand."""
 
-    controlnet: str = Field(
-        min_length=1,
-        description="ControlNet of depth maps for the inpainting model: a folder, s3:// or hub id@revision.",
-    )
-    inpainting_model: str = Field(
-        description="Inpainting model, such as a Stable Diffusion with nine input channels; '' is the base model."
-    )
-    min_detection_confidence: Fraction = Field(
-        description="Minimum confidence of MediaPipe in a hand to repair; 0.6 in the paper."
-    )
-    control_strength: Annotated[float, Field(ge=0, le=2)] = Field(
-        description="Factor of the ControlNet's residuals; 0.55 in the paper."
-    )
-    control_guidance: Annotated[float, Field(ge=1, le=10)] = Field(
-        description="Scale of the guidance by the depth map's change of each prediction; 1 is the paper's method."
-    )
-    adaptive: bool = Field(
-        description="Choose the lowest strength of 0.4 to 0.9 that keeps the landmarks, as the paper's adaptive mode."
-    )
-    denoising_strength: Annotated[float, Field(gt=0, le=1)] = Field(
-        description="Strength of the inpainting; 1 starts from noise, less keeps some of the image."
-    )
+    controlnet: str = Field(min_length=1, description="ControlNet of depth maps: a folder, s3:// or hub id@revision.")
+    inpainting_model: str = Field(description="Inpainting model, such as one with nine inputs; '' is the base model.")
+    min_detection_confidence: Fraction = Field(description="Minimum confidence in a hand to repair; 0.6 in the paper.")
+    control_strength: float = Field(ge=0, le=2, description="Factor of the residuals; 0.55 in the paper.")
+    control_guidance: float = Field(ge=1, le=10, description="Scale of guidance by the depth map; 1 as in the paper.")
+    adaptive: bool = Field(description="Choose the lowest strength of 0.4 to 0.9 that keeps the landmarks.")
+    denoising_strength: float = Field(gt=0, le=1, description="Strength of the inpainting; 1 starts from noise.")
     guidance_scale: GuidanceScale
     eta: Eta
     num_inference_steps: InferenceSteps

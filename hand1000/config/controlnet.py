@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hand1000.config.base import Fraction, FrozenSettings, Seed
+from hand1000.config.base import Fraction, FrozenSettings, PalmConfidence, Seed
 from hand1000.config.pretraining import TrainingSchedule
 
 
@@ -13,18 +13,12 @@ class ControlSettings(FrozenSettings):
 
     seed: Seed
     images: int = Field(ge=1, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
-    gesture_images: int = Field(
-        ge=0, le=10_000, description="Number of rendered hands per gesture, captioned with its phrase."
-    )
-    max_tilt: float = Field(ge=0, le=180, description="Maximum tilt of the hands in degrees, as for the base model.")
-    min_detection_confidence: Fraction = Field(description="Minimum confidence of MediaPipe's palm detection.")
-    max_error: float = Field(
-        gt=0, le=10, description="Maximum landmark error in palm lengths; images above it are left out."
-    )
+    gesture_images: int = Field(ge=0, le=10_000, description="Number of rendered hands per gesture, with its phrase.")
+    max_tilt: float = Field(ge=0, le=180, description="Maximum tilt of the hands in degrees.")
+    min_detection_confidence: PalmConfidence
+    max_error: float = Field(gt=0, le=10, description="Maximum landmark error of a used image, in palm lengths.")
     caption_dropout: Fraction = Field(description="Share of images that are trained with the empty prompt.")
-    hand_weight: float = Field(
-        ge=1, le=100, description="Weight of the hand's box in the loss; the depth map covers nothing else."
-    )
+    hand_weight: float = Field(ge=1, le=100, description="Weight of the hand's box, which the map covers, in the loss.")
     length: TrainingSchedule
 
     def depth_key_fields(self) -> dict[str, Any]:

@@ -16,17 +16,14 @@ class FilterSettings(FrozenSettings):
     allow_border_hands: bool = Field(description="Whether the labelled box may touch the border of the image.")
     max_hands: int = Field(ge=1, le=100, description="Maximum number of labelled hands in an image.")
     min_detector_iou: Fraction = Field(
-        description="Minimum intersection over union of the labelled box with a hand that MediaPipe detects; 0.1 asks "
-        "for any hand there, 0 skips the detection."
+        description="Minimum IoU of the labelled box with a hand that MediaPipe detects; 0 skips the detection."
     )
 
 
 class DataSettings(FrozenSettings):
     """Selection and cropping of the training and test images."""
 
-    test_images: int = Field(
-        ge=2, le=100_000, description="Number of test images of each gesture, of people who are not in training."
-    )
+    test_images: int = Field(ge=2, le=100_000, description="Number of test images per gesture, of people of their own.")
     max_unusable: Fraction = Field(description="Share of unusable images above which the run stops.")
     crop: Literal["hand", "center"] = Field(
         description="hand: a square that contains the labelled hand; center: the authors' crop, which may cut it off."

@@ -1,7 +1,5 @@
 """Settings of the quality gates that a retrained model must pass before a reviewer is asked."""
 
-from typing import Annotated
-
 from pydantic import Field
 
 from hand1000.config.base import Fraction, FrozenSettings
@@ -12,6 +10,4 @@ class GateSettings(FrozenSettings):
 
     min_gesture_accuracy: Fraction = Field(description="Minimum share of images that show the requested gesture.")
     min_detection_rate: Fraction = Field(description="Minimum share of images in which a hand is detected.")
-    max_kid_h_increase: Annotated[float, Field(ge=0, le=1000)] = Field(
-        description="Maximum increase of KID-H over the champion's; a first model has no such gate."
-    )
+    max_kid_h_increase: float = Field(ge=0, le=1000, description="Maximum increase of KID-H over the champion's.")

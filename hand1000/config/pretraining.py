@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from hand1000.config.base import Fraction, FrozenSettings, LearningRate, Seed
+from hand1000.config.base import CheckpointEvery, Fraction, FrozenSettings, LearningRate, Seed
 
 
 class TrainingSchedule(FrozenSettings):
@@ -15,7 +15,7 @@ class TrainingSchedule(FrozenSettings):
     learning_rate: LearningRate = Field(description="Peak learning rate.")
     warmup_steps: int = Field(ge=0, le=100_000, description="Steps in which the learning rate rises to its peak.")
     ema_decay: float = Field(ge=0, lt=1, description="Decay of the exponential moving average of the weights.")
-    checkpoint_every: int = Field(ge=1, le=100_000, description="Number of steps between two checkpoints.")
+    checkpoint_every: CheckpointEvery
 
     def cache_key_fields(self) -> dict[str, Any]:
         """Return the fields on which the result depends."""
@@ -27,12 +27,8 @@ class PretrainSettings(FrozenSettings):
 
     seed: Seed
     images: int = Field(ge=100, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
-    gesture_images: int = Field(
-        ge=0, le=10_000, description="Number of rendered hands per gesture, captioned with its phrase."
-    )
-    max_tilt: float = Field(
-        ge=0, le=180, description="Maximum tilt of the UNet's hands in degrees; the autoencoder trains on all."
-    )
+    gesture_images: int = Field(ge=0, le=10_000, description="Number of rendered hands per gesture, with its phrase.")
+    max_tilt: float = Field(ge=0, le=180, description="Maximum tilt in degrees, except for the autoencoder's hands.")
     caption_dropout: Fraction = Field(description="Share of images that are trained with the empty prompt.")
     autoencoder: TrainingSchedule
     text_encoder: TrainingSchedule

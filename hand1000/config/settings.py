@@ -12,9 +12,11 @@ from pydantic import Field, model_validator
 
 from hand1000.config.base import (
     BatchSize,
+    CheckpointEvery,
     Fraction,
     FrozenSettings,
     LearningRate,
+    PalmConfidence,
     Seed,
     Steps,
     read_yaml,
@@ -31,16 +33,12 @@ class Stage1Settings(FrozenSettings):
     """Stage I: the mean gesture feature (paper, section 3.2)."""
 
     feature: Literal["normalized", "raw", "none"] = Field(
-        description="normalized: relative to the wrist, scaled by the hand's size, left hands mirrored; raw: the "
-        "authors' x, y, z; none: zeros, to measure what the hands contribute."
+        description="normalized: wrist-relative, scaled, left hands mirrored; raw: the authors' x, y, z; none: zeros."
     )
-    min_detection_confidence: Fraction = Field(description="Minimum confidence of MediaPipe's palm detection.")
+    min_detection_confidence: PalmConfidence
     max_missed: Fraction = Field(description="Share of images without a detected hand above which the run stops.")
     pose_components: int = Field(
-        ge=0,
-        le=63,
-        description="Number of principal components that describe each image's own hand in Stage II; 0 uses the mean "
-        "hand only.",
+        ge=0, le=63, description="Number of components that describe each image's own hand in Stage II; 0 is none."
     )
 
 
@@ -49,22 +47,19 @@ class Stage2Settings(FrozenSettings):
 
     lambda_: Fraction = Field(description="Weight of the text embedding in h = lambda*e + (1-lambda)*g.")
     fusion: Literal["per_token", "flat"] = Field(
-        description="per_token: one small layer for every token, trained; flat: the authors' random layer over all "
-        "tokens at once."
+        description="per_token: one trained layer for every token; flat: the authors' random layer over all tokens."
     )
     fusion_steps: Steps = Field(description="Training steps of the fusion; 0 keeps its initialization.")
     fusion_batch_size: BatchSize = Field(description="Number of images in a training step of the fusion.")
-    fusion_learning_rate: LearningRate = Field(description="Learning rate of the fusion.")
-    embedding_steps: Steps = Field(
-        description="Optimization steps of each image's embedding; 0 keeps the output of the fusion."
-    )
+    fusion_learning_rate: LearningRate
+    embedding_steps: Steps = Field(description="Optimization steps of each embedding; 0 keeps the fusion's output.")
     embedding_batch_size: BatchSize = Field(description="Number of embeddings that are optimized at a time.")
-    embedding_learning_rate: LearningRate = Field(description="Learning rate of the embeddings.")
+    embedding_learning_rate: LearningRate
     paper_loop: bool = Field(
-        description="Use the authors' loop, which optimizes an image's embedding and fine-tunes on the image before it "
-        "takes the next one, with a new optimizer and the same noise for each; stage3.steps are then steps per image."
+        description="Use the authors' loop, which optimizes an embedding and fine-tunes on its image before the next "
+        "image, with a new optimizer and the same noise for each; stage3.steps are then steps per image."
     )
-    checkpoint_every: int = Field(ge=1, le=100_000, description="Number of steps between two checkpoints.")
+    checkpoint_every: CheckpointEvery
 
     def fusion_key_fields(self) -> dict[str, Any]:
         """Return what the trained fusion depends on."""
@@ -104,12 +99,8 @@ class ComputeSettings(FrozenSettings):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         description="Precision of the computation and of frozen weights; trained weights stay in fp32."
     )
-    attention: Literal["sdpa", "eager"] = Field(
-        description="Attention implementation: PyTorch's fused kernels, or plain matrix products."
-    )
-    gradient_checkpointing: bool = Field(
-        description="Recompute activations in the backward pass: less memory for about a third more computation."
-    )
+    attention: Literal["sdpa", "eager"] = Field(description="PyTorch's fused attention, or plain matrix products.")
+    gradient_checkpointing: bool = Field(description="Save memory for about a third more computation.")
     channels_last: bool = Field(description="Store the UNet's tensors in channels-last memory format.")
     compile: bool = Field(description="Use torch.compile: minutes at the start for faster steps afterwards.")
 
@@ -131,9 +122,7 @@ class LoraSettings(FrozenSettings):
 class PriorSettings(FrozenSettings):
     """Prior preservation: training on images of the base model beside the gesture's (Ruiz et al., 2022)."""
 
-    images: int = Field(
-        ge=0, le=100_000, description="Number of class images, of captions without the gesture's phrase; 0 disables it."
-    )
+    images: int = Field(ge=0, le=100_000, description="Number of class images, without the gesture's phrase; 0 is off.")
     batch_size: BatchSize = Field(description="Number of class images in a step, in addition to the gesture's batch.")
     weight: float = Field(ge=0, le=100, description="Weight of the class images' loss against the gesture's.")
 
@@ -142,19 +131,12 @@ class ValidationSettings(FrozenSettings):
     """Validation during Stage III."""
 
     images: int = Field(
-        ge=0,
-        le=10_000,
-        description="Number of training images in the validation split, with all images of these people; 0 is none.",
+        ge=0, le=10_000, description="Number of training images held out, with all images of their people; 0 is off."
     )
     every: int = Field(ge=1, le=1_000_000, description="Number of steps between two validations.")
-    images_drawn: int = Field(
-        ge=0, le=64, description="Number of images to generate at each validation, from the same prompts and noise."
-    )
+    images_drawn: int = Field(ge=0, le=64, description="Number of images to generate at each, from the same noise.")
     patience: int = Field(
-        ge=0,
-        le=1000,
-        description="Number of validations without a lower loss after which training stops with the best weights; 0 "
-        "never stops early.",
+        ge=0, le=1000, description="Validations without a lower loss until training stops early; 0 is never."
     )
 
     @model_validator(mode="after")
@@ -167,15 +149,11 @@ class ValidationSettings(FrozenSettings):
 class Stage3Settings(FrozenSettings):
     """Stage III: fine-tuning of the UNet on the frozen embeddings (paper, section 3.4)."""
 
-    training_mode: Literal["full", "lora"] = Field(
-        description="full: train all weights, as in the paper; lora: train low-rank adapters beside them."
-    )
+    training_mode: Literal["full", "lora"] = Field(description="full trains all weights, lora low-rank adapters.")
     lora: LoraSettings
     steps: Steps = Field(description="Number of optimizer steps.")
     batch_size: BatchSize = Field(description="Number of images in a step, over all processes.")
-    micro_batch_size: BatchSize = Field(
-        description="Number of images that a process computes at once; gradients accumulate over the batch."
-    )
+    micro_batch_size: BatchSize = Field(description="Number of images computed at once; gradients accumulate.")
     optimizer: Literal["adamw", "adamw_8bit"] = Field(description="adamw_8bit needs a GPU and bitsandbytes.")
     learning_rate: LearningRate = Field(description="Peak learning rate.")
     warmup_steps: Steps = Field(description="Number of steps in which the learning rate rises linearly to its peak.")
@@ -183,18 +161,14 @@ class Stage3Settings(FrozenSettings):
     timestep_sampling: Literal["uniform", "logit_normal"] = Field(
         description="Distribution of training timesteps: uniform as in the paper, or mostly intermediate ones."
     )
-    min_snr_gamma: float = Field(
-        ge=0, le=1000, description="Gamma of the min-SNR loss weights; 0 weights all timesteps equally."
-    )
-    weight_decay: Fraction = Field(description="Weight decay of AdamW.")
+    min_snr_gamma: float = Field(ge=0, le=1000, description="Gamma of the min-SNR loss weights; 0 weights equally.")
+    weight_decay: Fraction
     max_grad_norm: float = Field(gt=0, le=1000, description="Norm to which larger gradients are clipped.")
     caption_dropout: Fraction = Field(description="Share of images that are trained with the fused null embedding.")
-    ema_decay: Fraction = Field(
-        description="Decay of the exponential moving average of the weights, which is saved; 0 saves the last weights."
-    )
+    ema_decay: Fraction = Field(description="Decay of the weights' moving average, which is saved; 0 saves the last.")
     prior: PriorSettings
     validation: ValidationSettings
-    checkpoint_every: int = Field(ge=1, le=100_000, description="Number of steps between two checkpoints.")
+    checkpoint_every: CheckpointEvery
 
     def cache_key_fields(self) -> dict[str, Any]:
         """Return the fields on which the result depends beyond rounding; the others may change during a training."""
@@ -211,9 +185,7 @@ class GenerationSettings(SamplerSettings):
     """Generation of the images that are evaluated; the sampler's settings become the model's defaults."""
 
     batch_size: BatchSize = Field(description="Number of images that are generated at a time.")
-    num_images: int = Field(
-        ge=2, le=100_000, description="Number of images to generate and evaluate for each gesture and model."
-    )
+    num_images: int = Field(ge=2, le=100_000, description="Number of images per gesture and model to evaluate.")
 
     def sampler_defaults(self) -> dict[str, Any]:
         """Return the sampler's settings, which a model uses where a call does not override them."""
@@ -229,17 +201,15 @@ class EvaluationSettings(FrozenSettings):
     """Evaluation of the generated images."""
 
     feature_extractor: str = Field(
-        description="Network whose features FID and KID compare: small (it ships), dinov2:SOURCE or clip:SOURCE with a "
-        "folder, an s3:// address or a hub id@revision, or the path or URL of the 2015 Inception as TorchScript.",
         min_length=1,
+        description="Network of FID and KID: small, which ships; dinov2:SOURCE or clip:SOURCE with a folder, s3:// or "
+        "hub id@revision; or the path or URL of the 2015 Inception as TorchScript.",
     )
     feature_extractor_sha256: str = Field(
         pattern="^([0-9a-f]{64})?$", description="Expected SHA-256 of the extractor's file; '' accepts any."
     )
-    clip: str = Field(
-        description="Folder, s3:// address or hub id@revision of CLIP for the CLIP score; '' skips the score."
-    )
-    min_detection_confidence: Fraction = Field(description="Minimum confidence of MediaPipe's palm detection.")
+    clip: str = Field(description="Folder, s3:// or hub id@revision of CLIP for the CLIP score; '' skips the score.")
+    min_detection_confidence: PalmConfidence
 
 
 class Settings(FrozenSettings):

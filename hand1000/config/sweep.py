@@ -15,21 +15,15 @@ class Point(FrozenSettings):
     """One run of a sweep."""
 
     label: str = Field(min_length=1, max_length=80, description="Label of the run in tables and plots.")
-    images: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Number of training images, if it differs from the other runs'."
-    )
-    changes: dict[str, Any] = Field(
-        default={}, max_length=50, description="New values by dotted name, such as `stage2.lambda_: 0.5`."
-    )
+    images: int | None = Field(None, ge=1, le=1_000_000, description="Number of training images, if it differs.")
+    changes: dict[str, Any] = Field({}, max_length=50, description="New values by dotted name: `stage2.lambda_: 0.5`.")
 
 
 class Sweep(FrozenSettings):
     """Runs that differ in one thing."""
 
     title: str = Field(min_length=1, max_length=200, description="Title of the sweep in the report.")
-    axis: str = Field(
-        max_length=80, description="Name of the quantity that the labels give as numbers; '' if they are names."
-    )
+    axis: str = Field(max_length=80, description="Quantity that the labels give as numbers; '' if they are names.")
     points: list[Point] = Field(min_length=1, max_length=50)
 
     @model_validator(mode="after")
