@@ -1,7 +1,6 @@
-"""The gestures of HaGRID and the phrase by which a caption names each.
+"""The gestures of HaGRID, 18 in version 1 and 33 in version 2, and the phrases that name them.
 
-A phrase is part of the method: every training caption and every prompt holds it exactly once (paper, section
-"Dataset construction"). HaGRID v1 has 18 gestures, v2 has 33.
+Every training caption and every prompt contains the phrase exactly once (paper, section "Dataset construction").
 """
 
 import hashlib
@@ -54,24 +53,20 @@ HAGRID_V1: tuple[str, ...] = tuple(list(PHRASES)[:18])
 NO_GESTURE = "no_gesture"
 """HaGRID's label for a hand that makes none of the gestures."""
 
-_LONGEST_NAME = 100
-_LONGEST_PROMPT = 80
+_MAX_NAME_LENGTH = 100
+_MAX_PROMPT_LENGTH = 80
 
 
-class _OfGesture(Protocol):
+class _HasGesture(Protocol):
     @property
     def gesture(self) -> str: ...
 
 
-T = TypeVar("T", bound=_OfGesture)
+T = TypeVar("T", bound=_HasGesture)
 
 
 def gesture_phrase(gesture: str) -> str:
-    """The phrase that names `gesture` in a caption.
-
-    Raises:
-        Hand1000Error: HaGRID has no such gesture.
-    """
+    """Return the phrase of a gesture; Hand1000Error for a gesture that HaGRID does not have."""
     try:
         return PHRASES[gesture]
     except KeyError:
@@ -80,49 +75,49 @@ def gesture_phrase(gesture: str) -> str:
 
 
 def parse_gestures(text: str) -> tuple[str, ...]:
-    """The gestures that `text` names, in its order: `four` is one, `call,four,like` are three.
+    """Split a list such as `call,four,like`.
 
     Raises:
-        Hand1000Error: a gesture that HaGRID has not, or that stands twice.
+        Hand1000Error: HaGRID does not have a gesture, or it is repeated.
     """
     gestures = tuple(text.split(","))
     for gesture in gestures:
         gesture_phrase(gesture)
         if gestures.count(gesture) > 1:
-            raise Hand1000Error(f"gesture: {gesture} stands twice in {text!r}; name each once")
+            raise Hand1000Error(f"gesture: {gesture} is repeated in {text!r}; name each once")
     return gestures
 
 
 def slug(gestures: Sequence[str]) -> str:
-    """What they are called within a longer name: `call-four-like`; of very many, their number and a digest."""
+    """Return a short name of several gestures: `call-four-like`, or their number and a digest of very many."""
     name = "-".join(gestures)
-    if len(name) <= _LONGEST_NAME:
+    if len(name) <= _MAX_NAME_LENGTH:
         return name
     return f"{len(gestures)}-gestures-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def find_gesture_in_prompt(prompt: str, gestures: Sequence[str]) -> str:
-    """Which of a model's `gestures` a prompt asks for: the only one, or the one whose phrase it holds.
+    """Return the gesture that a prompt asks a model with these `gestures` for, by the phrase in the prompt.
 
     Raises:
-        Hand1000Error: of several, it holds the phrases of none or of more than one.
+        Hand1000Error: The model knows several, and the prompt contains the phrase of none or of more than one.
     """
     if len(gestures) == 1:
         return gestures[0]
     text = " ".join(prompt.split())
     named = [gesture for gesture in gestures if gesture_phrase(gesture) in text.lower()]
     if len(named) != 1:
-        shown = text if len(text) <= _LONGEST_PROMPT else f"{text[:_LONGEST_PROMPT]}..."
+        start = text if len(text) <= _MAX_PROMPT_LENGTH else f"{text[:_MAX_PROMPT_LENGTH]}..."
         raise Hand1000Error(
-            f"prompt {shown!r}: holds the phrase of {' and of '.join(named) or 'none'} of this model's gestures, "
-            f"{', '.join(gestures)}; put in that of one (`hand1000 gestures` lists them), or say which by `gesture`"
+            f"prompt {start!r}: contains the phrase of {' and of '.join(named) or 'none'} of this model's gestures, "
+            f"{', '.join(gestures)}; use that of one (`hand1000 gestures` lists them), or set `gesture`"
         )
     return named[0]
 
 
 def group_by_gesture(items: Iterable[T]) -> dict[str, list[T]]:
-    """The items of each gesture in their order; the gestures in the order in which they come first."""
-    found: dict[str, list[T]] = {}
+    """Group items by gesture, in the order of the gestures' first items."""
+    groups: dict[str, list[T]] = {}
     for item in items:
-        found.setdefault(item.gesture, []).append(item)
-    return found
+        groups.setdefault(item.gesture, []).append(item)
+    return groups

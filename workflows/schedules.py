@@ -96,7 +96,7 @@ class Schedules(FrozenSettings):
         gestures = [row.gesture for row in self.rows]
         for gesture in gestures:
             if gestures.count(gesture) > 1:
-                raise ValueError(f"rows: {gesture} stands twice")
+                raise ValueError(f"rows: {gesture} is repeated")
         return self
 
 

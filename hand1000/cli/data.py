@@ -1,4 +1,4 @@
-"""The commands `hand1000 data`: HaGRID from its servers, a data set to the Hugging Face hub."""
+"""The commands `hand1000 data`: download HaGRID, check a folder, push a dataset to the Hugging Face hub."""
 
 import argparse
 import os
@@ -6,46 +6,44 @@ from functools import partial
 from pathlib import Path
 
 MIRROR = "HAND1000_HAGRID_URL"
-SHOWN = 20
+MAX_LISTED = 20
 
-_SIZE = """512: the shorter side is 512 pixels; all gestures lie in one archive (119 GB; version 1: 26 GB), of which
-only those asked for are fetched, about 3.5 GB each (1.5 GB), unless the server gives no parts of files and sends all of
-it. full: Full HD; an archive of 25 to 63 GB for each gesture, for a time beside its pictures (default: 512)"""
+_SIZE_HELP = """512: the shorter side has 512 pixels. All gestures are in one archive (119 GB; version 1: 26 GB), of
+which only the requested ones are downloaded, about 3.5 GB each (1.5 GB), unless the server does not support ranges.
+full: Full HD, an archive of 25 to 63 GB per gesture, which needs its space beside the images (default: 512)"""
 
 
 def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `data` and its actions to the commands of `hand1000`."""
-    data = commands.add_parser("data", help="get HaGRID, check a folder, push a data set to the Hugging Face hub")
+    data = commands.add_parser("data", help="download HaGRID, check a folder, push a dataset to the Hugging Face hub")
     actions = data.add_subparsers(required=True, metavar="ACTION")
 
     get = actions.add_parser(
         "get",
-        help="fetch gestures of HaGRID",
-        description="Fetch gestures of HaGRID with their annotations. The same command goes on after it was stopped.",
+        help="download gestures of HaGRID",
+        description="Download gestures of HaGRID with their annotations. The same command resumes a stopped download.",
     )
-    get.add_argument("--gesture", action="append", required=True, help="see `hand1000 gestures`; may be given again")
-    get.add_argument("--out", type=Path, required=True, metavar="DIR", help="the `data` of a training afterwards")
+    get.add_argument("--gesture", action="append", required=True, help="see `hand1000 gestures`; repeatable")
+    get.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder, the `data` of a training")
     get.add_argument("--version", type=int, choices=(1, 2), default=2, help="18 gestures or 33 (default: 2)")
-    get.add_argument("--size", choices=("512", "full"), default="512", help=_SIZE)
+    get.add_argument("--size", choices=("512", "full"), default="512", help=_SIZE_HELP)
     get.add_argument(
         "--base-url",
         metavar="URL",
         default=os.environ.get(MIRROR) or None,
-        help=f"of a mirror with the public servers' paths (default: {MIRROR}, else the public servers)",
+        help=f"mirror with the public servers' paths (default: {MIRROR}, else the public servers)",
     )
     get.set_defaults(run=_get)
 
-    check = actions.add_parser("check", help="read every picture of a folder and tell what cannot be used")
-    check.add_argument("source", metavar="DIR|s3://", help="HaGRID's layout, or one's own pictures")
-    check.add_argument("--gesture", action="append", help="may be given again (default: every folder of that name)")
+    check = actions.add_parser("check", help="read every image of a folder and list the unusable ones")
+    check.add_argument("source", metavar="DIR|s3://", help="HaGRID's layout, or a folder of images")
+    check.add_argument("--gesture", action="append", help="repeatable (default: every folder with a gesture's name)")
     check.set_defaults(run=_check)
 
-    push = actions.add_parser("push", help="push a published data set to the hub")
-    push.add_argument("folder", type=Path, metavar="DIR", help="what build_dataset published: train, test, README.md")
-    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="a dataset repository, made if need be")
-    push.add_argument(
-        "--private", action="store_true", help="visible to those with access only (default: as the owner's settings)"
-    )
+    push = actions.add_parser("push", help="push a published dataset to the hub")
+    push.add_argument("folder", type=Path, metavar="DIR", help="output of build_dataset: train, test, README.md")
+    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="dataset repository, created if necessary")
+    push.add_argument("--private", action="store_true", help="make it private (default: the owner's settings)")
     push.set_defaults(run=_push)
 
 
@@ -74,13 +72,14 @@ def _check(options: argparse.Namespace) -> None:
     source = open_source(options.source)
     gestures = options.gesture or list_gestures(source)
     reports = [check_source(source, gesture, ProgressBar(gesture, unit=" images")) for gesture in gestures]
-    print("\n".join(report_lines(reports, SHOWN)))
-    unusable, images = sum(len(one.unusable) for one in reports), sum(one.images for one in reports)
-    most = load_settings("default").data.max_unusable
-    if unusable > most * images:
+    print("\n".join(report_lines(reports, MAX_LISTED)))
+    unusable = sum(len(report.unusable) for report in reports)
+    images = sum(report.images for report in reports)
+    max_unusable = load_settings("default").data.max_unusable
+    if unusable > max_unusable * images:
         raise Hand1000Error(
-            f"{options.source}: {unusable} of {images} images cannot be used, more than data.max_unusable = {most} "
-            "allows; repair or remove them"
+            f"{options.source}: {unusable} of {images} images cannot be used, more than data.max_unusable = "
+            f"{max_unusable} allows; repair or remove them"
         )
 
 

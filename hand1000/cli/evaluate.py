@@ -1,4 +1,4 @@
-"""The command `hand1000 evaluate`: any two folders of pictures, real and generated."""
+"""The command `hand1000 evaluate`, which compares any two folders of images."""
 
 import argparse
 from pathlib import Path
@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `evaluate` to the commands of `hand1000`."""
-    evaluate = commands.add_parser("evaluate", help="measure generated pictures against real ones")
-    evaluate.add_argument("real", type=Path, metavar="REAL_DIR", help="pictures, or an image set with metadata.jsonl")
-    evaluate.add_argument("fake", type=Path, metavar="FAKE_DIR", help="the same, generated")
-    evaluate.add_argument("--gesture", help="that all were to show (default: of each picture what its record says)")
+    evaluate = commands.add_parser("evaluate", help="evaluate generated images against real ones")
+    evaluate.add_argument("real", type=Path, metavar="REAL_DIR", help="images, or a dataset split with metadata.jsonl")
+    evaluate.add_argument("fake", type=Path, metavar="FAKE_DIR", help="the generated images, likewise")
+    evaluate.add_argument("--gesture", help="requested gesture of all images (default: that of each image's record)")
     evaluate.add_argument(
-        "--prompts", type=Path, metavar="FILE", help="a line for each generated picture, in the order of their names"
+        "--prompts", type=Path, metavar="FILE", help="one prompt per line for each generated image, in order of names"
     )
-    evaluate.add_argument("--train", type=Path, metavar="DIR", help="what was trained on, to see what is memorised")
-    evaluate.add_argument("--paper", action="store_true", help="also FID and KID by the authors' arithmetic")
-    evaluate.add_argument("--config", default="default", help="whose `evaluation` and `seed` to use (default: default)")
-    evaluate.add_argument("--out", type=Path, help="also write all measures, picture by picture, to this JSON file")
+    evaluate.add_argument("--train", type=Path, metavar="DIR", help="training images, to measure memorization")
+    evaluate.add_argument("--paper", action="store_true", help="also compute FID and KID as the authors do")
+    evaluate.add_argument("--config", default="default", help="settings for `evaluation` and `seed` (default: default)")
+    evaluate.add_argument("--out", type=Path, help="also write all metrics, with those of each image, to a JSON file")
     evaluate.set_defaults(run=_evaluate)
 
 

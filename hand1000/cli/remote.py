@@ -1,7 +1,4 @@
-"""The commands that reach a Flyte cluster: `launch`, `status`, `logs`, `approve`.
-
-Of the library only these know of Flyte, and only when they are called.
-"""
+"""The commands for a Flyte cluster: `launch`, `status`, `logs` and `approve`. They alone import Flyte, when called."""
 
 import argparse
 import datetime
@@ -15,30 +12,30 @@ if TYPE_CHECKING:
     from flytekit.models.node_execution import NodeExecution
     from flytekit.remote import FlyteRemote
 
-_AT_ONCE = 100
-_DEEPEST = 10
-_WHERE = "set FLYTE_PLATFORM_URL, or FLYTECTL_CONFIG to Flyte's configuration file"
+_PAGE_SIZE = 100
+_MAX_DEPTH = 10
+_REMEDY = "set FLYTE_PLATFORM_URL, or FLYTECTL_CONFIG to Flyte's configuration file"
 
 
 def add_remote_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add them to the commands of `hand1000`."""
+    """Add `launch`, `status`, `logs` and `approve` to the commands of `hand1000`."""
     launch = commands.add_parser("launch", help="start the retraining of a gesture on a cluster")
-    launch.add_argument("gesture", help="that workflows/schedules.yaml has a row of")
-    launch.add_argument("--remote", action="store_true", help="on the cluster; here it is `pyflyte run`, see README.md")
-    launch.add_argument("--version", help="that was registered (default: the latest)")
+    launch.add_argument("gesture", help="gesture with a row in workflows/schedules.yaml")
+    launch.add_argument("--remote", action="store_true", help="run on the cluster (use `pyflyte run` to run locally)")
+    launch.add_argument("--version", help="registered version of the launch plan (default: latest)")
     launch.set_defaults(run=_launch)
 
-    status = commands.add_parser("status", help="what a run on a cluster has come to")
-    status.add_argument("execution", help="as `launch` prints it")
+    status = commands.add_parser("status", help="show the status of an execution and of its tasks")
+    status.add_argument("execution", help="name, as printed by `launch`")
     status.set_defaults(run=_status)
 
-    logs = commands.add_parser("logs", help="where the logs of a run on a cluster are")
-    logs.add_argument("execution", help="as `launch` prints it")
+    logs = commands.add_parser("logs", help="list the links to the logs of an execution")
+    logs.add_argument("execution", help="name, as printed by `launch`")
     logs.set_defaults(run=_logs)
 
-    approve = commands.add_parser("approve", help="let a run on a cluster go on that waits for it")
-    approve.add_argument("execution", help="as `launch` prints it")
-    approve.add_argument("--signal", help="which gate, where it has several")
+    approve = commands.add_parser("approve", help="approve an execution that waits for a reviewer")
+    approve.add_argument("execution", help="name, as printed by `launch`")
+    approve.add_argument("--signal", help="name of the gate, if it has several")
     approve.set_defaults(run=_approve)
 
     for command in (launch, status, logs, approve):
@@ -48,7 +45,7 @@ def add_remote_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
 
 @contextmanager
 def _control_plane(options: argparse.Namespace) -> Iterator["FlyteRemote"]:
-    """The control plane of Flyte's configuration; what it refuses is told in one line."""
+    """Connect to the configured control plane and report its errors in one line."""
     try:
         import grpc
         from flytekit.configuration import Config
@@ -60,18 +57,18 @@ def _control_plane(options: argparse.Namespace) -> Iterator["FlyteRemote"]:
 
     config = Config.auto()
     remote = FlyteRemote(config, default_project=options.project, default_domain=options.domain)
-    where = f"{config.platform.endpoint}, {options.project}/{options.domain}"
+    endpoint = f"{config.platform.endpoint}, {options.project}/{options.domain}"
     try:
         yield remote
     except FlyteEntityNotExistException as error:
-        raise Hand1000Error(f"{where}: there is no such thing: {_line(error)}") from error
+        raise Hand1000Error(f"{endpoint}: not found: {_first_line(error)}") from error
     except (FlyteException, grpc.RpcError) as error:
         raise Hand1000Error(
-            f"{where}: the control plane refuses or does not answer: {_line(error)}; {_WHERE}"
+            f"{endpoint}: the control plane refuses or does not answer: {_first_line(error)}; {_REMEDY}"
         ) from error
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     details = getattr(error, "details", None)
     return one_line(details() if callable(details) else error)[:300]
 
@@ -82,7 +79,7 @@ def _launch(options: argparse.Namespace) -> None:
     gesture_phrase(options.gesture)
     if not options.remote:
         raise Hand1000Error(
-            f"launch: only with --remote; here it is `make demo GESTURE={options.gesture}` or `pyflyte run`"
+            f"launch: add --remote; to run locally, use `make demo GESTURE={options.gesture}` or `pyflyte run`"
         )
     with _control_plane(options) as remote:
         plan = remote.fetch_launch_plan(name=f"retrain_{options.gesture}", version=options.version)
@@ -98,11 +95,11 @@ def _status(options: argparse.Namespace) -> None:
         closure = execution.closure
         print(f"{options.execution}  {WorkflowExecutionPhase.enum_to_string(closure.phase)}")
         for depth, node in _nodes(remote, execution.id):
-            phase, took = NodeExecutionPhase.enum_to_string(node.closure.phase), node.closure.duration
-            seconds = f"  {took.total_seconds():.0f} s" if took else ""
+            phase, duration = NodeExecutionPhase.enum_to_string(node.closure.phase), node.closure.duration
+            seconds = f"  {duration.total_seconds():.0f} s" if duration else ""
             print(f"{'  ' * (depth + 1)}{_name(node)}  {phase}{seconds}")
             if node.closure.error:
-                print(f"{'  ' * (depth + 2)}{_line(node.closure.error.message)}")
+                print(f"{'  ' * (depth + 2)}{_first_line(node.closure.error.message)}")
         print(remote.generate_console_url(execution.id))
 
 
@@ -110,7 +107,7 @@ def _logs(options: argparse.Namespace) -> None:
     with _control_plane(options) as remote:
         execution = remote.client.get_execution(_identifier(options))
         for _, node in _nodes(remote, execution.id):
-            tasks, _token = remote.client.list_task_executions_paginated(node.id, limit=_AT_ONCE)
+            tasks, _token = remote.client.list_task_executions_paginated(node.id, limit=_PAGE_SIZE)
             for task in tasks:
                 for log in task.closure.logs:
                     print(f"{_name(node)} {task.id.retry_attempt}  {log.name}  {log.uri}")
@@ -118,15 +115,16 @@ def _logs(options: argparse.Namespace) -> None:
 
 def _approve(options: argparse.Namespace) -> None:
     with _control_plane(options) as remote:
-        waiting = [signal.id.signal_id for signal in remote.list_signals(options.execution) if not _given(signal)]
-        chosen = [one for one in waiting if options.signal in (None, one)]
-        if len(chosen) != 1:
-            asked = options.signal or ("any of several gates; name one with --signal" if waiting else "anything")
+        signals = remote.list_signals(options.execution)
+        pending = [signal.id.signal_id for signal in signals if not signal.HasField("value")]
+        matching = [gate for gate in pending if options.signal in (None, gate)]
+        if len(matching) != 1:
+            problem = f"does not wait for {options.signal or 'approval'}" if not matching else "waits for several gates"
             raise Hand1000Error(
-                f"{options.execution}: does not wait for {asked}; it waits for: {', '.join(waiting) or '–'}"
+                f"{options.execution}: {problem}; choose --signal from: {', '.join(pending) or '(none is pending)'}"
             )
-        remote.approve(chosen[0], options.execution)
-        print(f"{options.execution}: {chosen[0]} approved")
+        remote.approve(matching[0], options.execution)
+        print(f"{options.execution}: {matching[0]} approved")
 
 
 def _identifier(options: argparse.Namespace) -> Any:
@@ -135,24 +133,20 @@ def _identifier(options: argparse.Namespace) -> Any:
     return WorkflowExecutionIdentifier(options.project, options.domain, options.execution)
 
 
-def _given(signal: Any) -> bool:
-    return signal.HasField("value")
-
-
 def _nodes(
     remote: "FlyteRemote", execution: Any, parent: str | None = None, depth: int = 0
 ) -> Iterator[tuple[int, "NodeExecution"]]:
-    """The nodes of an execution, those of a workflow within after it, each with how deep it lies."""
+    """Yield the nodes of an execution with their depth; the nodes of a subworkflow follow its own."""
     token = ""
     while True:
-        found, token = remote.client.list_node_executions(
-            execution, limit=_AT_ONCE, token=token, unique_parent_id=parent
+        nodes, token = remote.client.list_node_executions(
+            execution, limit=_PAGE_SIZE, token=token, unique_parent_id=parent
         )
-        for node in found:
+        for node in nodes:
             if node.id.node_id in ("start-node", "end-node"):
                 continue
             yield depth, node
-            if node.metadata.is_parent_node and depth < _DEEPEST:
+            if node.metadata.is_parent_node and depth < _MAX_DEPTH:
                 yield from _nodes(remote, execution, node.id.node_id, depth + 1)
         if not token:
             return

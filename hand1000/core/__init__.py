@@ -1,1 +1,1 @@
-"""What every other package uses: errors, keyed randomness, devices, progress and tables."""
+"""What every other package uses: errors, keyed random numbers, devices, progress, retries and tables."""

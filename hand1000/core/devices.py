@@ -1,4 +1,4 @@
-"""Where models compute, and how much memory they take there."""
+"""The device of the models, and their peak memory."""
 
 import resource
 import sys
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def best_device() -> "torch.device":
-    """The accelerator where there is one, else the CPU."""
+    """Return the accelerator if there is one, else the CPU."""
     import torch
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -18,7 +18,7 @@ def best_device() -> "torch.device":
 
 
 def reset_peak_memory() -> None:
-    """Forget what was allocated before; a Mac can not, and tells of the process since its start."""
+    """Start a new measurement of `peak_memory`; on a Mac it always covers the whole process."""
     if (cuda := _cuda()) is not None:
         cuda.reset_peak_memory_stats()
     elif _CLEAR.exists():
@@ -26,7 +26,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> int:
-    """Bytes at most since the last reset: what PyTorch allocated on a GPU, else the process's resident memory."""
+    """Return the peak since the last reset in bytes: PyTorch's on a GPU, else the process's resident memory."""
     if (cuda := _cuda()) is not None:
         return cuda.max_memory_allocated()
     if _STATUS.exists():
@@ -39,6 +39,6 @@ _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def _cuda():
-    """torch.cuda if this process has come to use it."""
+    """Return torch.cuda if this process uses it."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_initialized() else None

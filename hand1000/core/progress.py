@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -48,37 +48,27 @@ class ProgressBar:
 
     def __call__(self, done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
         """Show the progress; see `ProgressCallback`."""
-        displayed = False
         if self._bar is not None and done < self._bar.n:
             self._bar.close()
             self._bar = None
-        if self._bar is None:
-            self._bar = self._open(done, total, metrics)
-            displayed = True
-        self._bar.set_postfix(metrics, refresh=False)
-        displayed |= bool(self._bar.update(done - self._bar.n))
+        displayed = self._bar is None
+        bar = self._bar = self._bar or self._open(done, total, metrics)
+        bar.set_postfix(metrics, refresh=False)
+        displayed = bool(bar.update(done - bar.n)) or displayed
         if done == total:
-            self._bar.close()
+            bar.close()
             self._bar = None
         if metrics and self._on_display and (displayed or done == total):
             self._on_display(done, metrics)
 
     def _open(self, done: int, total: int, metrics: Mapping[str, float] | None) -> tqdm:
-        terminal = sys.stderr.isatty()
-        bar = _Bar(
-            desc=self._title,
-            initial=done,
-            total=total or None,
-            unit=self._unit,
-            unit_scale=self._unit == "B",
-            postfix=dict(metrics or {}),
-            file=sys.stderr if terminal else _Lines(sys.stderr),
-            mininterval=0.1 if terminal else 10.0,
-            miniters=1,
-            dynamic_ncols=True,
-            position=0,
-            bar_format=None if terminal else "{desc}: {n_fmt}/{total_fmt}{postfix}, {elapsed}",
-        )
+        look: dict[str, Any] = {"file": sys.stderr, "mininterval": 0.1}
+        if not sys.stderr.isatty():
+            text = "{desc}: {n_fmt}/{total_fmt}{postfix}, {elapsed}"
+            look = {"file": _Lines(sys.stderr), "mininterval": 10.0, "bar_format": text}
+        kind = {"desc": self._title, "unit": self._unit, "unit_scale": self._unit == "B"}
+        count = {"initial": done, "total": total or None, "postfix": dict(metrics or {})}
+        bar = _Bar(**kind, **count, **look, miniters=1, dynamic_ncols=True, position=0)
         bar.start_t = self._started
         return bar
 
@@ -93,8 +83,7 @@ class _Lines:
     """A stream that turns each state of a bar into a line."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._last = ""
+        self._stream, self._last = stream, ""
 
     def write(self, text: str) -> None:
         line = text.strip()

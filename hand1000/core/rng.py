@@ -1,7 +1,6 @@
-"""Random draws that depend on what they are for, never on what was drawn before.
+"""Random numbers that depend on their key alone, never on what was drawn before.
 
-A draw is keyed by (seed, stage, image or step), so a stage stopped anywhere and started again makes the same draws,
-and a shard makes those that a single process would make.
+A draw is keyed by (seed, stage, image or step), so a stage that resumes draws the same numbers, and so does a shard.
 """
 
 import hashlib
@@ -19,12 +18,12 @@ _compact = json.JSONEncoder(separators=(",", ":"))
 
 
 def derived_seed(seed: int, *key: Key) -> int:
-    """A 63-bit seed for the draw named by `key` in the run seeded with `seed`."""
+    """Return a 63-bit seed for the draw named by `key` in the run with `seed`."""
     return _first_bits(hashlib.sha256(_json([seed, *key])))
 
 
 def derived_seeds(seed: int, *key: Key) -> Callable[[Key], int]:
-    """What `derived_seed(seed, *key, last)` is for each `last`; for draws by the million."""
+    """Return the function `last -> derived_seed(seed, *key, last)`, which is fast for millions of draws."""
     start = hashlib.sha256(_json([seed, *key])[:-1] + b",")
 
     def derived(last: Key) -> int:
@@ -44,14 +43,14 @@ def _first_bits(text: "hashlib._Hash") -> int:
 
 
 def torch_generator(seed: int, *key: Key) -> "torch.Generator":
-    """A generator on the CPU, whatever device computes, so that every device sees the same draws."""
+    """Return a generator on the CPU, so that every device gets the same draws."""
     import torch
 
     return torch.Generator("cpu").manual_seed(derived_seed(seed, *key))
 
 
 def numpy_generator(seed: int, *key: Key) -> "np.random.Generator":
-    """The same for numpy."""
+    """Return numpy's generator of the key."""
     import numpy as np
 
     return np.random.default_rng(derived_seed(seed, *key))
@@ -60,17 +59,17 @@ def numpy_generator(seed: int, *key: Key) -> "np.random.Generator":
 def noise_and_timesteps(
     shape: tuple[int, ...], seed: int, stage: str, keys: list[tuple[Key, ...]], num_train_timesteps: int
 ) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """The noise and the timestep that each item of a batch is trained with.
+    """Sample the noise and the timestep of each item of a training batch.
 
     Args:
-        shape: of one item's latents, (C, H, W).
-        seed: of the run.
-        stage: the name of the stage.
-        keys: one key an item, such as (image, step).
-        num_train_timesteps: timesteps are uniform on 0..num_train_timesteps-1.
+        shape: Shape of one item's latents, (C, H, W).
+        seed: Random seed of the run.
+        stage: Name of the stage.
+        keys: Key of each item, such as (image, step).
+        num_train_timesteps: Number of timesteps, of which one is sampled uniformly per item.
 
     Returns:
-        noise (B, C, H, W), float32, and timesteps (B,), int64, both on the CPU.
+        Noise (B, C, H, W), float32, and timesteps (B,), int64, both on the CPU.
     """
     import torch
 
@@ -83,7 +82,7 @@ def noise_and_timesteps(
 
 
 def shuffled_batch(count: int, batch_size: int, step: int, seed: int, stage: str) -> list[int]:
-    """Which of `count` items step `step`, counted from 0, trains on: every epoch is a new order keyed by its number."""
+    """Return the item indices of step `step`, counted from 0; every epoch visits the `count` items in a new order."""
     batch = []
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(position, count)

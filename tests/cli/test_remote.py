@@ -87,22 +87,22 @@ def test_a_run_is_launched_followed_and_found(admin: FlyteAdmin, capsys: pytest.
 def test_a_run_that_waits_is_approved_once(admin: FlyteAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     admin.signals = [signal_pb2.Signal(id={"signal_id": one}) for one in ("review", "spend")]
     assert cli.main(["approve", "run0"]) == 2
-    assert "name one with --signal; it waits for: review, spend" in capsys.readouterr().err
+    assert "waits for several gates; choose --signal from: review, spend" in capsys.readouterr().err
     assert cli.main(["approve", "run0", "--signal", "review"]) == 0
     assert capsys.readouterr().out == "run0: review approved\n"
     assert [signal.value.scalar.primitive.boolean for signal in admin.signals] == [True, False]
     assert cli.main(["approve", "run0"]) == 0
     assert capsys.readouterr().out == "run0: spend approved\n"
     assert cli.main(["approve", "run0"]) == 2
-    assert "does not wait for anything" in capsys.readouterr().err
+    assert "does not wait for approval" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
         (["launch", "foo", "--remote"], "unknown gesture 'foo'"),
-        (["launch", "four"], "only with --remote"),
-        (["launch", "ok", "--remote"], "hand1000/development: there is no such thing"),
+        (["launch", "four"], "add --remote"),
+        (["launch", "ok", "--remote"], "hand1000/development: not found"),
         (["launch", "four", "--remote", "--version", "v8"], "launch plan retrain_four v8"),
         (["status", "run7"], "execution run7"),
     ],

@@ -215,7 +215,7 @@ def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypat
     [
         (["a"], {"mu": 1.5}, "mu: 1.5 is out of range"),
         (["a"], {"gesture": "like"}, "gesture 'like': this model knows four, ok only"),
-        (["a"], {"gesture": ""}, "holds the phrase of none of this model's gestures, four, ok"),
+        (["a"], {"gesture": ""}, "contains the phrase of none of this model's gestures, four, ok"),
         (["a"], {"guidance_scale": math.nan}, "guidance_scale"),
         (["a"], {"num_inference_steps": 0}, "num_inference_steps: 0"),
         (["a"], {"autoguidance_interval": [0.5, 0.5]}, "autoguidance_interval: .* the lower first"),

@@ -122,7 +122,7 @@ def test_a_schedule_leaves_no_input_unbound_but_the_time(registered: FlyteAdmin)
         ({"notify": [{"to": ["nobody"], "by": "email", "when": ["FAILED"]}]}, "rows.0.notify.0.to.0"),
         ({"labels": {"team": "two words"}}, "rows.0.labels.team"),
         ({"root": "artifacts"}, "rows.0.root"),
-        ({"gesture": "four"}, "four stands twice"),
+        ({"gesture": "four"}, "four is repeated"),
     ],
 )
 def test_what_a_control_plane_would_refuse_is_refused_here(change: dict, said: str, tmp_path: Path) -> None:
