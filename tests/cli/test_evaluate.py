@@ -4,13 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from hand1000.cli import main as cli
-from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, compute_hand_shapes, fit_anatomy
-from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.gestures import PHRASES
 from tests.support.rendered_hands import render_hand
 
@@ -89,45 +86,3 @@ def test_pictures_without_a_hand_leave_their_measures_open(folders: Path, tmp_pa
     assert cli.main(["evaluate", str(folders / "real"), str(tmp_path), "--gesture", "palm"]) == 0
     lines = shown(capsys)
     assert lines["detection_rate"] == lines["gesture_accuracy"] == "0" and lines["fid_h"] == lines["hand_conf"] == "–"
-
-
-def hands(count: int, seed: int) -> np.ndarray:
-    """Hands of one build that bend and turn as they like, (count, 21, 3)."""
-    draws = np.random.default_rng(seed)
-    found = np.zeros((count, 21, 3))
-    for finger in range(5):
-        start = np.array([0.15 * (finger - 2), 0.5, 0.0])
-        for joint in range(4):
-            bend = draws.normal(0.1, 0.05, (count, 3)) * [1, 0, 1]
-            step = start if joint == 0 else np.array([0.0, 0.15, 0.0])
-            before = found[:, 0] if joint == 0 else found[:, 4 * finger + joint]
-            found[:, 4 * finger + joint + 1] = before + step * draws.normal(1, 0.03, (count, 1)) + 0.05 * bend
-    return found
-
-
-def test_hands_that_cannot_be_are_told_from_those_that_can() -> None:
-    real = hands(200, 0)
-    anatomy = fit_anatomy(real)
-    assert anatomy is not None and anatomy.implausible_rate(hands(200, 1)) < 0.05
-    # Where it lies, how large it is and how it is turned make no difference.
-    turned = real @ np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0] * 3 + 7
-    assert np.allclose(compute_hand_shapes(turned), compute_hand_shapes(real))
-    long = hands(200, 3)
-    long[:, 8] += 3 * (long[:, 8] - long[:, 7])  # The index finger's last bone, four times as long.
-    swapped = hands(200, 4)
-    swapped[:, [8, 20]] = swapped[:, [20, 8]]  # Its tip at the little finger's place.
-    assert anatomy.implausible_rate(long) > 0.95 and anatomy.implausible_rate(swapped) > 0.95
-    assert fit_anatomy(real[: MIN_REFERENCE_HANDS - 1]) is None
-
-
-def test_diversity_is_within_a_prompt() -> None:
-    features = np.array([[0.0], [3.0], [10.0], [10.0]])
-    assert intra_prompt_distance(features, ["a", "a", "b", "b"]) == pytest.approx(1.5)
-    assert intra_prompt_distance(features, list("abcd")) is None
-
-
-def test_a_copy_of_the_training_images_is_seen() -> None:
-    draws = np.random.default_rng(0)
-    train, real, fresh = (draws.normal(size=(300, 8)) for _ in range(3))
-    assert memorization_rate(train + 1e-6, real, train) == 1
-    assert memorization_rate(fresh, real, train) < 0.15
