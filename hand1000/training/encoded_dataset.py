@@ -1,12 +1,13 @@
 """The training images as latents and text embeddings, computed once for Stages II and III."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.imageset import ImageRecord
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_latents, encode_texts, find_truncated, read_images
@@ -46,7 +47,7 @@ def encode_dataset(
     base: BaseModel,
     folder: Path,
     records: Sequence[ImageRecord],
-    on_progress: Callable[[int, int], None],
+    on_progress: ProgressCallback = noop_callback,
     batch_size: int = 32,
 ) -> EncodedDataset:
     """Encode the images in `folder` and their captions; warn about captions that the text encoder truncates."""
