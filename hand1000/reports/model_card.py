@@ -55,9 +55,8 @@ def collect_card_content(run: FinishedRun) -> dict[str, Any]:
 def python_snippet(model_uri: str, prompt: str) -> str:
     """Python code that loads the model and generates an image."""
     return (
-        "from hand1000 import Hand1000Pipeline\n"
-        "from hand1000.registry.load import load_model_folder\n\n"
-        f'pipeline = Hand1000Pipeline.from_pretrained(load_model_folder("{model_uri}"))\n'
+        "from hand1000 import load_pipeline\n\n"
+        f'pipeline = load_pipeline("{model_uri}")\n'
         f'pipeline({json.dumps(prompt, ensure_ascii=False)}).images[0].save("out.png")'
     )
 

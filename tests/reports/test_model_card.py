@@ -34,7 +34,7 @@ def test_the_card_states_what_a_user_must_know(content) -> None:
     assert "| KID ↓ | 0.2 | **0.1** | 200 | 95 %: 0.09 to 0.11 |" in card
     assert "| HAND-CONF ↑ | **0.9** | 0.8 | 150 / 180 |" in card
     assert "small\\|base, revision abc" in card and "&lt;b>CC BY-SA" in card
-    assert '    pipeline = Hand1000Pipeline.from_pretrained(load_model_folder("models:/hand1000-call-c' in card
+    assert '    pipeline = load_pipeline("models:/hand1000-call-c' in card
     assert r"""    pipeline("it's \"so\", making phone call hand gesture")""" in card
     assert """--prompt 'it'"'"'s "so", making phone call hand gesture' --num 8""" in card
     assert "people making phone call hand gesture. Every prompt must contain the phrase **making" in card
