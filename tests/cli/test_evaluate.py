@@ -16,21 +16,21 @@ PALMS = 3
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Plain pictures, some larger, some not square: `real` and `fake` palms."""
+    """Images without metadata, some larger, some not square: `real` and `fake` palms."""
     folder = tmp_path_factory.mktemp("plain")
     for part, numbers in (("real", range(PALMS)), ("fake", range(PALMS, 2 * PALMS))):
         (folder / part).mkdir()
         for number in numbers:
-            picture = Image.fromarray(render_hand("palm", number).pixels)
+            image = Image.fromarray(render_hand("palm", number).pixels)
             if number % 2:
-                wide = Image.new("RGB", (240, 192), picture.getpixel((0, 0)))
-                wide.paste(picture.resize((192, 192)), (24, 0))
-                picture = wide
-            picture.save(folder / part / f"{number}.jpg", quality=95)
+                wide = Image.new("RGB", (240, 192), image.getpixel((0, 0)))
+                wide.paste(image.resize((192, 192)), (24, 0))
+                image = wide
+            image.save(folder / part / f"{number}.jpg", quality=95)
     return folder
 
 
-def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+def read_metrics(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if "note:" not in line)
 
 
@@ -38,7 +38,7 @@ def test_plain_folders_of_mixed_sizes_are_measured(folders: Path, tmp_path: Path
     out = tmp_path / "metrics.json"
     command = ["evaluate", str(folders / "real"), str(folders / "fake"), "--gesture", "palm", "--out", str(out)]
     assert cli.main([*command, "--train", str(folders / "real"), "--paper"]) == 0
-    lines = shown(capsys)
+    lines = read_metrics(capsys)
     assert float(lines["paper_fid"]) == pytest.approx(float(lines["fid"]), rel=0.01) and "paper_kid" in lines
     assert float(lines["fid"]) > 0 and lines["n_fake"] == lines["n_real"] == str(PALMS)
     assert float(lines["detection_rate"]) == 1 and float(lines["gesture_accuracy"]) > 0.5
@@ -47,11 +47,11 @@ def test_plain_folders_of_mixed_sizes_are_measured(folders: Path, tmp_path: Path
     assert len(kept["images"]) == PALMS and kept["memorization_rate"] == 0
 
 
-def test_prompts_say_what_each_was_to_show(folders: Path, tmp_path: Path, capsys) -> None:
+def test_prompts_give_the_requested_gestures(folders: Path, tmp_path: Path, capsys) -> None:
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("\n".join(f"a hand, {PHRASES[one]}" for one in ("palm", "palm", "call")) + "\n")
+    prompts.write_text("\n".join(f"a hand, {PHRASES[gesture]}" for gesture in ("palm", "palm", "call")) + "\n")
     assert cli.main(["evaluate", str(folders / "real"), str(folders / "fake"), "--prompts", str(prompts)]) == 0
-    lines = shown(capsys)
+    lines = read_metrics(capsys)
     assert lines["gesture"] == "call,palm" and lines["n_fake.call"] == "1" and lines["gesture_accuracy.call"] == "0"
     assert lines["real_gesture_accuracy"] == "–" and float(lines["intra_prompt_distance"]) > 0
     prompts.write_text("a hand\n")
@@ -59,15 +59,15 @@ def test_prompts_say_what_each_was_to_show(folders: Path, tmp_path: Path, capsys
     assert "3 images, but 1 prompts" in capsys.readouterr().err
 
 
-def test_what_cannot_be_measured_is_one_line(folders: Path, tmp_path: Path, capsys) -> None:
+def test_a_folder_that_cannot_be_evaluated_is_one_line(folders: Path, tmp_path: Path, capsys) -> None:
     real = str(folders / "real")
     (tmp_path / "empty").mkdir()
     (tmp_path / "one").mkdir()
     shutil.copy(folders / "real/0.jpg", tmp_path / "one")
     (tmp_path / "broken").mkdir()
     for name in ("a.png", "b.png"):
-        (tmp_path / "broken" / name).write_text("no picture")
-    for fake, said in (
+        (tmp_path / "broken" / name).write_text("no image")
+    for fake, message in (
         ("empty", "empty: 0 images"),
         ("one", "one: 1 images"),
         ("nowhere", "nowhere: no such folder"),
@@ -75,14 +75,14 @@ def test_what_cannot_be_measured_is_one_line(folders: Path, tmp_path: Path, caps
     ):
         assert cli.main(["evaluate", real, str(tmp_path / fake), "--gesture", "palm"]) == 2
         error = capsys.readouterr().err
-        assert error.splitlines()[-1].startswith("hand1000: error:") and said in error, error
+        assert error.splitlines()[-1].startswith("hand1000: error:") and message in error, error
     assert cli.main(["evaluate", real, real]) == 2
     assert "give --gesture or --prompts" in capsys.readouterr().err
 
 
-def test_pictures_without_a_hand_leave_their_measures_open(folders: Path, tmp_path: Path, capsys) -> None:
+def test_images_without_a_hand_have_no_hand_metrics(folders: Path, tmp_path: Path, capsys) -> None:
     for number in range(PALMS):
         Image.new("RGB", (64, 64), (90, 120, 40 * number)).save(tmp_path / f"{number}.png")
     assert cli.main(["evaluate", str(folders / "real"), str(tmp_path), "--gesture", "palm"]) == 0
-    lines = shown(capsys)
+    lines = read_metrics(capsys)
     assert lines["detection_rate"] == lines["gesture_accuracy"] == "0" and lines["fid_h"] == lines["hand_conf"] == "–"

@@ -1,4 +1,4 @@
-"""The command line as a person meets it."""
+"""The command line as a user calls it."""
 
 import subprocess
 import sys
@@ -26,23 +26,23 @@ def generate(model_dir: Path, out: Path, *options: str) -> int:
     return cli.main(["generate", "--model", str(model_dir), "--prompt", "a hand", "--out", str(out), *options])
 
 
-def test_generate_draws_a_grid_of_pictures_with_their_own_seeds(tmp_path, model_dir, capsys):
+def test_generate_writes_a_grid_of_images_with_their_own_seeds(tmp_path, model_dir, capsys):
     out = tmp_path / "new" / "grid.png"
     assert generate(model_dir, out, "--num", "5", "--seed", "7", "--separate", str(tmp_path / "each")) == 0
-    shown = capsys.readouterr()
-    assert shown.out == f"{out}\n" and "generated: 5/5" in shown.err
-    # Three columns of 32 px pictures with gaps of 4 px.
+    output = capsys.readouterr()
+    assert output.out == f"{out}\n" and "generated: 5/5" in output.err
+    # Three columns of 32 px images with gaps of 4 px.
     grid = Image.open(out)
     assert grid.size == (3 * 36 + 4, 2 * 36 + 4)
     assert {path.name for path in (tmp_path / "each").iterdir()} == {f"{seed}.png" for seed in range(7, 12)}
-    pictures = {seed: Image.open(tmp_path / "each" / f"{seed}.png").tobytes() for seed in range(7, 12)}
-    assert len(set(pictures.values())) == 5
-    assert grid.crop((4 + 36, 4 + 36, 36 + 36, 36 + 36)).tobytes() == pictures[11]
+    images = {seed: Image.open(tmp_path / "each" / f"{seed}.png").tobytes() for seed in range(7, 12)}
+    assert len(set(images.values())) == 5
+    assert grid.crop((4 + 36, 4 + 36, 36 + 36, 36 + 36)).tobytes() == images[11]
 
     again = tmp_path / "again"
     # Float sums may round otherwise in a batch of another size, so batches are left as they were.
     assert generate(model_dir, out, "--num", "4", "--seed", "7", "--separate", str(again)) == 0
-    assert [Image.open(again / f"{seed}.png").tobytes() for seed in range(7, 11)] == list(pictures.values())[:4]
+    assert [Image.open(again / f"{seed}.png").tobytes() for seed in range(7, 11)] == list(images.values())[:4]
 
 
 def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
@@ -105,9 +105,9 @@ def test_a_fault_is_one_line_and_status_2(arguments, fault, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert cli.main(arguments) == 2
-    shown = capsys.readouterr()
-    assert shown.out == "" and shown.err.startswith("hand1000: error: ") and fault in shown.err
-    assert shown.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert output.out == "" and output.err.startswith("hand1000: error: ") and fault in output.err
+    assert output.err.count("\n") == 1
 
 
 def test_a_setting_out_of_range_is_named(tmp_path, model_dir, capsys):

@@ -85,7 +85,7 @@ def test_a_run_is_launched_followed_and_found(admin: FlyteAdmin, capsys: pytest.
 
 
 def test_a_run_that_waits_is_approved_once(admin: FlyteAdmin, capsys: pytest.CaptureFixture[str]) -> None:
-    admin.signals = [signal_pb2.Signal(id={"signal_id": one}) for one in ("review", "spend")]
+    admin.signals = [signal_pb2.Signal(id={"signal_id": gate}) for gate in ("review", "spend")]
     assert cli.main(["approve", "run0"]) == 2
     assert "waits for several gates; choose --signal from: review, spend" in capsys.readouterr().err
     assert cli.main(["approve", "run0", "--signal", "review"]) == 0
@@ -98,7 +98,7 @@ def test_a_run_that_waits_is_approved_once(admin: FlyteAdmin, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [
         (["launch", "foo", "--remote"], "unknown gesture 'foo'"),
         (["launch", "four"], "add --remote"),
@@ -107,10 +107,10 @@ def test_a_run_that_waits_is_approved_once(admin: FlyteAdmin, capsys: pytest.Cap
         (["status", "run7"], "execution run7"),
     ],
 )
-def test_what_is_not_there_is_one_line(admin: FlyteAdmin, command: list[str], said: str, capsys) -> None:
+def test_what_is_not_there_is_one_line(admin: FlyteAdmin, command: list[str], message: str, capsys) -> None:
     assert cli.main(command) == 2
     error = capsys.readouterr().err
-    assert error.startswith("hand1000: error: ") and said in error and error.count("\n") == 1
+    assert error.startswith("hand1000: error: ") and message in error and error.count("\n") == 1
 
 
 def test_a_control_plane_that_does_not_answer_is_named(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
