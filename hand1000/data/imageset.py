@@ -22,7 +22,7 @@ _OPTIONAL = ("text", "caption", "captioner", "seed", "attributes")
 
 
 class ImageRecord(BaseModel):
-    """One image of a set; docs/architecture.md, "The data shapes", describes the fields.
+    """One image of a set; docs/architecture.md, "Data formats", describes the fields.
 
     `text` and `captioner` are empty until the captioning stage fills them in; `caption` is the one that came with the
     image until then, if there was one.

@@ -17,11 +17,8 @@ class TensorRecord:
     """Base of a dataclass whose `np.ndarray` or `torch.Tensor` fields go to `<stem>.safetensors`.
 
     All other fields go to `<stem>.json`; a record without any has no such file. One record holds arrays of one
-    library only.
-
-    Args:
-        stem: File name without its suffix; also what an error calls the record.
-        remedy: What the user does about a missing or damaged file, the end of the error's sentence.
+    library only. A subclass names the files by `stem`, which an error also calls the record, and gives the `remedy` for
+    a missing or damaged file, the end of the error's sentence.
     """
 
     _stem: ClassVar[str]
