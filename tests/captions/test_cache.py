@@ -8,7 +8,7 @@ from hand1000.captions.cache import compute_missing
 from hand1000.storage.artifacts import open_store
 
 
-class SimulatedKill(Exception):
+class SimulatedKill(Exception):  # noqa: N818 (a kill, not an error)
     """Raised in place of kill -9."""
 
 

@@ -46,7 +46,7 @@ class FaultyProxy:
 
 
 @contextlib.contextmanager
-def faulty_proxy(server: str, *, share: float, seed: int) -> Iterator[FaultyProxy]:
+def faulty_proxy(server: str, *, share: float, seed: int) -> Iterator[FaultyProxy]:  # noqa: C901 (one handler)
     """Stand before the S3 server at the URL `server` for as long as the context lasts."""
     upstream = urlsplit(server)
 
@@ -57,7 +57,8 @@ def faulty_proxy(server: str, *, share: float, seed: int) -> Iterator[FaultyProx
             body = self.rfile.read(int(self.headers["Content-Length"] or 0))
             fault = proxy.fault()
             if fault in ("500", "503"):
-                return self.refuse(int(fault), "InternalError" if fault == "500" else "SlowDown")
+                self.refuse(int(fault), "InternalError" if fault == "500" else "SlowDown")
+                return
             if fault == "cut before":
                 return self.hang_up()
             # The signature holds for the host that the client named, so that is passed on.
@@ -87,7 +88,7 @@ def faulty_proxy(server: str, *, share: float, seed: int) -> Iterator[FaultyProx
                 time.sleep(PAUSE)
             self.wfile.write(data[half:])
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 (http.server names)
 
         def refuse(self, status: int, code: str) -> None:
             """Answer with one of S3's errors."""

@@ -3,6 +3,7 @@
 It keeps what it is sent and gives it back; it runs nothing.
 """
 
+# ruff: noqa: N802 (names of the gRPC service)
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

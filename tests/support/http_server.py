@@ -50,7 +50,8 @@ def file_server() -> Iterator[FileServer]:
             code = errors.pop(0) if errors else 200 if path in state.files else 404
             if code >= 400:
                 state.asked.append((path, wanted, 0))
-                return self.send_error(code)
+                self.send_error(code)
+                return
             etag = f'{"W/" if state.weak else ""}"{hashlib.md5(data).hexdigest()}"'
             start, end = 0, len(data)
             same = not state.if_range or self.headers["If-Range"] in (None, etag)
@@ -59,7 +60,8 @@ def file_server() -> Iterator[FileServer]:
                 start, end = int(first), min(int(last or end) + 1, end)
                 if start >= len(data):
                     state.asked.append((path, wanted, 0))
-                    return self.send_error(416)
+                    self.send_error(416)
+                    return
                 code = 206
                 self.send_response(code)
                 self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")

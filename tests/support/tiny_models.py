@@ -117,7 +117,7 @@ def encoded_dataset(
     )
 
 
-class SimulatedKill(Exception):
+class SimulatedKill(Exception):  # noqa: N818 (a kill, not an error)
     """Simulates kill -9: whatever is not saved by then is lost."""
 
 
