@@ -1,4 +1,4 @@
-"""S3 as it is on bad days: what is asked again, and what is never seen half."""
+"""Faults of networks and S3 servers: which requests are retried, and which data is never seen half."""
 
 import io
 from pathlib import Path
@@ -24,7 +24,9 @@ def files(folder: Path, count: int) -> Path:
     return folder
 
 
-def test_every_fault_is_borne(s3_server: str, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_fault_is_tolerated(
+    s3_server: str, s3_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with faulty_proxy(s3_server, share=0.05, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         monkeypatch.setenv("AWS_MAX_ATTEMPTS", "8")
@@ -32,8 +34,8 @@ def test_every_fault_is_borne(s3_server: str, s3_root: str, tmp_path: Path, monk
         address = store.publish("images", files(tmp_path / "a", 30))
         for number in range(12):
             store.put_result("try", KEY, {"address": address, "number": number})
-            found = ArtifactStore(S3Backend(s3_root)).get_result("try", KEY)
-            assert found == {"address": address, "number": number}
+            result = ArtifactStore(S3Backend(s3_root)).get_result("try", KEY)
+            assert result == {"address": address, "number": number}
         fetched = ArtifactStore(S3Backend(s3_root)).fetch(address)
         assert all(
             (fetched / file.name).read_bytes() == file.read_bytes() for file in files(tmp_path / "b", 30).iterdir()
@@ -41,28 +43,28 @@ def test_every_fault_is_borne(s3_server: str, s3_root: str, tmp_path: Path, monk
         assert all(proxy.struck[fault] > 1 for fault in FAULTS), proxy.struck
 
 
-def test_a_server_that_only_fails_is_told_in_one_line(s3_server: str, s3_root: str, monkeypatch) -> None:
+def test_a_server_that_only_fails_is_reported_in_one_line(s3_server: str, s3_root: str, monkeypatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     monkeypatch.setattr("hand1000.storage.s3.MAX_READS", 2)
     with faulty_proxy(s3_server, share=1.0, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
-        for fault, told in (
+        for fault, message in (
             ("500", "the server refused with InternalError on purpose; try again later"),
             ("503", "the server refused with SlowDown on purpose; try again later"),
             ("cut before", "the S3 endpoint cannot be reached"),
         ):
             monkeypatch.setattr(proxy, "fault", lambda fault=fault: fault)
-            with pytest.raises(Hand1000Error, match=told):
+            with pytest.raises(Hand1000Error, match=message):
                 S3Backend(s3_root).read("key")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", s3_server)
     S3Backend(s3_root).write("key", b"0123456789" * 1000)
     with faulty_proxy(s3_server, share=1.0, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
-        asked: list[str] = []
-        monkeypatch.setattr(proxy, "fault", lambda: asked.append("") or "cut within")
+        requests: list[str] = []
+        monkeypatch.setattr(proxy, "fault", lambda: requests.append("") or "cut within")
         with pytest.raises(Hand1000Error, match="the S3 endpoint cannot be reached"):
             S3Backend(s3_root).read("key")
-        assert len(asked) == 2
+        assert len(requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -72,27 +74,27 @@ def test_a_server_that_only_fails_is_told_in_one_line(s3_server: str, s3_root: s
 def test_the_server_is_asked_to_encrypt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, kind: bytes | None, key: bytes | None
 ) -> None:
-    """No server is asked here, since that of the tests has no keys to encrypt with: the request is stopped and read."""
+    """The tests' server has no encryption keys, so the request is intercepted and read."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "some")
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     monkeypatch.setenv("HAND1000_S3_ENCRYPTION", asked)
-    place, seen = S3Backend("s3://bucket/root"), []
+    backend, headers = S3Backend("s3://bucket/root"), []
 
     def read(request: AWSPreparedRequest, **_: object) -> AWSResponse:
         names = ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
-        seen.append(tuple(request.headers.get(name) for name in names))
+        headers.append(tuple(request.headers.get(name) for name in names))
         return AWSResponse(request.url, 200, {}, HTTPResponse(io.BytesIO(), preload_content=False))
 
-    place.client.meta.events.register("before-send.s3.PutObject", read)
-    place.write("key", b"data")
+    backend.client.meta.events.register("before-send.s3.PutObject", read)
+    backend.write("key", b"data")
     folder = files(tmp_path / "a", 2)
-    place.put_tree(folder, "tree", tree_manifest(folder))
-    assert seen == [(kind, key)] * 3
+    backend.put_tree(folder, "tree", tree_manifest(folder))
+    assert headers == [(kind, key)] * 3
 
 
 @pytest.mark.parametrize("asked", ["kms", "AES256,key", "none"])
-def test_an_encryption_that_is_none_is_refused(s3_root: str, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+def test_an_unknown_encryption_is_refused(s3_root: str, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setenv("HAND1000_S3_ENCRYPTION", asked)
     with pytest.raises(Hand1000Error, match="HAND1000_S3_ENCRYPTION: .* choose AES256"):
         S3Backend(s3_root).write("key", b"data")

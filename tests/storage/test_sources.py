@@ -1,4 +1,4 @@
-"""Sources on S3, pictures that MediaPipe refuses, and everything that can be broken in one source at once."""
+"""Sources on S3, images that MediaPipe refuses, and everything that can be broken in one source at once."""
 
 import json
 from pathlib import Path
@@ -42,7 +42,7 @@ def prepared(address: Path | str, out: Path, train: int, test: int) -> str:
     return tree_manifest(out).digest
 
 
-def test_a_prefix_gives_what_its_folder_gives_and_fetches_only_what_is_chosen(s3_root, tmp_path, monkeypatch):
+def test_a_prefix_equals_its_folder_and_only_selected_are_fetched(s3_root, tmp_path, monkeypatch):
     source = write_hagrid(tmp_path / "source", {f"u{i}": 3 for i in range(6)}, "train")
     write_hagrid(source, {f"w{i}": 2 for i in range(3)}, "test")
     write_hagrid(source, {"x": 1}, gesture="ok")
@@ -51,18 +51,18 @@ def test_a_prefix_gives_what_its_folder_gives_and_fetches_only_what_is_chosen(s3
     fetch = S3Source.local_path
     monkeypatch.setattr(S3Source, "local_path", lambda self, name: (fetched.append(name), fetch(self, name))[1])
     assert prepared(s3_root, tmp_path / "s3", 5, 2) == prepared(source, tmp_path / "local", 5, 2)
-    pictures = [key for key in fetched if key.endswith(".jpg")]
-    assert len(pictures) == 7 and not any("ok" in key for key in fetched)
+    images = [key for key in fetched if key.endswith(".jpg")]
+    assert len(images) == 7 and not any("ok" in key for key in fetched)
 
     arguments = {"num_train": 5, "num_test": 2, "seed": 1, "filters": NO_FILTERS}
     before = selection_facts(select_images(open_source(s3_root), ("four",), **arguments))
     assert selection_facts(select_images(open_source(s3_root), ("four",), **arguments)) == before
-    Image.new("RGB", (30, 30), "red").save(source / "four" / Path(pictures[0]).name)
+    Image.new("RGB", (30, 30), "red").save(source / "four" / Path(images[0]).name)
     upload(source, s3_root)
     assert selection_facts(select_images(open_source(s3_root), ("four",), **arguments)) != before
 
 
-def test_ones_own_pictures_on_s3(s3_root, tmp_path):
+def test_a_users_images_on_s3(s3_root, tmp_path):
     (tmp_path / "own").mkdir()
     for index in range(6):
         Image.new("RGB", (20, 20), (40 * index, 0, 0)).save(tmp_path / "own" / f"{index}.png")
@@ -74,7 +74,7 @@ def test_ones_own_pictures_on_s3(s3_root, tmp_path):
         prepared("s3://no-such-bucket-of-ours/x", tmp_path / "x", 1, 1)
 
 
-def test_where_mediapipe_finds_no_hand_another_picture_stands_in(tmp_path):
+def test_an_image_without_a_detected_hand_is_replaced(tmp_path):
     from hand1000.hands.label_check import make_iou_check
 
     source, blank = tmp_path / "source", set()
@@ -104,7 +104,7 @@ def test_where_mediapipe_finds_no_hand_another_picture_stands_in(tmp_path):
         prepare_image_sets(chosen, tmp_path / "none", data_settings(), resolution=96, seed=1, check=check)
 
 
-def test_every_kind_of_broken_input_is_counted_and_named_and_the_rest_goes_on(tmp_path):
+def test_broken_inputs_are_counted_and_named_and_the_rest_is_used(tmp_path):
     source = write_hagrid(tmp_path / "source", {f"u{i}": 4 for i in range(8)}, "train")
     write_hagrid(source, {f"w{i}": 2 for i in range(4)}, "test")
     folder = source / "four"
@@ -131,10 +131,10 @@ def test_every_kind_of_broken_input_is_counted_and_named_and_the_rest_goes_on(tm
     assert set(said) == {"train-u0-1.jpg", "train-u0-2.jpg", "train-u2-0.jpg", "train-u3-0.jpg"}
     assert "runcated" in said["train-u0-1.jpg"] and said["train-u0-2.jpg"] == "empty file"
     assert "10000x10000 pixels" in said["train-u2-0.jpg"] and "outside the image" in said["train-u3-0.jpg"]
-    told = " ".join(report.warnings)
-    assert "train/four.json: 1 of 32 images are missing: train-u2-1" in told
-    assert "val/four.json: skipped: not JSON" in told
-    assert "four: 1 images have no annotation: without annotation ä.jpg" in told
+    warnings = " ".join(report.warnings)
+    assert "train/four.json: 1 of 32 images are missing: train-u2-1" in warnings
+    assert "val/four.json: skipped: not JSON" in warnings
+    assert "four: 1 images have no annotation: without annotation ä.jpg" in warnings
     assert report.train == 32 - 1 - 4
     records = read_image_set(tmp_path / "out" / "train")
     assert any(record.file_name.startswith("n_me_with_blanks-") for record in records)
@@ -152,17 +152,17 @@ def test_annotations_before_a_fault_in_their_file_are_used(tmp_path):
     assert len(chosen.train) == 2 and "four.json: skipped after 4 images: not JSON" in " ".join(chosen.warnings)
 
 
-def test_filters_count_what_they_take_out_of_a_source_without_division(tmp_path):
+def test_filters_count_the_images_they_exclude(tmp_path):
     source = write_hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(6)}, "train")
     strict = FilterSettings(min_hand_size=0.5, allow_border_hands=True, max_hands=2, min_detector_iou=0)
     with pytest.raises(Hand1000Error, match=r"0 to train on and 0 of other.*12 images filtered: hand too small"):
         select_images(open_source(source), ("four",), num_train=4, num_test=2, seed=1, filters=strict)
 
 
-def test_the_check_of_a_source_names_what_is_wrong_before_anything_is_trained(tmp_path):
+def test_the_check_of_a_source_names_what_is_wrong(tmp_path):
     source = write_hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(3)}, "train", caption="a hand")
     write_hagrid(source, {"w": 1}, "test", gesture="ok", bboxes=[], labels=[])
-    (source / "four" / "train-u0-0.jpg").write_bytes(b"no picture")
+    (source / "four" / "train-u0-0.jpg").write_bytes(b"no image")
     assert list_gestures(open_source(source)) == ["four", "ok"]
     done: list[int] = []
     four, ok = (
@@ -175,11 +175,11 @@ def test_the_check_of_a_source_names_what_is_wrong_before_anything_is_trained(tm
     assert lines[1].split() == ["four", "6", "3", "6", "6", "no", "1"] and lines[-1] == "unusable: and 1 more of four"
 
 
-def test_the_command_checks_a_folder_and_its_exit_status_tells(tmp_path, capsys):
+def test_the_command_checks_a_folder_and_sets_its_exit_status(tmp_path, capsys):
     source = write_hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(3)}, "train")
     assert main(["data", "check", str(source)]) == 0
     assert "four" in capsys.readouterr().out
-    (source / "four" / "train-u0-0.jpg").write_bytes(b"no picture")
+    (source / "four" / "train-u0-0.jpg").write_bytes(b"no image")
     assert main(["data", "check", str(source), "--gesture", "four"]) == 2
     said = capsys.readouterr()
     assert "unusable: four/train-u0-0.jpg: not an image" in said.out and "1 of 6 images cannot be used" in said.err

@@ -15,16 +15,16 @@ from hand1000.storage.sources import local_copy
 
 @pytest.fixture
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that are downloaded of artifacts."""
-    found: list[str] = []
+    """The names of the downloaded files of artifacts."""
+    names: list[str] = []
     get = S3Backend.get_tree
 
-    def told(self, key, manifest, into):
-        found.extend(entry.name for entry in manifest.files)
-        get(self, key, manifest, into)
+    def recording(self, key, manifest, target):
+        names.extend(entry.name for entry in manifest.files)
+        get(self, key, manifest, target)
 
-    monkeypatch.setattr(S3Backend, "get_tree", told)
-    return found
+    monkeypatch.setattr(S3Backend, "get_tree", recording)
+    return names
 
 
 def published(root: str, folder: Path) -> str:
@@ -34,7 +34,7 @@ def published(root: str, folder: Path) -> str:
     return ArtifactStore(S3Backend(root)).publish("model", folder)
 
 
-def test_a_node_downloads_once_and_a_process_of_its_own_again(s3_root, tmp_path, monkeypatch, downloads) -> None:
+def test_the_processes_of_a_node_download_once(s3_root, tmp_path, monkeypatch, downloads) -> None:
     address = published(s3_root, tmp_path / "model")
     for times in (1, 2):
         ArtifactStore(S3Backend(s3_root)).fetch(address)
@@ -54,7 +54,7 @@ def test_a_node_downloads_once_and_a_process_of_its_own_again(s3_root, tmp_path,
     assert [other.communicate(timeout=100)[0].strip() for other in others] == [str(first)] * 2
 
 
-def test_a_download_that_was_cut_goes_on(s3_root, tmp_path, monkeypatch, downloads) -> None:
+def test_an_interrupted_download_is_resumed(s3_root, tmp_path, monkeypatch, downloads) -> None:
     address = published(s3_root, tmp_path / "model")
     monkeypatch.setenv(NODE_CACHE_VARIABLE, str(tmp_path / "node"))
     part = tmp_path / "node" / f"{address.rpartition('/')[2]}.part"
@@ -66,7 +66,7 @@ def test_a_download_that_was_cut_goes_on(s3_root, tmp_path, monkeypatch, downloa
     assert {path.name: path.read_text() for path in folder.iterdir()} == {name: name * 1000 for name in "abc"}
 
 
-def test_a_damaged_object_never_becomes_a_copy(s3_root, tmp_path, monkeypatch) -> None:
+def test_a_damaged_object_is_not_cached(s3_root, tmp_path, monkeypatch) -> None:
     address = published(s3_root, tmp_path / "model")
     S3Backend(s3_root).write(f"{address.removeprefix(s3_root + '/')}/b", b"x" * 1000)
     monkeypatch.setenv(NODE_CACHE_VARIABLE, str(tmp_path / "node"))
@@ -75,7 +75,7 @@ def test_a_damaged_object_never_becomes_a_copy(s3_root, tmp_path, monkeypatch) -
     assert [path.name for path in (tmp_path / "node").iterdir() if path.is_dir() and path.suffix != ".part"] == []
 
 
-def test_a_persons_folder_is_shared_too(s3_root, tmp_path, monkeypatch) -> None:
+def test_a_users_folder_is_cached_too(s3_root, tmp_path, monkeypatch) -> None:
     published(s3_root, tmp_path / "model")
     monkeypatch.setenv(NODE_CACHE_VARIABLE, str(tmp_path / "node"))
     source = f"{s3_root}/artifacts"
