@@ -47,13 +47,9 @@ def hand_refiner_generator(
 ) -> ImageGenerator:
     """Return the generator that repairs the hands of another generator's images.
 
-    An image stays as it is if it has no hands, or if its hands are harder to detect after the repair.
-
-    Args:
-        source: Generator of the images to be repaired.
-        base: Inpainting model. If its UNet takes no mask, each step restores the latents outside the mask.
-        controlnet: ControlNet of the inpainting model for depth maps.
-        settings: Settings of the detector and the sampler.
+    An image stays as it is if it has no hands, or if its hands are harder to detect after the repair. `base` is the
+    inpainting model, with a ControlNet for depth maps. If its UNet takes no mask, each step restores the latents
+    outside it.
     """
     pipeline = build_controlnet_pipeline(StableDiffusionControlNetInpaintPipeline, base, controlnet)
 

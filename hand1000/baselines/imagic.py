@@ -26,18 +26,12 @@ from hand1000.training.single_image import FinetuneOptions, finetune_on_image, o
 
 
 def imagic_generator(
-    source: ImageGenerator,
-    pipeline: Hand1000Pipeline,
-    settings: ImagicSettings,
-    context: TrainContext,
+    source: ImageGenerator, pipeline: Hand1000Pipeline, settings: ImagicSettings, context: TrainContext
 ) -> ImageGenerator:
     """Return the generator that edits another generator's images towards their own prompts.
 
-    Args:
-        source: Generator of the images to be edited.
-        pipeline: Pipeline whose UNet is fine-tuned on each image and then reset; a guidance UNet stays as it is.
-        settings: Steps and learning rates.
-        context: Random seed of the training noise, to which each image adds its prompt and seed, and compute settings.
+    The pipeline's UNet is fine-tuned on each image and then reset; a guidance UNet stays as it is. The training noise
+    depends on the seed of `context` and on the image's own prompt and seed.
     """
     unet = pipeline.unet
     base = BaseModel(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, unet, pipeline.scheduler, "")

@@ -45,16 +45,10 @@ def constant_direction(norm: nn.LayerNorm) -> torch.Tensor:
 
 @torch.no_grad()
 def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture: str) -> Tensors:
-    """Return the LoRA that turns the base model into this one.
+    """Return the LoRA that turns the base model into this one, for one gesture and one mu.
 
-    Args:
-        pipeline: Pipeline of a model whose adapter is merged into the UNet.
-        adapter: Folder of the adapter alone, as `save_adapter` wrote it.
-        mu: Weight of the text embedding against the fused one, 0 to 1.
-        gesture: HaGRID's name of one of the model's gestures.
-
-    Returns:
-        `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer, float32 on the CPU.
+    The pipeline has the adapter merged into its UNet; the folder `adapter` holds it alone, as `save_adapter` wrote it.
+    The entries of each layer are `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`.
 
     Raises:
         Hand1000Error: The model's fusion cannot be folded.

@@ -28,14 +28,10 @@ _WEIGHTS, _CONFIG = "model.safetensors", "config.json"
 
 
 class GestureClassifier:
-    """Classifies hands by gesture.
+    """Classifies hands into C gestures, with hidden layers of the given widths.
 
     Its input is normalized by `normalize_landmarks`, which keeps the rotation: `like` and `dislike` differ in nothing
     else.
-
-    Args:
-        hidden: Widths of the hidden layers.
-        classes: The C gestures.
     """
 
     def __init__(self, hidden: tuple[int, ...] = (128, 64), classes: tuple[str, ...] = CLASSES) -> None:
@@ -49,14 +45,9 @@ class GestureClassifier:
 
     @torch.inference_mode()
     def predict(self, landmarks: np.ndarray, right: np.ndarray) -> tuple[list[str], np.ndarray]:
-        """Predict the gestures of N hands.
+        """Return the most likely gestures of N hands, and the probabilities of all `classes`, (N, C) float32.
 
-        Args:
-            landmarks: (N, 21, 3) from MediaPipe, relative to square images.
-            right: (N,) bool, whether it is a right hand.
-
-        Returns:
-            The most likely gesture of each hand, and the probabilities, (N, C) float32 in the order of `classes`.
+        `landmarks`, (N, 21, 3), are MediaPipe's in square images; `right`, (N,) bool, marks right hands.
         """
         features = normalize_landmarks(landmarks, right).reshape(-1, FEATURE_DIM)
         probabilities = self.network(torch.from_numpy(features)).softmax(dim=1).numpy()

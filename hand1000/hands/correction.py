@@ -33,13 +33,7 @@ def correct_hand(landmarks: np.ndarray) -> np.ndarray:
 
     A digit that is too short or too long for how it is bent gets the usual lengths of its bones, along their own
     directions. If a finger is spread too far or crosses the next one, all fingers that are not bent over are spread as
-    usual. Each finger bends in one plane.
-
-    Args:
-        landmarks: (21, 3), as in `hand1000.hands.detector.Hand`.
-
-    Returns:
-        (21, 3) float32.
+    usual. Each finger bends in one plane. The landmarks are (21, 3), as in `hand1000.hands.detector.Hand`.
     """
     points = landmarks.astype(np.float64)
     normal = _unit(np.cross(points[5] - points[0], points[17] - points[0]))

@@ -25,15 +25,10 @@ _MIN_SIDE = 256
 
 
 def render_hand_depth(hands: Iterable[np.ndarray], size: int) -> np.ndarray:
-    """Render the depth map of an image.
+    """Render the depth map, (size, size) float32, of hands with landmarks (21, 3) (`Hand.landmarks`).
 
-    Args:
-        hands: Landmarks of each hand, (21, 3), relative to the square image (`Hand.landmarks`).
-        size: Side of the image in pixels.
-
-    Returns:
-        (size, size) float32: 0 for the background and 0.2 to 1 for a hand, between its own farthest and nearest point,
-        because MediaPipe does not return the distance between two hands.
+    The background is 0. Each hand is `FAR` to `NEAR` between its own farthest and nearest point, because MediaPipe does
+    not return the distance between two hands.
     """
     factor = -(-_MIN_SIDE // size)
     side = size * factor

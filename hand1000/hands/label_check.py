@@ -18,12 +18,8 @@ _CONFIDENCE = 0.5
 def make_iou_check(min_detector_iou: float) -> Iterator[Callable[[np.ndarray, "BBox"], bool] | None]:
     """Make the label check of `hand1000.data.prepare.prepare_image_sets`; it is None for a minimum of 0.
 
-    The check takes a crop, (S, S, 3) uint8 RGB, and its labelled box. It passes if one of up to two detected hands
-    overlaps the box enough.
-
-    Args:
-        min_detector_iou: Least IoU of a hand's landmarks with the box, 0 to 1. Landmarks are inside the hand, so the
-            right hand's median is 0.54 (`hand1000.hands.detection.MIN_IOU`).
+    The check takes a crop, (S, S, 3) uint8 RGB, and its labelled box. It passes if the landmarks of one of up to two
+    detected hands have an IoU of at least `min_detector_iou` with the box; see `hand1000.hands.detection.MIN_IOU`.
     """
     if not min_detector_iou:
         yield None

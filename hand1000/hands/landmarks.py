@@ -22,7 +22,6 @@ class Landmarks(TensorRecord, stem="landmarks", remedy="run the detection again"
         found: (N,) bool, whether the hand was found.
         score: (N,) float32, confidence in the handedness.
         right: (N,) bool, whether it is a right hand.
-        file_names: File names of the N images.
     """
 
     landmarks: np.ndarray

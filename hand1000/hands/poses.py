@@ -38,8 +38,6 @@ class HandPoses(TensorRecord, stem="poses", remedy="run Stage I again"):
         poses: d, (N, R + 3) float32, each column of mean square 1 over all images; 0, the mean hand, for an image
             without a hand. (N, 0) if R is 0.
         components: c, (R, 63) float32.
-        file_names: File names of the N images.
-        gestures: HaGRID's names of the K gestures.
     """
 
     poses: np.ndarray
@@ -62,13 +60,10 @@ class HandPoses(TensorRecord, stem="poses", remedy="run Stage I again"):
 def fit_poses(
     landmarks: Landmarks, gesture_by_image: Mapping[str, str], features: Sequence[GestureFeature], components: int
 ) -> HandPoses:
-    """Find the components along which the hands of all gestures vary most about their gesture's mean.
+    """Find the R components along which the hands of all gestures vary most about their gesture's mean.
 
-    Args:
-        landmarks: Landmarks of the N images.
-        gesture_by_image: Gesture of each image, by file name.
-        features: Features of the K gestures, all of one kind.
-        components: R, 0 to 63. With fewer hands, or features that do not vary, the surplus components are 0.
+    `gesture_by_image` is by file name, and `features` are of one kind. With fewer than R hands, or features that do not
+    vary, the surplus components are 0.
     """
     gestures = tuple(feature.gesture for feature in features)
     if not components:

@@ -25,18 +25,11 @@ _MAX_LISTED = 3
 
 
 def normalize_landmarks(landmarks: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Remove position, size and side of hands, and keep their rotation.
+    """Remove position, size and side of hands, (N, 21, 3) in square images, and keep their rotation; float32.
 
     The wrist becomes the origin and the mean distance from it to the four knuckles 1. These bones keep their length in
     every gesture. The distance includes z, so that a hand that points at the camera is not enlarged, and it is a mean
-    of four, so that one wrong landmark shifts the scale by a quarter of its error.
-
-    Args:
-        landmarks: (N, 21, 3), relative to square images.
-        right: (N,) bool; left hands are mirrored.
-
-    Returns:
-        (N, 21, 3) float32.
+    of four, so that one wrong landmark shifts the scale by a quarter of its error. Left hands are mirrored.
     """
     centered = landmarks.astype(np.float64) - landmarks[:, _WRIST : _WRIST + 1]
     centered /= np.maximum(hand_scales(landmarks), 1e-6)[:, None, None]
@@ -71,10 +64,8 @@ class GestureFeature:
     Attributes:
         mean: f, (63,) float32, the mean over the images with a hand.
         std: (63,) float32, the standard deviation over the same images.
-        gesture: HaGRID's name of the gesture.
-        kind: Kind of the features that were averaged.
         images: Number of images.
-        found: Number of images in which the hand was found.
+        found: Number of images with a hand.
         images_without_hand: File names of the other images.
     """
 
