@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from flytekit import Resources
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from hand1000.config.base import FrozenSettings, format_validation_error
+from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
 from hand1000.core.errors import Hand1000Error
 
 TABLE = Path(__file__).with_name("resources.yaml")
@@ -128,7 +127,4 @@ def resources_table() -> Table:
     Raises:
         Hand1000Error: A field is missing, unknown or out of range.
     """
-    try:
-        return Table.model_validate(yaml.safe_load(TABLE.read_text()))
-    except ValidationError as error:
-        raise Hand1000Error(format_validation_error(error, str(TABLE))) from error
+    return validate_settings(Table, read_yaml(TABLE), TABLE)

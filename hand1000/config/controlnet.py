@@ -19,7 +19,7 @@ class ControlSettings(FrozenSettings):
     max_error: float = Field(gt=0, le=10, description="Maximum landmark error of a used image, in palm lengths.")
     caption_dropout: Fraction = Field(description="Share of images that are trained with the empty prompt.")
     hand_weight: float = Field(ge=1, le=100, description="Weight of the hand's box, which the map covers, in the loss.")
-    length: TrainingSchedule
+    schedule: TrainingSchedule
 
     def depth_key_fields(self) -> dict[str, Any]:
         """Return what the depth maps depend on."""
@@ -28,4 +28,4 @@ class ControlSettings(FrozenSettings):
     def training_key_fields(self) -> dict[str, Any]:
         """Return what the trained ControlNet depends on."""
         fields = self.model_dump(include={"seed", "caption_dropout", "hand_weight"})
-        return fields | {"schedule": self.length.cache_key_fields()}
+        return fields | {"schedule": self.schedule.cache_key_fields()}

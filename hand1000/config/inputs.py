@@ -26,7 +26,7 @@ _DISTINCTIVE_FIELDS: dict[str, type[FrozenSettings]] = {
     "imagic": ComparisonSettings,
     "captioners": DatasetSettings,
     "autoencoder": PretrainSettings,
-    "length": ControlSettings,
+    "schedule": ControlSettings,
 }
 
 

@@ -44,7 +44,7 @@ def train_controlnet(
     boxes = torch.from_numpy(pairs.boxes)
     sampler = BatchSampler(
         encode_training_set(latents, pairs.captions, base.text_encoder, base.tokenizer),
-        settings.length.batch_size,
+        settings.schedule.batch_size,
         base.scheduler,
         context.seed,
         "control",
@@ -69,7 +69,7 @@ def train_controlnet(
         batch = sampler.sample(step).to(device)
         return diffusion_loss(predict, base.scheduler, batch, context.compute, pixel_weights=mask)
 
-    return train_with_ema(controlnet, settings.length, loss_at, context)
+    return train_with_ema(controlnet, settings.schedule, loss_at, context)
 
 
 def save_controlnet(

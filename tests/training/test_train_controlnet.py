@@ -26,7 +26,7 @@ RECIPE = ControlSettings(
     max_error=1.0,
     caption_dropout=0.5,
     hand_weight=4.0,
-    length=TrainingSchedule(
+    schedule=TrainingSchedule(
         steps=4, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5, checkpoint_every=2
     ),
 )
