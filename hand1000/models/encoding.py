@@ -9,7 +9,7 @@ import torch
 
 def find_truncated(tokenizer, texts: Sequence[str]) -> list[int]:
     """Indices of the texts that are longer than the text encoder reads, so that their end is lost."""
-    token_ids = tokenizer(list(texts), truncation=False).input_ids if texts else []
+    token_ids = tokenizer(list(texts), truncation=False, verbose=False).input_ids if texts else []
     return [index for index, ids in enumerate(token_ids) if len(ids) > tokenizer.model_max_length]
 
 

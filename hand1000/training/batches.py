@@ -17,19 +17,12 @@ from hand1000.training.timesteps import sample_logit_normal_timesteps
 
 @dataclass(frozen=True)
 class NoisyBatch:
-    """The input of one denoising loss.
+    """The input of one denoising loss; the latents are clean and scaled."""
 
-    Attributes:
-        latents: Clean, scaled latents, (B, C, h, w).
-        encoder_hidden_states: Conditioning of the UNet, (B, L, D).
-        noise: Noise that is added to the latents, (B, C, h, w).
-        timesteps: Timestep of each item, (B,).
-    """
-
-    latents: torch.Tensor
-    encoder_hidden_states: torch.Tensor
-    noise: torch.Tensor
-    timesteps: torch.Tensor
+    latents: torch.Tensor  # (B, C, h, w)
+    encoder_hidden_states: torch.Tensor  # (B, L, D)
+    noise: torch.Tensor  # (B, C, h, w)
+    timesteps: torch.Tensor  # (B,)
 
     def to(self, device: torch.device) -> Self:
         """The batch on `device`."""
@@ -42,13 +35,9 @@ class NoisyBatch:
 
 @dataclass(frozen=True)
 class TrainingBatch(NoisyBatch):
-    """All items of one step of Stage III.
+    """All items of one step of Stage III, with the weight of each item's loss in the step's sum."""
 
-    Attributes:
-        loss_weights: Weight of each item's loss in the step's sum, (B,).
-    """
-
-    loss_weights: torch.Tensor
+    loss_weights: torch.Tensor  # (B,)
 
     @classmethod
     def concatenate(cls, batches: Sequence[Self]) -> Self:
@@ -65,15 +54,9 @@ def sample_noisy_batch(
     seed: int,
     stage: str,
 ) -> NoisyBatch:
-    """Draw the noise and a uniform timestep of each item.
+    """Draw the noise and a uniform timestep of each item, keyed by `seed`, `stage` and its own key.
 
-    Args:
-        latents: Clean, scaled latents, (B, C, h, w).
-        encoder_hidden_states: Conditioning of the UNet, (B, L, D).
-        noise_scheduler: Noise schedule of the base model.
-        keys: Key of each item, such as (image, step); with equal seed and stage, equal keys draw equal noise.
-        seed: Random seed of the run.
-        stage: Name of the stage.
+    A key is for example (image, step). Equal keys draw equal noise.
     """
     num_train_timesteps = noise_scheduler.config.num_train_timesteps
     noise, timesteps = noise_and_timesteps(tuple(latents.shape[1:]), seed, stage, list(keys), num_train_timesteps)
@@ -115,16 +98,9 @@ def encode_training_set(latents: torch.Tensor, captions: Sequence[str], text_enc
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Draws the batch of any step.
+    """Draws the batch of any step; every epoch is a new permutation of the images.
 
-    Attributes:
-        data: Images to draw from.
-        batch_size: Images per step; every epoch is a new permutation.
-        noise_scheduler: Noise schedule of the base model.
-        seed: Random seed of the run.
-        stage: Name of the stage, part of every key.
-        timestep_sampling: Distribution of the timesteps.
-        caption_dropout: Probability of training an image with the empty prompt, 0..1.
+    With probability `caption_dropout` an image is trained with the empty prompt. `stage` is part of every random key.
     """
 
     data: TrainingSet

@@ -20,13 +20,7 @@ Tensors = dict[str, torch.Tensor]
 
 @dataclass
 class TrainingState:
-    """The values that the next step depends on, beside networks and optimizer.
-
-    Attributes:
-        step: Number of finished steps.
-        history: One row per logged step.
-        tensors: Groups of free tensors, such as the embeddings that are optimized.
-    """
+    """Finished steps, logged rows, and groups of free tensors, such as the embeddings that are optimized."""
 
     step: int = 0
     history: list[dict] = field(default_factory=list)

@@ -13,13 +13,7 @@ class EMA:
     """Exponential moving average of the trainable parameters of a module; the decay rises over the first steps.
 
     It is not diffusers' `EMAModel`, which warms up with other decays and needs a second copy of the weights to swap.
-
-    Args:
-        module: Module whose parameters are averaged.
-        decay: Decay per step, 0..1; 0 follows the module itself, without a copy.
-
-    Attributes:
-        tensors: The averaged parameters by their names in the module.
+    A decay of 0 follows the module itself, without a copy. `tensors` holds the averaged parameters by name.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

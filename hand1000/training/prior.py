@@ -18,15 +18,10 @@ from hand1000.storage.tensors import TensorRecord
 
 @dataclass(frozen=True)
 class Prior(TensorRecord, stem="prior", remedy="generate the class images again"):
-    """Images of the base model.
+    """Scaled latents of images of the base model, and the text embeddings e of their captions, float32."""
 
-    Attributes:
-        latents: Scaled latents, (P, C, h, w) float32.
-        text_embeddings: Text embeddings e of their captions, (P, L, D) float32.
-    """
-
-    latents: torch.Tensor
-    text_embeddings: torch.Tensor
+    latents: torch.Tensor  # (P, C, h, w)
+    text_embeddings: torch.Tensor  # (P, L, D)
 
 
 def generate_prior(
@@ -38,15 +33,9 @@ def generate_prior(
     batch_size: int,
     on_progress: ProgressCallback,
 ) -> Prior:
-    """Generate `count` images of the base model.
+    """Generate `count` images, at least 1, by the pipeline of the base model without a fusion.
 
-    Args:
-        pipeline: Pipeline of the base model, without a fusion.
-        captions: Captions without the gesture's phrase, used in turn.
-        count: Number of images, at least 1.
-        seed: Random seed of the run.
-        batch_size: Images generated at once.
-        on_progress: Called with the number of finished images and the total.
+    The captions are those without the gesture's phrase, used in turn.
     """
     texts = [captions[index % len(captions)] for index in range(count)]
     seeds = [derived_seed(seed, "prior", index) for index in range(count)]

@@ -1,7 +1,5 @@
 """Stage III: fine-tune the UNet on the frozen optimized embeddings (paper, section 3.4)."""
 
-from pathlib import Path
-
 import torch
 
 from hand1000.config.settings import Stage3Settings
@@ -66,6 +64,7 @@ class Stage3Trainer:
         self.unet, self.noise_scheduler = base.unet, base.scheduler
         self.base, self.settings, self.context = base, settings, context
         self.validation, self.distributed = validation, distributed
+        self.files = validation.folder if validation else None
         self.samplers = [(self._sampler(data, settings.batch_size, "unet"), 1.0)]
         if prior is not None:
             sampler = self._sampler(prior, settings.prior.batch_size, "unet-prior")
@@ -188,21 +187,17 @@ class Stage3Trainer:
             "scaler": {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()},
         }
         state = TrainingState(self.global_step, self.history, tensors)
-        save_checkpoint(self.context.checkpoint, state, optimizer=self.optimizer, files=self._files)
+        save_checkpoint(self.context.checkpoint, state, optimizer=self.optimizer, files=self.files)
 
     def load_checkpoint(self) -> None:
         """Continue an interrupted training, if there is one."""
-        state = load_checkpoint(self.context.checkpoint, optimizer=self.optimizer, files=self._files)
+        state = load_checkpoint(self.context.checkpoint, optimizer=self.optimizer, files=self.files)
         self.global_step, self.history = state.step, state.history
         load_trainable_parameters(self.unet, state.tensors.get("weights", {}))
         self.ema.load(state.tensors.get("average", {}))
         self.best = state.tensors.get("best", {})
         if "scaler" in state.tensors:
             self.scaler.load_state_dict({name: value.item() for name, value in state.tensors["scaler"].items()})
-
-    @property
-    def _files(self) -> Path | None:
-        return self.validation.folder if self.validation else None
 
     def _averaged_weights(self) -> Tensors:
         return {

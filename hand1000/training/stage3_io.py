@@ -30,14 +30,7 @@ _WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class Stage3Inputs:
-    """What the earlier stages computed.
-
-    Attributes:
-        data: Encoded training images.
-        fusion: Fusion of Stage II.
-        embeddings: Optimized embeddings h* of the images, (N, L, D).
-        prior: Images of the base model, if the settings ask for them.
-    """
+    """Encoded images, fusion, optimized embeddings h* (N, L, D), and images of the base model if they are requested."""
 
     data: EncodedDataset
     fusion: Fusion

@@ -30,18 +30,13 @@ IMAGES_DIR = "validation"
 
 @dataclass(frozen=True)
 class Validation:
-    """Validation of the UNet every so many steps.
+    """Validation of the UNet every so many steps; each one writes a sheet of generated images into `folder`.
 
-    Attributes:
-        latents: Scaled latents of the validation images, (V, C, h, w).
-        embeddings: h of their captions, (V, L, D), not optimized, as prompts are at inference.
-        settings: Interval, number of generated images and patience.
-        generate: Generates images with the UNet as it is now.
-        folder: Folder of the generated images, one sheet per validation.
+    The embeddings are h of the captions and not optimized, as those of prompts at inference.
     """
 
-    latents: torch.Tensor
-    embeddings: torch.Tensor
+    latents: torch.Tensor  # (V, C, h, w)
+    embeddings: torch.Tensor  # (V, L, D)
     settings: ValidationSettings
     generate: Callable[[], list[Image.Image]]
     folder: Path

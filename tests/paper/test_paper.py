@@ -32,8 +32,8 @@ from tests.support.tiny_models import (
 
 PAPER = load_settings("paper")
 IMAGES = 3
-ONLY = torch.zeros(IMAGES, dtype=torch.long)
-"""Which gesture the images show: there is one."""
+GESTURE_IDS = torch.zeros(IMAGES, dtype=torch.long)
+"""Index of each image's gesture."""
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def flat_fusion(base: BaseModel, data) -> FlatFusion:
     return fusion
 
 
-def test_the_preset_is_the_table_of_the_authors_scripts() -> None:
+def test_the_preset_has_the_values_of_the_authors_scripts() -> None:
     stage2, stage3, generation = PAPER.stage2, PAPER.stage3, PAPER.generation
     assert (PAPER.seed, PAPER.data.crop, PAPER.stage1.feature) == (0, "center", "raw")
     assert (stage2.lambda_, stage2.embedding_steps, stage2.embedding_learning_rate) == (0.7, 10, 1e-3)
@@ -82,35 +82,35 @@ def test_the_preset_is_the_table_of_the_authors_scripts() -> None:
     assert not generation.fuse_null_prompt and generation.autoguidance_scale == 1
 
 
-def test_the_loop_is_the_authors_to_the_step(base, data, monkeypatch) -> None:
-    """Written out once more, with one dense matrix, one image and one number at a time."""
+def test_the_loop_equals_the_authors_step_by_step(base, data, monkeypatch) -> None:
+    """The reference is written out with one dense matrix and one image at a time."""
     latents, texts, feature = data
     fusion = flat_fusion(base, data)
 
-    # The matrix that the fusion draws piece by piece: what it makes of nothing, and of a one at each place.
+    # The dense matrix of the fusion, from its outputs for zeros and for unit vectors.
     size = TOKENS * WIDTH
     with torch.no_grad():
         fusion.feature.zero_()
-        bias = fusion(torch.zeros(1, TOKENS, WIDTH), ONLY[:1]).flatten()
-        columns = [fusion(one.view(1, TOKENS, WIDTH), ONLY[:1]).flatten() - bias for one in torch.eye(size)]
+        bias = fusion(torch.zeros(1, TOKENS, WIDTH), GESTURE_IDS[:1]).flatten()
+        columns = [fusion(unit.view(1, TOKENS, WIDTH), GESTURE_IDS[:1]).flatten() - bias for unit in torch.eye(size)]
         for place in range(63):
             fusion.feature.copy_(torch.eye(63)[place])
-            columns.append(fusion(torch.zeros(1, TOKENS, WIDTH), ONLY[:1]).flatten() - bias)
+            columns.append(fusion(torch.zeros(1, TOKENS, WIDTH), GESTURE_IDS[:1]).flatten() - bias)
         fusion.feature.copy_(feature)
     matrix = torch.stack(columns, dim=1)
     bound = (size + 63) ** -0.5
     assert matrix.abs().max() <= bound + 1e-6 and matrix.std() == pytest.approx(bound / 3**0.5, rel=0.01)
 
-    kept = base.scheduler.alphas_cumprod
+    alphas_cumprod = base.scheduler.alphas_cumprod
     untuned = {name: value.clone() for name, value in base.unet.state_dict().items()}
     unet, expected, losses = copy.deepcopy(base.unet), [], []
 
     def loss_of(stage: str, step: int, clean: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         noise, timestep = noise_and_timesteps((4, LATENT, LATENT), 0, stage, [("every image", step)], 1000)
-        noisy = kept[timestep] ** 0.5 * clean + (1 - kept[timestep]) ** 0.5 * noise[0]
+        noisy = alphas_cumprod[timestep] ** 0.5 * clean + (1 - alphas_cumprod[timestep]) ** 0.5 * noise[0]
         return ((unet(noisy[None], timestep, h[None]).sample - noise) ** 2).mean()
 
-    start = double_fusion(texts, fusion, 0.7, ONLY)
+    start = double_fusion(texts, fusion, 0.7, GESTURE_IDS)
     for clean, text, h in zip(latents, texts, start.clone(), strict=True):
         fused = (matrix @ torch.cat([text.flatten(), feature]) + bias).view(TOKENS, WIDTH)
         assert (h - (0.7 * text + 0.3 * fused)).abs().max() < 1e-6
@@ -139,31 +139,31 @@ def test_the_loop_is_the_authors_to_the_step(base, data, monkeypatch) -> None:
     assert torch.equal(unrefined, start)  # Stage II waits for Stage III.
 
     refined: list[torch.Tensor] = []
-    told: list[float] = []
+    recorded_losses: list[float] = []
     refine, tune = interleaved.optimize_embeddings, interleaved.finetune_on_image
 
-    def refine_and_tell(*arguments, **settings):
+    def record_embeddings(*arguments, **settings):
         embeddings, each = refine(*arguments, **settings)
         refined.append(embeddings)
-        told.extend(each)
+        recorded_losses.extend(each)
         return embeddings, each
 
-    def tune_and_tell(*arguments, **settings):
-        told.extend(each := tune(*arguments, **settings))
+    def record_finetuning(*arguments, **settings):
+        recorded_losses.extend(each := tune(*arguments, **settings))
         return each
 
-    monkeypatch.setattr(interleaved, "optimize_embeddings", refine_and_tell)
-    monkeypatch.setattr(interleaved, "finetune_on_image", tune_and_tell)
+    monkeypatch.setattr(interleaved, "optimize_embeddings", record_embeddings)
+    monkeypatch.setattr(interleaved, "finetune_on_image", record_finetuning)
     tuned, history = interleaved.train_interleaved(base, latents, start, PAPER.stage2, PAPER.stage3, context)
 
-    assert len(told) == len(losses) == IMAGES * 30 and told == pytest.approx(losses, abs=1e-6)
+    assert len(recorded_losses) == len(losses) == IMAGES * 30 and recorded_losses == pytest.approx(losses, abs=1e-6)
     assert (torch.cat(refined) - torch.stack(expected)).abs().max() < 1e-6
     moved = 0.0
     for (name, value), reference in zip(tuned.items(), unet.state_dict().values(), strict=True):
         assert (value - reference).abs().max() < 1e-6, name
         moved = max(moved, float((value - untuned[name]).abs().max()))
     assert moved > 2e-5
-    assert [row["step"] for row in history] == [1, 2, 3] and history[-1]["loss"] == told[-1]
+    assert [row["step"] for row in history] == [1, 2, 3] and history[-1]["loss"] == recorded_losses[-1]
 
 
 def test_an_interrupted_loop_ends_in_the_same_bits(base, data, tmp_path) -> None:
@@ -188,29 +188,29 @@ def test_the_flat_fusion_is_saved_without_its_weights(base, data, tmp_path) -> N
     fusion.save_pretrained(tmp_path / "fusion")
     assert sum(path.stat().st_size for path in (tmp_path / "fusion").iterdir()) < 2000
     loaded = load_fusion(tmp_path / "fusion")
-    assert torch.equal(loaded(data[1], ONLY), fusion(data[1], ONLY)) and loaded.gestures == ("four",)
+    assert torch.equal(loaded(data[1], GESTURE_IDS), fusion(data[1], GESTURE_IDS)) and loaded.gestures == ("four",)
 
 
-def test_a_model_of_the_paper_is_saved_and_draws_away_from_the_plain_empty_prompt(base, data, tmp_path) -> None:
+def test_the_papers_model_is_guided_by_the_plain_null_prompt(base, data, tmp_path) -> None:
     fusion = flat_fusion(base, data)
     options = PAPER.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     model = build_pipeline(base, unet=base.unet, fusion=fusion, **options)
     model.save_pretrained(tmp_path / "model")
     loaded = load_pipeline(tmp_path / "model")
 
-    def draw(pipeline: Hand1000Pipeline):
+    def generate(pipeline: Hand1000Pipeline):
         generator = [torch.Generator().manual_seed(1)]
         pipeline.set_progress_bar_config(disable=True)
         return pipeline("a red hand", generator=generator, output_type="np").images
 
-    assert abs(draw(model).astype(int) - draw(loaded)).max() <= 1
+    assert abs(generate(model).astype(int) - generate(loaded)).max() <= 1
     fused = build_pipeline(base, unet=base.unet, fusion=fusion, **options | {"fuse_null_prompt": True})
-    assert (draw(model) != draw(fused)).any()
+    assert (generate(model) != generate(fused)).any()
     with pytest.raises(Hand1000Error, match="cannot be folded"):
         fold_fusion(loaded, 0.7, "four")
 
 
-def test_the_centre_crop_takes_no_heed_of_the_hand(tmp_path) -> None:
+def test_the_center_crop_ignores_the_hand(tmp_path) -> None:
     Image.new("RGB", (300, 100)).save(tmp_path / "a.png")
     _, box = load_square(tmp_path / "a.png", 10, (0.3, 0.2, 0.2, 0.4), None, "center")
     assert box == pytest.approx((0, 0.2, 0.5, 0.4))
@@ -225,7 +225,7 @@ def test_the_centre_crop_takes_no_heed_of_the_hand(tmp_path) -> None:
         ("stage3", {"caption_dropout": 0.1}, "stage2.paper_loop has no stage3.caption_dropout but 0"),
     ],
 )
-def test_settings_that_the_authors_loop_does_not_have_are_refused(part, change, message) -> None:
+def test_settings_that_the_paper_loop_lacks_are_refused(part, change, message) -> None:
     assert (PRESETS / "paper.yaml").is_file()
     values = PAPER.model_dump()
     values[part] |= change

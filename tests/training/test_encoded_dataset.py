@@ -26,8 +26,7 @@ def test_encoded_data_keeps_order_and_names_cut_captions(tmp_path: Path, caplog)
     ]
     prepared = encode_dataset(base, tmp_path, records, noop_callback, batch_size=1)
     assert prepared.latents.shape == (2, 4, LATENT, LATENT)
-    # The tokenizer of transformers warns by itself, once per process.
-    messages = [record.message for record in caplog.records if record.name.startswith("hand1000")]
+    messages = [record.getMessage() for record in caplog.records if record.name.startswith("hand1000")]
     assert messages == [
         "1 of 2 captions are longer than the 16 tokens that the text encoder reads; their end is lost: b.png"
     ]

@@ -69,7 +69,7 @@ def test_an_interrupted_training_ends_in_the_same_bits(mode, tmp_path) -> None:
     assert mode == "lora" or max_weight_diff(whole, started) > 1e-4
 
 
-def test_the_average_is_kept_and_no_decay_keeps_the_last_weights(tmp_path) -> None:
+def test_averaged_weights_are_kept_unless_the_decay_is_zero(tmp_path) -> None:
     averaged, _ = train(CrashingCheckpointStore(tmp_path / "a"))
     base = fresh_base()
     last, _ = train(CrashingCheckpointStore(tmp_path / "b"), base=base, ema_decay=0.0)
@@ -86,13 +86,13 @@ def test_the_average_is_kept_and_no_decay_keeps_the_last_weights(tmp_path) -> No
         ({}, {"precision": "fp16"}, 5e-3),
     ],
 )
-def test_how_it_is_computed_changes_rounding_only(stage3, compute, within, tmp_path) -> None:
+def test_compute_settings_change_rounding_only(stage3, compute, within, tmp_path) -> None:
     _, plain = train(CrashingCheckpointStore(tmp_path / "a"))
     _, other = train(CrashingCheckpointStore(tmp_path / "b"), compute, **stage3)
     assert [row["loss"] for row in other] == pytest.approx([row["loss"] for row in plain], abs=within)
 
 
-def test_a_micro_batch_may_change_in_the_midst_of_a_training(tmp_path) -> None:
+def test_the_micro_batch_size_may_change_after_a_restart(tmp_path) -> None:
     whole, _ = train(CrashingCheckpointStore(tmp_path / "whole"))
     with pytest.raises(SimulatedKill):
         train(CrashingCheckpointStore(tmp_path / "cut", crash_after=1))
@@ -115,7 +115,7 @@ def processes(folder: Path, count: int) -> tuple[Tensors, list[dict]]:
     return load_file(folder / "weights.safetensors"), json.loads((folder / "history.json").read_text())
 
 
-def test_two_processes_and_one_train_alike_and_a_restart_may_change_their_number(tmp_path) -> None:
+def test_the_number_of_processes_changes_rounding_only(tmp_path) -> None:
     alone, history = train(CrashingCheckpointStore(tmp_path / "alone"))
     together, same = processes(tmp_path / "two", 2)
     assert max_weight_diff(alone, together) < 1e-5
@@ -133,7 +133,7 @@ def test_a_batch_too_small_to_be_shared_is_refused(tmp_path) -> None:
         train(CrashingCheckpointStore(tmp_path), more={"distributed": DistributedContext(0, 5)})
 
 
-def test_min_snr_weighs_a_timestep_by_its_ratio_up_to_the_bound() -> None:
+def test_min_snr_weights_are_bounded_ratios() -> None:
     scheduler, timesteps = tiny_base().scheduler, torch.tensor([5, 400, 990])
     kept = scheduler.alphas_cumprod[timesteps]
     ratio = kept / (1 - kept)
@@ -144,17 +144,19 @@ def test_min_snr_weighs_a_timestep_by_its_ratio_up_to_the_bound() -> None:
     assert min_snr_loss_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1]
 
 
-def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> None:
+def test_a_prior_of_the_base_model_changes_the_weights(tmp_path) -> None:
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 
     options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     pipeline = build_pipeline(tiny_base(), **options)
-    drawn = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, on_progress=noop_callback)
+    generated = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, on_progress=noop_callback)
     alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, on_progress=noop_callback)
-    assert drawn.latents.shape == (3, 4, LATENT, LATENT) and torch.allclose(drawn.latents, alone.latents, atol=1e-4)
-    drawn.save(tmp_path)
+    assert generated.latents.shape == (3, 4, LATENT, LATENT) and torch.allclose(
+        generated.latents, alone.latents, atol=1e-4
+    )
+    generated.save(tmp_path)
     prior = Prior.load(tmp_path)
-    assert torch.equal(prior.latents, drawn.latents) and prior.text_embeddings.shape == (3, TOKENS, WIDTH)
+    assert torch.equal(prior.latents, generated.latents) and prior.text_embeddings.shape == (3, TOKENS, WIDTH)
 
     without, _ = train(CrashingCheckpointStore(tmp_path / "a"))
     null_embeddings, gesture_ids = training_set().null_embeddings, torch.zeros(3, dtype=torch.long)
@@ -165,7 +167,7 @@ def test_a_prior_is_drawn_by_the_base_model_and_pulls_the_weights(tmp_path) -> N
     assert max_weight_diff(without, beside) > 1e-4 > max_weight_diff(without, weightless)
 
 
-def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_priors() -> None:
+def test_the_prior_adds_its_weighted_mean_to_the_loss() -> None:
     settings = settings_with({"prior": {"images": 5, "batch_size": 2, "weight": 0.5}}, {}).stage3
     base, context = fresh_base(), TrainContext(seed=0)
     trainer = Stage3Trainer(base, training_set(), settings, context, prior=training_set())
@@ -178,11 +180,11 @@ def test_a_steps_loss_is_the_mean_of_the_gestures_and_the_weighted_mean_of_the_p
     )
 
 
-def test_nobody_is_both_trained_on_and_validated_with() -> None:
+def test_nobody_is_in_both_training_and_validation() -> None:
     people = ["a", "b", "a", "c", "c", "d"]
-    training, looked_at = split_validation(people, 2, seed=0)
-    assert sorted(training + looked_at) == list(range(6)) and len(looked_at) >= 2
-    assert not {people[index] for index in training} & {people[index] for index in looked_at}
+    training, held_out = split_validation(people, 2, seed=0)
+    assert sorted(training + held_out) == list(range(6)) and len(held_out) >= 2
+    assert not {people[index] for index in training} & {people[index] for index in held_out}
     assert split_validation(people, 0, seed=0) == (list(range(6)), [])
     with pytest.raises(Hand1000Error, match="leave none to train on"):
         split_validation(["a", "a"], 1, seed=0)
@@ -191,17 +193,17 @@ def test_nobody_is_both_trained_on_and_validated_with() -> None:
 def validation(folder: Path, **changes) -> tuple[dict, Stage3Settings]:
     settings = {"images": 2, "every": 2, "images_drawn": 1, "patience": 0} | changes
     folder.mkdir(parents=True, exist_ok=True)
-    look = Validation(
+    validator = Validation(
         latents=training_set().latents[:2],
         embeddings=training_set().embeddings[:2],
         settings=settings_with({"validation": settings}, {}).stage3.validation,
         generate=lambda: [Image.new("RGB", (8, 8), "red")],
         folder=folder,
     )
-    return {"more": {"validation": look}, "validation": settings}
+    return {"more": {"validation": validator}, "validation": settings}
 
 
-def test_looks_are_measured_drawn_and_kept_over_an_interruption(tmp_path) -> None:
+def test_validation_continues_after_an_interruption(tmp_path) -> None:
     whole, history = train(CrashingCheckpointStore(tmp_path / "a"), **validation(tmp_path / "whole"))
     measured = {row["step"]: row["validation_loss"] for row in history if "validation_loss" in row}
     assert list(measured) == [2, 4, 6]
@@ -211,27 +213,27 @@ def test_looks_are_measured_drawn_and_kept_over_an_interruption(tmp_path) -> Non
     again, same = train(CrashingCheckpointStore(tmp_path / "b"), **validation(tmp_path / "again"))
     assert same == history and max_weight_diff(whole, again) == 0
     assert len(list((tmp_path / "again").iterdir())) == 3
-    # A look changes nothing of the training.
+    # Validation does not change the training.
     assert max_weight_diff(whole, train(CrashingCheckpointStore(tmp_path / "c"))[0]) == 0
 
 
-def test_a_training_that_gets_worse_ends_and_keeps_its_best_weights(tmp_path) -> None:
+def test_early_stopping_keeps_the_best_weights(tmp_path) -> None:
     worse = {"learning_rate": 0.5, "steps": 40, "ema_decay": 0.0, "warmup_steps": 0}
-    look = validation(tmp_path / "p", every=1, patience=2, images_drawn=0)
-    best, history = train(CrashingCheckpointStore(tmp_path / "a"), **look, **worse)
+    validator = validation(tmp_path / "p", every=1, patience=2, images_drawn=0)
+    best, history = train(CrashingCheckpointStore(tmp_path / "a"), **validator, **worse)
     losses = [row["validation_loss"] for row in history]
     assert len(losses) < 40 and min(losses) == losses[-3]
     cut, _ = train(CrashingCheckpointStore(tmp_path / "b"), **worse | {"steps": len(losses) - 2})
     assert max_weight_diff(best, cut) < 1e-6
 
 
-def test_patience_counts_looks_without_a_lower_loss() -> None:
+def test_patience_counts_validations_without_improvement() -> None:
     rows = [{"validation_loss": loss} for loss in (3.0, 2.0, 2.5, 2.0)]
     assert should_stop_early(rows, 2) and not should_stop_early(rows, 3) and not should_stop_early(rows, 0)
     assert not should_stop_early([{"loss": 1.0}], 1)
 
 
-def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path) -> None:
+def test_an_untrained_adapter_has_no_effect(tmp_path) -> None:
     base = fresh_base()
     weights, _ = train(CrashingCheckpointStore(tmp_path / "a"), base=base, training_mode="lora", steps=0)
     unet, noise, condition = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT), training_set().embeddings[:1]
@@ -245,14 +247,14 @@ def test_an_adapter_leaves_the_base_as_it_is_and_starts_without_effect(tmp_path)
         train(CrashingCheckpointStore(tmp_path / "b"), training_mode="lora", lora=targets)
 
 
-def test_eight_bits_are_refused_where_there_is_no_gpu_or_no_bitsandbytes() -> None:
-    """No GPU can be had here: what it does there is bitsandbytes' own affair."""
+def test_adamw_8bit_needs_a_gpu_and_bitsandbytes() -> None:
+    """There is no GPU here, so only the errors are tested."""
     with pytest.raises(Hand1000Error, match="stage3.optimizer: adamw_8bit needs"):
         build_optimizer("adamw_8bit", [torch.nn.Parameter(torch.zeros(1))], learning_rate=1e-3, weight_decay=0.0)
 
 
-def test_a_state_whose_optimizer_counts_in_numbers_and_bytes_is_restored(tmp_path) -> None:
-    """As bitsandbytes' 8-bit AdamW keeps it."""
+def test_optimizer_state_of_integers_and_bytes_is_restored(tmp_path) -> None:
+    """The state is in the form of bitsandbytes' 8-bit AdamW."""
 
     class Bytes(torch.optim.SGD):
         pass
