@@ -82,7 +82,7 @@ def collect_report_content(run: FinishedRun, model_uri: str) -> dict[str, Any]:
             for feature in features
             if feature.kind == "normalized"
         },
-        "counts": _count_data(run, features),
+        "counts": count_data(run, features),
         "skipped": {entry.file: entry.reason for entry in run.preparation.unusable},
         "settings_yaml": yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False),
         "snippets": [snippet(model_uri, run.example_prompt) for snippet in (python_snippet, shell_snippet)],
@@ -100,7 +100,7 @@ def _make_pairs(run: FinishedRun) -> dict[str, ImagePair]:
     return pairs
 
 
-def _count_data(run: FinishedRun, features: Sequence[GestureFeature]) -> dict[str, object]:
+def count_data(run: FinishedRun, features: Sequence[GestureFeature]) -> dict[str, object]:
     """Numbers of images and of captions by what happened to them."""
     from transformers import CLIPTokenizer
 

@@ -6,6 +6,7 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,8 @@ from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rat
 from hand1000.reports.figures import Curve
 from hand1000.reports.html import render_template
 from hand1000.reports.model_card import python_snippet, shell_snippet
-from hand1000.reports.training import ImagePair
+from hand1000.reports.training import ImagePair, count_data
+from tests.support.tiny_models import TOKENS, save_tiny_base
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"
 KID = MetricRow("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
@@ -186,3 +188,11 @@ def test_an_unreadable_image_is_named(tmp_path, content):
     broken.write_bytes(b"no image")
     with pytest.raises(Hand1000Error, match="broken.png: not a readable image"):
         render(content | {"samples": [(broken, "x")]})
+
+
+def test_captions_cut_by_the_text_encoder_are_counted(tmp_path: Path) -> None:
+    texts = ["hand " * (TOKENS - 2), "hand " * (TOKENS - 1), "hand " * TOKENS]
+    preparation = SimpleNamespace(train=3, test=2, unusable=[], filter_counts={})
+    records = [SimpleNamespace(text=text) for text in texts]
+    run = SimpleNamespace(model=save_tiny_base(tmp_path), training_records=records, preparation=preparation)
+    assert count_data(run, [])["captions cut by the text encoder"] == "2 of 3"
