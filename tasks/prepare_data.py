@@ -71,7 +71,7 @@ def prepare_data(
         rendered = context.scratch_dir("sample")
         counts = {"train": images, "test": settings.test_images}
         groups = dict.fromkeys(parse_gestures(gesture), counts)
-        render_dataset(rendered, groups, seed=seed, size=resolution, progress=context.on_progress)
+        render_dataset(rendered, groups, seed=seed, size=resolution, on_progress=context.on_progress)
         selection = _select(rendered, gesture, images, settings, seed)
     with make_iou_check(settings.filters.min_detector_iou) as check:
         report = prepare_image_sets(

@@ -29,7 +29,7 @@ def render_pretraining_images(context: TaskContext, images: int, gesture_images:
         images=images,
         gesture_images=gesture_images,
         seed=seed,
-        progress=context.on_progress,
+        on_progress=context.on_progress,
     )
 
 

@@ -57,7 +57,7 @@ def _get(options: argparse.Namespace) -> None:
         version=options.version,
         size=options.size,
         base_url=options.base_url,
-        progress=partial(ProgressBar, unit="B"),
+        make_progress=partial(ProgressBar, unit="B"),
     )
     print(options.out)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback
 from hand1000.core.tables import Table
-from hand1000.data.crop import UnreadableImage, load_square
+from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.items import IssueLog, SkippedImage, SourceImage
 from hand1000.data.selection import read_source
 from hand1000.gestures import PHRASES
@@ -103,6 +103,6 @@ def _find_fault(source: Source, item: SourceImage) -> str:
     try:
         with source.local_path(item.file) as path:
             load_square(path, _RESOLUTION, item.bbox)
-    except UnreadableImage as error:
+    except UnreadableImageError as error:
         return error.reason
     return ""

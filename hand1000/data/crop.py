@@ -17,7 +17,7 @@ MAX_PIXELS = 80_000_000
 """A larger image is refused before it is decoded, since it needs more memory than a task has."""
 
 
-class UnreadableImage(Hand1000Error):
+class UnreadableImageError(Hand1000Error):
     """An image that cannot be decoded; `reason` is the message without the path."""
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -49,7 +49,7 @@ def load_square(
         none of it is in the crop.
 
     Raises:
-        UnreadableImage: The file is missing, empty, truncated, too large or not an image.
+        UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
     image = _decode_image(path, 2 * resolution)
     width, height = image.size
@@ -84,22 +84,22 @@ def _decode_image(path: Path, min_side: int) -> Image.Image:
     """Decode an upright RGB image, a JPEG at a reduced scale with sides of at least `min_side` pixels."""
     try:
         if not path.stat().st_size:
-            raise UnreadableImage(path, "empty file")
+            raise UnreadableImageError(path, "empty file")
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+                raise UnreadableImageError(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
             image.draft(None, (min_side, min_side))
             return _convert_to_rgb(ImageOps.exif_transpose(image))
-    except (UnreadableImage, MemoryError):
+    except (UnreadableImageError, MemoryError):
         raise
     except FileNotFoundError:
-        raise UnreadableImage(path, "no such file") from None
+        raise UnreadableImageError(path, "no such file") from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImage(path, "not an image") from None
+        raise UnreadableImageError(path, "not an image") from None
     except Exception as error:
         # On a malformed file, Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError, IndexError and
         # more, which all mean the same here.
-        raise UnreadableImage(path, one_line(error)) from error
+        raise UnreadableImageError(path, one_line(error)) from error
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:

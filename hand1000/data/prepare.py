@@ -14,7 +14,7 @@ from hand1000.config.data_settings import DataSettings
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import numpy_generator
-from hand1000.data.crop import UnreadableImage, load_square
+from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
 from hand1000.data.items import SkippedImage, SourceImage, skipped_image
 from hand1000.data.selection import Selection
@@ -186,7 +186,7 @@ class _Preparation:
             with source.local_path(item.file) as path:
                 square, bbox = load_square(path, self.resolution, item.bbox, generator, self.settings.crop)
                 digest = digest_file(path)
-        except UnreadableImage as error:
+        except UnreadableImageError as error:
             logger.warning("%s/%s: skipped: %s", source.root, item.file, error.reason)
             return skipped_image(item.gesture, item.file, error.reason)
         # A key is unique within its gesture only. The gesture comes last, so that sorting by name mixes the gestures.

@@ -1,36 +1,44 @@
-"""The pictures that the small base model is trained on: hands in arbitrary poses, hardly ever a gesture."""
+"""Rendered hands with their true annotations: the data of the small base model and of the small networks that ship."""
 
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from hand1000.core.progress import ProgressCallback
+from hand1000.data.render.dataset import render_dataset
 from hand1000.gestures import HAGRID_V1, NO_GESTURE, gesture_phrase
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
 
-def render_synthetic_images(
-    root: Path, *, images: int, gesture_images: int, seed: int, size: int, progress: Callable[[int, int], None]
-) -> None:
-    """Render `images` arbitrary hands and `gesture_images` of each HaGRID v1 gesture into `root`, HaGRID's layout."""
-    from hand1000.data.render.dataset import render_dataset
+@dataclass(frozen=True)
+class RenderedHands:
+    """N images, sorted by gesture.
 
-    counts = {NO_GESTURE: {"train": images}}
-    if gesture_images:
-        counts |= {gesture: {"train": gesture_images} for gesture in HAGRID_V1}
-    render_dataset(root, counts, seed=seed, size=size, cache=None, progress=progress)
+    Attributes:
+        images: (N, S, S, 3) uint8 RGB.
+        gestures: N of HaGRID v1's names or `no_gesture`.
+        landmarks: (N, 21, 2) float32, the true ones relative to the image.
+        attributes: Skin, sleeve, wall, light and handedness of each image.
+    """
+
+    images: np.ndarray
+    gestures: list[str]
+    landmarks: np.ndarray
+    attributes: list[dict[str, str]]
 
 
 @dataclass(frozen=True)
-class PretrainingRecord:
-    """One picture: where it is, what it shows, and its hand's true landmarks (21 pairs) and box, relative to it."""
+class SyntheticRecord:
+    """One image file with its caption, its hand's 21 true landmarks and its box, both relative to the image."""
 
     path: Path
     caption: str
@@ -38,52 +46,87 @@ class PretrainingRecord:
     box: tuple[float, ...]
 
 
-def pretraining_records(root: Path, max_tilt: float) -> Iterator[PretrainingRecord]:
-    """The pictures of `render_synthetic_images` in `root`, in a fixed order; only captions of a gesture say its phrase.
+def load_rendered_hands(
+    *, num_train: int, num_test: int, seed: int, size: int, on_progress: ProgressCallback | None = None
+) -> tuple[RenderedHands, RenderedHands]:
+    """Render training and test images: so many per gesture, and three times as many arbitrary poses, which vary more.
+
+    No person is in both, and images in the renderer's cache are not rendered again.
+    """
+    counts = {gesture: {"train": num_train, "test": num_test} for gesture in HAGRID_V1}
+    counts[NO_GESTURE] = {"train": 3 * num_train, "test": 3 * num_test}
+    with tempfile.TemporaryDirectory() as folder:
+        render_dataset(Path(folder), counts, seed=seed, size=size, on_progress=on_progress)
+        return _load_split(Path(folder), "train"), _load_split(Path(folder), "test")
+
+
+def _load_split(root: Path, split: str) -> RenderedHands:
+    images, gestures, landmarks, attributes = [], [], [], []
+    for gesture, path, annotation in _iter_annotations(root, split):
+        images.append(_load_image(path))
+        gestures.append(gesture)
+        landmarks.append(annotation["hand_landmarks"][0])
+        attributes.append(annotation["meta"])
+    return RenderedHands(np.stack(images), gestures, np.array(landmarks, np.float32), attributes)
+
+
+def render_synthetic_images(
+    root: Path, *, images: int, gesture_images: int, seed: int, size: int, on_progress: ProgressCallback
+) -> None:
+    """Render `images` arbitrary hands and `gesture_images` of each HaGRID v1 gesture into `root`, HaGRID's layout."""
+    counts = {NO_GESTURE: {"train": images}}
+    if gesture_images:
+        counts |= {gesture: {"train": gesture_images} for gesture in HAGRID_V1}
+    render_dataset(root, counts, seed=seed, size=size, on_progress=on_progress)
+
+
+def iter_synthetic_records(root: Path, max_tilt: float) -> Iterator[SyntheticRecord]:
+    """Yield the images of `render_synthetic_images` in a fixed order; captions of gestures end with their phrase.
 
     Args:
-        root: the set.
-        max_tilt: degrees, 0 to 180, between upright and the way from the wrist to the middle finger; pictures of
-            hands that are tilted more are left out.
+        root: Folder of the rendered images.
+        max_tilt: Largest angle between upright and the hand's direction, in degrees, 0 to 180; hands that are tilted
+            more are left out.
     """
-    for path in sorted((root / "annotations" / "train").glob("*.json")):
-        gesture = path.stem
-        for key, annotation in sorted(json.loads(path.read_text()).items()):
-            landmarks = annotation["hand_landmarks"][0]
-            if _tilt(landmarks) > max_tilt:
-                continue
-            caption = annotation["caption"]
-            yield PretrainingRecord(
-                root / gesture / f"{key}.jpg",
-                caption if gesture == NO_GESTURE else f"{caption}, {gesture_phrase(gesture)}",
-                landmarks,
-                tuple(annotation["bboxes"][0]),
-            )
+    for gesture, path, annotation in _iter_annotations(root, "train"):
+        landmarks = annotation["hand_landmarks"][0]
+        if _tilt_degrees(landmarks) > max_tilt:
+            continue
+        caption = annotation["caption"]
+        if gesture != NO_GESTURE:
+            caption = f"{caption}, {gesture_phrase(gesture)}"
+        yield SyntheticRecord(path, caption, landmarks, tuple(annotation["bboxes"][0]))
 
 
-def load_synthetic_images(root: Path, max_tilt: float) -> tuple["np.ndarray", list[str]]:
-    """The pictures and their captions, then all of them mirrored: uint8 (2N, size, size, 3) and 2N captions.
+def load_synthetic_images(root: Path, max_tilt: float) -> tuple[np.ndarray, list[str]]:
+    """Load the images of `iter_synthetic_records` and their captions, followed by all of them mirrored.
 
-    A mirrored right hand is a left hand and is called so.
-
-    Args:
-        root, max_tilt: as for `pretraining_records`.
+    Returns:
+        uint8 RGB (2N, size, size, 3) and 2N captions, in which a mirrored right hand is called a left hand.
     """
-    import numpy as np
-    from PIL import Image
-
-    records = list(pretraining_records(root, max_tilt))
-    pictures = np.stack([np.asarray(Image.open(record.path).convert("RGB")) for record in records])
+    records = list(iter_synthetic_records(root, max_tilt))
+    images = np.stack([_load_image(record.path) for record in records])
     captions = [record.caption for record in records]
-    return np.concatenate([pictures, pictures[:, :, ::-1]]), captions + [mirror_images(caption) for caption in captions]
+    return np.concatenate([images, images[:, :, ::-1]]), captions + [mirror_caption(caption) for caption in captions]
 
 
-def _tilt(landmarks: list[list[float]]) -> float:
-    """Degrees between upright and the way from the wrist (landmark 0) to the middle finger's root (9)."""
+def mirror_caption(caption: str) -> str:
+    """Return the caption of the mirrored image."""
+    return re.sub(r"\b(left|right)(?= hand\b)", lambda side: _OTHER_SIDE[side[0]], caption)
+
+
+def _iter_annotations(root: Path, split: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    for file in sorted((root / "annotations" / split).glob("*.json")):
+        for key, annotation in sorted(json.loads(file.read_text()).items()):
+            yield file.stem, root / file.stem / f"{key}.jpg", annotation
+
+
+def _load_image(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _tilt_degrees(landmarks: list[list[float]]) -> float:
+    """Return the angle between upright and the direction from the wrist (0) to the middle finger's root (9)."""
     (x, y), (x_to, y_to) = landmarks[0], landmarks[9]
     return abs(math.degrees(math.atan2(x_to - x, y - y_to)))
-
-
-def mirror_images(caption: str) -> str:
-    """`caption` of the picture seen in a mirror."""
-    return re.sub(r"\b(left|right)(?= hand\b)", lambda side: _OTHER_SIDE[side[0]], caption)

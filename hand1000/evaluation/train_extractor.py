@@ -18,10 +18,10 @@ from torch import nn
 from torch.nn import functional
 
 from hand1000.core.rng import numpy_generator, torch_generator
+from hand1000.data.synthetic import RenderedHands, load_rendered_hands
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import SmallExtractor, SmallNetwork
 from hand1000.hands.classifier import CLASSES
-from hand1000.hands.rendered import RenderedHands, load_rendered_hands
 from hand1000.storage.files import write_json
 
 ATTRIBUTES = ("skin", "sleeve", "wall", "light", "handedness")

@@ -9,7 +9,7 @@ import numpy as np
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback, noop_callback
-from hand1000.data.synthetic import mirror_images, pretraining_records
+from hand1000.data.synthetic import iter_synthetic_records, mirror_caption
 from hand1000.hands.depth import palm_length, render_hand_depth
 from hand1000.hands.detection import iter_detections
 from hand1000.hands.detector import HandDetector
@@ -45,7 +45,7 @@ class DepthPairs(TensorRecord, stem="pairs", remedy="build the pairs again"):
             np.concatenate([self.images, self.images[:, :, ::-1]]),
             np.concatenate([self.depths, self.depths[:, :, ::-1]]),
             np.concatenate([self.boxes, boxes]),
-            (*self.captions, *(mirror_images(caption) for caption in self.captions)),
+            (*self.captions, *(mirror_caption(caption) for caption in self.captions)),
         )
 
     def _write_values(self, directory: Path, values: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def build_depth_pairs(
     Raises:
         Hand1000Error: No image is left.
     """
-    records = list(pretraining_records(root, max_tilt))
+    records = list(iter_synthetic_records(root, max_tilt))
     images, depths, boxes, captions = [], [], [], []
     detections = iter_detections(
         [record.path for record in records],

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hand1000.core.errors import one_line
 from hand1000.core.progress import ProgressCallback, noop_callback
-from hand1000.data.crop import UnreadableImage
+from hand1000.data.crop import UnreadableImageError
 from hand1000.hands.detector import Hand, HandDetector, box_iou
 from hand1000.hands.landmarks import NUM_LANDMARKS, Landmarks
 
@@ -80,7 +80,7 @@ def iter_detections(
     images.
 
     Raises:
-        UnreadableImage: A file is not an image, or not a square one.
+        UnreadableImageError: A file is not an image, or not a square one.
     """
     idle: SimpleQueue[HandDetector] = SimpleQueue()
 
@@ -109,15 +109,15 @@ def read_square(path: Path) -> np.ndarray:
     """Read an image of an image set, (S, S, 3) uint8 RGB.
 
     Raises:
-        UnreadableImage: The file is not an image, or not a square one: only in a square do x and y have one scale.
+        UnreadableImageError: The file is not an image, or not a square one: only in a square do x and y have one scale.
     """
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = one_line(str(error).replace(str(path), "file"))
-        raise UnreadableImage(path, f"cannot be read ({reason}); prepare the image set again") from error
+        raise UnreadableImageError(path, f"cannot be read ({reason}); prepare the image set again") from error
     if pixels.shape[0] != pixels.shape[1]:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"
-        raise UnreadableImage(path, f"{size} pixels, not square; prepare the image set again")
+        raise UnreadableImageError(path, f"{size} pixels, not square; prepare the image set again")
     return pixels

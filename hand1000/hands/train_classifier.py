@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from hand1000.core.rng import numpy_generator, torch_generator
+from hand1000.data.synthetic import RenderedHands, load_rendered_hands
 from hand1000.hands.classifier import CLASSES, GestureClassifier
 from hand1000.hands.detector import HandDetector
-from hand1000.hands.rendered import RenderedHands, load_rendered_hands
 from hand1000.hands.stage1 import normalize_landmarks
 from hand1000.storage.files import write_json
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from hand1000.core.rng import numpy_generator
-from hand1000.data.crop import UnreadableImage, load_square
+from hand1000.data.crop import UnreadableImageError, load_square
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -135,7 +135,7 @@ def huge_png() -> bytes:
 def test_the_error_says_why_an_image_is_unreadable(tmp_path, data, reason):
     if data is not None:
         (tmp_path / "x.jpg").write_bytes(data)
-    with pytest.raises(UnreadableImage, match=reason) as caught:
+    with pytest.raises(UnreadableImageError, match=reason) as caught:
         load_square(tmp_path / "x.jpg", 10)
     assert "\n" not in str(caught.value) and str(tmp_path / "x.jpg") in str(caught.value)
 
@@ -152,6 +152,6 @@ def test_no_corrupt_file_raises_another_error(tmp_path):
             (tmp_path / "x").write_bytes(data)
             try:
                 square, _ = load_square(tmp_path / "x", 8)
-            except UnreadableImage:
+            except UnreadableImageError:
                 continue
             assert square.shape == (8, 8, 3)

@@ -89,7 +89,7 @@ def silent(what: str):
 
 
 def get(server: FileServer, out: Path, *gestures: str, size: str = "full", version: int = 2, progress=silent) -> None:
-    fetch_hagrid(out, gestures or ("four",), version=version, size=size, base_url=server.url, progress=progress)
+    fetch_hagrid(out, gestures or ("four",), version=version, size=size, base_url=server.url, make_progress=progress)
 
 
 def there(out: Path) -> dict[str, bytes]:
@@ -345,7 +345,7 @@ def test_an_archive_that_is_damaged_on_the_server_is_told(server, tmp_path, data
 
 
 def test_a_member_that_grows_too_large_is_not_unpacked(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "_LARGEST_PICTURE", 1000)
+    monkeypatch.setattr(fetch, "_MAX_IMAGE_BYTES", 1000)
     with pytest.raises(Hand1000Error, match=r"four/.*\.jpg has \d+ bytes, more than 1000\) and removed"):
         get(server, tmp_path)
     assert not (tmp_path / "four").exists()

@@ -158,7 +158,7 @@ def test_the_error_explains_a_refusal_of_the_hub(published, monkeypatch, status,
             self.end_headers()
             self.wfile.write(body)
 
-        do_GET = do_POST
+        do_GET = do_POST  # noqa: N815 (the name that http.server calls)
 
         def log_message(self, *_):
             pass

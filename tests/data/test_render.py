@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import noop_callback
 from hand1000.data.render import captions, dataset, poses, render_dataset
 from hand1000.data.render.people import make_person
-from hand1000.data.render.picture import make_picture
 from hand1000.data.render.poses import sample_arbitrary_pose, sample_gesture
+from hand1000.data.render.rendered_image import make_image
 from hand1000.data.render.scene import use_mitsuba
 from hand1000.data.render.skeleton import HandShape
 from hand1000.gestures import HAGRID_V1, NO_GESTURE, PHRASES, gesture_phrase
@@ -37,7 +38,7 @@ def _records(root: Path, split: str, gesture: str) -> dict[str, dict]:
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small data set and the cache that holds its pictures."""
     folder = tmp_path_factory.mktemp("render")
-    render_dataset(folder / "set", COUNTS, seed=3, size=SIZE, cache=folder / "cache", progress=lambda done, total: None)
+    render_dataset(folder / "set", COUNTS, seed=3, size=SIZE, cache=folder / "cache", on_progress=noop_callback)
     return folder / "set", folder / "cache"
 
 
@@ -75,7 +76,7 @@ def test_pictures_depend_on_seed_split_gesture_and_index_only(rendered: tuple[Pa
         size=SIZE,
         cache=tmp_path / "cache",
         workers=1,
-        progress=lambda done, total: None,
+        on_progress=noop_callback,
     )
     fewer, greater = _records(root, "train", "palm"), _records(tmp_path / "set", "train", "palm")
     assert list(greater)[:2] == list(fewer)
@@ -106,17 +107,17 @@ def test_the_cache_spares_rendering_and_resumes(
         def imap_unordered(self, _: object, jobs: list, **__: object) -> Iterator[None]:
             missing.append(len(jobs))
             for job in jobs:
-                yield dataset._to_cache(job)
+                yield dataset._render_to_cache(job)
 
     class Context:
         Pool = NoPool
 
     monkeypatch.setattr(dataset.multiprocessing, "get_context", lambda _: Context)
-    render_dataset(tmp_path / "a", COUNTS, seed=3, size=SIZE, cache=cache, progress=lambda done, total: None)
+    render_dataset(tmp_path / "a", COUNTS, seed=3, size=SIZE, cache=cache, on_progress=noop_callback)
     assert missing == []
     # As if the process had been killed before the last record was written.
     next(cache.glob("*/*.json")).unlink()
-    render_dataset(tmp_path / "b", COUNTS, seed=3, size=SIZE, cache=cache, progress=lambda done, total: None)
+    render_dataset(tmp_path / "b", COUNTS, seed=3, size=SIZE, cache=cache, on_progress=noop_callback)
     assert missing == [1]
     assert _files(tmp_path / "a") == _files(tmp_path / "b") == _files(root)
     assert not list(cache.rglob("*.part"))
@@ -190,7 +191,7 @@ def test_mediapipe_finds_the_hands_where_they_are() -> None:
     with hands.Hands(static_image_mode=True, max_num_hands=1, min_detection_confidence=0.5) as detector:
         for number, gesture in enumerate(gestures):
             person = make_person("someone", np.random.default_rng(number))
-            picture = make_picture(gesture, person, np.random.default_rng(number + 40), size=96, samples=16)
+            picture = make_image(gesture, person, np.random.default_rng(number + 40), size=96, samples=16)
             large = Image.fromarray(picture.pixels).resize((256, 256), Image.Resampling.LANCZOS)
             result = detector.process(np.array(large))
             if not result.multi_hand_landmarks:

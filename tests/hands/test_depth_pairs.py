@@ -13,7 +13,7 @@ from tests.support.rendered_hands import detect, rendered_hands
 
 
 def test_pairs_hold_correctly_detected_hands(tmp_path: Path) -> None:
-    render_synthetic_images(tmp_path / "set", images=6, gesture_images=0, seed=5, size=64, progress=noop_callback)
+    render_synthetic_images(tmp_path / "set", images=6, gesture_images=0, seed=5, size=64, on_progress=noop_callback)
     options = {"max_tilt": 180, "min_detection_confidence": 0.5}
     seen: list[tuple[int, int]] = []
     pairs = build_depth_pairs(

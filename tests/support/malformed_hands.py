@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 
 from hand1000.data.render.people import make_person
-from hand1000.data.render.picture import Picture, picture_of
 from hand1000.data.render.poses import sample_pose
+from hand1000.data.render.rendered_image import RenderedImage, render_pose
 from hand1000.data.render.skeleton import Skeleton
 
 Deformation = Callable[[Skeleton], Skeleton]
@@ -58,7 +58,7 @@ def _scale_digits(skeleton: Skeleton, factors: tuple[tuple[int, float], ...]) ->
 @cache
 def render_malformed_hands(
     deform: Deformation, numbers: range, size: int = 64, gesture: str = "palm"
-) -> tuple[Picture, ...]:
+) -> tuple[RenderedImage, ...]:
     """Render one image per number, each of another person; people and scenes do not depend on `deform`."""
     images = []
     for number in numbers:
@@ -66,5 +66,5 @@ def render_malformed_hands(
         pose = sample_pose(gesture, person.shape, np.random.default_rng([4, number]))
         pose = replace(pose, skeleton=deform(pose.skeleton))
         scene = np.random.default_rng([5, number])
-        images.append(picture_of(pose, gesture, person, scene, size=size, samples=16))
+        images.append(render_pose(pose, gesture, person, scene, size=size, samples=16))
     return tuple(images)

@@ -28,11 +28,11 @@ class RenderedHand:
 def render_hand(gesture: str, number: int, size: int = 96) -> RenderedHand:
     """Render the hand of person `number`."""
     from hand1000.data.render.people import make_person
-    from hand1000.data.render.picture import make_picture
+    from hand1000.data.render.rendered_image import make_image
 
     seed = [number, *gesture.encode()]
     person = make_person(f"{gesture}-{number}", np.random.default_rng([1, *seed]))
-    image = make_picture(gesture, person, np.random.default_rng([2, *seed]), size=size, samples=16)
+    image = make_image(gesture, person, np.random.default_rng([2, *seed]), size=size, samples=16)
     return RenderedHand(gesture, image.pixels, image.landmarks, image.box, image.words.hand == "right")
 
 

@@ -1,4 +1,4 @@
-"""Rendered sample data: pictures of hands with true annotations, in HaGRID's layout."""
+"""Rendered sample data: images of hands with true annotations, in HaGRID's layout."""
 
 from hand1000.data.render.captions import describe, vocabulary, with_gesture
 from hand1000.data.render.dataset import RENDERER_VERSION, default_cache, render_dataset

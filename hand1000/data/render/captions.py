@@ -1,4 +1,4 @@
-"""Captions of rendered pictures. They describe everything but the gesture."""
+"""Captions of rendered images, which describe everything but the gesture."""
 
 import re
 from dataclasses import dataclass
@@ -21,9 +21,7 @@ _HANDS = ("left", "right")
 
 @dataclass(frozen=True)
 class Attributes:
-    """The words that describe a picture: keys of `SKINS`, `SLEEVES`, `WALLS` and `LIGHTS`; `hand` is left or right,
-    the anatomical side.
-    """
+    """The words that describe an image: left or right, and keys of `SKINS`, `SLEEVES`, `WALLS` and `LIGHTS`."""
 
     hand: str
     skin: str
@@ -38,21 +36,17 @@ def _fill(template: str, words: Attributes) -> str:
 
 
 def describe(words: Attributes, rng: np.random.Generator) -> str:
-    """A caption of the picture, by a sentence drawn from `rng`; it does not name the gesture."""
+    """Return a caption with a sentence sampled from `rng`; it does not name the gesture."""
     return _fill(_TEMPLATES[int(rng.integers(len(_TEMPLATES)))], words)
 
 
 def with_gesture(caption: str, gesture: str) -> str:
-    """`caption` completed by the phrase of `gesture`.
-
-    Raises:
-        Hand1000Error: HaGRID has no such gesture.
-    """
+    """Return `caption` with the phrase of `gesture` at its end."""
     return f"{caption}, {gesture_phrase(gesture)}"
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word and mark that captions and phrases can hold, lower case, sorted."""
+    """Return every word and comma that captions and phrases can have, in lower case and sorted."""
     fields = {"hand": _HANDS, "skin": SKINS, "sleeve": SLEEVES, "wall": WALLS, "light": LIGHTS}
     texts = [re.sub(r"\{\w+\}", " ", template) for template in _TEMPLATES] + list(PHRASES.values())
     texts += [word for words in fields.values() for word in words] + ["an", ","]

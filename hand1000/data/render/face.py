@@ -1,18 +1,18 @@
-"""A plain face behind the hand, as HaGRID's pictures hold one; `mute` needs its lips."""
+"""A plain face behind the hand, as in HaGRID's images; `mute` needs its lips."""
 
 import numpy as np
 
 from hand1000.data.render.mesh import Field, Mesh
 
 LIPS = np.array([0.0, -0.52, 0.86])
-"""The middle of the lips in the face's own frame, whose origin is the head's middle; palm lengths."""
+"""Center of the lips relative to that of the head, in palm lengths."""
 
 _VOXEL = 0.07
 
 
-def _ball(points: np.ndarray, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
-    """1 well within an ellipsoid about `centre`, falling softly to 0 outside it: (n, 1)."""
-    square = np.sum(((points - centre) / np.array(radii)) ** 2, axis=1, keepdims=True)
+def _ball(points: np.ndarray, center: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
+    """Return a soft mask of an ellipsoid, (n, 1): 1 inside, 0 outside."""
+    square = np.sum(((points - center) / np.array(radii)) ** 2, axis=1, keepdims=True)
     return 1.0 / (1.0 + square**4)
 
 
@@ -21,9 +21,9 @@ def _ramp(heights: np.ndarray) -> np.ndarray:
 
 
 def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray) -> Mesh:
-    """A head on shoulders that looks along +z; `skin`, `hair` and `shirt` are linear colours (3,).
+    """Return a head on shoulders that looks along +z; `skin`, `hair` and `shirt` are linear colors (3,).
 
-    Its `colour` is absolute, not a factor, since all of them share the mesh.
+    Its `color` is absolute and not a factor, since the three share the mesh.
     """
     from skimage.measure import marching_cubes
 
@@ -50,9 +50,9 @@ def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray) -> Mesh:
     faces, normals = faces[:, ::-1], -inward
     vertices = vertices * np.float32(_VOXEL) + field.low.astype(np.float32)
 
-    colour = np.tile(skin, (len(vertices), 1))
+    color = np.tile(skin, (len(vertices), 1))
     lips = _ball(vertices, tuple(LIPS), (0.27, 0.09, 0.4))
-    colour = colour * (1.0 - lips * np.array([0.15, 0.55, 0.5]))
+    color = color * (1.0 - lips * np.array([0.15, 0.55, 0.5]))
     scalp = _ramp(18.0 * (vertices[:, 1:2] - 0.55 - 0.75 * (vertices[:, 2:3] - 0.45)))
     # The collar: a slanted line about the neck.
     cloth = _ramp(-40.0 * (vertices[:, 1:2] + 1.62 + 0.25 * vertices[:, 2:3]))
@@ -62,5 +62,5 @@ def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray) -> Mesh:
         paints.append((_ball(vertices, (side, 0.12, 0.75), (0.15, 0.085, 0.4)), np.array([0.8, 0.8, 0.8])))
         paints.append((_ball(vertices, (side, 0.12, 0.75), (0.07, 0.08, 0.4)), np.array([0.04, 0.03, 0.02])))
     for mask, paint in paints:
-        colour = colour * (1.0 - mask) + mask * paint
-    return Mesh(vertices, normals, faces.astype(np.uint32), colour.astype(np.float32))
+        color = color * (1.0 - mask) + mask * paint
+    return Mesh(vertices, normals, faces.astype(np.uint32), color.astype(np.float32))

@@ -12,19 +12,17 @@ import numpy as np
 from hand1000.data.render.skeleton import HandShape, Skeleton
 
 FOREARM_LENGTH = 1.0
-"""How far the skin goes on below the wrist, in palm lengths; the sleeve covers its end."""
+"""Length of the skin below the wrist, in palm lengths; the sleeve covers its end."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """`vertices` (n, 3) and unit `normals` (n, 3) float32; `faces` (m, 3) uint32; `colour` (n, 3) factors of the
-    mesh's base colour, float32.
-    """
+    """Float32 `vertices`, unit `normals` and `color` factors, (n, 3), and uint32 triangles `faces`, (m, 3)."""
 
     vertices: np.ndarray
     normals: np.ndarray
     faces: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
 
 
 def _smooth_minimum(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
@@ -41,10 +39,11 @@ class Field:
         self.far = np.float32(0.25)
 
     def empty(self) -> np.ndarray:
+        """Return a grid of the largest distance."""
         return np.full(self.shape, self.far, np.float32)
 
     def add(self, values: np.ndarray, a: np.ndarray, b: np.ndarray, ra: float, rb: float, blend: float) -> None:
-        """Join the tapered capsule from `a` to `b` to `values`, in place."""
+        """Blend the tapered capsule from `a` to `b` into `values`, in place."""
         reach = max(ra, rb) + blend + 2.5 * self.voxel
         first = np.floor((np.minimum(a, b) - reach - self.low) / self.voxel).astype(int)
         last = np.ceil((np.maximum(a, b) + reach - self.low) / self.voxel).astype(int) + 1
@@ -63,7 +62,7 @@ class Field:
 
 
 def _radii(shape: HandShape, skeleton: Skeleton) -> np.ndarray:
-    """Radii at the four key points of each digit, (D, 4); what comes after the pinky is as thick as it."""
+    """Return the radii at the four key points of each digit, (D, 4); extra digits are as thick as the pinky."""
     return shape.radii[np.minimum(np.arange(len(skeleton.backs)), 4)]
 
 
@@ -120,7 +119,7 @@ _PALM_LINES = (
 
 
 def _palm_lines(shape: HandShape, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """How far each vertex lies in a line of the palm, 0 to 1: (n,)."""
+    """Return how deep each vertex is in a line of the palm, (n,), 0 to 1."""
     palm = np.flatnonzero((normals[:, 2] > 0.2) & (vertices[:, 2] < 0.26) & (np.abs(vertices[:, 1] - 0.5) < 0.45))
     flat = vertices[palm, :2]
     nearest = np.full(len(palm), 1.0)
@@ -135,7 +134,7 @@ def _palm_lines(shape: HandShape, vertices: np.ndarray, normals: np.ndarray) -> 
 
 
 def _inner_side(shape: HandShape, skeleton: Skeleton, vertices: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """How far each vertex lies on the palm's side of the hand, also where fingers are curled, 0 to 1: (n,)."""
+    """Return how much each vertex is on the palm's side of the hand and of curled fingers, (n,), 0 to 1."""
     side = normals[:, 2].copy()
     for digit, sizes in enumerate(_radii(shape, skeleton)):
         points = skeleton.joints[1 + 4 * digit : 5 + 4 * digit].astype(np.float32)
@@ -158,7 +157,7 @@ def _inner_side(shape: HandShape, skeleton: Skeleton, vertices: np.ndarray, norm
 def _skin_tint(
     shape: HandShape, skeleton: Skeleton, vertices: np.ndarray, normals: np.ndarray, pale_palm: float
 ) -> np.ndarray:
-    """Factors of the skin's colour: a paler palm, redder tips and knuckles, pale nails, dark creases."""
+    """Return factors of the skin's color: a paler palm, redder tips and knuckles, pale nails, dark creases."""
     parts = (skeleton.joints, _radii(shape, skeleton), skeleton.backs)
     joints, radii, backs = (part.astype(np.float32) for part in parts)
     red, pale = np.zeros(len(vertices), np.float32), np.zeros(len(vertices), np.float32)
@@ -196,10 +195,13 @@ def _skin_tint(
 
 
 def hand_mesh(shape: HandShape, skeleton: Skeleton, voxel: float, pale_palm: float = 0.1) -> Mesh:
-    """The skin of a posed hand with its forearm.
+    """Return the skin of a posed hand with its forearm.
 
-    `voxel` is the grid's step in palm lengths (0.015 to 0.05); `pale_palm` is by how much the palm's side is paler
-    than the back (0.1: 10 %).
+    Args:
+        shape: Proportions of the hand.
+        skeleton: The posed hand.
+        voxel: Step of the grid in palm lengths, 0.015 to 0.05.
+        pale_palm: How much paler the palm's side is than the back; 0.1 is 10 %.
     """
     from skimage.measure import marching_cubes
 
@@ -212,15 +214,19 @@ def hand_mesh(shape: HandShape, skeleton: Skeleton, voxel: float, pale_palm: flo
 
 
 def sleeve_mesh(skeleton: Skeleton, start: float, width: float, folds: float) -> Mesh:
-    """A cloth tube about the forearm that begins `start` below the wrist with radius `width` (palm lengths).
+    """Return a cloth tube around the forearm.
 
-    `folds` (radians) shifts its wrinkles.
+    Args:
+        skeleton: The posed hand.
+        start: Distance from the wrist in palm lengths.
+        width: Radius in palm lengths.
+        folds: Phase of the wrinkles in radians.
     """
     along = skeleton.forearm
     side = np.cross(along, [0.0, 0.0, 1.0])
     side /= np.linalg.norm(side)
     depth = np.cross(side, along)
-    # Rings from inside the cuff, over its rolled rim, to far outside the picture.
+    # Rings from inside the cuff, over its rolled rim, to far outside the image.
     places = np.concatenate([[0.10, 0.02, 0.0, 0.01, 0.05, 0.10, 0.13, 0.16], np.linspace(0.22, 5.0, 44)])
     scales = np.concatenate([[0.86, 0.90, 0.96, 1.0, 1.03, 1.02, 0.98, 0.99], 1.0 + 0.12 * np.linspace(0.0, 5.0, 44)])
     turns = np.linspace(0.0, 2.0 * np.pi, 33)[:-1]

@@ -1,4 +1,4 @@
-"""Rendered people, and the words and colours by which captions describe a picture."""
+"""Rendered people, and the words and colors with which captions describe an image."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from hand1000.data.render.skeleton import HandShape
 
-# All colours are sRGB, 0 to 1.
+# All colors are sRGB, 0 to 1.
 SKINS: dict[str, tuple[float, float, float]] = {
     "pale": (0.95, 0.80, 0.73),
     "light": (0.88, 0.67, 0.54),
@@ -45,29 +45,29 @@ LIGHTS: dict[str, tuple[float, tuple[float, float, float]]] = {
 
 @dataclass(frozen=True)
 class Person:
-    """One rendered person: what stays the same over all of the person's pictures.
+    """What all images of one rendered person have in common.
 
-    `skin_colour` and `sleeve_colour` are sRGB from 0 to 1; `sleeve_start` and `sleeve_width` are in palm lengths.
+    `skin_color` and `sleeve_color` are sRGB from 0 to 1; `sleeve_start` and `sleeve_width` are in palm lengths.
     """
 
     user_id: str
     skin: str
-    skin_colour: tuple[float, float, float]
+    skin_color: tuple[float, float, float]
     sleeve: str
-    sleeve_colour: tuple[float, float, float]
+    sleeve_color: tuple[float, float, float]
     sleeve_start: float
     sleeve_width: float
     shape: HandShape
 
 
 def shade(base: tuple[float, float, float], rng: np.random.Generator, spread: float) -> tuple[float, float, float]:
-    """`base` (sRGB, 0 to 1) made lighter or darker and shifted in hue by about `spread`, still within 0 to 1."""
-    colour = np.clip(np.array(base) * rng.normal(1.0, spread) + rng.normal(0.0, 0.4 * spread, 3), 0.02, 0.98)
-    return float(colour[0]), float(colour[1]), float(colour[2])
+    """Return `base` (sRGB, 0 to 1) with lightness and hue shifted by about `spread`, still within 0 to 1."""
+    color = np.clip(np.array(base) * rng.normal(1.0, spread) + rng.normal(0.0, 0.4 * spread, 3), 0.02, 0.98)
+    return float(color[0]), float(color[1]), float(color[2])
 
 
 def make_person(user_id: str, rng: np.random.Generator) -> Person:
-    """A person drawn from `rng`; the same generator state gives the same person."""
+    """Sample a person from `rng`; the same generator state gives the same person."""
     skin, sleeve = str(rng.choice(list(SKINS))), str(rng.choice(list(SLEEVES)))
     shape = HandShape(
         finger_length=float(np.clip(rng.normal(1.0, 0.05), 0.9, 1.12)),
@@ -78,9 +78,9 @@ def make_person(user_id: str, rng: np.random.Generator) -> Person:
     return Person(
         user_id=user_id,
         skin=skin,
-        skin_colour=shade(SKINS[skin], rng, 0.035),
+        skin_color=shade(SKINS[skin], rng, 0.035),
         sleeve=sleeve,
-        sleeve_colour=shade(SLEEVES[sleeve], rng, 0.05),
+        sleeve_color=shade(SLEEVES[sleeve], rng, 0.05),
         sleeve_start=float(rng.uniform(0.14, 0.36)),
         sleeve_width=float(rng.uniform(0.33, 0.40)),
         shape=shape,

@@ -17,9 +17,13 @@ _TOGETHER = (-1.5, 0.5, 1.5, 3.5)
 
 @dataclass(frozen=True)
 class _Gesture:
-    """One row of the table. `up` tells which of index to pinky are straight; `contact` is what the thumb touches:
-    the middle phalanx of a finger (0 index to 3 pinky), "palm", "index tip", or nothing. Roll, yaw and pitch are
-    those of a right hand, in degrees, and `turn` the spread of the jitter on them.
+    """The pose of one gesture, as a right hand makes it; angles are in degrees.
+
+    Attributes:
+        up: Which of index to pinky are straight.
+        contact: What the thumb touches: the middle phalanx of a finger (0 index to 3 pinky), "palm" or "index tip".
+        turn: Spread of the jitter on roll, yaw and pitch.
+        bent: Fingers with their own flexion.
     """
 
     up: tuple[bool, bool, bool, bool]
@@ -71,9 +75,9 @@ _TABLE: dict[str, _Gesture] = {
 
 @dataclass(frozen=True)
 class PosedHand:
-    """A right hand in a pose: its key points in its own frame, and the (3, 3) rotation into the picture's frame.
+    """A right hand in a pose: its key points in its own frame, and the (3, 3) rotation into the image's frame.
 
-    `mirror_images` tells that the picture shows it mirrored, as a left hand.
+    `mirrored` is whether the image shows it mirrored, as a left hand.
     """
 
     skeleton: Skeleton
@@ -82,7 +86,7 @@ class PosedHand:
 
 
 def _phalanx_front(shape: HandShape, skeleton: Skeleton, finger: int) -> np.ndarray:
-    """Where the thumb's tip lies on the middle phalanx of a curled finger: on its back, which faces the viewer."""
+    """Return where the thumb touches a curled finger: on the back of its middle phalanx."""
     middle = 0.5 * (skeleton.joints[6 + 4 * finger] + skeleton.joints[7 + 4 * finger])
     return middle + skeleton.backs[finger + 1, 1] * (shape.radii[finger + 1, 2] + shape.radii[0, 3])
 
@@ -113,22 +117,14 @@ def _jitter_thumb(thumb: Thumb, rng: np.random.Generator, spread: float) -> Thum
 
 
 def check_gesture(gesture: str) -> None:
-    """Nothing, if the renderer has poses for `gesture`.
-
-    Raises:
-        Hand1000Error: it has none.
-    """
+    """Raise a `Hand1000Error` if the renderer has no pose of `gesture`."""
     if gesture not in _TABLE and gesture != NO_GESTURE:
         known = ", ".join((*HAGRID_V1, NO_GESTURE))
-        raise Hand1000Error(f"gesture {gesture!r} can not be rendered; choose one of: {known}")
+        raise Hand1000Error(f"gesture {gesture!r} cannot be rendered; choose one of: {known}")
 
 
 def sample_gesture(gesture: str, shape: HandShape, rng: np.random.Generator) -> PosedHand:
-    """A hand that makes `gesture`, one of HaGRID v1's, with natural variation drawn from `rng`.
-
-    Raises:
-        Hand1000Error: the renderer has no such pose.
-    """
+    """Return a hand that makes `gesture`, one of HaGRID v1, with natural variation sampled from `rng`."""
     check_gesture(gesture)
     row = _TABLE[gesture]
     flexion = np.array([_STRAIGHT if up else _CURLED for up in row.up])
@@ -147,7 +143,7 @@ def sample_gesture(gesture: str, shape: HandShape, rng: np.random.Generator) -> 
 
 
 def sample_arbitrary_pose(shape: HandShape, rng: np.random.Generator) -> PosedHand:
-    """A hand in an arbitrary natural pose, each finger on its own; no gesture is preferred."""
+    """Return a hand in an arbitrary natural pose, with independent fingers and no preferred gesture."""
     kinds = rng.choice(3, size=4, p=(0.42, 0.2, 0.38))
     curl = np.where(kinds == 0, rng.normal(0.03, 0.04, 4), rng.uniform(0.2, 0.8, 4))
     curl = np.clip(np.where(kinds == 2, rng.normal(0.97, 0.05, 4), curl), -0.02, 1.08)
@@ -178,9 +174,5 @@ def sample_arbitrary_pose(shape: HandShape, rng: np.random.Generator) -> PosedHa
 
 
 def sample_pose(gesture: str, shape: HandShape, rng: np.random.Generator) -> PosedHand:
-    """`sample_gesture`, or an arbitrary pose for `no_gesture`.
-
-    Raises:
-        Hand1000Error: the renderer has no such pose.
-    """
+    """Return a hand that makes `gesture`, or an arbitrary pose for `no_gesture`."""
     return sample_arbitrary_pose(shape, rng) if gesture == NO_GESTURE else sample_gesture(gesture, shape, rng)

@@ -1,7 +1,7 @@
 """Path tracing of meshes with Mitsuba 3 and the wall behind them.
 
-Only the meshes are traced. The wall is shaded in closed form and laid behind them, hence it is free of noise; a
-small autoencoder would spend its capacity on the noise of a traced one.
+Only the meshes are traced. The wall is shaded in closed form and free of noise, because a small autoencoder would spend
+its capacity on the noise of a traced one.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from hand1000.data.render.mesh import Mesh
 
 @dataclass(frozen=True)
 class Surface:
-    """A mesh in the picture's frame with its linear base colour (3,), roughness (0 to 1) and specular part (0 to 1)."""
+    """A mesh in the image's frame with its linear base color (3,), roughness (0 to 1) and specular part (0 to 1)."""
 
     mesh: Mesh
-    colour: np.ndarray
+    color: np.ndarray
     roughness: float
     specular: float
 
@@ -27,7 +27,7 @@ class Lighting:
     """A large soft lamp and light from all around.
 
     `direction` (3,) points to the lamp; `lamp` is its share of the light (0 to 1); `exposure` and the linear `tint`
-    (3,) scale the whole picture.
+    (3,) scale the whole image.
     """
 
     direction: np.ndarray
@@ -38,34 +38,32 @@ class Lighting:
 
 @dataclass(frozen=True)
 class Camera:
-    """A camera on the +z axis at `distance` from the origin, whose picture is `half_height` high above and below the
-    middle in the plane z = 0; all in palm lengths. Pictures are square.
-    """
+    """A camera on the +z axis at `distance` from the origin; the square image is 2 `half_height` high at z = 0."""
 
     distance: float
     half_height: float
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Picture coordinates of `points` (n, 3): (n, 2), from 0 (left, top) to 1 within the picture."""
+        """Picture coordinates of `points` (n, 3): (n, 2), from 0 (left, top) to 1 within the image."""
         scale = self.distance / (self.distance - points[:, 2]) / self.half_height
         return np.stack([0.5 + 0.5 * points[:, 0] * scale, 0.5 - 0.5 * points[:, 1] * scale], axis=1)
 
 
-def to_linear(colour: np.ndarray) -> np.ndarray:
-    """SRGB (0 to 1) to linear light."""
-    colour = np.asarray(colour, np.float64)
-    return np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+def to_linear(color: np.ndarray) -> np.ndarray:
+    """Convert sRGB (0 to 1) to linear light."""
+    color = np.asarray(color, np.float64)
+    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
 
 
-def to_srgb(colour: np.ndarray) -> np.ndarray:
-    """Linear light to sRGB (0 to 1), with a soft shoulder in place of clipped highlights."""
-    over = np.maximum(colour - 0.75, 0.0)
-    colour = np.clip(np.minimum(colour, 0.75) + 0.25 * (1.0 - np.exp(-over / 0.25)), 0.0, 1.0)
-    return np.where(colour <= 0.0031308, colour * 12.92, 1.055 * colour ** (1.0 / 2.4) - 0.055)
+def to_srgb(color: np.ndarray) -> np.ndarray:
+    """Convert linear light to sRGB (0 to 1), with a soft shoulder instead of clipped highlights."""
+    over = np.maximum(color - 0.75, 0.0)
+    color = np.clip(np.minimum(color, 0.75) + 0.25 * (1.0 - np.exp(-over / 0.25)), 0.0, 1.0)
+    return np.where(color <= 0.0031308, color * 12.92, 1.055 * color ** (1.0 / 2.4) - 0.055)
 
 
 def use_mitsuba(threads: int | None = None) -> Any:
-    """The `mitsuba` module set to the variant that is used here; `threads` limits its threads."""
+    """Return the `mitsuba` module with the variant used here; `threads` limits its threads."""
     import mitsuba as mi
 
     if mi.variant() != "scalar_rgb":
@@ -81,19 +79,19 @@ def use_mitsuba(threads: int | None = None) -> Any:
 def _shape(mi: Any, surface: Surface) -> Any:
     mesh = surface.mesh
     properties = mi.Properties()
-    colour = {"type": "mesh_attribute", "name": "vertex_color"}
+    color = {"type": "mesh_attribute", "name": "vertex_color"}
     if surface.specular > 0.0:
         bsdf = {
             "type": "principled",
-            "base_color": colour,
+            "base_color": color,
             "roughness": surface.roughness,
             "specular": surface.specular,
         }
     else:
-        bsdf = {"type": "diffuse", "reflectance": colour}
+        bsdf = {"type": "diffuse", "reflectance": color}
     properties["material"] = mi.load_dict({"type": "twosided", "inside": bsdf})
     shape = mi.Mesh("surface", len(mesh.vertices), len(mesh.faces), props=properties, has_vertex_normals=True)
-    tint = np.clip(mesh.colour * surface.colour, 0.0, 0.95).astype(np.float32)
+    tint = np.clip(mesh.color * surface.color, 0.0, 0.95).astype(np.float32)
     shape.add_attribute("vertex_color", 3, tint.ravel())
     values = mi.traverse(shape)
     values["vertex_positions"] = np.ascontiguousarray(mesh.vertices, np.float32).ravel()
@@ -104,10 +102,10 @@ def _shape(mi: Any, surface: Surface) -> Any:
 
 
 def _denoise(radiance: np.ndarray, guide: np.ndarray) -> np.ndarray:
-    """Average `radiance` (n, n, 3) over neighbours that lie on the same piece of surface.
+    """Average `radiance` (n, n, 3) over neighboring pixels of the same surface.
 
-    `guide` (n, n, k) holds noise-free facts about each pixel, each scaled such that a difference of 1 is a different
-    surface. The neighbours' own radiance counts too, smoothed first so that its noise does not; this keeps creases.
+    `guide` (n, n, k) has noise-free features of each pixel, scaled so that a difference of 1 is another surface. The
+    smoothed radiance of the neighbors is a feature too, which keeps creases.
     """
     reach, size = 3, radiance.shape[0]
     tone = np.sqrt(np.maximum(radiance, 0.0))
@@ -136,7 +134,7 @@ def _trace(
     mi = use_mitsuba()
     transform = mi.ScalarTransform4f
     aim = transform().look_at(list(6.0 * light.direction), [0, 0, 0], [0.1, 1.0, 0.2]) @ transform().scale(2.3)
-    # The wall's colour bleeds into the light from around, as it would in a room.
+    # The wall tints the ambient light, as in a room.
     around = (1.0 - light.lamp) * (0.75 + 0.25 * wall / max(float(wall.max()), 1e-6))
     scene: dict[str, Any] = {
         "type": "scene",
@@ -170,14 +168,14 @@ def _trace(
         scene[f"surface_{number}"] = _shape(mi, surface)
     layers = np.array(mi.render(mi.load_dict(scene), seed=seed), dtype=np.float64)
     radiance, coverage, normal, albedo, depth = np.split(layers, [3, 4, 7, 10], axis=2)
-    # Without the surface's colour, the light alone is left, which varies slowly enough to be smoothed.
+    # Divided by the surface's color, the light alone varies slowly enough to be smoothed.
     light_alone = radiance / (albedo + 0.01)
     guide = np.concatenate([normal / 0.2, np.sqrt(np.maximum(albedo, 0.0)) / 0.1, depth / 0.12], axis=2)
     return np.concatenate([_denoise(light_alone, guide) * (albedo + 0.01), coverage], axis=2)
 
 
-def _wall(colour: np.ndarray, light: Lighting, coverage: np.ndarray) -> np.ndarray:
-    """The wall's linear picture: a glow towards the lamp, a vignette and the soft shadow of what covers it."""
+def _wall(color: np.ndarray, light: Lighting, coverage: np.ndarray) -> np.ndarray:
+    """Return the wall's linear image: a glow towards the lamp, a vignette and the soft shadow of the hand."""
     from scipy.ndimage import gaussian_filter, shift
 
     size = coverage.shape[0]
@@ -187,15 +185,15 @@ def _wall(colour: np.ndarray, light: Lighting, coverage: np.ndarray) -> np.ndarr
     shade = glow * (1.0 - 0.10 * (x * x + y * y))
     moved = shift(coverage, (0.13 * size * light.direction[1], -0.13 * size * light.direction[0]), order=1)
     shadow = gaussian_filter(moved, 0.07 * size)
-    return colour * (0.92 * shade * (1.0 - 0.4 * light.lamp * shadow))[..., None]
+    return color * (0.92 * shade * (1.0 - 0.4 * light.lamp * shadow))[..., None]
 
 
 def render(
     surfaces: list[Surface], light: Lighting, camera: Camera, wall: np.ndarray, *, size: int, samples: int, seed: int
 ) -> np.ndarray:
-    """The picture of `surfaces` in front of a wall of linear colour `wall` (3,): (size, size, 3) uint8 sRGB.
+    """Render `surfaces` in front of a wall of linear color `wall` (3,): (size, size, 3) uint8 sRGB.
 
-    `samples` are paths per pixel; the same arguments give the same picture.
+    `samples` are paths per pixel; the same arguments give the same image.
     """
     traced = _trace(surfaces, light, camera, wall, size, samples, seed)
     coverage = np.clip(traced[..., 3:4], 0.0, 1.0)

@@ -34,7 +34,7 @@ _THUMB_LIMITS = np.array([[-5.0, 72.0], [-5.0, 62.0], [-15.0, 70.0], [-25.0, 85.
 
 @dataclass(frozen=True)
 class HandShape:
-    """Proportions of one person's hand, each a factor of the average one (sensible: 0.85 to 1.15)."""
+    """Proportions of one person's hand as factors of the average hand, about 0.85 to 1.15."""
 
     finger_length: float = 1.0
     finger_width: float = 1.0
@@ -90,9 +90,12 @@ class HandPose:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """A posed hand. `joints`: (21, 3) key points in MediaPipe's order; `backs`: (5, 3, 3) unit normals on the back
-    of each phalanx, thumb first; `forearm`: (3,) unit vector from the wrist to the elbow. A hand with another number
-    of fingers, to see what finds it malformed, has four joints and a row of `backs` a digit.
+    """A posed hand of D digits, 5 unless it is malformed on purpose.
+
+    Attributes:
+        joints: (1 + 4 D, 3) key points, in MediaPipe's order.
+        backs: (D, 3, 3) unit normals on the back of each phalanx, thumb first.
+        forearm: (3,) unit vector from the wrist to the elbow.
     """
 
     joints: np.ndarray
@@ -116,10 +119,7 @@ def _about_z(degrees: float) -> np.ndarray:
 
 
 def rotation(roll: float, yaw: float, pitch: float) -> np.ndarray:
-    """The (3, 3) rotation that first yaws a hand about its upright, then pitches it, then rolls it in the picture.
-
-    Positive roll is counter-clockwise as seen by the viewer; all in degrees.
-    """
+    """Return the (3, 3) rotation by yaw, then pitch, then roll, in degrees; positive roll is counter-clockwise."""
     return _about_z(roll) @ _about_x(pitch) @ _about_y(yaw)
 
 
@@ -152,7 +152,7 @@ def _thumb(shape: HandShape, thumb: Thumb) -> tuple[np.ndarray, np.ndarray]:
 
 
 def forward(shape: HandShape, pose: HandPose) -> Skeleton:
-    """The key points of `shape` in `pose`, in the frame of a right hand."""
+    """Return the key points of `shape` in `pose`, in the frame of a right hand (forward kinematics)."""
     digits = [_thumb(shape, pose.thumb)] + [_finger(shape, pose, finger) for finger in range(4)]
     joints = np.concatenate([np.zeros((1, 3))] + [points for points, _ in digits])
     forearm = _about_z(pose.wrist[1]) @ _about_x(-pose.wrist[0]) @ np.array([0.0, -1.0, 0.0])
@@ -160,9 +160,9 @@ def forward(shape: HandShape, pose: HandPose) -> Skeleton:
 
 
 def reach(shape: HandShape, pose: HandPose, target: np.ndarray) -> HandPose:
-    """`pose` with the thumb's joints moved so that its tip comes as near to `target` (3,) as they allow.
+    """Return `pose` with the thumb's tip as near to `target` (3,) as its joints allow (inverse kinematics).
 
-    The result stays near the angles that `pose` gives, which choose between the many ways to reach a point.
+    The angles stay near those of `pose`, which select one of the many solutions.
     """
     prior = np.array([pose.thumb.radial, pose.thumb.palmar, pose.thumb.mcp, pose.thumb.ip])
 

@@ -1,4 +1,4 @@
-"""One picture: everything about it drawn from a random generator, rendered, and annotated."""
+"""One rendered image with its annotations; a random generator decides the scene."""
 
 from dataclasses import dataclass, replace
 
@@ -13,19 +13,22 @@ from hand1000.data.render.scene import Camera, Lighting, Surface, render, to_lin
 from hand1000.gestures import NO_GESTURE
 
 SMALL_SHARE = 0.15
-"""The share of pictures in which the hand is small or far from the middle."""
+"""Share of images in which the hand is small or far from the middle."""
 
 _FACE_SHARE = 0.08
 _MARGIN = 0.02
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A rendered picture and its annotations.
+class RenderedImage:
+    """A rendered image and its annotations, which are relative to the image, from its upper left corner.
 
-    `pixels` is (size, size, 3) uint8. `landmarks` is (21, 2), a row a joint, and `box` is (x, y, width, height), both
-    relative to the picture with the origin in its top left corner; landmarks may lie outside 0 to 1, the box never
-    does.
+    Attributes:
+        pixels: (size, size, 3) uint8.
+        landmarks: (21, 2); some may be outside 0 to 1.
+        box: x, y, width and height of the hand, within 0 to 1.
+        words: Words that describe the image.
+        caption: Sentence with these words.
     """
 
     pixels: np.ndarray
@@ -36,7 +39,7 @@ class Picture:
 
 
 def _placed(mesh: Mesh, posed: PosedHand, move: np.ndarray) -> Mesh:
-    """`mesh` turned from the frame of a right hand into the picture's, mirrored for a left hand, moved by `move`."""
+    """Rotate `mesh` from a right hand's frame into the image's, mirror it for a left hand, and move it by `move`."""
     mirror = np.array([-1.0 if posed.mirrored else 1.0, 1.0, 1.0])
     faces = mesh.faces[:, ::-1] if posed.mirrored else mesh.faces
     return replace(
@@ -48,11 +51,11 @@ def _placed(mesh: Mesh, posed: PosedHand, move: np.ndarray) -> Mesh:
 
 
 def _frame(hand: np.ndarray, with_face: bool, rng: np.random.Generator) -> tuple[Camera, np.ndarray]:
-    """A camera, and how to move a hand of vertices (n, 3) so that it fills a natural part of the picture."""
+    """Return a camera and the shift of a hand of vertices (n, 3) with which it fills a natural part of the image."""
     move = -0.5 * (hand.min(0) + hand.max(0))
     distance = rng.uniform(6.5, 11.0)
-    centred = hand + move
-    flat = centred[:, :2] * (distance / (distance - centred[:, 2:3]))
+    centered = hand + move
+    flat = centered[:, :2] * (distance / (distance - centered[:, 2:3]))
     width, height = flat.max(0) - flat.min(0)
     if rng.random() < SMALL_SHARE:
         part, wander, up = rng.uniform(0.38, 0.58), 0.22, 0.03
@@ -61,7 +64,7 @@ def _frame(hand: np.ndarray, with_face: bool, rng: np.random.Generator) -> tuple
     if with_face:
         # Room for the face above the hand.
         part, wander, up = 0.8 * part, 0.5 * wander, -0.14
-    # A fist held as far from the camera as an open hand looks smaller; hence the lower bound.
+    # The lower bound keeps a fist smaller than an open hand at the same distance.
     half_height = 0.5 * max(height, width, 1.45) / part
     room = np.maximum(1.0 - 2.0 * _MARGIN - np.array([width, height]) / (2.0 * half_height), 0.0) / 2.0
     aside = rng.normal(0.0, wander, 2) + [0.0, up]
@@ -77,27 +80,32 @@ def _lighting(word: str, rng: np.random.Generator) -> Lighting:
 
 
 def _face(person: Person, lips: np.ndarray, rng: np.random.Generator) -> Surface:
-    skin = to_linear(np.array(person.skin_colour))
+    skin = to_linear(np.array(person.skin_color))
     hair = to_linear(np.array([(0.08, 0.06, 0.05), (0.25, 0.15, 0.08), (0.62, 0.45, 0.22)][int(rng.integers(3))]))
-    mesh = face_mesh(skin, hair, to_linear(np.array(person.sleeve_colour)))
+    mesh = face_mesh(skin, hair, to_linear(np.array(person.sleeve_color)))
     return Surface(replace(mesh, vertices=(mesh.vertices - LIPS + lips).astype(np.float32)), np.ones(3), 0.55, 0.3)
 
 
-def make_picture(gesture: str, person: Person, rng: np.random.Generator, *, size: int, samples: int) -> Picture:
-    """Render `person` making `gesture` (or an arbitrary pose for `no_gesture`) at `size` pixels square.
+def make_image(gesture: str, person: Person, rng: np.random.Generator, *, size: int, samples: int) -> RenderedImage:
+    """Render `person` making `gesture`, or an arbitrary pose for `no_gesture`, with a scene sampled from `rng`.
 
-    Everything else is drawn from `rng`. `samples` are paths per pixel.
+    Args:
+        gesture: HaGRID v1's name of the gesture.
+        person: Person in the image.
+        rng: Generator of the pose and the scene.
+        size: Side of the square image in pixels.
+        samples: Paths per pixel.
 
     Raises:
-        Hand1000Error: the renderer has no such pose.
+        Hand1000Error: The renderer has no such pose.
     """
-    return picture_of(sample_pose(gesture, person.shape, rng), gesture, person, rng, size=size, samples=samples)
+    return render_pose(sample_pose(gesture, person.shape, rng), gesture, person, rng, size=size, samples=samples)
 
 
-def picture_of(
+def render_pose(
     posed: PosedHand, gesture: str, person: Person, rng: np.random.Generator, *, size: int, samples: int
-) -> Picture:
-    """Render a hand of `person` that is posed already; the rest as `make_picture`."""
+) -> RenderedImage:
+    """Render a posed hand of `person`; see `make_image`."""
     wall_word, light_word = str(rng.choice(list(WALLS))), str(rng.choice(list(LIGHTS)))
     wall = to_linear(np.array(shade(WALLS[wall_word], rng, 0.05)))
     light = _lighting(light_word, rng)
@@ -106,24 +114,24 @@ def picture_of(
     )
     caption = captions.describe(words, rng)
 
-    skin_colour = to_linear(np.array(person.skin_colour))
-    # The darker the skin, the paler its palm beside it.
-    pale_palm = 0.08 + 0.9 * max(0.0, 0.5 - float(skin_colour.mean()))
-    # About a pixel a voxel: finer detail would not be seen.
+    skin_color = to_linear(np.array(person.skin_color))
+    # The darker the skin, the paler the palm looks beside it.
+    pale_palm = 0.08 + 0.9 * max(0.0, 0.5 - float(skin_color.mean()))
+    # About one voxel per pixel, since finer detail is invisible.
     mesh = hand_mesh(person.shape, posed.skeleton, float(np.clip(2.5 / size, 0.016, 0.039)), pale_palm)
-    # The hand without its forearm decides the framing and the box, as annotators draw it.
+    # Framing and box follow the hand without its forearm, as annotators draw it.
     in_hand = mesh.vertices @ posed.skeleton.forearm < 0.06
     camera, move = _frame(_placed(mesh, posed, np.zeros(3)).vertices[in_hand], gesture == "mute", rng)
     skin = _placed(mesh, posed, move)
     sleeve = sleeve_mesh(posed.skeleton, person.sleeve_start, person.sleeve_width, rng.uniform(0.0, 6.0))
     surfaces = [
-        Surface(skin, skin_colour, 0.5, 0.35),
-        Surface(_placed(sleeve, posed, move), to_linear(np.array(person.sleeve_colour)), 1.0, 0.0),
+        Surface(skin, skin_color, 0.5, 0.35),
+        Surface(_placed(sleeve, posed, move), to_linear(np.array(person.sleeve_color)), 1.0, 0.0),
     ]
     mirror = np.array([-1.0 if posed.mirrored else 1.0, 1.0, 1.0])
     joints = posed.skeleton.joints @ posed.rotation.T * mirror + move
     if gesture == "mute":
-        # The finger lies before the lips, its tip at the nose.
+        # The finger is in front of the lips, with its tip at the nose.
         surfaces.append(_face(person, joints[7] + [*rng.normal(0.0, 0.05, 2), -0.14], rng))
     elif gesture == NO_GESTURE and rng.random() < _FACE_SHARE:
         surfaces.append(_face(person, joints[9] + [*rng.normal(0.0, 0.6, 2), -rng.uniform(0.8, 1.6)], rng))
@@ -133,4 +141,4 @@ def picture_of(
     low = np.clip(outline.min(0) - _MARGIN, 0.0, 1.0)
     high = np.clip(outline.max(0) + _MARGIN, 0.0, 1.0)
     box = (float(low[0]), float(low[1]), float(high[0] - low[0]), float(high[1] - low[1]))
-    return Picture(pixels, camera.project(joints), box, words, caption)
+    return RenderedImage(pixels, camera.project(joints), box, words, caption)
