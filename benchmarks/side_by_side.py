@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hand1000.data.imageset import read_image_paths
+from hand1000.data.imageset import read_image_set
 from hand1000.pipelines.generation import make_image_grid
 from hand1000.storage.artifacts import open_store
 from hand1000.storage.files import read_json
@@ -26,7 +26,8 @@ def main() -> None:
     for task in ("generate_base", "generate_tuned"):
         results = sorted(Path(options.root, "results", task).glob("*.json"), key=lambda path: path.stat().st_mtime)
         folder = store.fetch(read_json(results[-1])["address"])
-        rows += [Image.open(path).convert("RGB") for path in read_image_paths(folder)[: options.count]]
+        paths = [folder / record.file_name for record in read_image_set(folder)[: options.count]]
+        rows += [Image.open(path).convert("RGB") for path in paths]
     make_image_grid(rows, options.count).save(options.out)
     print(options.out)
 

@@ -1,1 +1,1 @@
-"""Captions of images: where they come from, and their completion with the gesture's phrase."""
+"""Captions of images: captioners, completion with the gesture's phrase, and metrics."""

@@ -18,12 +18,7 @@ def compute_missing(
 ) -> list[JsonValue]:
     """Return one value per key: from the cache, or computed in batches that the cache keeps at once.
 
-    Args:
-        keys: Digest of each input; equal inputs have equal keys and are computed once.
-        compute: Function from the indices of some keys to their values.
-        cache: Values by key.
-        batch_size: Keys that are computed, and kept, at a time.
-        on_progress: Called with the number of distinct keys done and in all.
+    `compute` returns the values of the keys with the given indices. Equal keys are computed once.
     """
     values = cache.read()
     first_index = {key: index for index, key in reversed(list(enumerate(keys)))}

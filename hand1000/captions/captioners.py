@@ -6,7 +6,7 @@ The image processors are those that compute with Pillow and NumPy, because trans
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 from hand1000.captions.completion import to_plain_text
 from hand1000.config.caption_settings import CaptionerSettings
@@ -14,7 +14,6 @@ from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.storage.hub import fetch_model_folder, model_identity
 
-CaptionerKind = Literal["blip2", "paligemma", "vit-gpt2"]
 _ModelParts = tuple[Callable[[list], Any], Any, Any]
 """The function that turns a batch of images into the model's inputs, the tokenizer, and the model."""
 
@@ -38,19 +37,8 @@ class Captioner(Protocol):
 
 
 def load_captioner(settings: CaptionerSettings) -> Captioner | None:
-    """Return the captioner that `settings` name, or None for the captions that come with the data.
-
-    The model loads when it first captions.
-    """
-    if settings.kind == DATASET_CAPTIONER:
-        return None
-    return VisionCaptioner(
-        settings.kind,
-        settings.source,
-        batch_size=settings.batch_size,
-        max_new_tokens=settings.max_new_tokens,
-        num_beams=settings.num_beams,
-    )
+    """Return the captioner that `settings` name, or None for the captions that come with the data."""
+    return None if settings.kind == DATASET_CAPTIONER else VisionCaptioner(settings)
 
 
 def dataset_caption(caption: str) -> str:
@@ -59,22 +47,14 @@ def dataset_caption(caption: str) -> str:
 
 
 class VisionCaptioner:
-    """A captioner that decodes greedily or by beam search, so that equal images get equal captions.
+    """A captioner that decodes without sampling, so that equal images get equal captions.
 
-    Args:
-        kind: Architecture of the model.
-        source: Folder, `s3://` address, or hub id with its revision.
-        batch_size: Images captioned at a time; memory grows with it.
-        max_new_tokens: Most tokens of a caption; the authors' 16 cut sentences off.
-        num_beams: Number of beams, from 1, which is greedy.
+    The authors' 16 new tokens cut sentences off. The model loads when it first captions.
     """
 
-    def __init__(
-        self, kind: CaptionerKind, source: str, *, batch_size: int = 16, max_new_tokens: int = 40, num_beams: int = 1
-    ) -> None:
-        self.kind, self.source, self.batch_size = kind, source, batch_size
-        self.options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
-        self.name = f"{kind} {model_identity(source)}"
+    def __init__(self, settings: CaptionerSettings) -> None:
+        self._settings = settings
+        self.name = f"{settings.kind} {model_identity(settings.source)}"
 
     def caption(self, images: Sequence[Path]) -> list[str]:
         """Return one caption per image file, in their order.
@@ -82,10 +62,9 @@ class VisionCaptioner:
         Raises:
             Hand1000Error: The model lacks a part, or has it only as a pickle.
         """
-        captions: list[str] = []
-        for start in range(0, len(images), self.batch_size):
-            captions += self._caption_batch(images[start : start + self.batch_size])
-        return captions
+        size = self._settings.batch_size
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        return [caption for batch in batches for caption in self._caption_batch(batch)]
 
     def _caption_batch(self, paths: Sequence[Path]) -> list[str]:
         import torch
@@ -99,7 +78,12 @@ class VisionCaptioner:
         inputs = to_inputs(images).to(model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         with torch.inference_mode():
-            tokens = model.generate(**inputs, **self.options)
+            tokens = model.generate(
+                **inputs,
+                max_new_tokens=self._settings.max_new_tokens,
+                num_beams=self._settings.num_beams,
+                do_sample=False,
+            )
         if "input_ids" in inputs:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
         return [to_plain_text(text) for text in tokenizer.batch_decode(tokens, skip_special_tokens=True)]
@@ -110,13 +94,13 @@ class VisionCaptioner:
 
         device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-        folder = fetch_model_folder(self.source)
-        load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[self.kind]
+        kind, source = self._settings.kind, self._settings.source
+        folder = fetch_model_folder(source)
+        load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[kind]
         try:
             to_inputs, tokenizer, model = load(folder, {"dtype": dtype, "use_safetensors": True})
         except (OSError, ValueError, KeyError) as error:
-            reason = one_line(error)[:300]
-            raise Hand1000Error(f"{self.source}: cannot be loaded as {self.kind}: {reason}") from error
+            raise Hand1000Error(f"{source}: cannot be loaded as {kind}: {one_line(error)[:300]}") from error
         return to_inputs, tokenizer, model.to(device).eval()
 
 

@@ -36,7 +36,7 @@ _UNAMBIGUOUS = rf"""
   | (?:(?:index|pointer|little|ring|pinky|middle|fore)\s*)fingers?\s+(?:up|raised|in\ the\ air|extended)
   | fingers?\s+(?:on|to|over|against|at|up\ to)\s+(?:(?:his|her|their|the|its)\s+)?(?:lips?|mouth)
 """
-# Words that name a gesture only after a verb of making one: people also stand beside a stop sign and wear a heart.
+# Words that name a gesture only after a verb of making one: "a man next to a stop sign" makes none.
 _AMBIGUOUS = rf"""
     (?:(?:peace|victory|okay|ok|rock|stop|heart|hush|silence|quiet|phone|call|telephone|gun|v|x|wave|hand|finger)
       (?:\ shape)?{_SIGN_WORD}
@@ -48,7 +48,8 @@ _OBJECT = r"(?:tattoos?|shirts?|t-shirts?|necklaces?|earrings?|logos?|stickers?|
 _TAIL = r"""
     (?: \s+ with \s+ (?:(?:his|her|their|both|one|the|a|left|right|two)\s+)+ (?:hands?|fingers?|thumbs?) )?
     (?: \s+ (?:up|down|raised|in\ the\ air) \b )?
-    (?: \s+ (?:to|at|for|towards?) \s+ (?:(?:the|a)\s+)? (?:camera|viewer|photo(?:graph)?|picture|audience|crowd) )?
+    (?: \s+ (?:to|at|for|towards?) \s+ (?:(?:the|a)\s+)?
+      (?:camera|viewer|photo(?:graph)?|picture|audience|crowd) )?  # codespell:ignore picture
 """
 _GESTURE_WORDS = re.compile(
     rf"{_CONNECTIVES} (?: \b{_VERB}\s+{_DETERMINERS}(?:{_UNAMBIGUOUS}|{_AMBIGUOUS})"

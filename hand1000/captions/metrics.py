@@ -62,14 +62,7 @@ def compute_caption_metrics(
     The mean over all pairs follows from the sum s of the unit embeddings, (|s|^2 - n) / (n (n - 1)), so that there is
     no matrix of all pairs, and no caption is compared with itself.
 
-    Args:
-        images: Image files.
-        texts: One caption per image.
-        gesture: HaGRID's name of the gesture whose phrase is counted.
-        captioner: Name of the captioner.
-        clip: CLIP model; None leaves the similarities out.
-        batch_size: Images in memory at a time.
-        on_progress: Called with the number of images done and in all.
+    Without `clip`, the similarities are left out.
 
     Raises:
         Hand1000Error: There is no caption, the gesture is unknown, or CLIP cannot be loaded.

@@ -57,12 +57,7 @@ class Completion(BaseModel):
 
 @dataclass(frozen=True)
 class TokenLimit:
-    """How much text the text encoder reads.
-
-    Attributes:
-        count: Function that counts the tokens of a text, including those that mark its start and end.
-        max_tokens: Tokens that the encoder reads.
-    """
+    """How much text the text encoder reads; `count` includes the tokens that mark start and end."""
 
     count: Callable[[str], int]
     max_tokens: int
@@ -82,12 +77,7 @@ def complete_captions(
 ) -> list[Completion]:
     """Complete each caption with the phrase of its gesture.
 
-    Args:
-        captions: One caption per image; any text.
-        gestures: HaGRID's name of each image's gesture.
-        writer: Language model; None completes all captions by the rule.
-        limit: Tokens that a text may have.
-        attempts: Answers asked for before the rule applies.
+    The rule applies without a writer, and after `attempts` refused answers.
 
     Raises:
         Hand1000Error: A gesture is unknown, or the writer raises it.

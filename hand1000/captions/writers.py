@@ -32,12 +32,7 @@ class Writer(Protocol):
 
 
 def load_writer(settings: CompletionSettings, endpoint_key: str = "") -> Writer | None:
-    """Return the writer that `settings` name, or None to complete by the rule.
-
-    Args:
-        settings: Kind, place and batch size of the writer.
-        endpoint_key: Bearer token that the endpoint expects; empty sends none.
-    """
+    """Return the writer that `settings` name, or None to complete by the rule."""
     if settings.writer == "endpoint":
         return EndpointWriter(settings.url, settings.model, endpoint_key)
     return LocalWriter(settings.source, settings.batch_size) if settings.writer == "local" else None
@@ -116,12 +111,7 @@ def _one_line(text: str) -> str:
 
 
 class LocalWriter:
-    """A chat model of transformers (LLaMA 3 in the paper) whose first attempt decodes greedily.
-
-    Args:
-        source: Folder, `s3://` address, or hub id with its revision.
-        batch_size: Chats answered at a time.
-    """
+    """A chat model of transformers (LLaMA 3 in the paper) whose first attempt decodes greedily."""
 
     def __init__(self, source: str, batch_size: int = 16) -> None:
         self.source, self.batch_size = source, batch_size

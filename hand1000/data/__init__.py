@@ -1,1 +1,1 @@
-"""Where the pictures come from: image sets, sources and their crop, and the rendered sample data."""
+"""Datasets: readers of sources, selection, square crops, captioning, publication, and rendered sample data."""

@@ -28,10 +28,7 @@ from hand1000.storage.hub import fetch_model_folder, model_identity
 class CaptioningStage:
     """Captions images and completes the captions with their gestures' phrases.
 
-    Attributes:
-        settings: Captioner and completion.
-        base_model: Base model whose tokenizer limits a text's length.
-        endpoint_key: Bearer token of the completion's endpoint; empty sends none.
+    The tokenizer of `base_model` limits the length of a text.
     """
 
     settings: CaptionSettings
@@ -67,13 +64,7 @@ class CaptioningStage:
     def caption_records(
         self, directory: Path, records: Sequence[ImageRecord], store: ArtifactStore, on_progress: ProgressCallback
     ) -> list[CaptionRecord]:
-        """Return the finished captions of some images of a split.
-
-        Args:
-            directory: Folder of the split.
-            records: Records of the images to caption.
-            store: Artifact store that keeps what the models write, so that no image is captioned twice.
-            on_progress: Called with the number of images done and in all.
+        """Return the finished captions of images in `directory`; `store` keeps what models write.
 
         Raises:
             Hand1000Error: A model cannot be loaded, or the endpoint does not answer.
@@ -133,12 +124,7 @@ class CaptioningStage:
 
 
 def read_captioned_split(dataset: Path, split: str, captions: Sequence[Path]) -> list[ImageRecord]:
-    """Read the records of a split with the captions and texts that the captioning stage wrote.
-
-    Args:
-        dataset: Folder of the data set.
-        split: `train` or `test`.
-        captions: Folders of the captioning stage, one per shard, in any order.
+    """Read the records of a split with the texts in `captions`, the folders of the captioning stage's shards.
 
     Raises:
         Hand1000Error: An image has no caption.

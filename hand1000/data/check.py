@@ -47,12 +47,7 @@ def list_gestures(source: Source) -> list[str]:
 
 
 def check_source(source: Source, gesture: str, on_progress: ProgressCallback) -> SourceReport:
-    """Read and decode every image of `gesture`.
-
-    Args:
-        source: Source to check, see `hand1000.storage.sources.open_source`.
-        gesture: HaGRID's name of the gesture.
-        on_progress: Called with the number of images done and 0, since their number is unknown.
+    """Read and decode every image of `gesture`; `on_progress` gets 0 as the total, which is unknown.
 
     Raises:
         Hand1000Error: The gesture is unknown, the source has no image of it, or its metadata cannot be used at all.

@@ -59,15 +59,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, struct.er
 
 @dataclass(frozen=True)
 class _Archive:
-    """A zip file on the server and the gestures to unpack from it.
-
-    Attributes:
-        name: Name in the work folder.
-        url: Address.
-        gestures: Requested gestures.
-        shared: Whether it has all gestures.
-        annotations: Whether it has annotations instead of images.
-    """
+    """A zip file on the server, of all gestures if `shared`, and the `gestures` to unpack from it."""
 
     name: str
     url: str
@@ -276,7 +268,11 @@ def _write_members(
             raise zipfile.BadZipFile(f"{info.filename} has {info.file_size} bytes, more than {max_bytes}")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise zipfile.BadZipFile(f"{info.filename} is compressed by method {info.compress_type}")
-    missing = [(target, info) for target, info in targets.items() if not _is_complete(target, info.file_size)]
+    missing = [
+        (target, info)
+        for target, info in targets.items()
+        if not (target.is_file() and target.stat().st_size == info.file_size)
+    ]
     total = sum(info.file_size for info in targets.values())
     have = total - sum(info.file_size for _, info in missing)
     _require_space(out, total - have, archive.name)
@@ -296,13 +292,6 @@ def _write_members(
                 raise
         have += info.file_size
         on_progress(have, total)
-
-
-def _is_complete(target: Path, size: int) -> bool:
-    try:
-        return target.stat().st_size == size
-    except FileNotFoundError:
-        return False
 
 
 def _require_space(out: Path, needed: int, title: str) -> None:

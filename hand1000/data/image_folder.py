@@ -49,14 +49,8 @@ def find_image_folder(source: Source, gesture: str) -> str:
 def read_image_folder(source: Source, folder: str, gesture: str, single_gesture: bool = True) -> list[SourceImage]:
     """Read the images in `folder`, without those that the metadata assigns to another gesture.
 
-    An image without `user_id` counts as a person, named by its content, so that copies are one person.
-
-    Args:
-        source: Source that holds the folder.
-        folder: Name of the folder within the source.
-        gesture: HaGRID's name of the gesture.
-        single_gesture: Whether images without a known gesture count as images of `gesture`. If False, each image needs
-            its gesture in the metadata or in the folder's name.
+    An image without `user_id` counts as a person, named by its content, so that copies are one person. Unless
+    `single_gesture`, each image needs its gesture in the metadata or in the folder's name.
 
     Raises:
         Hand1000Error: The metadata is malformed or names a missing image, or there is no image of `gesture`, or one

@@ -73,11 +73,6 @@ def read_image_set(directory: Path) -> list[ImageRecord]:
     return records
 
 
-def read_image_paths(directory: Path) -> list[Path]:
-    """Return the image files of a set, in the order of its lines; raises as `read_image_set` does."""
-    return [directory / record.file_name for record in read_image_set(directory)]
-
-
 def write_metadata(directory: Path, records: Iterable[ImageRecord]) -> None:
     """Write `metadata.jsonl` atomically, sorted by file name."""
     ordered = sorted(records, key=lambda record: record.file_name)

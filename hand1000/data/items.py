@@ -22,13 +22,10 @@ class SourceImage(msgspec.Struct, frozen=True):
     """One image of a source, of which there may be millions.
 
     Attributes:
-        key: Its name within its gesture, which is safe in a file name.
-        file: Its name within the source.
-        gesture: HaGRID's name of the gesture.
-        user_id: The person in it.
+        key: Name within its gesture, which is safe in a file name.
+        file: Name within the source.
         bbox: Box of the hand that makes the gesture, relative to the upright image.
         hands: Number of labelled hands; 0 without labels.
-        caption: The caption that came with it.
         attributes: Other known facts, such as `handedness`.
     """
 
@@ -53,14 +50,7 @@ class SkippedImage(BaseModel):
 
 @dataclass
 class IssueLog:
-    """Faults of a source that do not stop the work; the caller decides how many are too many.
-
-    Attributes:
-        address: Address of the source, for the program's log.
-        quiet: Whether to keep the faults out of the program's log.
-        warnings: Faults of whole files or folders.
-        unusable: Images that cannot be used.
-    """
+    """Faults of the source at `address` that do not stop the work; `quiet` keeps them out of the program's log."""
 
     address: str
     quiet: bool = False

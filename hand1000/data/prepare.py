@@ -60,14 +60,11 @@ def prepare_image_sets(
     Args:
         selection: Images of `hand1000.data.selection.select_images`.
         output_dir: New or empty folder.
-        settings: `crop` and `max_unusable`, the share of unusable images, 0 to 1, above which the preparation fails.
+        settings: `crop` and `max_unusable` of the data.
         resolution: Side of the PNG files in pixels.
         seed: Random seed of the crops, which are also keyed by the image.
         check: Rejects crops without their labelled hand; spare images of the selection replace them.
         on_progress: Called with the number of images done and in all.
-
-    Returns:
-        The counts, the skipped images with their reasons, and the warnings.
 
     Raises:
         Hand1000Error: Too many images are unusable, a split has no image left, or `output_dir` is full or not writable.

@@ -31,11 +31,7 @@ def publish_data_set(
 
     `datasets.load_dataset("imagefolder", data_dir=output_dir)` reads it, and so does `train_gesture` as its `data`.
 
-    Args:
-        prepared: Folder of the prepared data set.
-        captions: Captions of each split by file name.
-        metrics: Metrics of all captioners; the captions of the first one are published.
-        output_dir: Empty folder.
+    `captions` has the captions of each split by file name, `metrics` those of all captioners, the published one first.
 
     Raises:
         Hand1000Error: An image has no caption, or `output_dir` is full or not writable.

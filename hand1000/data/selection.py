@@ -30,13 +30,8 @@ SPARE_FRACTION = 1.0
 class Selection:
     """The images that may become the two splits, in their order.
 
-    Attributes:
-        source: Source that holds them.
-        train, test: Per gesture the first `num_train` and `num_test` are used, and the others are spare.
-        num_train, num_test: Images per gesture that were asked for.
-        warnings: What the user should know of the selection.
-        unusable: Images of the source with malformed annotations.
-        filter_counts: How many images each filter removed.
+    Per gesture the first `num_train` and `num_test` images are used, and the others are spare. `unusable` are images
+    with malformed annotations, `filter_counts` has the number of images that each filter removed.
     """
 
     source: Source = field(compare=False)
@@ -59,16 +54,7 @@ def select_images(
     """Select the training and the test images of `gestures`.
 
     HaGRID's own split is kept: training uses `train` and `val`, the test `test`. The split of a published data set is
-    kept too if every gesture has one. Other sources are split by person; in a folder without `user_id` every image
-    counts as a person. `hand1000.data.split.split_by_person` describes the sample.
-
-    Args:
-        source: Folder or `s3://` prefix, see `hand1000.storage.sources.open_source`.
-        gestures: HaGRID's names of the gestures.
-        num_train: Training images per gesture; a gesture with fewer uses all and adds a warning.
-        num_test: Test images per gesture.
-        seed: Random seed of the sample.
-        filters: Bounds that the labels of an image must meet.
+    kept too if every gesture has one. Other sources are split by `hand1000.data.split.split_by_person`.
 
     Raises:
         Hand1000Error: A gesture is unknown or has too few images. Malformed annotations do not raise: they are in the
@@ -114,11 +100,8 @@ def read_source(
 ) -> tuple[Iterable[SourceImage], Iterable[SourceImage] | None]:
     """Return the training images of `gesture` and its test images, or None where the source has no split.
 
-    Args:
-        source: Folder or `s3://` prefix.
-        gesture: HaGRID's name of the gesture.
-        issues: Receives what is malformed, while the caller reads the images: each iterable once, the first one first.
-        single_gesture: Whether images without a known gesture count as images of `gesture`.
+    The caller reads each iterable once, the first one first, and `issues` receives what is malformed meanwhile. If
+    `single_gesture`, images without a known gesture count as images of `gesture`.
 
     Raises:
         Hand1000Error: The gesture is unknown, or the source has no images of it.
@@ -134,11 +117,7 @@ def read_source(
 
 
 class ImageFilter:
-    """Removes images by their labels, and counts them.
-
-    Args:
-        settings: Bounds that the labels must meet.
-    """
+    """Removes images by their labels, and counts them."""
 
     def __init__(self, settings: FilterSettings) -> None:
         self._settings = settings

@@ -39,20 +39,19 @@ def split_by_person(
     seed: int,
     source_name: str,
 ) -> Split:
-    """Sample the images of both splits, each in an order that depends on its keys and `seed`, not on a listing.
+    """Sample the images of both splits, in an order that depends on their keys and `seed`, not on a listing.
 
     The first 200 of 1,000 training images are those that a sample of 200 would have. No person is in both splits, not
     even with different gestures: a person whom the source has in both is removed from the test.
 
     Args:
         train: Images that may be trained on, by gesture; read once, before `test`.
-        test: Images that may be tested on, by gesture. None for a source without a split: then people from `train`
-            are held out for the test until they have `num_test` images of each gesture, so that `num_test` and the
-            gestures decide who remains.
+        test: Images that may be tested on, by gesture. None holds out people of `train` until they have `num_test`
+            images of each gesture.
         num_train: Most training images per gesture; a gesture with fewer uses all and adds a warning.
         num_test: Test images per gesture.
-        spare_fraction: Spare images per gesture as a share of those asked for, where there are as many.
-        seed: Random seed of the sample.
+        spare_fraction: Spare images per gesture, as a share of those asked for.
+        seed: Random seed.
         source_name: Name of the source in messages.
 
     Raises:
@@ -115,11 +114,6 @@ class _HeldOutPeople:
 
     All their images are held out. The images of other people pass, and only those that may still be needed stay in
     memory.
-
-    Args:
-        gestures: HaGRID's names of the gestures.
-        count: Images needed per gesture.
-        seed: Random seed of the sample.
     """
 
     def __init__(self, gestures: Iterable[str], count: int, seed: int) -> None:
@@ -175,7 +169,9 @@ class _HeldOutPeople:
 
 def _lowest_hash_k(count: int, items: Iterable[SourceImage], seed: int) -> dict[str, list[SourceImage]]:
     """Return the `count` images of each gesture with the lowest hashes, sorted; at most about 2 `count` in memory."""
-    hash_of = lru_cache(maxsize=_MAX_CACHED_GESTURES)(lambda gesture: derived_seeds(seed, "select", "picture", gesture))
+    hash_of = lru_cache(maxsize=_MAX_CACHED_GESTURES)(
+        lambda gesture: derived_seeds(seed, "select", "picture", gesture)
+    )  # codespell:ignore picture
     candidates: dict[str, list[tuple[int, str, SourceImage]]] = {}
     bounds: dict[str, int] = {}
     for item in items:

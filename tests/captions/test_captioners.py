@@ -6,8 +6,14 @@ import pytest
 from PIL import Image
 
 from hand1000.captions.captioners import VisionCaptioner, dataset_caption
+from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.errors import Hand1000Error
 from tests.support.tiny_captioners import CAPTIONERS
+
+
+def make_captioner(kind, source: Path | str, batch_size: int = 16) -> VisionCaptioner:
+    settings = CaptionerSettings(kind=kind, source=str(source), batch_size=batch_size, max_new_tokens=5, num_beams=1)
+    return VisionCaptioner(settings)
 
 
 @pytest.fixture
@@ -22,10 +28,10 @@ def images(tmp_path: Path) -> list[Path]:
 @pytest.mark.parametrize("kind", CAPTIONERS)
 def test_batch_size_and_order_do_not_change_the_captions(kind, images: list[Path], tmp_path: Path) -> None:
     folder = CAPTIONERS[kind](tmp_path / kind)
-    captioner = VisionCaptioner(kind, str(folder), batch_size=2, max_new_tokens=5)
+    captioner = make_captioner(kind, folder, batch_size=2)
     captions = captioner.caption(images)
     assert len(captions) == 5 and any(captions) and all(len(caption.split()) <= 5 for caption in captions)
-    again = VisionCaptioner(kind, str(folder), batch_size=5, max_new_tokens=5).caption(images)
+    again = make_captioner(kind, folder, batch_size=5).caption(images)
     assert again == captions
     assert captioner.name.startswith(f"{kind} ")
     assert captioner.caption(images[::-1]) == captions[::-1]
@@ -35,9 +41,9 @@ def test_the_error_names_a_model_that_lacks_a_part(images: list[Path], tmp_path:
     folder = CAPTIONERS["vit-gpt2"](tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(Hand1000Error, match="cannot be loaded as vit-gpt2"):
-        VisionCaptioner("vit-gpt2", str(folder)).caption(images)
+        make_captioner("vit-gpt2", folder).caption(images)
     with pytest.raises(Hand1000Error, match="pin the revision"):
-        VisionCaptioner("blip2", "Salesforce/some-blip")
+        make_captioner("blip2", "Salesforce/some-blip")
 
 
 def test_an_image_without_a_caption_gets_the_fallback() -> None:

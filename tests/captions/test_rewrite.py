@@ -35,7 +35,7 @@ def _json(escape: str) -> str:
 
 
 class Scripted:
-    """A writer that answers as told: no language model can be had here."""
+    """A writer with scripted answers in place of a language model."""
 
     name = "scripted"
 

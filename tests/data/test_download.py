@@ -52,26 +52,26 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 
 def hagrid(gestures: tuple[str, ...]) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """Pictures by `gesture/uuid.jpg` and annotations by `split/gesture.json`, as HaGRID's archives hold them."""
+    """Images by `gesture/uuid.jpg` and annotations by `split/gesture.json`, as HaGRID's archives hold them."""
     draw = random.Random(0)
-    pictures, annotations = {}, {}
+    images, annotations = {}, {}
     for gesture in gestures:
         for split, users in USERS.items():
             entries = {}
             for user in users * 2:
                 name = str(uuid.UUID(int=draw.getrandbits(128)))
-                pictures[f"{gesture}/{name}.jpg"] = jpeg(len(pictures), 64)
+                images[f"{gesture}/{name}.jpg"] = jpeg(len(images), 64)
                 entries[name] = {"bboxes": [[0.4, 0.4, 0.2, 0.2]], "labels": [gesture], "user_id": user}
             annotations[f"{split}/{gesture}.json"] = json.dumps(entries).encode()
-    return pictures, annotations
+    return images, annotations
 
 
-PICTURES, ANNOTATED = hagrid(("four", "grip", "ok"))
+IMAGES, ANNOTATED = hagrid(("four", "grip", "ok"))
 ARCHIVES = {
     ANNOTATIONS: zipped({f"annotations/{name}": data for name, data in ANNOTATED.items()}),
-    SMALL: zipped({f"HaGRIDv2_dataset_512/{name}": data for name, data in PICTURES.items()}),
-    FOUR: zipped({name: data for name, data in PICTURES.items() if name.startswith("four/")}),
-    GRIP: zipped({name: data for name, data in PICTURES.items() if name.startswith("grip/")}),
+    SMALL: zipped({f"HaGRIDv2_dataset_512/{name}": data for name, data in IMAGES.items()}),
+    FOUR: zipped({name: data for name, data in IMAGES.items() if name.startswith("four/")}),
+    GRIP: zipped({name: data for name, data in IMAGES.items() if name.startswith("grip/")}),
 }
 
 
@@ -99,8 +99,8 @@ def there(out: Path) -> dict[str, bytes]:
 
 
 def expected(*gestures: str) -> dict[str, bytes]:
-    pictures = {name: data for name, data in PICTURES.items() if name.split("/")[0] in gestures}
-    return pictures | {f"annotations/{name}": data for name, data in ANNOTATED.items() if Path(name).stem in gestures}
+    images = {name: data for name, data in IMAGES.items() if name.split("/")[0] in gestures}
+    return images | {f"annotations/{name}": data for name, data in ANNOTATED.items() if Path(name).stem in gestures}
 
 
 def assert_only_a_folder_of_notes(out: Path) -> None:
@@ -108,7 +108,7 @@ def assert_only_a_folder_of_notes(out: Path) -> None:
 
 
 @pytest.mark.parametrize("size", ["512", "full"])
-def test_what_is_fetched_is_what_the_reader_reads(server, tmp_path, size):
+def test_the_reader_reads_what_was_downloaded(server, tmp_path, size):
     get(server, tmp_path, "four", "grip", size=size)
     assert there(tmp_path) == expected("four", "grip")
     assert_only_a_folder_of_notes(tmp_path)
@@ -118,16 +118,16 @@ def test_what_is_fetched_is_what_the_reader_reads(server, tmp_path, size):
     assert {item.user_id for item in chosen.test} == set(USERS["test"])
 
 
-def test_the_pictures_of_an_archive_of_one_gesture_may_lie_anywhere_in_it(server, tmp_path):
-    names = [name for name in PICTURES if name.startswith("four/")]
-    server.files[FOUR] = zipped({f"train_val_four/{Path(name).name}": PICTURES[name] for name in names})
+def test_images_may_be_anywhere_in_an_archive_of_one_gesture(server, tmp_path):
+    names = [name for name in IMAGES if name.startswith("four/")]
+    server.files[FOUR] = zipped({f"train_val_four/{Path(name).name}": IMAGES[name] for name in names})
     get(server, tmp_path)
     assert there(tmp_path) == expected("four")
 
 
-def test_of_the_one_archive_of_all_gestures_only_the_asked_members_are_sent(server, tmp_path):
+def test_a_shared_archive_sends_requested_members_only(server, tmp_path):
     others = {f"HaGRIDv2_dataset_512/ok/{index}.jpg": random.Random(index).randbytes(100_000) for index in range(20)}
-    wanted = {f"HaGRIDv2_dataset_512/{name}": data for name, data in PICTURES.items() if name.startswith("four/")}
+    wanted = {f"HaGRIDv2_dataset_512/{name}": data for name, data in IMAGES.items() if name.startswith("four/")}
     server.files[SMALL] = zipped(others | wanted)
     shown = []
     get(server, tmp_path, size="512", progress=lambda what: lambda done, total: shown.append((what, done, total)))
@@ -137,7 +137,7 @@ def test_of_the_one_archive_of_all_gestures_only_the_asked_members_are_sent(serv
     assert shown[-1] == ("v2-512 four", size, size)
 
 
-def test_a_server_without_ranges_sends_all_of_it_once_for_all_gestures(server, tmp_path):
+def test_a_server_without_ranges_sends_the_archive_once(server, tmp_path):
     server.ranges = False
     get(server, tmp_path, "four", "grip", size="512")
     assert there(tmp_path) == expected("four", "grip")
@@ -147,7 +147,7 @@ def test_a_server_without_ranges_sends_all_of_it_once_for_all_gestures(server, t
 
 
 @pytest.mark.parametrize("size", ["512", "full"])
-def test_a_second_run_asks_for_nothing_and_a_further_gesture_only_for_its_own(server, tmp_path, size):
+def test_a_second_run_requests_only_what_is_missing(server, tmp_path, size):
     get(server, tmp_path, size=size)
     before = list(server.asked)
     get(server, tmp_path, size=size)
@@ -161,7 +161,7 @@ def test_a_second_run_asks_for_nothing_and_a_further_gesture_only_for_its_own(se
     assert there(tmp_path) == expected("four", "grip")
 
 
-def test_a_dropped_connection_goes_on_where_it_was(server, tmp_path):
+def test_a_dropped_connection_resumes(server, tmp_path):
     server.drops[FOUR] = [1000, 2000]
     get(server, tmp_path)
     assert there(tmp_path) == expected("four")
@@ -187,7 +187,7 @@ def wait_for(condition) -> None:
 
 
 @pytest.mark.parametrize("size", ["512", "full"])
-def test_a_killed_process_is_gone_on_with(server, tmp_path, size):
+def test_a_killed_download_resumes(server, tmp_path, size):
     path = FOUR if size == "full" else SMALL
     extra = {f"four/{index}.jpg": random.Random(index).randbytes(500_000) for index in range(6)}
     prefix = "" if size == "full" else "HaGRIDv2_dataset_512/"
@@ -200,7 +200,7 @@ def test_a_killed_process_is_gone_on_with(server, tmp_path, size):
             wait_for(lambda: part.is_file() and part.stat().st_size >= 1_500_000)
         else:
             wait_for(lambda: (tmp_path / "four").is_dir() and len(list((tmp_path / "four").glob("?.jpg"))) >= 3)
-        with pytest.raises(Hand1000Error, match="another command fetches into it"):
+        with pytest.raises(Hand1000Error, match="another command downloads into it"):
             get(server, tmp_path, size=size)
     finally:
         process.send_signal(signal.SIGKILL)
@@ -218,7 +218,7 @@ def test_a_killed_process_is_gone_on_with(server, tmp_path, size):
         assert sum(sent for _, sent in again) < 2_000_000
 
 
-def test_a_process_killed_while_it_unpacked_fetches_nothing_again(server, tmp_path, monkeypatch):
+def test_a_process_killed_in_unpacking_downloads_nothing_again(server, tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -239,7 +239,7 @@ def test_a_process_killed_while_it_unpacked_fetches_nothing_again(server, tmp_pa
 
 
 @pytest.mark.parametrize("if_range", [True, False])
-def test_a_file_that_changed_on_the_server_is_begun_anew(server, tmp_path, if_range):
+def test_a_file_changed_on_the_server_restarts(server, tmp_path, if_range):
     server.if_range = if_range
     old = ARCHIVES[FOUR]
     server.files[FOUR] = old[:5000] + bytes(len(old) - 5000)
@@ -263,7 +263,7 @@ def test_a_weak_etag_is_no_condition_of_a_range(server, tmp_path):
     assert there(tmp_path) == expected("four") and set(server.conditions) == {None}
 
 
-def test_another_mirror_begins_anew(server, tmp_path):
+def test_another_mirror_restarts(server, tmp_path):
     server.drops[FOUR] = [1000, 0, 0]
     with pytest.raises(Hand1000Error, match="cannot be reached"):
         get(server, tmp_path)
@@ -273,12 +273,12 @@ def test_another_mirror_begins_anew(server, tmp_path):
     assert there(tmp_path) == expected("four") and server.asked[-1][:2] == (f"mirror/{FOUR}", "bytes=0-")
 
 
-def test_a_file_that_changes_while_its_members_are_read_is_begun_anew(server, tmp_path, monkeypatch):
+def test_a_file_that_changes_while_it_is_read_restarts(server, tmp_path, monkeypatch):
     plain = fetch._write_members
 
     def change_first(members, targets, archive, *others):
         if archive.url.endswith(SMALL):
-            server.files[SMALL] = zipped({f"other/{name}": data for name, data in PICTURES.items()})
+            server.files[SMALL] = zipped({f"other/{name}": data for name, data in IMAGES.items()})
         plain(members, targets, archive, *others)
 
     monkeypatch.setattr(fetch, "_write_members", change_first)
@@ -286,14 +286,14 @@ def test_a_file_that_changes_while_its_members_are_read_is_begun_anew(server, tm
     assert there(tmp_path) == expected("four")
 
 
-def test_a_file_that_never_stays_the_same_is_told(server, tmp_path):
+def test_the_error_names_a_file_that_keeps_changing(server, tmp_path):
     server.ranges = False
     server.drops[FOUR] = [1000] * 10
     with pytest.raises(Hand1000Error, match=f"{FOUR}: started 3 times: .* from the beginning only; give a mirror"):
         get(server, tmp_path)
 
 
-def test_names_that_lead_elsewhere_and_links_are_not_unpacked(server, tmp_path):
+def test_members_that_lead_outside_and_links_are_ignored(server, tmp_path):
     out = tmp_path / "deep" / "out"
     absolute = tmp_path / "absolute" / "four" / "a.jpg"
     link = zipfile.ZipInfo("four/link.jpg")
@@ -323,10 +323,10 @@ def damaged() -> bytes:
         (ARCHIVES[FOUR][:-100], "not a zip file"),
         (b"<html>sign in</html>", "not a zip file"),
         (damaged(), "CRC|invalid|decompressing"),
-        (zipped({"readme.txt": b"x"}), "holds no pictures of four"),
+        (zipped({"readme.txt": b"x"}), "it has no images of four"),
     ],
 )
-def test_a_damaged_archive_is_told_and_fetched_anew(server, tmp_path, data, reason):
+def test_a_damaged_archive_is_named_and_downloaded_again(server, tmp_path, data, reason):
     server.files[FOUR] = data
     with pytest.raises(Hand1000Error, match=reason) as caught:
         get(server, tmp_path)
@@ -338,7 +338,7 @@ def test_a_damaged_archive_is_told_and_fetched_anew(server, tmp_path, data, reas
 
 
 @pytest.mark.parametrize("data", [ARCHIVES[SMALL][:-100], b"<html></html>"])
-def test_an_archive_that_is_damaged_on_the_server_is_told(server, tmp_path, data):
+def test_the_error_names_an_archive_damaged_on_the_server(server, tmp_path, data):
     server.files[SMALL] = data
     with pytest.raises(Hand1000Error, match=rf"{SMALL}: damaged on the server \(.* not a zip file\); give a mir"):
         get(server, tmp_path, size="512")
@@ -367,13 +367,13 @@ def test_a_refusal_names_the_address_and_a_remedy(server, tmp_path, codes, reaso
     assert f"{server.url}/{FOUR}" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_refusal_that_passes_is_waited_for(server, tmp_path):
+def test_a_temporary_refusal_is_retried(server, tmp_path):
     server.status[FOUR] = [503, 500]
     get(server, tmp_path)
     assert there(tmp_path) == expected("four")
 
 
-def test_no_network_is_told(server, tmp_path):
+def test_the_error_names_an_unreachable_server(server, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         server.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
@@ -382,7 +382,7 @@ def test_no_network_is_told(server, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["512", "full"])
-def test_a_disk_that_is_too_small_is_told_before(server, tmp_path, monkeypatch, size):
+def test_a_disk_that_is_too_small_is_named_at_the_start(server, tmp_path, monkeypatch, size):
     """How much is free is replaced, since no test can fill a disk."""
     usage = namedtuple("usage", "total used free")
     enough = sum(map(len, ANNOTATED.values()))
@@ -393,9 +393,9 @@ def test_a_disk_that_is_too_small_is_told_before(server, tmp_path, monkeypatch, 
     assert not (tmp_path / "four").exists() and not list(tmp_path.glob(".download/*.part"))
 
 
-def test_one_folder_holds_one_version_and_size(server, tmp_path):
+def test_a_folder_has_one_version_and_size(server, tmp_path):
     get(server, tmp_path, size="512")
-    with pytest.raises(Hand1000Error, match="holds version 2, size 512, not version 2, size full; choose another"):
+    with pytest.raises(Hand1000Error, match="has version 2, size 512, not version 2, size full; choose another"):
         get(server, tmp_path)
     with pytest.raises(Hand1000Error, match="HTTP 404"):
         get(server, tmp_path / "other", version=1, size="512")
@@ -429,7 +429,7 @@ def test_the_command_fetches_and_shows_megabytes(server, tmp_path, monkeypatch, 
     assert capsys.readouterr().err == ""
 
 
-def test_many_bytes_are_few_lines(capsys):
+def test_a_long_download_prints_few_lines(capsys):
     on_progress = ProgressBar("four", unit="B")
     for done in range(0, 40_000_000_001, 50_000_000):
         on_progress(done, 40_000_000_000)
@@ -453,7 +453,7 @@ def test_a_fault_of_the_command_is_one_line(tmp_path, capsys, options, fault):
     assert not out.exists()
 
 
-def test_a_file_in_the_folders_place_is_told(tmp_path, capsys):
+def test_the_error_names_a_file_in_place_of_the_folder(tmp_path, capsys):
     (tmp_path / "out").write_text("x")
     assert cli.main(["data", "get", "--out", str(tmp_path / "out"), "--gesture", "four"]) == 2
     assert "out: not a folder; choose another" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from hand1000.core.progress import noop_callback
 def test_synthetic_images_are_mirrored_with_the_other_hand(tmp_path: Path) -> None:
     from hand1000.data.synthetic import load_synthetic_images, render_synthetic_images
 
-    render_synthetic_images(tmp_path, images=2, gesture_images=0, seed=1, size=32, progress=noop_callback)
+    render_synthetic_images(tmp_path, images=2, gesture_images=0, seed=1, size=32, on_progress=noop_callback)
     images, captions = load_synthetic_images(tmp_path, 180)
     assert images.shape == (4, 32, 32, 3) and np.array_equal(images[2], images[0][:, ::-1])
     sides = [("left hand" in caption or " left " in caption) for caption in captions]
@@ -31,7 +31,7 @@ def test_hands_tilted_too_far_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "no_gesture").mkdir()
     (tmp_path / "annotations" / "train").mkdir(parents=True)
     entries = {}
-    # The middle finger's root lies at these degrees, clockwise from straight above the wrist.
+    # The middle finger's root is at these degrees, clockwise from straight above the wrist.
     for degrees in (0, 30, -40, 170):
         name = f"hand{degrees}"
         Image.new("RGB", (16, 16)).save(tmp_path / "no_gesture" / f"{name}.jpg")

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from hand1000.data.imageset import ImageRecord, write_metadata
-from hand1000.data.render.picture import Picture
+from hand1000.data.render.rendered_image import RenderedImage
 from hand1000.evaluation.anatomy import compute_hand_shapes, fit_anatomy
 from hand1000.evaluation.extractors import SmallExtractor
 from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
@@ -29,7 +29,7 @@ REAL, GENERATED = range(60), range(100, 130)
 CONFIDENCE = 0.5
 
 
-def write_images(rendered: Sequence[Picture], change: Callable[[int, np.ndarray], np.ndarray]) -> Path:
+def write_images(rendered: Sequence[RenderedImage], change: Callable[[int, np.ndarray], np.ndarray]) -> Path:
     """An image set of `rendered`, each changed."""
     folder = Path(mkdtemp(prefix="hand1000-test-"))
     records = []

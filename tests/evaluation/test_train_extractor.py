@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from hand1000.data.synthetic import RenderedHands
 from hand1000.evaluation.extractors import SmallExtractor
 from hand1000.evaluation.hand_crops import resize
 from hand1000.evaluation.train_extractor import CORRUPTIONS, corrupt, random_crop, train_extractor
-from hand1000.hands.rendered import RenderedHands
 from tests.support.rendered_hands import rendered_hands
 
 

@@ -20,6 +20,7 @@ from hand1000.data.render.people import Person, make_person
 from hand1000.data.render.poses import check_gesture
 from hand1000.data.render.rendered_image import make_image
 from hand1000.data.render.scene import use_mitsuba
+from hand1000.storage.files import write_bytes
 
 RENDERER_VERSION = "4"
 """Version of the renderer; every change of the pixels raises it, so that older images in the cache are not reused."""
@@ -78,17 +79,6 @@ def _generator(*facts: int | str) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write `path` so that a killed process leaves it whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _sample_person(task: _Task) -> Person:
     """Sample the person in the image from those of its split."""
     generator = _generator("member", task.seed, task.split, task.gesture, task.index)
@@ -103,7 +93,7 @@ def _render(task: _Task) -> tuple[bytes, dict[str, Any]]:
     from PIL import Image
 
     person = _sample_person(task)
-    rng = _generator("picture", task.seed, task.split, task.gesture, task.index)
+    rng = _generator("picture", task.seed, task.split, task.gesture, task.index)  # codespell:ignore picture
     rendered = make_image(task.gesture, person, rng, size=task.size, samples=samples_per_pixel(task.size))
     buffer = io.BytesIO()
     Image.fromarray(rendered.pixels).save(buffer, "JPEG", quality=98, subsampling=0)
@@ -137,9 +127,9 @@ def _render_to_cache(job: tuple[_Task, Path]) -> None:
     task, cache = job
     image, record = _render(task)
     folder = cache / task.key[:2]
-    _write_atomically(folder / f"{task.key}.jpg", image)
+    write_bytes(folder / f"{task.key}.jpg", image)
     # The record comes last: its presence marks the image as complete.
-    _write_atomically(folder / f"{task.key}.json", json.dumps(record).encode())
+    write_bytes(folder / f"{task.key}.json", json.dumps(record).encode())
 
 
 def _fill_cache(tasks: list[_Task], cache: Path, workers: int, on_progress: ProgressCallback) -> None:
@@ -212,6 +202,6 @@ def render_dataset(
             records = {}
             for task in group:
                 source = store / task.key[:2] / f"{task.key}.jpg"
-                _write_atomically(root / gesture / f"{task.stem}.jpg", source.read_bytes())
+                write_bytes(root / gesture / f"{task.stem}.jpg", source.read_bytes())
                 records[task.stem] = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
-            _write_atomically(root / "annotations" / split / f"{gesture}.json", json.dumps(records, indent=1).encode())
+            write_bytes(root / "annotations" / split / f"{gesture}.json", json.dumps(records, indent=1).encode())

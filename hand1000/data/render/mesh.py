@@ -197,11 +197,7 @@ def _skin_tint(
 def hand_mesh(shape: HandShape, skeleton: Skeleton, voxel: float, pale_palm: float = 0.1) -> Mesh:
     """Return the skin of a posed hand with its forearm.
 
-    Args:
-        shape: Proportions of the hand.
-        skeleton: The posed hand.
-        voxel: Step of the grid in palm lengths, 0.015 to 0.05.
-        pale_palm: How much paler the palm's side is than the back; 0.1 is 10 %.
+    `voxel` is the grid's step in palm lengths, 0.015 to 0.05; `pale_palm` is how much paler the palm's side is.
     """
     from skimage.measure import marching_cubes
 
@@ -214,13 +210,9 @@ def hand_mesh(shape: HandShape, skeleton: Skeleton, voxel: float, pale_palm: flo
 
 
 def sleeve_mesh(skeleton: Skeleton, start: float, width: float, folds: float) -> Mesh:
-    """Return a cloth tube around the forearm.
+    """Return a cloth tube around the forearm with radius `width`, `start` below the wrist (palm lengths).
 
-    Args:
-        skeleton: The posed hand.
-        start: Distance from the wrist in palm lengths.
-        width: Radius in palm lengths.
-        folds: Phase of the wrinkles in radians.
+    `folds` is the phase of the wrinkles in radians.
     """
     along = skeleton.forearm
     side = np.cross(along, [0.0, 0.0, 1.0])

@@ -89,12 +89,7 @@ def _face(person: Person, lips: np.ndarray, rng: np.random.Generator) -> Surface
 def make_image(gesture: str, person: Person, rng: np.random.Generator, *, size: int, samples: int) -> RenderedImage:
     """Render `person` making `gesture`, or an arbitrary pose for `no_gesture`, with a scene sampled from `rng`.
 
-    Args:
-        gesture: HaGRID v1's name of the gesture.
-        person: Person in the image.
-        rng: Generator of the pose and the scene.
-        size: Side of the square image in pixels.
-        samples: Paths per pixel.
+    `size` is the side in pixels, `samples` the number of paths per pixel.
 
     Raises:
         Hand1000Error: The renderer has no such pose.

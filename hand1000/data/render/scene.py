@@ -44,7 +44,7 @@ class Camera:
     half_height: float
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Picture coordinates of `points` (n, 3): (n, 2), from 0 (left, top) to 1 within the image."""
+        """Return the image coordinates of `points` (n, 3): (n, 2), from 0 (left, top) to 1 within the image."""
         scale = self.distance / (self.distance - points[:, 2]) / self.half_height
         return np.stack([0.5 + 0.5 * points[:, 0] * scale, 0.5 - 0.5 * points[:, 1] * scale], axis=1)
 
