@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from hand1000.config.base import FrozenSettings
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.hands.stage1 import GestureFeature
 
@@ -15,17 +15,15 @@ _WORD = re.compile(r"[^\W\d_]+")
 _MAX_WORDS = 10
 
 
-class GestureDrift(BaseModel):
+class GestureDrift(FrozenSettings):
     """Mean and largest change of the 63 values of a gesture's feature, in standard deviations over the images."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     gesture: str
     mean: float
     largest: float
 
 
-class Drift(BaseModel):
+class Drift(FrozenSettings):
     """Differences between the old and the new training images.
 
     Attributes:
@@ -35,8 +33,6 @@ class Drift(BaseModel):
         box_sides: Mean longer side of the old and the new bounding boxes, relative to the image; None without boxes.
         box_distance: Kolmogorov-Smirnov statistic of the sides, 0 to 1, and its p-value; None without boxes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     images: tuple[int, int]
     features: tuple[GestureDrift, ...]

@@ -23,10 +23,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.stats import binomtest
 
-from hand1000.config.base import Fraction
+from hand1000.config.base import Fraction, FrozenSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
@@ -56,17 +56,15 @@ Interval = tuple[float, float, float]
 """A value and the bounds of its 95 % interval; the value three times if the metric has no interval."""
 
 
-class Distance(BaseModel):
+class Distance(FrozenSettings):
     """KID with the bounds of its 95 % interval. It may be negative."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     value: float
     low: float
     high: float
 
 
-class ImageResult(BaseModel):
+class ImageResult(FrozenSettings):
     """Classification of one generated image.
 
     Attributes:
@@ -77,8 +75,6 @@ class ImageResult(BaseModel):
         predicted_gesture: Gesture of the hand that resembles the target gesture most, None without a hand.
         target_probability: Probability of the target gesture, 0 without a hand.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     file_name: str
     target_gesture: str
@@ -93,10 +89,8 @@ class ImageResult(BaseModel):
         return self.predicted_gesture == self.target_gesture
 
 
-class GestureMetrics(BaseModel):
+class GestureMetrics(FrozenSettings):
     """Metrics of the images of one gesture; None if there are no such images."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     n_real: int
     n_fake: int
@@ -106,7 +100,7 @@ class GestureMetrics(BaseModel):
     real_gesture_accuracy: Fraction | None
 
 
-class Metrics(BaseModel):
+class Metrics(FrozenSettings):
     """All metrics of one set of generated images; None where a metric cannot be computed, and `notes` says why.
 
     Attributes:
@@ -120,8 +114,6 @@ class Metrics(BaseModel):
         by_gesture: Metrics of each target gesture.
         images: Classification of each generated image.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     gesture: str
     n_real: int
@@ -219,7 +211,7 @@ def compute_metrics(
         hands_real=num_real_hands,
         hands_fake=num_fake_hands,
         fid=frechet_distance(real.features, fake.features),
-        kid=_compute_kid(real.features, fake.features, seed, "pictures"),
+        kid=_compute_kid(real.features, fake.features, seed, "pictures"),  # codespell:ignore
         cmmd=clip_distance(real.features, fake.features) if fake.extractor == "clip" else None,
         fid_h=fid_h,
         kid_h=kid_h,
@@ -312,6 +304,7 @@ def _share(values: Sequence[bool]) -> float | None:
 
 
 def _compute_kid(real: np.ndarray, fake: np.ndarray, seed: int, key: str) -> Distance:
+    """KID with the bootstrap of the random stream `key`, which must stay as it is to reproduce earlier intervals."""
     generator = numpy_generator(seed, "kid", key)
 
     def subsample(features: np.ndarray) -> np.ndarray:

@@ -33,15 +33,15 @@ def write_images(rendered: Sequence[RenderedImage], change: Callable[[int, np.nd
     """An image set of `rendered`, each changed."""
     folder = Path(mkdtemp(prefix="hand1000-test-"))
     records = []
-    for index, picture in enumerate(rendered):
+    for index, image in enumerate(rendered):
         name = f"{index:03d}.png"
-        Image.fromarray(change(index, picture.pixels)).save(folder / name)
-        words = picture.words
+        Image.fromarray(change(index, image.pixels)).save(folder / name)
+        words = image.words
         records.append(
             ImageRecord(
                 file_name=name,
-                text=picture.caption,
-                caption=picture.caption,
+                text=image.caption,
+                caption=image.caption,
                 captioner="dataset",
                 gesture="palm",
                 user_id=str(index),

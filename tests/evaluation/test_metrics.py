@@ -43,7 +43,7 @@ def test_each_image_is_compared_with_its_own_gesture(real, fake) -> None:
     # One gesture for all is what its measures are without a division.
     alone = compute(real, fake)
     assert list(alone.by_gesture) == ["call"] and alone.by_gesture["call"].gesture_accuracy == alone.gesture_accuracy
-    # Of the real pictures none shows this one, and the classifier does not know it.
+    # No real image shows this gesture, and the classifier does not know it.
     unknown = compute(real, replace(fake, gestures=("palm", "grip", "call", "palm")), None)
     assert unknown.gesture_accuracy is None
     assert unknown.notes[0] == "gesture_accuracy: the classifier does not know grip"
@@ -52,13 +52,13 @@ def test_each_image_is_compared_with_its_own_gesture(real, fake) -> None:
 
 
 def test_a_model_that_draws_no_hand_has_metrics(real, fake, tmp_path: Path) -> None:
-    picture = rendered_hands()[0]
-    write_image_set(tmp_path, [blank(picture), replace(blank(picture), pixels=picture.pixels // 8 + 100)][:1] * 2)
+    hand = rendered_hands()[0]
+    write_image_set(tmp_path, [blank(hand), replace(blank(hand), pixels=hand.pixels // 8 + 100)][:1] * 2)
     metrics = compute(real, extract(tmp_path))
     assert (metrics.detection_rate, metrics.gesture_accuracy, metrics.hand_conf) == (0.0, 0.0, None)
     assert metrics.fid_h is metrics.kid_h is None and "0 in the generated" in metrics.notes[0]
     unknown = compute(real, fake, "grip")
     assert unknown.gesture_accuracy is None and "does not know grip" in unknown.notes[0]
-    write_image_set(tmp_path / "one", [picture])
+    write_image_set(tmp_path / "one", [hand])
     with pytest.raises(Hand1000Error, match="1 images"):
         extract(tmp_path / "one")

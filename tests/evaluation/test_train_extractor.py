@@ -13,7 +13,7 @@ from tests.support.rendered_hands import rendered_hands
 
 def test_features_move_with_the_amount_of_corruption() -> None:
     extractor = SmallExtractor.from_pretrained()
-    images = np.stack([picture.pixels for picture in rendered_hands()])
+    images = np.stack([hand.pixels for hand in rendered_hands()])
     features = extractor(images)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
     for index, corruption in enumerate(CORRUPTIONS):
@@ -36,22 +36,28 @@ def test_landmarks_follow_the_crop() -> None:
     assert 3 < mirrored.sum() < 13
     inside = ((landmarks[:, 0] > 0.1) & (landmarks[:, 0] < 0.9)).all(dim=1)
     assert inside.sum() > 8
-    for picture, (x, y) in zip(moved[inside], landmarks[inside, 0], strict=True):
-        weights = picture[0] / picture[0].sum()
+    for hand, (x, y) in zip(moved[inside], landmarks[inside, 0], strict=True):
+        weights = hand[0] / hand[0].sum()
         assert float((weights.sum(dim=0) * axis).sum()) == pytest.approx(float(x), abs=0.03)
         assert float((weights.sum(dim=1) * axis).sum()) == pytest.approx(float(y), abs=0.03)
 
 
 def test_training_is_reproducible_and_standardizes_features() -> None:
-    pictures = rendered_hands()
+    examples = rendered_hands()
     facts = [
-        {"skin": "tan", "sleeve": "red", "wall": "blue", "light": "dim", "handedness": "right" if one.right else "left"}
-        for one in pictures
+        {
+            "skin": "tan",
+            "sleeve": "red",
+            "wall": "blue",
+            "light": "dim",
+            "handedness": "right" if hand.right else "left",
+        }
+        for hand in examples
     ]
     hands = RenderedHands(
-        np.stack([resize(one.pixels[None], 64)[0].permute(1, 2, 0).byte().numpy() for one in pictures]),
-        [one.gesture for one in pictures],
-        np.stack([one.landmarks for one in pictures]).astype(np.float32),
+        np.stack([resize(hand.pixels[None], 64)[0].permute(1, 2, 0).byte().numpy() for hand in examples]),
+        [hand.gesture for hand in examples],
+        np.stack([hand.landmarks for hand in examples]).astype(np.float32),
         facts,
     )
     first, second, other = (train_extractor(hands, seed=seed, steps=3, batch_size=8)[0] for seed in (1, 1, 2))
