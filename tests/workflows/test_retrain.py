@@ -65,7 +65,7 @@ def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypa
     assert 0 < drift["features"][0]["mean"] < 1 and 0 < drift["vocabulary"] < 0.5
     tracking = connect(tmp_path / "root")
     newest = find_champion(tracking, ["four"])
-    assert newest is not None and newest.version == "2" and newest.tags["hand1000.gates"] == grown.outcome
+    assert newest is not None and newest.version == 2 and newest.tags["hand1000.gates"] == grown.outcome
     assert newest.tags["hand1000.champion"] == first.model_uri
     (run,) = tracking.client.search_runs(["1"], f"tags.`{RUN_KEY}` = '{newest.tags[RUN_KEY]}'")
     logged = {file.path for file in tracking.client.list_artifacts(run.info.run_id)}
