@@ -1,1 +1,1 @@
-"""Former module names, which the code beside models registered by version 0.1.0 imports; gone after one release."""
+"""Former module names, imported by the code of models that version 0.1.0 registered; removed after one release."""

@@ -1,1 +1,1 @@
-"""MLflow: the record of a run, the registered model, its card and the report."""
+"""MLflow: the record of a run and the registered model."""

@@ -1,4 +1,4 @@
-"""From a model's address to a folder that `Hand1000Pipeline.from_pretrained` reads."""
+"""Resolution of a model's address to a local folder or a pipeline."""
 
 import os
 import re
@@ -38,34 +38,34 @@ def load_pipeline(
 
 
 def load_model_folder(uri: str, *, tracking: Tracking | None = None, cache: Path | None = None) -> Path:
-    """The local folder of a model, downloaded if need be.
+    """Return the local folder of a model, downloaded if necessary.
 
     Args:
         uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, a local folder, `s3://...` of a model folder, or
             `OWNER/NAME@REVISION` of the Hugging Face hub.
-        tracking: the MLflow of a `models:` address; by default what `connect` finds from here.
-        cache: keeps what was downloaded; by default `hand1000/models` in the user's cache folder. A registered
-            version never changes and is downloaded once; any other address is downloaded each time.
+        tracking: MLflow of a `models:` address; by default the server, or the one embedded in `artifacts`.
+        cache: Folder of the downloaded versions, which never change; by default `hand1000/models` in the user's cache
+            folder. Any other address is downloaded each time.
 
     Raises:
-        Hand1000Error: no such folder, model, version or alias, no MLflow, or no model at that place.
+        Hand1000Error: No such folder, model, version or alias, no MLflow, or no model at the address.
     """
     if uri.startswith("models:"):
         tracking = tracking or connect(DEFAULT_FOLDER, create=False)
-        location = f"{_location(uri, tracking).rstrip('/')}/{WEIGHTS}"
+        location = f"{_resolve_version(uri, tracking).rstrip('/')}/{WEIGHTS}"
         if urlsplit(location).scheme in ("", "file"):
             return _with_index(Path(unquote(urlsplit(location).path)), uri)
         key = digest_json([tracking.redacted_uri, location])[:32]
-        return _downloaded(location, uri, tracking.uri, (cache or _user_cache()) / key)
+        return _download(location, uri, tracking.uri, (cache or _user_cache()) / key)
     if "://" in uri:
-        return _downloaded(uri, uri, None, None)
+        return _download(uri, uri, None, None)
     if re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", uri) and not Path(uri).exists():
         return _with_index(fetch_model_folder(uri), uri)
     return _with_index(Path(uri), uri)
 
 
-def _location(uri: str, tracking: Tracking) -> str:
-    """Where the files of a registered version lie."""
+def _resolve_version(uri: str, tracking: Tracking) -> str:
+    """Return the address of the files of a registered version."""
     from mlflow.exceptions import MlflowException
 
     client = tracking.client
@@ -73,61 +73,61 @@ def _location(uri: str, tracking: Tracking) -> str:
     match = aliased or _VERSION.fullmatch(uri)
     if match is None:
         raise Hand1000Error(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
-    name, which = match.groups()
+    name, version = match.groups()
     try:
         if aliased:
-            which = client.get_model_version_by_alias(name, which).version
-        return client.get_model_version_download_uri(name, which)
+            version = client.get_model_version_by_alias(name, version).version
+        return client.get_model_version_download_uri(name, version)
     except MlflowException as error:
         # A missing alias is an invalid parameter to MLflow, a missing name or version is a missing resource.
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             with tracking.readable_errors():
                 raise
-        raise Hand1000Error(f"{uri}: {_what_there_is(name, tracking)}") from error
+        raise Hand1000Error(f"{uri}: {_describe_registry(name, tracking)}") from error
 
 
-def _what_there_is(name: str, tracking: Tracking) -> str:
+def _describe_registry(name: str, tracking: Tracking) -> str:
     client = tracking.client
     with tracking.readable_errors():
-        found = client.search_registered_models(f"name = '{name}'") if "'" not in name else []
-        if not found:
-            known = ", ".join(each.name for each in client.search_registered_models(max_results=20))
-            return f"no such model at {tracking.redacted_uri}; it has: {known or 'none'}"
-        versions = sorted(int(each.version) for each in client.search_model_versions(f"name = '{name}'"))
+        models = client.search_registered_models(f"name = '{name}'") if "'" not in name else []
+        if not models:
+            names = ", ".join(model.name for model in client.search_registered_models(max_results=20))
+            return f"no such model at {tracking.redacted_uri}; it has: {names or 'none'}"
+        versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))
     return (
         f"no such version or alias; {name} has versions: {', '.join(map(str, versions)) or 'none'}; "
-        f"aliases: {', '.join(sorted(found[0].aliases)) or 'none'}"
+        f"aliases: {', '.join(sorted(models[0].aliases)) or 'none'}"
     )
 
 
-def _downloaded(location: str, uri: str, tracking_uri: str | None, place: Path | None) -> Path:
-    """Fetch `location` into `place`, complete or not at all; without a place, for as long as this process lives."""
+def _download(location: str, uri: str, tracking_uri: str | None, target: Path | None) -> Path:
+    """Download `location` to `target` atomically, or without one to a folder that is removed with this process."""
     import mlflow.artifacts
 
-    if place is not None and place.is_dir():
-        return _with_index(place, uri)
-    scratch = process_scratch(place.parent if place else None)
+    if target is not None and target.is_dir():
+        return _with_index(target, uri)
+    scratch = process_scratch(target.parent if target else None)
     try:
         with translate_write_errors(scratch):
-            fetched = mlflow.artifacts.download_artifacts(location, dst_path=str(scratch), tracking_uri=tracking_uri)
+            downloaded = mlflow.artifacts.download_artifacts(location, dst_path=str(scratch), tracking_uri=tracking_uri)
     except Hand1000Error:
         raise
     except Exception as error:
-        # MLflow passes on whatever its storage raised: botocore's, requests' and its own.
+        # MLflow raises the errors of its storage: botocore's, requests' and its own.
         raise Hand1000Error(f"{uri}: cannot be downloaded: {one_line(error)}") from error
-    found = _with_index(Path(fetched), uri)
-    if place is None:
-        return found
+    folder = _with_index(Path(downloaded), uri)
+    if target is None:
+        return folder
     try:
-        found.rename(place)
+        folder.rename(target)
     except OSError:
-        if not place.is_dir():  # Another process was faster.
+        if not target.is_dir():  # Another process was faster.
             raise
-    return place
+    return target
 
 
 def _with_index(folder: Path, uri: str) -> Path:
-    """The folder itself, or `weights` within it when it is a logged model."""
+    """Return the folder itself, or its folder `weights` if it is a logged model."""
     for candidate in (folder, folder / WEIGHTS):
         if (candidate / _INDEX).is_file():
             return candidate

@@ -111,7 +111,7 @@ def test_a_retry_adds_nothing(tracking, model_dir):
     assert versions[0].run_id == parents[0].info.run_id
 
 
-def test_a_model_of_several_gestures_is_registered_by_all_their_names(runs, model_dir):
+def test_a_model_is_registered_by_the_names_of_all_its_gestures(runs, model_dir):
     tracking = connect(runs)
     tracker = RunTracker("e", "call-four", tracking)
     metrics = {"gesture_accuracy.four": 0.5}
@@ -272,7 +272,7 @@ def test_a_killed_run_is_resumed_and_a_finished_one_reopened(runs):
     assert tracking.client.get_run(again.run_id).info.status == "FINISHED"
 
 
-def test_mlflow_itself_drops_an_equal_point_and_keeps_an_unequal_one(runs):
+def test_mlflow_drops_an_equal_point_and_keeps_an_unequal_one(runs):
     # Why points carry a fixed time and why steps that are known are skipped all the same.
     from mlflow.entities import Metric
 
@@ -288,7 +288,7 @@ def test_values_that_are_no_number_are_left_out(runs):
     assert run.tracking.client.get_run(run.run_id).data.metrics == {"kid": -0.01}
 
 
-def test_pictures_and_files(tmp_path, runs):
+def test_images_and_files(tmp_path, runs):
     from PIL import Image
 
     run = RunTracker("e", "k", connect(runs))
@@ -323,7 +323,7 @@ def test_processes_that_start_together_share_one_fresh_database(tmp_path):
     assert len(client.get_metric_history(found.pop()[1], "loss")) == 20
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path, monkeypatch):
+def test_a_silent_server_is_named_without_its_password(tmp_path, monkeypatch):
     port = free_port()
     monkeypatch.setattr("hand1000.registry.connection._PROBE_DELAYS", ())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s3cret@127.0.0.1:{port}")
