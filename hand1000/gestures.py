@@ -38,7 +38,7 @@ PHRASES: dict[str, str] = {
     "little_finger": "making little finger up hand gesture",
     "middle_finger": "making middle finger up hand gesture",
     "point": "making pointing finger hand gesture",
-    "take_picture": "making camera frame hand gesture",
+    "take_picture": "making camera frame hand gesture",  # codespell:ignore picture
     "three3": "making thumb index and little finger hand gesture",
     "three_gun": "making finger gun with three fingers hand gesture",
     "thumb_index": "making thumb and index finger hand gesture",

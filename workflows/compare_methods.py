@@ -99,7 +99,7 @@ def compare_methods(
     """Compare the methods on each of `gestures`, such as `call,four,like`; other inputs are those of `train_gesture`.
 
     Returns:
-        The folder of `comparison.html`, `comparison.json`, `tables.md` and `pictures.png`.
+        The folder of `comparison.html`, `comparison.json`, `tables.md` and `images.png`.
     """
     return compare_all_gestures(
         gestures=gestures, images=images, data=data, base_model=base_model, root=root, shards=shards, settings=settings

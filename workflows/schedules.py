@@ -24,7 +24,7 @@ Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0
 
 
 class NotifySettings(FrozenSettings):
-    """Who is told of the end of a run."""
+    """Recipients of a notification about the end of a run."""
 
     to: list[Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$")]] = Field(min_length=1, max_length=20)
     by: Literal["email", "slack", "pagerduty"] = Field(description="The latter two by their addresses for mail.")

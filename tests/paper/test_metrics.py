@@ -10,7 +10,7 @@ from hand1000.paper.metrics import paper_fid, paper_kid
 def test_the_papers_fid_and_kid_differ_as_its_scripts_do() -> None:
     draws = np.random.default_rng(0)
     x, y = draws.normal(size=(300, 8)), draws.normal(0.3, 1.2, size=(300, 8))
-    # With more pictures than dimensions the root is real: then their FID is everybody's.
+    # With more images than dimensions the root is real, and their FID equals the usual one.
     assert paper_fid(x, y) == pytest.approx(frechet_distance(x, y), rel=1e-6)
     # Of equal numbers of up to 1,000 each part is the whole: the biased estimate, which is larger than the unbiased.
     biased = paper_kid(x, y, draws)

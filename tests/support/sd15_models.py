@@ -11,7 +11,7 @@ from tests.support.tiny_models import TEXTS
 
 
 def random_sd15(sample_size: int) -> BaseModel:
-    """A frozen base of 859.5 million UNet weights, for pictures of 8 * `sample_size` px."""
+    """A frozen base of 859.5 million UNet weights, for images of 8 * `sample_size` px."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer(TEXTS)
     tokenizer.model_max_length = 77

@@ -43,8 +43,8 @@ def main(folder: Path) -> None:
     weights, history = setup_stage3(base, inputs, settings, context, folder).train()
     assert len(weights) == 686 and history[0]["loss"] > 0
     drawing = settings.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
-    (picture,) = build_pipeline(base, fusion=fusion, **drawing)("a hand, making phone call hand gesture").images
-    assert picture.size == (256, 256)
+    (image,) = build_pipeline(base, fusion=fusion, **drawing)("a hand, making phone call hand gesture").images
+    assert image.size == (256, 256)
     print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

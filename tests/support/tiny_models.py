@@ -21,7 +21,7 @@ LATENT, WIDTH, TOKENS = 8, 16, 16
 
 @cache
 def tiny_base() -> BaseModel:
-    """A base of 32 px pictures and (4, 8, 8) latents, frozen; shared, so tests must not change it."""
+    """A base of 32 px images and (4, 8, 8) latents, frozen; shared, so tests must not change it."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer(TEXTS)
     tokenizer.model_max_length = TOKENS

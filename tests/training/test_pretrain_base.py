@@ -66,7 +66,7 @@ def test_pretraining_continues_to_the_same_bits(images, tmp_path: Path, monkeypa
 
 
 def test_text_encoder_learns_to_match_captions_and_images() -> None:
-    """Pictures of one colour each, named by a word that covers no more of the caption than any other."""
+    """Images of one colour each, named by a word that covers no more of the caption than any other."""
     from hand1000.models.small_base import build_text_encoder
     from hand1000.training.pretrain_base import ClipContrastiveLoss
 

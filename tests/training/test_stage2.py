@@ -66,7 +66,7 @@ def test_fusion_training_lowers_the_loss_and_keeps_the_unet(data) -> None:
         assert torch.equal(fusion.features, feature[None])
         return sum(row["loss"] for row in history)
 
-    # The draws are the same, so a fusion that hardly moves tells what the trained one gained.
+    # The noise is the same, so a fusion that hardly moves shows what training gains.
     assert losses(1e-2) < losses(1e-12)
     assert all(torch.equal(value, before[name]) for name, value in base.unet.state_dict().items())
     assert all(parameter.grad is None for parameter in base.unet.parameters())

@@ -1,4 +1,4 @@
-"""A data set from pictures to its card, through Flyte: real captioner classes with random weights."""
+"""A dataset from images to its card, through Flyte, with real captioner classes with random weights."""
 
 import json
 import re

@@ -134,12 +134,12 @@ def test_six_methods_are_compared(tmp_path: Path) -> None:
     assert all("p = " in line for line in paired) and paired[0] in (page.parent / "tables.md").read_text()
 
     further = extra_metrics_table(cells).markdown().splitlines()[2:]
-    # Four real pictures do not tell what hands are plausible, nor what the words for colours mean.
+    # Four real images determine neither plausible hands nor the meaning of the words for colours.
     assert all(
         [cell.strip() == "–" for cell in row.split("|")[2:-1]] == [False] * 2 + [True] * 5 + [False] * 2
         for row in further
     )
-    assert "–" in advantage_table(cells).markdown()  # One gesture tells nothing of the spread.
+    assert "–" in advantage_table(cells).markdown()  # One gesture has no variance.
 
     table = gesture_table(cells["four"]).markdown()
     assert table.count("\n") == 2 + len(drawn)

@@ -69,8 +69,8 @@ def test_the_whole_spec_of_each_launch_plan(registered: FlyteAdmin, day: int) ->
     spec = registered.launch_plans[f"retrain_{gesture}"].spec
     (row,) = (row for row in load_schedules().rows if row.gesture == gesture)
     literals = {name: bound(literal) for name, literal in spec.fixed_inputs.literals.items()}
-    told = MessageToDict(spec)
-    del told["fixedInputs"]
+    sent = MessageToDict(spec)
+    del sent["fixedInputs"]
     assert literals == {
         "gesture": gesture,
         "images": 1000,
@@ -85,13 +85,13 @@ def test_the_whole_spec_of_each_launch_plan(registered: FlyteAdmin, day: int) ->
     phases = [
         WorkflowExecution.Phase.Name(number) for number in (WorkflowExecution.FAILED, WorkflowExecution.TIMED_OUT)
     ]
-    assert told == {
+    assert sent == {
         "workflowId": {**identity, "name": "workflows.retrain.retrain"},
         "entityMetadata": {
             "schedule": {"cronSchedule": {"schedule": f"0 1 * * {day}"}, "kickoffTimeInputArg": "kickoff"},
             "notifications": [{"phases": phases, "email": {"recipientsEmail": ["hand1000@example.com"]}}],
         },
-        "defaultInputs": told["defaultInputs"],
+        "defaultInputs": sent["defaultInputs"],
         "labels": {"values": {"team": "hand1000", "gesture": gesture}},
         "annotations": {},
         "rawOutputDataConfig": {},

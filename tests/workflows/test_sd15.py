@@ -31,7 +31,7 @@ def test_every_stage_fits_into_16_gb_at_256_px(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tuned model with an adapter, `tuned`, beside its base model, `base`, for pictures of 64 px."""
+    """A tuned model with an adapter, `tuned`, beside its base model, `base`, for images of 64 px."""
     folder = tmp_path_factory.mktemp("sd15")
     base, generator = random_sd15(sample_size=8), torch.Generator().manual_seed(1)
     parts = {"vae": base.vae, "text_encoder": base.text_encoder, "tokenizer": base.tokenizer, "unet": base.unet}
@@ -53,13 +53,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def decoded(pipeline, **settings) -> np.ndarray:
-    """The picture before it is rounded to bytes."""
-    pictures: list[torch.Tensor] = []
-    hook = pipeline.vae.decoder.register_forward_hook(lambda _, __, output: pictures.append(output))
+    """The image before it is rounded to bytes."""
+    images: list[torch.Tensor] = []
+    hook = pipeline.vae.decoder.register_forward_hook(lambda _, __, output: images.append(output))
     pipeline.set_progress_bar_config(disable=True)
     pipeline(PROMPT, generator=torch.Generator().manual_seed(1), guidance_scale=2.0, num_inference_steps=2, **settings)
     hook.remove()
-    return pictures[0].numpy()
+    return images[0].numpy()
 
 
 @pytest.mark.parametrize("form", ["diffusers", "single-file", "lora"])

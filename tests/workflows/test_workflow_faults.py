@@ -16,7 +16,7 @@ def test_an_invalid_input_ends_with_one_line(s3_server: str, tmp_path: Path) -> 
         ("--gesture", "foo"): "unknown gesture 'foo'",
         ("--gesture", "four,ok,four"): "gesture: four is repeated in 'four,ok,four'",
         ("--data", "no/such/folder"): "no/such/folder: no such folder",
-        ("--data", str(tmp_path / "empty")): f"{tmp_path / 'empty'}: no pictures of 'four'; it is empty",
+        ("--data", str(tmp_path / "empty")): f"{tmp_path / 'empty'}: no images of 'four'; it is empty",
         ("--base_model", "no/such/folder"): "no/such/folder",
         ("--root", "s3://no-such-bucket-of-ours/x"): "no-such-bucket-of-ours",
     }
