@@ -54,7 +54,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _image_uri(path: Path) -> str:
+def _image_uri(path: Path, max_side: int = _MAX_SIDE) -> str:
     """The image as a `data:` URI."""
     from PIL import Image
 
@@ -67,7 +67,7 @@ def _image_uri(path: Path) -> str:
     if max(image.size) <= _MAX_PNG_SIDE:
         image.save(buffer, "PNG", optimize=True)
         return _data_uri("png", buffer.getvalue())
-    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
+    image.thumbnail((max_side, max_side))
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return _data_uri("jpeg", buffer.getvalue())
 
