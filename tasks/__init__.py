@@ -1,4 +1,4 @@
-"""Thin Flyte tasks, one file a stage: image, resources, cache, retries, a call into the library."""
+"""Thin Flyte tasks, one file per stage: each declares its pod and calls the library."""
 
 import atexit
 import os

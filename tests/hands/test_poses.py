@@ -46,34 +46,34 @@ def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "norm
 
 def test_the_components_tell_how_hands_bend_and_where_they_are() -> None:
     landmarks, bent = hands()
-    told = fitted(landmarks)
-    assert told.poses.shape == (HANDS, COMPONENTS + 3) and told.components.shape == (COMPONENTS, 63)
-    assert told.poses.mean(axis=0) == pytest.approx(0, abs=1e-4)
-    assert told.poses.std(axis=0) == pytest.approx(1, abs=1e-3)
+    poses = fitted(landmarks)
+    assert poses.poses.shape == (HANDS, COMPONENTS + 3) and poses.components.shape == (COMPONENTS, 63)
+    assert poses.poses.mean(axis=0) == pytest.approx(0, abs=1e-4)
+    assert poses.poses.std(axis=0) == pytest.approx(1, abs=1e-3)
     own = gesture_feature(landmarks, kind="normalized")
-    assert np.allclose(own.mean(axis=0) + told.poses[:, :COMPONENTS] @ told.components, own, atol=1e-4)
+    assert np.allclose(own.mean(axis=0) + poses.poses[:, :COMPONENTS] @ poses.components, own, atol=1e-4)
     likeness = (
-        np.abs(np.corrcoef(told.poses[:, 0], bent[:, 0])[0, 1]),
-        np.corrcoef(told.poses[:, COMPONENTS], landmarks.landmarks[:, 0, 0])[0, 1],
+        np.abs(np.corrcoef(poses.poses[:, 0], bent[:, 0])[0, 1]),
+        np.corrcoef(poses.poses[:, COMPONENTS], landmarks.landmarks[:, 0, 0])[0, 1],
     )
     assert min(likeness) > 0.9
     fewer = fitted(landmarks, 1)
-    assert np.allclose(fewer.poses[:, 0], told.poses[:, 0], atol=1e-5)
+    assert np.allclose(fewer.poses[:, 0], poses.poses[:, 0], atol=1e-5)
 
 
 def test_hands_that_were_missed_are_the_mean_one_and_those_seen_wrong_change_nothing() -> None:
     landmarks, _ = hands(missed=(3,))
-    told = fitted(landmarks)
-    assert not told.poses[3].any() and told.poses[4].any()
+    poses = fitted(landmarks)
+    assert not poses.poses[3].any() and poses.poses[4].any()
     wrong = landmarks.landmarks.copy()
     wrong[7, 1:] = wrong[7, :1] + 0.4 * np.random.default_rng(9).normal(size=(20, 3))
     spoilt = fitted(replace(landmarks, landmarks=wrong))
     others = [index for index in range(HANDS) if index != 7]
-    likeness = [abs(np.corrcoef(spoilt.poses[others, r], told.poses[others, r])[0, 1]) for r in range(COMPONENTS)]
+    likeness = [abs(np.corrcoef(spoilt.poses[others, r], poses.poses[others, r])[0, 1]) for r in range(COMPONENTS)]
     assert min(likeness) > 0.98 and np.abs(spoilt.poses).max() <= 4
 
 
-def test_two_gestures_are_each_told_from_their_own_mean() -> None:
+def test_each_gesture_has_poses_about_its_own_mean() -> None:
     landmarks, _ = hands()
     shown = {name: ("ok", "four")[index % 2] for index, name in enumerate(NAMES)}
     moved = landmarks.landmarks.copy()
@@ -85,13 +85,13 @@ def test_two_gestures_are_each_told_from_their_own_mean() -> None:
         )
         for one in ("four", "ok")
     ]
-    told = fit_poses(both, shown, features, COMPONENTS)
-    assert told.gestures == ("four", "ok")
+    poses = fit_poses(both, shown, features, COMPONENTS)
+    assert poses.gestures == ("four", "ok")
     for start in (0, 1):
-        assert told.poses[start::2].mean(axis=0) == pytest.approx(0, abs=1e-4)
+        assert poses.poses[start::2].mean(axis=0) == pytest.approx(0, abs=1e-4)
 
 
-def test_a_gesture_of_two_hands_that_differ_much_is_told_too() -> None:
+def test_two_very_different_hands_are_enough_for_poses() -> None:
     landmarks, _ = hands()
     shown = dict.fromkeys(NAMES, "four") | dict.fromkeys(NAMES[:2], "ok")
     apart = landmarks.landmarks.copy()
@@ -109,10 +109,10 @@ def test_without_components_or_variation_all_hands_are_the_mean_one() -> None:
 
 
 def test_poses_are_kept_and_read_in_any_order(tmp_path: Path) -> None:
-    told = fitted(hands()[0])
-    told.save(tmp_path)
+    poses = fitted(hands()[0])
+    poses.save(tmp_path)
     again = HandPoses.load(tmp_path).select([NAMES[5], NAMES[2]])
-    assert np.array_equal(again.poses, told.poses[[5, 2]]) and again.file_names == (NAMES[5], NAMES[2])
+    assert np.array_equal(again.poses, poses.poses[[5, 2]]) and again.file_names == (NAMES[5], NAMES[2])
     (tmp_path / "poses.safetensors").write_bytes(b"nothing")
     with pytest.raises(Hand1000Error, match="poses.safetensors.*run Stage I again"):
         HandPoses.load(tmp_path)
@@ -136,7 +136,7 @@ def test_a_pose_is_added_to_the_fusion_and_the_mean_hand_is_the_papers(tmp_path:
 
 
 def test_stage_two_trains_what_a_pose_adds() -> None:
-    told = fitted(hands()[0]).select(NAMES[:4])
+    poses = fitted(hands()[0]).select(NAMES[:4])
     generator = torch.Generator().manual_seed(1)
     default = load_settings("default")
 
@@ -150,7 +150,7 @@ def test_stage_two_trains_what_a_pose_adds() -> None:
             {"four": torch.zeros(63)},
             default.stage2.model_copy(update={"fusion_steps": steps, "fusion_batch_size": 2}),
             TrainContext(seed=0),
-            poses=told,
+            poses=poses,
         )
         return fusion
 

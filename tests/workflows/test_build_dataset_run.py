@@ -130,7 +130,7 @@ def test_a_killed_run_resumes_and_captions_no_image_twice(resumed: Resumed) -> N
     assert "caption_images blip2 shard 1 of 1: already there" in resumed.said
     after = captioned(resumed.root)
     assert len(after) == len(CAPTIONERS)
-    # What was at work when it was killed was lost unkept, so whatever was captioned again would stand in two files.
+    # The batch in work at the kill is lost, so a caption that was computed again would be in two files.
     for captioner, jobs in after.items():
         assert sum(map(len, jobs)) == len(set().union(*jobs)) == 9
         assert all(job in jobs for job in resumed.before.get(captioner, []))
