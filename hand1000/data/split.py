@@ -170,7 +170,7 @@ class _HeldOutPeople:
 def _lowest_hash_k(count: int, items: Iterable[SourceImage], seed: int) -> dict[str, list[SourceImage]]:
     """Return the `count` images of each gesture with the lowest hashes, sorted; at most about 2 `count` in memory."""
     hash_of = lru_cache(maxsize=_MAX_CACHED_GESTURES)(
-        lambda gesture: derived_seeds(seed, "select", "picture", gesture)
+        lambda gesture: derived_seeds(seed, "select", "picture", gesture)  # codespell:ignore picture
     )  # codespell:ignore picture
     candidates: dict[str, list[tuple[int, str, SourceImage]]] = {}
     bounds: dict[str, int] = {}
