@@ -1,5 +1,6 @@
 """`Hand1000Pipeline`, which generates images of the gesture from a prompt, and how to build and load it."""
 
+import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -213,25 +214,27 @@ class Hand1000Pipeline(DiffusionPipeline):
             encoder_hidden_states = torch.cat([self.encode_null_prompt(sampler.mu)[gesture_ids], prompt_embeds])
 
         # 3. Prepare the timesteps and the initial noise
-        self.scheduler.set_timesteps(sampler.num_inference_steps, device=device)
+        # A scheduler keeps the timesteps of a call; a server runs calls of different lengths side by side.
+        scheduler = copy.deepcopy(self.scheduler)
+        scheduler.set_timesteps(sampler.num_inference_steps, device=device)
         latents = self.prepare_latents(generators, encoder_hidden_states.dtype, device)
         # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
         step_generators = None if generator is None else generators
 
         # 4. Denoise
-        num_train_timesteps = self.scheduler.config.num_train_timesteps
-        for t in self.progress_bar(self.scheduler.timesteps):
+        num_train_timesteps = scheduler.config.num_train_timesteps
+        for t in self.progress_bar(scheduler.timesteps):
             latent_model_input = torch.cat([latents, latents]) if do_classifier_free_guidance else latents
-            latent_model_input = self.scheduler.scale_model_input(latent_model_input, t)
+            latent_model_input = scheduler.scale_model_input(latent_model_input, t)
             noise_pred = self.unet(latent_model_input, t, encoder_hidden_states).sample
             noise_pred_uncond, noise_pred = noise_pred.chunk(2) if do_classifier_free_guidance else (None, noise_pred)
             if sampler.autoguidance_scale > 1 and autoguidance_start <= t / num_train_timesteps < autoguidance_end:
-                weak_input = self.scheduler.scale_model_input(latents, t)
+                weak_input = scheduler.scale_model_input(latents, t)
                 noise_pred_weak = self.guidance_unet(weak_input, t, prompt_embeds).sample
                 noise_pred = noise_pred_weak + sampler.autoguidance_scale * (noise_pred - noise_pred_weak)
             if do_classifier_free_guidance:
                 noise_pred = noise_pred_uncond + sampler.guidance_scale * (noise_pred - noise_pred_uncond)
-            step = self.scheduler.step(noise_pred, t, latents, eta=sampler.eta, generator=step_generators)
+            step = scheduler.step(noise_pred, t, latents, eta=sampler.eta, generator=step_generators)
             latents = step.prev_sample
 
         # 5. Decode the latents

@@ -1,6 +1,7 @@
 """`Hand1000Pipeline`: reference, seeds, gestures, autoguidance, limits and saved folders."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,22 @@ def test_image_depends_on_its_own_prompt_and_seed() -> None:
     assert np.abs(alone - beside).max() <= 1
     other = pipeline(TEXTS[1], generator=generators(3), output_type="np").images[0].astype(int)
     assert np.abs(alone - other).max() > 1
+
+
+def test_concurrent_calls_do_not_change_each_other() -> None:
+    """MLflow serves each request in a thread, and a diffusers scheduler keeps the timesteps of the last call."""
+    pipeline = pipeline_of("four")
+    calls = [(TEXTS[number % 2], number, steps) for number, steps in enumerate((2, 40, 5, 31, 8, 23, 13, 17))]
+
+    def image_of(call: tuple[str, int, int]) -> np.ndarray:
+        prompt, seed, steps = call
+        return pipeline(prompt, generator=generators(seed), num_inference_steps=steps, output_type="np").images
+
+    alone = [image_of(call) for call in calls]
+    with ThreadPoolExecutor(len(calls)) as threads:
+        together = list(threads.map(image_of, calls))
+    for first, second in zip(alone, together, strict=True):
+        assert np.array_equal(first, second)
 
 
 def test_one_generator_or_none_serves_all_prompts() -> None:
