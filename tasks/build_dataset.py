@@ -40,12 +40,13 @@ def load_captioning(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any
     """The captioner and the writer, whose models load when they are first used."""
     from hand1000.data.captioning import CaptioningStage
 
-    return {"stage": CaptioningStage(inputs["settings"], inputs["base_model"], os.environ.get(ENDPOINT_KEY, ""))}
+    key, keep_captions = os.environ.get(ENDPOINT_KEY, ""), inputs["keep_captions"]
+    return {"stage": CaptioningStage(inputs["settings"], inputs["base_model"], key, keep_captions)}
 
 
 @artifact_task(
     load=load_captioning,
-    excluded=("settings", "base_model"),
+    excluded=("settings", "base_model", "keep_captions"),
     label=lambda inputs: f"{inputs['settings'].captioner.kind} {shard_label(inputs)}",
 )
 def caption_images(
@@ -53,6 +54,7 @@ def caption_images(
     dataset: FlyteDirectory,
     settings: CaptionSettings,
     base_model: str,
+    keep_captions: bool,
     shard: int,
     shards: int,
 ) -> None:

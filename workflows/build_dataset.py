@@ -33,7 +33,6 @@ def build_dataset(
     jobs = captioning_jobs(gesture=gesture, settings=settings, shards=shards)
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
     dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
-    captions = map_task(partial(caption_images, dataset=dataset, base_model=base_model, shards=shards, run=run))(
-        settings=jobs.settings, shard=jobs.shard
-    )
+    captioning = partial(caption_images, dataset=dataset, base_model=base_model, keep_captions=False, shards=shards)
+    captions = map_task(partial(captioning, run=run))(settings=jobs.settings, shard=jobs.shard)
     return publish(dataset=dataset, captions=captions, gesture=gesture, settings=settings, shards=shards, run=run)

@@ -43,8 +43,8 @@ def compare_gesture(
     common, plain, base_model = settings.common, plain_finetuning(settings.common), source["base_model"]
     sharded: dict[str, Any] = {"shards": len(shard), "run": run}
     dataset = prepare_data(**source, settings=common.data, seed=common.seed, run=run)
-    captioning = partial(caption_images, dataset=dataset, settings=common.captions, base_model=base_model, **sharded)
-    captions = map_task(captioning)(shard=shard)
+    captioning = {"dataset": dataset, "settings": common.captions, "base_model": base_model, "keep_captions": True}
+    captions = map_task(partial(caption_images, **captioning, **sharded))(shard=shard)
 
     # What has to be trained: Hand1000, and plain fine-tuning without the gesture.
     training = {"dataset": dataset, "captions": captions, "gesture": source["gesture"], "base_model": base_model}

@@ -39,7 +39,7 @@ def train_and_evaluate(
     shard = shard_indices(shards=shards)
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
     dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
-    captioning = {"dataset": dataset, "settings": settings.captions, "base_model": base_model}
+    captioning = {"dataset": dataset, "settings": settings.captions, "base_model": base_model, "keep_captions": True}
     captions = map_task(partial(caption_images, shards=shards, run=run, **captioning))(shard=shard)
     tuned = train_stages(
         dataset=dataset,

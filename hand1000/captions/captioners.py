@@ -6,7 +6,7 @@ The image processors are those that compute with Pillow and NumPy, because trans
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from hand1000.captions.completion import to_plain_text
 from hand1000.config.caption_settings import CaptionerSettings
@@ -26,30 +26,10 @@ FALLBACK_CAPTION = "a photo of a person"
 PALIGEMMA_PROMPT = "<image>caption en"
 
 
-class Captioner(Protocol):
-    """A model that captions images."""
-
-    name: str
-    """Name with revision, which the records of its captions carry."""
-
-    def caption(self, images: Sequence[Path]) -> list[str]:
-        """Return one caption per image file, in their order, each on one line and without the gesture's phrase."""
-
-
-def load_captioner(settings: CaptionerSettings) -> Captioner | None:
-    """Return the captioner that `settings` name, or None for the captions that come with the data."""
-    return None if settings.kind == DATASET_CAPTIONER else VisionCaptioner(settings)
-
-
-def dataset_caption(caption: str) -> str:
-    """Return a caption that came with the data as one line of plain text, or the fallback if it is empty."""
-    return to_plain_text(caption) or FALLBACK_CAPTION
-
-
 class VisionCaptioner:
     """A captioner that decodes without sampling, so that equal images get equal captions.
 
-    The authors' 16 new tokens cut sentences off. The model loads when it first captions.
+    The authors' 16 new tokens cut sentences off. The model loads when it first captions. `name` has its revision.
     """
 
     def __init__(self, settings: CaptionerSettings) -> None:
@@ -57,25 +37,20 @@ class VisionCaptioner:
         self.name = f"{settings.kind} {model_identity(settings.source)}"
 
     def caption(self, images: Sequence[Path]) -> list[str]:
-        """Return one caption per image file, in their order.
+        """Return one caption per image file of a batch, each on one line and without the gesture's phrase.
 
         Raises:
             Hand1000Error: The model lacks a part, or has it only as a pickle.
         """
-        size = self._settings.batch_size
-        batches = [images[start : start + size] for start in range(0, len(images), size)]
-        return [caption for batch in batches for caption in self._caption_batch(batch)]
-
-    def _caption_batch(self, paths: Sequence[Path]) -> list[str]:
         import torch
         from PIL import Image
 
         to_inputs, tokenizer, model = self._loaded
-        images = []
-        for path in paths:
+        pixels = []
+        for path in images:
             with Image.open(path) as image:
-                images.append(image.convert("RGB"))
-        inputs = to_inputs(images).to(model.device)
+                pixels.append(image.convert("RGB"))
+        inputs = to_inputs(pixels).to(model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         with torch.inference_mode():
             tokens = model.generate(
@@ -105,12 +80,7 @@ class VisionCaptioner:
 
 
 def _load_blip2(folder: Path, options: dict[str, Any]) -> _ModelParts:
-    from transformers import (
-        AutoTokenizer,
-        Blip2ForConditionalGeneration,
-        Blip2Processor,
-        BlipImageProcessorPil,
-    )
+    from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
 
     model = Blip2ForConditionalGeneration.from_pretrained(folder, **options)
     processor = Blip2Processor(
@@ -118,11 +88,11 @@ def _load_blip2(folder: Path, options: dict[str, Any]) -> _ModelParts:
         AutoTokenizer.from_pretrained(folder),
         num_query_tokens=model.config.num_query_tokens,
     )
-    return (
-        lambda images: processor(images=images, text=[""] * len(images), return_tensors="pt"),
-        processor.tokenizer,
-        model,
-    )
+
+    def to_inputs(images: list) -> Any:
+        return processor(images=images, text=[""] * len(images), return_tensors="pt")
+
+    return to_inputs, processor.tokenizer, model
 
 
 def _load_paligemma(folder: Path, options: dict[str, Any]) -> _ModelParts:

@@ -53,7 +53,7 @@ class CompletionSettings(FrozenSettings):
 class CaptionSettings(FrozenSettings):
     """The captions of a training's images."""
 
-    captioner: CaptionerSettings
+    captioner: CaptionerSettings = Field(description="A model captions only the images that came without a caption.")
     completion: CompletionSettings
 
 

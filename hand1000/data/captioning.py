@@ -1,4 +1,4 @@
-"""The captioning stage: a caption and its completed text for every image, kept beside the data set.
+"""The captioning stage: a caption and its completed text for every image, kept beside the dataset.
 
 `prepare_data` leaves `text` empty. This stage writes one `CaptionRecord` per image into `train.jsonl` and `test.jsonl`,
 and `read_captioned_split` gives the later stages the images' records with their texts.
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from hand1000.captions.cache import compute_missing
-from hand1000.captions.captioners import DATASET_CAPTIONER, Captioner, dataset_caption, load_captioner
+from hand1000.captions.captioners import DATASET_CAPTIONER, FALLBACK_CAPTION, VisionCaptioner
+from hand1000.captions.completion import to_plain_text
 from hand1000.captions.records import CaptionRecord, read_caption_records
 from hand1000.captions.rewrite import RULE, Completion, TokenLimit, complete_captions
 from hand1000.captions.writers import Writer, load_writer
 from hand1000.config.caption_settings import CaptionSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import ProgressCallback
+from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.digests import digest_file, digest_json
@@ -28,16 +29,19 @@ from hand1000.storage.hub import fetch_model_folder, model_identity
 class CaptioningStage:
     """Captions images and completes the captions with their gestures' phrases.
 
-    The tokenizer of `base_model` limits the length of a text.
+    The tokenizer of `base_model` limits the length of a text. A model captions the images that came without a caption,
+    or all images unless `keep_captions`, as in a comparison of captioners.
     """
 
     settings: CaptionSettings
     base_model: str
     endpoint_key: str = field(default="", repr=False)
+    keep_captions: bool = True
 
     @cached_property
-    def _captioner(self) -> Captioner | None:
-        return load_captioner(self.settings.captioner)
+    def _captioner(self) -> VisionCaptioner | None:
+        captioner = self.settings.captioner
+        return None if captioner.kind == DATASET_CAPTIONER else VisionCaptioner(captioner)
 
     @cached_property
     def _writer(self) -> Writer | None:
@@ -59,7 +63,8 @@ class CaptioningStage:
 
     def cache_key_fields(self) -> dict[str, Any]:
         """Return what decides the records besides the images: both models with their options."""
-        return self._captioner_identity | self._completion_identity
+        kept = {"keep_captions": True} if self._captioner and self.keep_captions else {}
+        return self._captioner_identity | self._completion_identity | kept
 
     def caption_records(
         self, directory: Path, records: Sequence[ImageRecord], store: ArtifactStore, on_progress: ProgressCallback
@@ -69,30 +74,28 @@ class CaptioningStage:
         Raises:
             Hand1000Error: A model cannot be loaded, or the endpoint does not answer.
         """
-        captions = self._write_captions(directory, records, store, on_progress)
+        captioner, captions = self._captioner, [to_plain_text(record.caption) for record in records]
+        captioners = [DATASET_CAPTIONER] * len(records)
+        if captioner is None:
+            captions = [caption or FALLBACK_CAPTION for caption in captions]
+        else:
+            indices = [index for index, caption in enumerate(captions) if not (caption and self.keep_captions)]
+            images = [directory / records[index].file_name for index in indices]
+            written = compute_missing(
+                [digest_file(image) for image in images],
+                lambda batch: captioner.caption([images[index] for index in batch]),
+                cache=store.key_value_cache("captions", digest_json(self._captioner_identity)),
+                batch_size=self.settings.captioner.batch_size,
+                on_progress=on_progress,
+            )
+            for index, caption in zip(indices, written, strict=True):
+                captions[index], captioners[index] = str(caption), captioner.name
         completions = self._complete(captions, [record.gesture for record in records], store)
         on_progress(len(records), len(records), {})
-        name = self._captioner.name if self._captioner else DATASET_CAPTIONER
         return [
             CaptionRecord(file_name=record.file_name, caption=caption, captioner=name, **completion.model_dump())
-            for record, caption, completion in zip(records, captions, completions, strict=True)
+            for record, caption, name, completion in zip(records, captions, captioners, completions, strict=True)
         ]
-
-    def _write_captions(
-        self, directory: Path, records: Sequence[ImageRecord], store: ArtifactStore, on_progress: ProgressCallback
-    ) -> list[str]:
-        captioner = self._captioner
-        if captioner is None:
-            return [dataset_caption(record.caption) for record in records]
-        images = [directory / record.file_name for record in records]
-        captions = compute_missing(
-            [digest_file(image) for image in images],
-            lambda batch: captioner.caption([images[index] for index in batch]),
-            cache=store.key_value_cache("captions", digest_json(self._captioner_identity)),
-            batch_size=self.settings.captioner.batch_size,
-            on_progress=on_progress,
-        )
-        return [str(caption) for caption in captions]
 
     def _complete(self, captions: Sequence[str], gestures: Sequence[str], store: ArtifactStore) -> list[Completion]:
         def complete(indices: Sequence[int]) -> list[Completion]:
@@ -111,7 +114,7 @@ class CaptioningStage:
             lambda batch: [completion.model_dump(mode="json") for completion in complete(batch)],
             cache=store.key_value_cache("completions", digest_json(self._completion_identity)),
             batch_size=self.settings.completion.batch_size,
-            on_progress=lambda *_: None,
+            on_progress=noop_callback,
         )
         return [Completion.model_validate(value) for value in values]
 

@@ -20,7 +20,7 @@ from tests.support.tiny_captioners import CAPTIONERS
 
 BASE = str(Path(__file__).parents[2] / "models/small-base")
 GESTURES = ("four", "ok", "four")
-CAPTIONS = ("a man\n", "", "a woman giving a thumbs up")
+CAPTIONS = ("a man\n", " ", "a woman giving a thumbs up")
 CAPTIONER = CaptionerSettings(kind="dataset", source="", batch_size=2, max_new_tokens=40, num_beams=1)
 COMPLETION = CompletionSettings(writer="rule", source="", url="", model="", batch_size=2, attempts=2)
 ENDPOINT = COMPLETION.model_copy(update={"writer": "endpoint", "url": "http://localhost/v1", "model": "llama"})
@@ -29,7 +29,7 @@ BY_RULE = CaptionSettings(captioner=CAPTIONER, completion=COMPLETION)
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """A data set as `prepare_data` leaves it: three images of two gestures, one without a caption."""
+    """A dataset as `prepare_data` leaves it: three images of two gestures, one without a caption."""
     folder = tmp_path / "dataset/train"
     folder.mkdir(parents=True)
     records = []
@@ -61,6 +61,21 @@ def test_captions_of_the_data_are_kept_and_completed(dataset: Path) -> None:
     assert {(record.captioner, record.writer) for record in records} == {("dataset", "rule")}
 
 
+def test_a_model_captions_the_images_without_a_caption_alone(dataset: Path, tmp_path: Path) -> None:
+    source = str(CAPTIONERS["blip2"](tmp_path / "blip2"))
+    settings = BY_RULE.model_copy(
+        update={"captioner": CAPTIONER.model_copy(update={"kind": "blip2", "source": source})}
+    )
+    stages = [CaptioningStage(settings, BASE, keep_captions=keep) for keep in (True, False)]
+    kept, compared = (caption(dataset, stage) for stage in stages)
+    assert [record.captioner.split()[0] for record in kept] == ["dataset", "blip2", "dataset"]
+    assert [record.caption for record in kept] == ["a man", compared[1].caption, "a woman giving a thumbs up"]
+    assert {record.captioner for record in compared} == {kept[1].captioner}
+    assert not {record.caption for record in compared} & {"a man", "a woman giving a thumbs up"}
+    assert stages[0].cache_key_fields() != stages[1].cache_key_fields()
+    assert all(record.text.endswith(PHRASES[gesture]) for record, gesture in zip(kept, GESTURES, strict=True))
+
+
 def test_a_text_longer_than_the_encoder_keeps_its_phrase(dataset: Path) -> None:
     (record,) = read_image_set(dataset / "train")[:1]
     long = record.model_copy(update={"caption": "a red hand " * 30})
@@ -88,8 +103,8 @@ def test_each_image_is_captioned_and_completed_once(
     monkeypatch.setattr(EndpointWriter, "answer", answer)
     blip2 = CAPTIONER.model_copy(update={"kind": "blip2", "source": str(CAPTIONERS["blip2"](tmp_path / "blip2"))})
     settings = CaptionSettings(captioner=blip2, completion=ENDPOINT)
-    first = caption(dataset, CaptioningStage(settings, BASE), slice(1))
-    records = caption(dataset, CaptioningStage(settings, BASE))
+    first = caption(dataset, CaptioningStage(settings, BASE, keep_captions=False), slice(1))
+    records = caption(dataset, CaptioningStage(settings, BASE, keep_captions=False))
     assert records[:1] == first and len(records) == 3
     assert sorted(captioned) == ["0.png", "1.png", "2.png"]
     assert sorted(asked) == ["image 0", "image 1", "image 2"]
