@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import CheckpointStore, ProgressCallback
@@ -19,8 +19,8 @@ from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 MAX_CHECKPOINTS = 10
 """Most checkpoints of one generation: each copies all images so far."""
 
-_GAP, _LABEL_WIDTH, _LABEL_HEIGHT = 4, 170, 16
-"""Pixels between the images of a grid, beside a row for its label, and above a column for its label."""
+_GAP, _MIN_FONT_SIZE = 4, 13
+"""Pixels between the images of a grid, and least size of its labels, which grow with the images."""
 
 
 def generate(
@@ -146,13 +146,16 @@ def make_image_grid(
     """Arrange images of one size in rows on white; labels, if any, are left of the rows and above the columns."""
     width, height = images[0].size
     rows = -(-len(images) // columns)
-    left, top = _LABEL_WIDTH if row_labels else _GAP, _LABEL_HEIGHT if column_labels else _GAP
+    font_size = max(_MIN_FONT_SIZE, height // 8)
+    font = ImageFont.load_default(font_size)
+    left = _GAP + max((round(font.getlength(label)) + 2 * _GAP for label in row_labels), default=0)
+    top = round(1.5 * font_size) if column_labels else _GAP
     grid = Image.new("RGB", (left + columns * (width + _GAP), top + rows * (height + _GAP)), "white")
     pen = ImageDraw.Draw(grid)
     for row, label in enumerate(row_labels):
-        pen.text((_GAP, top + row * (height + _GAP) + height // 2 - 6), label, fill="black")
+        pen.text((_GAP, top + row * (height + _GAP) + height // 2), label, "black", font, anchor="lm")
     for column, label in enumerate(column_labels):
-        pen.text((left + column * (width + _GAP), 2), label, fill="black")
+        pen.text((left + column * (width + _GAP), top // 2), label, "black", font, anchor="lm")
     for index, image in enumerate(images):
         row, column = divmod(index, columns)
         grid.paste(image, (left + column * (width + _GAP), top + row * (height + _GAP)))

@@ -65,7 +65,7 @@ def write_image_grid(path: Path, images: Mapping[str, Mapping[str, Sequence[Path
         [cell.resize((side, side)) for cell in cells],
         len(columns),
         row_labels=[METHODS[name] for name in names],
-        column_labels=[gesture for gesture, _ in columns],
+        column_labels=["" if index else gesture for gesture, index in columns],
     )
     grid.save(path)
 

@@ -53,7 +53,7 @@ def test_the_retraining_page_shows_gates_and_drift(tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text()
     assert ESCAPED in page and EVIL not in page and "models:/m/1" in page and "8 before, 12 now" in page
     assert "<th>detection rate 0.9, at least 0.8</th><td>passed</td>" in page
-    assert "<th>KID-H not measured, at most 0.1</th><td>failed</td>" in page
+    assert '<th>KID-H not measured, at most 0.1</th><td class="failed">failed</td>' in page
     write_retraining(tmp_path / "r.html", model_uri="m", champion="", drift=None, gates=[], note="no former model")
     page = (tmp_path / "r.html").read_text()
     assert "<p>no former model</p>" in page and "this is the first one" in page
