@@ -55,8 +55,9 @@ def load_model_folder(uri: str, *, tracking: Tracking | None = None, cache: Path
         location = f"{_resolve_version(uri, tracking).rstrip('/')}/{WEIGHTS}"
         if urlsplit(location).scheme in ("", "file"):
             return _with_index(Path(unquote(urlsplit(location).path)), uri)
+        cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hand1000" / "models"
         key = digest_json([tracking.redacted_uri, location])[:32]
-        return _download(location, uri, tracking.uri, (cache or _user_cache()) / key)
+        return _download(location, uri, tracking.uri, cache / key)
     if "://" in uri:
         return _download(uri, uri, None, None)
     if re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", uri) and not Path(uri).exists():
@@ -132,7 +133,3 @@ def _with_index(folder: Path, uri: str) -> Path:
         if (candidate / _INDEX).is_file():
             return candidate
     raise Hand1000Error(f"{uri}: no model there: {folder} has no {_INDEX}")
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hand1000" / "models"

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Self
 from hand1000.config.sampler import CALL_FIELDS
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import slug
-from hand1000.registry.connection import Tracking
 from hand1000.registry.load import WEIGHTS
 from hand1000.registry.tracking import RUN_KEY, Run
 from hand1000.storage.digests import tree_manifest
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
-    from mlflow.types import ParamSpec
 
 MODEL_DIGEST = "hand1000.model_digest"
 METRIC = "metric."
@@ -96,7 +94,9 @@ def register_candidate(
     tracking = run.tracking
     # Two processes that search at the same time would both find nothing and register twice.
     with tracking.lock(), tracking.readable_errors():
-        version = _find_version(tracking, name, model_digest)
+        same_weights = f"name = '{name}' AND tags.`{MODEL_DIGEST}` = '{model_digest}'"
+        versions = tracking.client.search_model_versions(same_weights)
+        version = min(versions, key=lambda version: int(version.version), default=None)
         if version is None:
             logged = _get_or_create_logged_model(run, name, model_digest)
             _upload(run, logged, model_dir, card, defaults)
@@ -112,11 +112,6 @@ def register_candidate(
             for key, value in (tags or {}).items():
                 tracking.client.set_model_version_tag(name, version.version, key, value)
     return RegisteredVersion.of(version)
-
-
-def _find_version(tracking: Tracking, name: str, model_digest: str) -> "ModelVersion | None":
-    versions = tracking.client.search_model_versions(f"name = '{name}' AND tags.`{MODEL_DIGEST}` = '{model_digest}'")
-    return min(versions, key=lambda version: int(version.version), default=None)
 
 
 def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "LoggedModel":
@@ -191,27 +186,17 @@ def _generation_defaults(model_dir: Path) -> dict:
         raise Hand1000Error(f"{index}: states no {error}; save the model with Hand1000Pipeline") from None
 
 
-def _signature(defaults: dict) -> "ModelSignature":
+def _signature(defaults: dict[str, float | list[float]]) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    return ModelSignature(
-        inputs=Schema([ColSpec("string", "prompt")]),
-        outputs=Schema([ColSpec("string", "image")]),
-        params=ParamSchema(
-            [ParamSpec("gesture", "string", ""), ParamSpec("seed", "long", 0), *map(_parameter, defaults.items())]
-        ),
-    )
-
-
-def _parameter(default: tuple[str, float | list[float]]) -> "ParamSpec":
-    from mlflow.types import ParamSpec
-
-    name, value = default
-    if isinstance(value, list):
-        return ParamSpec(name, "double", [float(end) for end in value], shape=(-1,))
-    kind = "long" if name == "num_inference_steps" else "double"
-    return ParamSpec(name, kind, value)
+    params = [ParamSpec("gesture", "string", ""), ParamSpec("seed", "long", 0)]
+    for name, value in defaults.items():
+        kind = "long" if name == "num_inference_steps" else "double"
+        shape = (-1,) if isinstance(value, list) else None
+        params.append(ParamSpec(name, kind, list(map(float, value)) if isinstance(value, list) else value, shape))
+    prompts, images = Schema([ColSpec("string", "prompt")]), Schema([ColSpec("string", "image")])
+    return ModelSignature(prompts, images, ParamSchema(params))
 
 
 def _requirements() -> list[str]:

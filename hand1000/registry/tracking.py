@@ -1,19 +1,14 @@
 """MLflow runs: one parent per workflow run, one child per stage, both found again by their tags on a retry."""
 
-import json
 import math
 import re
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
-    from PIL import Image
 
 RUN_KEY = "hand1000.run_key"
 STAGE = "hand1000.stage"
@@ -21,7 +16,6 @@ SECONDS = "seconds"
 _PARENT = "mlflow.parentRunId"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
-_MAX_DIGEST = 36
 
 
 class Run:
@@ -72,7 +66,7 @@ class Run:
         from mlflow.entities import Metric
 
         with self.tracking.readable_errors():
-            batch: list[Metric] = []
+            metrics: list[Metric] = []
             for row in rows:
                 step = int(row["step"])
                 for name, value in row.items():
@@ -82,11 +76,9 @@ class Run:
                     self._steps[name].add(step)
                     # MLflow distinguishes points by their time, too. With a fixed one, a second process cannot add
                     # the same point again after our check.
-                    batch.append(Metric(name, float(value), timestamp=step, step=step))
-                    if len(batch) == _METRICS_PER_BATCH:
-                        self._write_metrics(batch)
-                        batch = []
-            self._write_metrics(batch)
+                    metrics.append(Metric(name, float(value), timestamp=step, step=step))
+            for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                self.tracking.client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Record final values, once; None and NaN are omitted."""
@@ -95,32 +87,6 @@ class Run:
     def log_seconds(self, name: str, seconds: float) -> None:
         """Record the duration of `name` as the metric `seconds.<name>`; the first value stays."""
         self.log_metrics({f"{SECONDS}.{name}": seconds})
-
-    def log_dataset(
-        self, name: str, digest: str, source: str, *, context: str = "training", counts: Mapping[str, int] | None = None
-    ) -> None:
-        """Record a dataset by its content.
-
-        Args:
-            name: Name on MLflow's page.
-            digest: sha256 of the content; MLflow's page shows 36 characters of it, a tag keeps all.
-            source: Address of the dataset.
-            context: `training` or `evaluation`.
-            counts: Numbers of images, for MLflow's page.
-        """
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        profile, uri = json.dumps(dict(counts or {})), json.dumps({"uri": source})
-        dataset = Dataset(name, digest[:_MAX_DIGEST], "hand1000", uri, profile=profile)
-        entry = DatasetInput(dataset, [InputTag("mlflow.data.context", context)])
-        with self.tracking.readable_errors():
-            self.tracking.client.log_inputs(self.run_id, datasets=[entry])
-        self.set_tags({f"hand1000.data.{name}": digest})
-
-    def log_image(self, name: str, image: "Image.Image") -> None:
-        """Save an image as `images/<name>.png`, in place of an earlier one."""
-        with self.tracking.readable_errors():
-            self.tracking.client.log_image(self.run_id, image, artifact_file=f"images/{name}.png")
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Save a file among the run's artifacts, in place of an earlier one."""
@@ -144,10 +110,6 @@ class Run:
             history = self.tracking.client.get_metric_history(self.run_id, name)
             self._steps[name] = {metric.step for metric in history}
         return self._steps[name]
-
-    def _write_metrics(self, batch: list["Metric"]) -> None:
-        if batch:
-            self.tracking.client.log_batch(self.run_id, metrics=batch)
 
 
 class RunTracker(Run):
@@ -184,10 +146,9 @@ class RunTracker(Run):
             children = self.tracking.client.search_runs(
                 [self.experiment_id], f"tags.`{_PARENT}` = '{self.run_id}'", order_by=["attributes.start_time ASC"]
             )
+        prefix = f"{SECONDS}."
         return {
-            child.info.run_name: sum(
-                value for name, value in child.data.metrics.items() if name.startswith(f"{SECONDS}.")
-            )
+            child.info.run_name: sum(seconds for name, seconds in child.data.metrics.items() if name.startswith(prefix))
             for child in children
         }
 
@@ -217,9 +178,7 @@ def _get_or_create_run(tracking: Tracking, experiment_id: str, name: str, tags: 
     key, value = next(iter(tags.items()))
 
     def search() -> list:
-        return client.search_runs(
-            [experiment_id], f"tags.`{key}` = '{value}'", order_by=["attributes.start_time ASC"], max_results=100
-        )
+        return client.search_runs([experiment_id], f"tags.`{key}` = '{value}'", order_by=["attributes.start_time ASC"])
 
     runs, created = search(), None
     if not runs:

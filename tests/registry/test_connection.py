@@ -1,0 +1,55 @@
+"""The connection to an embedded MLflow and to a server."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from hand1000.core.errors import Hand1000Error
+from hand1000.registry.connection import connect, redact_userinfo
+from hand1000.registry.tracking import RunTracker
+from tests.support.mlflow_server import free_port
+from tests.support.registration import HISTORY
+
+
+def open_and_record(folder: Path, barrier, results) -> None:
+    barrier.wait()
+    tracker = RunTracker("e", "shared", connect(folder))
+    tracker.child_run("train").log_history(HISTORY[:20])
+    results.put((tracker.run_id, tracker.child_run("train").run_id))
+
+
+def test_concurrent_processes_share_one_new_database(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [context.Process(target=open_and_record, args=(tmp_path, barrier, results)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    run_ids = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join(timeout=60)
+    assert len(run_ids) == 1
+    client = connect(tmp_path).client
+    assert len(client.search_runs([RunTracker("e", "shared", connect(tmp_path)).experiment_id])) == 2
+    assert len(client.get_metric_history(run_ids.pop()[1], "loss")) == 20
+
+
+def test_error_of_a_silent_server_omits_the_password(tmp_path, monkeypatch):
+    port = free_port()
+    monkeypatch.setattr("hand1000.registry.connection._PROBE_DELAYS", ())
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s3cret@127.0.0.1:{port}")
+    with pytest.raises(Hand1000Error, match=f"http://127.0.0.1:{port}: no MLflow server answers") as raised:
+        connect(tmp_path)
+    assert "s3cret" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_server_password_is_passed_to_mlflow_only(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.replace("http://", "http://me:s3%3Acret@"))
+    tracking = connect(tmp_path)
+    assert tracking.uri == tracking.redacted_uri == os.environ["MLFLOW_TRACKING_URI"] == server
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s3:cret"
+    assert not (tmp_path / "mlflow.db").exists()
+    assert redact_userinfo("postgresql://u:p@db/mlflow") == "postgresql://db/mlflow"
+    with pytest.raises(Hand1000Error, match="MLflow at http://127.0.0.1"), tracking.readable_errors():
+        tracking.client.get_run("0" * 32)

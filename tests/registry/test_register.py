@@ -1,0 +1,75 @@
+"""Registration of candidates, once however often a task runs."""
+
+from pathlib import Path
+
+import pytest
+
+from hand1000.gestures import PHRASES
+from hand1000.registry.connection import connect
+from hand1000.registry.register import register_candidate
+from hand1000.registry.tracking import RunTracker
+from tests.support.registration import CARD, HISTORY, record_and_register
+from tests.support.tiny_models import save_tiny_model
+
+
+def test_retry_records_and_registers_nothing_twice(tracking, model_dir):
+    gesture = "ok" if tracking.lock_file else "call"
+    first = record_and_register(tracking, model_dir, "run-1", gesture)
+    second = record_and_register(connect(Path(tracking.lock_file or "x").parent), model_dir, "run-1", gesture)
+
+    name = f"hand1000-{gesture}-candidates"
+    assert first == second and first.uri == f"models:/{name}/1"
+    client = tracking.client
+    runs = client.search_runs([RunTracker("hand1000 tests", "run-1", tracking).experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == len(children) == 1
+    assert children[0].data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+    history = client.get_metric_history(children[0].info.run_id, "loss")
+    assert [(point.step, point.value) for point in history] == [(row["step"], row["loss"]) for row in HISTORY]
+    assert len(client.get_metric_history(children[0].info.run_id, "seconds.train")) == 1
+    assert len(parents[0].outputs.model_outputs) == 1
+    assert parents[0].data.params == {"seed": "0", "stage2.lambda_": "0.7", "stage2.embedding_steps": "10"}
+
+    versions = client.search_model_versions(f"name = '{name}'")
+    assert len(versions) == 1
+    assert versions[0].description == CARD
+    assert versions[0].tags["metric.kid"] == "0.1" and "metric.hand_conf" not in versions[0].tags
+    assert versions[0].run_id == parents[0].info.run_id
+
+
+def test_model_name_contains_all_gestures(runs, model_dir):
+    tracking = connect(runs)
+    tracker = RunTracker("e", "call-four", tracking)
+    metrics = {"gesture_accuracy.four": 0.5}
+    version = register_candidate(tracker, model_dir, gestures=("call", "four"), metrics=metrics, card=CARD)
+    assert version.uri == "models:/hand1000-call-four-candidates/1"
+    tags = tracking.client.get_model_version(version.name, "1").tags
+    assert (tags["hand1000.gesture"], tags["metric.gesture_accuracy.four"]) == ("call,four", "0.5")
+    everything = register_candidate(tracker, model_dir, gestures=tuple(PHRASES), metrics={}, card=CARD)
+    assert everything.name.startswith("hand1000-33-gestures-") and everything.version == 1
+
+
+def test_other_weights_are_another_version(tmp_path, runs, model_dir):
+    tracking = connect(runs)
+    assert record_and_register(tracking, model_dir, "run-1").version == 1
+    other = save_tiny_model(tmp_path / "other", seed=1)
+    assert record_and_register(tracking, other, "run-2").version == 2
+    assert record_and_register(tracking, model_dir, "run-3").version == 1
+
+
+@pytest.mark.parametrize("call", ["log_model_artifacts", "finalize_logged_model", "create_model_version"])
+def test_interrupted_registration_is_resumed(call, runs, model_dir, monkeypatch):
+    tracking = connect(runs)
+    tracker = RunTracker("e", "k", tracking)
+
+    def cut(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(type(tracking.client), call, cut)
+        register_candidate(tracker, model_dir, gestures=("call",), metrics={}, card=CARD)
+    version = register_candidate(tracker, model_dir, gestures=("call",), metrics={}, card=CARD)
+    assert version.version == 1
+    assert len(tracking.client.search_logged_models([tracker.experiment_id])) == 1
+    assert len(tracking.client.get_run(tracker.run_id).outputs.model_outputs) == 1
