@@ -1,4 +1,4 @@
-"""What several test files need: a real S3 server on this machine, and one short run of the whole job."""
+"""Fixtures of several test files: a real S3 server on this machine, and one short run of the whole workflow."""
 
 import contextlib
 import json
@@ -22,10 +22,10 @@ BUCKET = "hand1000"
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that are free together with those 10,000 above them, which SeaweedFS takes for gRPC."""
+    """Return free ports whose numbers plus 10,000 are free too, because SeaweedFS uses those for gRPC."""
     ports: set[int] = set()
     while len(ports) < count:
-        port = random.SystemRandom().randrange(10_240, 20_000)  # Low and high ones never meet.
+        port = random.SystemRandom().randrange(10_240, 20_000)  # No port plus 10,000 is another port of the range.
         if _is_free(port) and _is_free(port + 10_000):
             ports.add(port)
     return list(ports)
@@ -38,7 +38,7 @@ def _is_free(port: int) -> bool:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The endpoint of a SeaweedFS server that lives as long as the session; the AWS_* variables lead to it."""
+    """The endpoint of a SeaweedFS server for the whole session; the AWS_* variables name it."""
     folder = tmp_path_factory.mktemp("seaweedfs")
     identity = {
         "name": "tester",
@@ -83,13 +83,13 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             _wait_until_ready(endpoint, server, folder / "log")
             yield endpoint
         finally:
-            server.kill()  # Its data is thrown away with it.
+            server.kill()  # Its data is temporary.
             server.wait()
             log.close()
 
 
 def _wait_until_ready(endpoint: str, server: subprocess.Popen, log: Path) -> None:
-    """Wait until a bucket can be made and written to: the port answers before the volumes are there."""
+    """Wait until a bucket can be created and written to; the port answers before the volumes are ready."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -112,15 +112,15 @@ def _wait_until_ready(endpoint: str, server: subprocess.Popen, log: Path) -> Non
 
 @pytest.fixture
 def s3_root(s3_server: str) -> str:
-    """A fresh prefix of the server's bucket. Not a bucket of its own: SeaweedFS gives each seven of its 20 volumes."""
+    """A new prefix of the server's only bucket; SeaweedFS reserves 7 of its 20 volumes for each bucket."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}/root"
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The folder of a finished short run, to hold others against; one for all of the test processes."""
+def finished_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The folder of a finished short run, shared by all test processes, to which tests compare their runs."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "undisturbed"
+    folder = (base if worker_id == "master" else base.parent) / "finished_run"
     with FileLock(f"{folder}.lock"):
         if not (folder / "stdout").exists():
             folder.mkdir(exist_ok=True)

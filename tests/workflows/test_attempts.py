@@ -1,4 +1,4 @@
-"""Attempts at a task as a cluster makes them: `pyflyte-execute` with a home and temporary folder that are lost.
+"""Attempts at a task as on a cluster: `pyflyte-execute` with a home and temporary folder that each attempt loses.
 
 In place of Flyte's propeller, the test starts the container's command, kills it, and starts it again with the prefixes
 of the next attempt. The artifact root is on the S3 server.
@@ -48,7 +48,7 @@ class Attempts:
 
     @contextmanager
     def pod(self, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """The next attempt, with its own home and temporary folder; at the end it is killed and they are removed."""
+        """Run the next attempt with its own home and temporary folder; at the end kill it and remove them."""
         number, self.count = self.count, self.count + 1
         disk = self.folder / f"disk{number}"
         disk.mkdir()
@@ -85,7 +85,7 @@ class Attempts:
         return outputs.literals["o0"].scalar.blob.uri, log.splitlines()
 
     def error(self) -> ContainerError:
-        """The error that a failing attempt leaves for the propeller; the command itself ends with 0."""
+        """Return the error that a failing attempt writes for the propeller; the command itself exits with 0."""
         with self.pod() as process:
             process.communicate(timeout=200)
         return load_proto_from_file(ErrorDocument, str(self.folder / f"out{self.count - 1}" / "error.pb")).error
@@ -105,8 +105,8 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
-    """The artifacts of the undisturbed run, published on S3."""
+def published(finished_run: Path, s3_root: str) -> dict[str, FlyteDirectory]:
+    """The artifacts of the finished run, published on S3."""
     artifacts = {}
     for kind in (
         "encode_dataset",
@@ -115,13 +115,13 @@ def published(undisturbed: Path, s3_root: str) -> dict[str, FlyteDirectory]:
         "optimize_embeddings",
         "generate_class_images",
     ):
-        folder = undisturbed / "root/artifacts" / kind / made_by(undisturbed, kind)
+        folder = finished_run / "root/artifacts" / kind / artifact_digest(finished_run, kind)
         artifacts[kind] = FlyteDirectory(open_store(s3_root).publish(kind, folder), remote_directory=False)
     return artifacts
 
 
-def made_by(run: Path, kind: str) -> str:
-    """The digest of the one artifact of that kind."""
+def artifact_digest(run: Path, kind: str) -> str:
+    """Return the digest of the only artifact of that kind."""
     (folder,) = (path for path in (run / "root/artifacts" / kind).iterdir() if path.is_dir())
     return folder.name
 
@@ -129,7 +129,7 @@ def made_by(run: Path, kind: str) -> str:
 def killed_twice(task: Any, inputs: dict[str, Any], server: str, root: str, folder: Path, first_saved: int) -> str:
     """Kill an attempt at its first save, that of step `first_saved`, and the next one before it saves.
 
-    The S3 server's answers pass through a proxy that kills as soon as the save is there.
+    The S3 server's responses pass through a proxy that kills the attempt as soon as the state is saved.
 
     Returns:
         The address of the third attempt's artifact, which resumed.
@@ -154,7 +154,7 @@ def killed_twice(task: Any, inputs: dict[str, Any], server: str, root: str, fold
     return address
 
 
-def test_stage3_resumes_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
+def test_stage3_resumes_after_two_kills(finished_run, published, settings, s3_server, s3_root, tmp_path) -> None:
     from tasks.stage3 import train_unet
 
     inputs = {
@@ -167,10 +167,10 @@ def test_stage3_resumes_after_two_kills(undisturbed, published, settings, s3_ser
         "run": RunContext(root=s3_root),
     }
     address = killed_twice(train_unet, inputs, s3_server, s3_root, tmp_path, first_saved=4)
-    assert address.rpartition("/")[2] == made_by(undisturbed, "train_unet")
+    assert address.rpartition("/")[2] == artifact_digest(finished_run, "train_unet")
 
 
-def test_stage2_resumes_after_two_kills(undisturbed, published, settings, s3_server, s3_root, tmp_path) -> None:
+def test_stage2_resumes_after_two_kills(finished_run, published, settings, s3_server, s3_root, tmp_path) -> None:
     from tasks.stage2 import optimize_embeddings
 
     inputs = {
@@ -186,7 +186,7 @@ def test_stage2_resumes_after_two_kills(undisturbed, published, settings, s3_ser
         "run": RunContext(root=s3_root),
     }
     address = killed_twice(optimize_embeddings, inputs, s3_server, s3_root, tmp_path, first_saved=2)
-    assert address.rpartition("/")[2] == made_by(undisturbed, "optimize_embeddings")
+    assert address.rpartition("/")[2] == artifact_digest(finished_run, "optimize_embeddings")
 
 
 @pytest.mark.parametrize(

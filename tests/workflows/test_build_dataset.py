@@ -1,4 +1,4 @@
-"""A dataset from images to its card, through Flyte, with real captioner classes with random weights."""
+"""A dataset from images to its card, through Flyte, with real captioner classes of random weights."""
 
 import json
 import re
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The inputs of the shipped configuration, made small, with all three captioners."""
+    """The inputs of the shipped configuration, with few images and all three captioners."""
     folder = tmp_path_factory.mktemp("captioners")
     inputs = yaml.safe_load((ROOT / "workflows/configs/dataset.yaml").read_text())
     inputs |= {"images": 6, "base_model": str(ROOT / "models/small-base")}
@@ -55,16 +55,16 @@ def test_captioners_are_compared_and_the_first_is_published(
             assert record.text.endswith(FOUR) and record.text.count(FOUR) == 1
             assert record.captioner.startswith("blip2 ") and record.gesture == "four" and record.bbox
     quality = json.loads((published / "quality.json").read_text())
-    assert [one["captioner"].split()[0] for one in quality] == ["blip2", "paligemma", "vit-gpt2", "dataset"]
-    assert all(one["with_phrase"] == 1 and one["n"] == 9 for one in quality)
+    assert [entry["captioner"].split()[0] for entry in quality] == ["blip2", "paligemma", "vit-gpt2", "dataset"]
+    assert all(entry["with_phrase"] == 1 and entry["n"] == 9 for entry in quality)
     page, card = (published / "captions.html").read_text(), (published / "README.md").read_text()
     assert page.count("data:image/png;base64,") == 6 and "by rule: 9" in card and "| dataset | 9 |" in card
     assert page.count("<tr>") == 1 + 4 and re.search(r">dataset</td><td[^>]*>9</td>", page)
 
-    looked_at: list[Path] = []
-    monkeypatch.setattr(VisionCaptioner, "caption", lambda self, images: looked_at.extend(images))
+    captioned: list[Path] = []
+    monkeypatch.setattr(VisionCaptioner, "caption", lambda self, images: captioned.extend(images))
     assert build(inputs, tmp_path / "one", shards=3).name == published.name
-    assert looked_at == []  # Other shards are other tasks, but every caption was kept.
+    assert captioned == []  # Other shards are other tasks, but every caption is cached.
     filters = FilterSettings(min_hand_size=0, allow_border_hands=True, max_hands=2, min_detector_iou=0)
     chosen = select_images(open_source(published), ("four",), num_train=6, num_test=3, seed=0, filters=filters)
     assert len(chosen.train) == 6 and chosen.train[0].caption
@@ -82,7 +82,7 @@ def test_datasets_loads_it_and_other_roots_give_its_digest(inputs: dict, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"captioners": []}, "captioners"),
         ({"captioners": [{"kind": "blip2", "source": "", "batch_size": 1, "max_new_tokens": 1, "num_beams": 1}]},
@@ -91,6 +91,6 @@ def test_datasets_loads_it_and_other_roots_give_its_digest(inputs: dict, tmp_pat
          "endpoint needs url and model"),
     ],
 )  # fmt: skip
-def test_settings_that_lack_a_model_name_the_field(inputs: dict, change: dict, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_settings_that_lack_a_model_name_the_field(inputs: dict, change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         DatasetSettings.model_validate(inputs["settings"] | change)

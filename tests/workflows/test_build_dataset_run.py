@@ -1,4 +1,4 @@
-"""A data set through `pyflyte run`, as a user builds it, with a real chat server; killed, and gone on with."""
+"""A dataset built through `pyflyte run` with a real chat server, by a run that is killed and resumed."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatServer]:
 
 @pytest.fixture(scope="module")
 def inputs_file(server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped configuration, made small, with all captioners, and the server to complete what they write."""
+    """The shipped configuration with few images, all captioners, and the server for the completion."""
     folder = tmp_path_factory.mktemp("inputs")
     inputs = yaml.safe_load((ROOT / "workflows/configs/dataset.yaml").read_text())
     settings = inputs["settings"]
@@ -71,18 +71,18 @@ def start(inputs_file: Path, root: Path, shards: int) -> subprocess.Popen[str]:
 
 
 def build(inputs_file: Path, root: Path, shards: int) -> tuple[Path, str]:
-    """The published data set, and what the run said."""
+    """Run to the end; return the published dataset and the output of the run."""
     with start(inputs_file, root, shards) as process:
-        said, _ = process.communicate(timeout=280)
-    assert process.returncode == 0, said[-3000:]
+        output, _ = process.communicate(timeout=280)
+    assert process.returncode == 0, output[-3000:]
     (published,) = (path for path in (root / "artifacts/publish").iterdir() if path.is_dir())
-    return published, said
+    return published, output
 
 
 def captioned(root: Path) -> dict[str, list[set[str]]]:
-    """By captioning model, the images that each of its jobs captioned and kept."""
-    ledgers = (root / "caches/captions").iterdir()
-    return {path.name: [set(json.loads(file.read_text())) for file in path.glob("*.json")] for path in ledgers}
+    """Return, by captioning model, the images whose captions each of its jobs stored."""
+    caches = (root / "caches/captions").iterdir()
+    return {path.name: [set(json.loads(file.read_text())) for file in path.glob("*.json")] for path in caches}
 
 
 @dataclass
@@ -90,25 +90,25 @@ class Resumed:
     """A run that was killed and started again.
 
     Attributes:
-        root: the artifact root of both.
-        before: what was `captioned` at the kill.
-        published: the data set.
-        said: by the second run.
-        said_before: by the first.
-        asked: requests to the server, of both.
+        root: Artifact root of both runs.
+        before: Result of `captioned` at the kill.
+        published: Folder of the dataset.
+        output: Output of the second run.
+        output_before: Output of the first run.
+        requests: Requests of both runs to the server.
     """
 
     root: Path
     before: dict[str, list[set[str]]]
     published: Path
-    said: str
-    said_before: str
-    asked: list[dict]
+    output: str
+    output_before: str
+    requests: list[dict]
 
 
 @pytest.fixture(scope="module")
 def resumed(inputs_file: Path, server: ChatServer, tmp_path_factory: pytest.TempPathFactory) -> Resumed:
-    """One shard, killed while the second captioner is at its first images, and started again."""
+    """One shard, killed while the second captioner captions its first images, and started again."""
     root = tmp_path_factory.mktemp("resumed") / "root"
     lines = []
     with start(inputs_file, root, 1) as process:
@@ -120,14 +120,14 @@ def resumed(inputs_file: Path, server: ChatServer, tmp_path_factory: pytest.Temp
                 break
         lines += process.stdout
     before = captioned(root)
-    published, said = build(inputs_file, root, 1)
-    return Resumed(root, before, published, said, "".join(lines), list(server.asked))
+    published, output = build(inputs_file, root, 1)
+    return Resumed(root, before, published, output, "".join(lines), list(server.asked))
 
 
 def test_a_killed_run_resumes_and_captions_no_image_twice(resumed: Resumed) -> None:
     kept = sum(len(job) for jobs in resumed.before.values() for job in jobs)
-    assert 9 + 2 <= kept < 3 * 9, resumed.said_before[-3000:]
-    assert "caption_images blip2 shard 1 of 1: already there" in resumed.said
+    assert 9 + 2 <= kept < 3 * 9, resumed.output_before[-3000:]
+    assert "caption_images blip2 shard 1 of 1: already there" in resumed.output
     after = captioned(resumed.root)
     assert len(after) == len(CAPTIONERS)
     # The batch in work at the kill is lost, so a caption that was computed again would be in two files.
@@ -141,11 +141,11 @@ def test_a_killed_run_resumes_and_captions_no_image_twice(resumed: Resumed) -> N
 
 
 def test_the_server_gets_each_caption_twice_and_noise_is_refused(resumed: Resumed, server: ChatServer) -> None:
-    attempts = Counter((body["messages"][1]["content"], body["temperature"]) for body in resumed.asked)
+    attempts = Counter((body["messages"][1]["content"], body["temperature"]) for body in resumed.requests)
     captions = {content for content, _ in attempts}
     assert attempts == {(content, temperature): 1 for content in captions for temperature in (0, 0.3)}
     assert 9 < len(captions) <= 4 * 9
-    assert {body["model"] for body in resumed.asked} == {server.model} and set(server.statuses) == {200}
+    assert {body["model"] for body in resumed.requests} == {server.model} and set(server.statuses) == {200}
     card = (resumed.published / "README.md").read_text()
     assert "- by rule: 9\n" in card and "at an endpoint" not in card
     refused = [line.rsplit(": ", 1) for line in card.splitlines() if line.startswith("- refused: ")]
@@ -156,7 +156,7 @@ def test_the_server_gets_each_caption_twice_and_noise_is_refused(resumed: Resume
 
 def test_the_endpoints_key_is_sent_and_neither_said_nor_kept(resumed: Resumed, server: ChatServer) -> None:
     assert server.keys == {f"Bearer {KEY}"}
-    assert KEY not in resumed.said_before and KEY not in resumed.said
+    assert KEY not in resumed.output_before and KEY not in resumed.output
     files = [path for path in resumed.root.rglob("*") if path.is_file()]
     assert len(files) > 50 and [path for path in files if KEY.encode() in path.read_bytes()] == []
 

@@ -1,4 +1,4 @@
-"""The comparison of systems: its tables, and a whole one through `pyflyte run`."""
+"""The comparison of methods: its tables, and a whole run through `pyflyte run`."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ from hand1000.evaluation.paired import paired_bootstrap
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
-def test_the_shipped_comparison_has_the_demos_settings() -> None:
+def test_shipped_comparison_has_the_settings_of_the_demo() -> None:
     shipped = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())
     demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     assert shipped["settings"]["common"] == demo["settings"] | {"seed": 3000}
@@ -44,15 +44,15 @@ def test_plain_finetuning_differs_only_in_the_hand_settings() -> None:
     plain_finetuning(load_settings("paper"))
 
 
-def test_a_cost_is_that_of_all_that_had_to_be_done() -> None:
+def test_cost_includes_everything_that_had_to_be_computed() -> None:
     trained = [{"seconds": 60.0, "peak_bytes": 3}, {"seconds": 40.0, "peak_bytes": 9}]
     cost = read_cost(trained, [{"seconds": 5.0, "peak_bytes": 1}], [{"seconds": 3.0}, {}], num_images=4)
     assert cost == Cost(train_seconds=100.0, image_seconds=2.0, peak_bytes=9)
 
 
 @pytest.fixture
-def measured() -> MethodResult:
-    """A cell of made-up measures."""
+def invented_result() -> MethodResult:
+    """A result with invented metrics."""
     metrics = Metrics(
         gesture="four",
         n_real=2,
@@ -90,7 +90,7 @@ def measured() -> MethodResult:
 
 
 def untrained_controlnet(folder: Path) -> Path:
-    """A ControlNet of the small base model that has learned nothing: for whether it is used, not how well."""
+    """Save an untrained ControlNet of the small base model, which shows only that it is used."""
     from diffusers import ControlNetModel, UNet2DConditionModel
 
     unet = UNet2DConditionModel.from_pretrained(ROOT / "models/small-base/unet")
@@ -116,13 +116,13 @@ def test_six_methods_are_compared(tmp_path: Path) -> None:
     (page,) = (tmp_path / "root" / "artifacts" / "write_comparison").glob("*/comparison.html")
     assert str(page) in done.stdout and "| Hand1000 |" in done.stdout
 
-    drawn = list(METHODS)
+    methods = list(METHODS)
     written = json.loads((page.parent / "comparison.json").read_text())
-    assert list(written) == ["four"] and set(written["four"]) == set(drawn)
-    cells = {"four": {name: MethodResult.model_validate(written["four"][name]) for name in drawn}}
+    assert list(written) == ["four"] and set(written["four"]) == set(methods)
+    cells = {"four": {name: MethodResult.model_validate(written["four"][name]) for name in methods}}
     for name, cell in cells["four"].items():
-        # The same prompts and seeds for each.
-        assert [one.file_name for one in cell.metrics.images] == [f"{index:06d}.png" for index in range(6)]
+        # Every method has the same prompts and seeds.
+        assert [image.file_name for image in cell.metrics.images] == [f"{index:06d}.png" for index in range(6)]
         assert (cell.cost.train_seconds > 0) == ("tuned" in name or name == "hand1000")
         assert cell.cost.image_seconds > 0 and cell.cost.peak_bytes > 1e8
     assert cells["four"]["sd_imagic"].cost.image_seconds > cells["four"]["sd"].cost.image_seconds
@@ -130,19 +130,19 @@ def test_six_methods_are_compared(tmp_path: Path) -> None:
         assert sheet.size[0] > 3 * 64 and sheet.size[1] > 6 * 64
 
     paired = paired_table(cells).markdown().splitlines()[2:]
-    assert [line.split("|")[1].strip() for line in paired] == [METHODS[name] for name in drawn if name != "hand1000"]
+    assert [line.split("|")[1].strip() for line in paired] == [METHODS[name] for name in methods if name != "hand1000"]
     assert all("p = " in line for line in paired) and paired[0] in (page.parent / "tables.md").read_text()
 
-    further = extra_metrics_table(cells).markdown().splitlines()[2:]
-    # Four real images determine neither plausible hands nor the meaning of the words for colours.
+    extra = extra_metrics_table(cells).markdown().splitlines()[2:]
+    # Four real images determine neither plausible hands nor the meaning of the color words.
     assert all(
         [cell.strip() == "–" for cell in row.split("|")[2:-1]] == [False] * 2 + [True] * 5 + [False] * 2
-        for row in further
+        for row in extra
     )
     assert "–" in advantage_table(cells).markdown()  # One gesture has no variance.
 
     table = gesture_table(cells["four"]).markdown()
-    assert table.count("\n") == 2 + len(drawn)
+    assert table.count("\n") == 2 + len(methods)
     # Where two gestures are alike, their mean is each of them.
     twice = {"four": cells["four"], "ok": cells["four"]}
     assert mean_table(twice) == mean_table(cells) and mean_table(cells).markdown().splitlines()[2].startswith("| SD | ")
@@ -152,11 +152,13 @@ def test_six_methods_are_compared(tmp_path: Path) -> None:
     assert row.split("|")[3].strip().startswith("**")
 
 
-def test_an_advantage_has_its_spread_over_the_gestures(measured: MethodResult) -> None:
+def test_advantage_has_an_interval_over_the_gestures(invented_result: MethodResult) -> None:
     def gesture(ours: float, theirs: float) -> dict[str, MethodResult]:
         return {
-            name: measured.model_copy(
-                update={"metrics": measured.metrics.model_copy(update={"gesture_accuracy": rate, "fid": 10 * rate})}
+            name: invented_result.model_copy(
+                update={
+                    "metrics": invented_result.metrics.model_copy(update={"gesture_accuracy": rate, "fid": 10 * rate})
+                }
             )
             for name, rate in (("sd", theirs), ("hand1000", ours))
         }
@@ -166,16 +168,16 @@ def test_an_advantage_has_its_spread_over_the_gestures(measured: MethodResult) -
     assert row[:2] == ["SD", f"+0.2 ± {4.303 * 0.1 / 3**0.5:.2g}"] and row[6].startswith("-2 ±")
 
 
-def test_a_paired_difference_is_significant_when_rare_by_chance() -> None:
+def test_paired_difference_is_significant_if_rare_by_chance() -> None:
     draws = np.random.default_rng(0)
     hard = draws.random(200)  # Some prompts are hard for both.
     second = (hard + 0.1 * draws.normal(size=200) > 0.5).astype(float)
     first = (hard + 0.1 * draws.normal(size=200) > 0.35).astype(float)
-    found = paired_bootstrap(first, second, draws)
-    assert found.low < found.mean < found.high and found.low > 0 and found.p < 0.001
-    assert found.mean == pytest.approx(first.mean() - second.mean())
-    # By itself each rate is known to seven percent only: the pairs tell more.
-    assert found.high - found.low < 0.12
+    difference = paired_bootstrap(first, second, draws)
+    assert difference.low < difference.mean < difference.high and difference.low > 0 and difference.p < 0.001
+    assert difference.mean == pytest.approx(first.mean() - second.mean())
+    # An unpaired interval of a rate is seven percent wide on either side; the pairs narrow it.
+    assert difference.high - difference.low < 0.12
     alike = [paired_bootstrap(*draws.integers(0, 2, (2, 100)).astype(float), draws).p for _ in range(40)]
     assert sum(p < 0.05 for p in alike) <= 6 and max(alike) <= 1
     assert paired_bootstrap(first, first, draws).p == 1

@@ -14,7 +14,9 @@ def digests(root: Path, kind: str) -> set[str]:
     return {path.name for path in (root / "artifacts" / kind).iterdir() if path.is_dir()}
 
 
-def test_both_are_right(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_runs_do_not_affect_each_other(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "server").mkdir()
     with mlflow_server(tmp_path / "server", f"{tmp_path}/server/files") as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -44,7 +46,7 @@ def test_both_are_right(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.M
     root = tmp_path / "root"
     # What one of them made by itself elsewhere is among what both made here, and the other's is another gesture's.
     for kind in ("train_unet", "evaluate", "generate_tuned"):
-        alone = digests(undisturbed / "root", kind)
+        alone = digests(finished_run / "root", kind)
         assert alone < digests(root, kind) and len(digests(root, kind)) == 2
     shown = {
         tuple({json.loads(line)["gesture"] for line in (folder / "train/metadata.jsonl").read_text().splitlines()})

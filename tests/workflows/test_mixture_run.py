@@ -17,7 +17,7 @@ from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
 def test_one_model_generates_two_gestures(tmp_path: Path) -> None:
-    """Two shards, each with images of both gestures."""
+    """Each of the two shards has images of both gestures."""
     inputs = yaml.safe_load(inputs_file(tmp_path, test_images=2).read_text())
     inputs["settings"]["generation"].update(num_images=3, batch_size=1)
     (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(inputs | {"gesture": "ok,four", "images": 3, "shards": 2}))
@@ -45,9 +45,9 @@ def test_one_model_generates_two_gestures(tmp_path: Path) -> None:
     records.sort(key=lambda record: record.file_name)
     assert [record.seed for record in records] == list(range(1000, 1006))
     gestures = [record.gesture for record in records]
-    assert sorted(gestures[:2]) == ["four", "ok"] and gestures == 3 * gestures[:2]  # They take turns.
+    assert sorted(gestures[:2]) == ["four", "ok"] and gestures == 3 * gestures[:2]  # The gestures alternate.
     assert all(record.text.endswith(PHRASES[record.gesture]) for record in records)
-    # Each gesture's test prompts are used again from the first.
+    # The prompts of a gesture start over when they are used up.
     assert records[0].text == records[4].text and records[1].text == records[5].text
 
     (tuned,) = (artifacts / "evaluate").glob("*/tuned.json")
@@ -71,7 +71,7 @@ def test_one_model_generates_two_gestures(tmp_path: Path) -> None:
                      "--out", str(tmp_path / f"{gesture}.png"), "--steps", "1"]) == 0  # fmt: skip
 
 
-def test_the_flat_fusion_refuses_several_gestures_at_once(tmp_path: Path) -> None:
+def test_flat_fusion_refuses_several_gestures(tmp_path: Path) -> None:
     path = inputs_file(tmp_path)
     inputs = yaml.safe_load(path.read_text())
     inputs["settings"] = {"preset": "paper"}

@@ -1,4 +1,4 @@
-"""`make register`, on the wire: what a control plane is sent, and what it would refuse of it."""
+"""The requests of `make register` to a control plane, and the checks of what it would refuse."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ SIX = ["call", "four", "like", "mute", "ok", "palm"]
 
 @pytest.fixture(scope="module")
 def registered() -> Iterator[FlyteAdmin]:
-    """What `make register` left in the control plane's stand-in."""
+    """The simulated control plane after `make register`."""
     admin = FlyteAdmin()
     with serving(admin) as environment:
         command = ["make", "register", "DOMAIN=staging", "VERSION=v7", "REGISTRY=registry.example"]
@@ -35,9 +35,11 @@ def registered() -> Iterator[FlyteAdmin]:
     yield admin
 
 
-def test_all_is_registered_under_one_version(registered: FlyteAdmin) -> None:
+def test_everything_is_registered_under_one_version(registered: FlyteAdmin) -> None:
     requests = [*registered.tasks.values(), *registered.workflows.values(), *registered.launch_plans.values()]
-    assert {(one.id.project, one.id.domain, one.id.version) for one in requests} == {("hand1000", "staging", "v7")}
+    assert {(request.id.project, request.id.domain, request.id.version) for request in requests} == {
+        ("hand1000", "staging", "v7")
+    }
     tasks = {name.rpartition(".")[2] for name in registered.tasks}
     assert tasks >= set(resources_table().tasks) - {"write_sweeps"}
     workflows = {f"workflows.{name}.{name}" for name in ("train_gesture", "retrain", "build_dataset", "sweep")}
@@ -47,14 +49,14 @@ def test_all_is_registered_under_one_version(registered: FlyteAdmin) -> None:
         assert image in ("registry.example/hand1000-cpu:v7", "registry.example/hand1000-gpu:v7"), name
 
 
-def test_only_what_is_called_active_is_activated(registered: FlyteAdmin) -> None:
+def test_only_active_schedules_are_activated(registered: FlyteAdmin) -> None:
     assert sorted(registered.active) == [f"retrain_{gesture}" for gesture in SIX]
-    # Each workflow has a launch plan of its own name besides, which nothing starts.
+    # Each workflow also has a launch plan of its own name, which nothing starts.
     assert "workflows.train_gesture.train_gesture" in registered.launch_plans
 
 
-def bound(literal: Any) -> Any:
-    """A literal as Python has it."""
+def python_value(literal: Any) -> Any:
+    """Return the Python value of a literal."""
     if literal.scalar.HasField("binary"):
         import msgpack
 
@@ -64,11 +66,11 @@ def bound(literal: Any) -> Any:
 
 
 @pytest.mark.parametrize("day", range(1, 7))
-def test_the_whole_spec_of_each_launch_plan(registered: FlyteAdmin, day: int) -> None:
+def test_spec_of_each_launch_plan_is_complete(registered: FlyteAdmin, day: int) -> None:
     gesture = SIX[day - 1]
     spec = registered.launch_plans[f"retrain_{gesture}"].spec
     (row,) = (row for row in load_schedules().rows if row.gesture == gesture)
-    literals = {name: bound(literal) for name, literal in spec.fixed_inputs.literals.items()}
+    literals = {name: python_value(literal) for name, literal in spec.fixed_inputs.literals.items()}
     sent = MessageToDict(spec)
     del sent["fixedInputs"]
     assert literals == {
@@ -99,18 +101,18 @@ def test_the_whole_spec_of_each_launch_plan(registered: FlyteAdmin, day: int) ->
     }
 
 
-def test_a_schedule_leaves_no_input_unbound_but_the_time(registered: FlyteAdmin) -> None:
+def test_schedule_leaves_only_the_start_time_unbound(registered: FlyteAdmin) -> None:
     """A control plane refuses a schedule whose workflow would lack an input."""
     for gesture in SIX:
         spec = registered.launch_plans[f"retrain_{gesture}"].spec
         inputs = registered.workflows[spec.workflow_id.name].spec.template.interface.inputs.variables
-        required = {name for name, one in spec.default_inputs.parameters.items() if one.required}
+        required = {name for name, parameter in spec.default_inputs.parameters.items() if parameter.required}
         assert required == {spec.entity_metadata.schedule.kickoff_time_input_arg}
         assert set(spec.fixed_inputs.literals) | required == set(inputs)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"cron": "0 3 * * ? *"}, "rows.0.cron: .*five fields of cron"),
         ({"cron": "0 25 * * *"}, "rows.0.cron: .*five fields of cron"),
@@ -125,12 +127,12 @@ def test_a_schedule_leaves_no_input_unbound_but_the_time(registered: FlyteAdmin)
         ({"gesture": "four"}, "four is repeated"),
     ],
 )
-def test_what_a_control_plane_would_refuse_is_refused_here(change: dict, said: str, tmp_path: Path) -> None:
+def test_schedules_that_a_control_plane_refuses_are_errors(change: dict, message: str, tmp_path: Path) -> None:
     values = yaml.safe_load(FILE.read_text())
     values["rows"][0] |= change
     path = tmp_path / "schedules.yaml"
     path.write_text(yaml.safe_dump(values))
-    with pytest.raises(Hand1000Error, match=said):
+    with pytest.raises(Hand1000Error, match=message):
         load_schedules(path)
 
 
@@ -145,6 +147,6 @@ def test_everything_is_packaged(tmp_path: Path) -> None:
     assert len([name for name in names if name.endswith("_3.pb") and "_retrain_" in name]) == len(SIX)
 
 
-def test_a_registration_needs_a_version() -> None:
+def test_registration_requires_a_version() -> None:
     done = subprocess.run(["make", "register"], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode != 0 and "VERSION is missing" in done.stdout

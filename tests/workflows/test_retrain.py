@@ -1,4 +1,4 @@
-"""Scheduled retraining: the same workflow on data that stay the same, grow and drift."""
+"""Scheduled retraining on data that stays the same, grows and drifts."""
 
 import datetime
 import json
@@ -19,8 +19,8 @@ from tests.support.short_demo import ROOT, inputs_file
 GATES = GateSettings(min_gesture_accuracy=0, min_detection_rate=0, max_kid_h_increase=100)
 
 
-def retrained(folder: Path, gates: GateSettings = GATES, **changes: object):
-    """The result of the workflow on the images in `folder/images`."""
+def run_retraining(folder: Path, gates: GateSettings = GATES, **changes: object):
+    """Return the result of the workflow on the images in `folder/images`."""
     from workflows.retrain import retrain
 
     inputs = yaml.safe_load(inputs_file(folder).read_text())
@@ -39,23 +39,23 @@ def render(folder: Path, train: int) -> None:
 def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     render(tmp_path / "images", 8)
-    first = retrained(tmp_path)
+    first = run_retraining(tmp_path)
     assert first.outcome.startswith("passed: gesture accuracy") and first.model_uri.endswith("-candidates/1")
     page = (Path(first.report.path) / "retraining.html").read_text()
     assert "no model: this is the first one" in page and "there was no model before" in page
     capsys.readouterr()
 
-    again = retrained(tmp_path)
-    said = capsys.readouterr()
+    again = run_retraining(tmp_path)
+    output = capsys.readouterr()
     assert again.outcome == f"unchanged: data, settings and base model are those of {first.model_uri}"
     assert again.model_uri == first.model_uri
-    assert "four, 2026-11-02 03:00: nothing changed since models:/hand1000-four-candidates/1" in said.out
-    assert "train_unet" not in said.err and ": started" not in said.err
+    assert "four, 2026-11-02 03:00: nothing changed since models:/hand1000-four-candidates/1" in output.out
+    assert "train_unet" not in output.err and ": started" not in output.err
 
     shutil.rmtree(tmp_path / "images")
     render(tmp_path / "images", 12)
     strict = GATES.model_copy(update={"min_gesture_accuracy": 1.0})
-    grown = retrained(tmp_path, strict, images=12)
+    grown = run_retraining(tmp_path, strict, images=12)
     assert "the data changed" in capsys.readouterr().out
     assert grown.model_uri.endswith("-candidates/2") and grown.outcome.startswith(
         "failed: gesture accuracy 0, at least 1"
@@ -79,7 +79,7 @@ def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypa
     assert chosen.tags["hand1000.dataset"] != newest.tags["hand1000.dataset"]
 
 
-def test_a_gate_holds_only_what_was_measured() -> None:
+def test_gate_fails_for_a_metric_that_was_not_measured() -> None:
     gates = GateSettings(min_gesture_accuracy=0.5, min_detection_rate=0.8, max_kid_h_increase=0.1)
     good = {"gesture accuracy": 0.5, "detection rate": 0.9, "KID-H": 0.6}
     assert all(gate.passed for gate in evaluate_gates(good, {"KID-H": 0.5}, gates))
@@ -92,8 +92,8 @@ def test_a_gate_holds_only_what_was_measured() -> None:
     ]
 
 
-def test_drift_of_hands_words_and_boxes(tmp_path: Path) -> None:
-    """Known steps: hands one standard deviation off, half of the words new, boxes twice as large."""
+def test_drift_measures_hands_words_and_boxes(tmp_path: Path) -> None:
+    """The changes are known: hands move by one standard deviation, half of the words are new, boxes double."""
     import numpy as np
     from PIL import Image
 

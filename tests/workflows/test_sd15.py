@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5's true size, with random weights: `make test-slow`."""
+"""Models of the size of Stable Diffusion 1.5 with random weights; `make test-slow` runs these tests."""
 
 import subprocess
 import sys
@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def decoded(pipeline, **settings) -> np.ndarray:
-    """The image before it is rounded to bytes."""
+    """Return the image before it is rounded to bytes."""
     images: list[torch.Tensor] = []
     hook = pipeline.vae.decoder.register_forward_hook(lambda _, __, output: images.append(output))
     pipeline.set_progress_bar_config(disable=True)
@@ -63,10 +63,10 @@ def decoded(pipeline, **settings) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", ["diffusers", "single-file", "lora"])
-def test_an_exported_model_draws_the_same(model: Path, form, tmp_path) -> None:
+def test_exported_model_generates_the_same_image(model: Path, form, tmp_path) -> None:
     tuned = Hand1000Pipeline.from_pretrained(model / "tuned", use_safetensors=True)
     expected = decoded(tuned)
-    assert np.abs(decoded(tuned, mu=1.0) - expected).max() > 1e-2  # or the fusion would not matter
+    assert np.abs(decoded(tuned, mu=1.0) - expected).max() > 1e-2  # Otherwise the fusion has no effect.
     del tuned
     out = tmp_path / ("model" if form == "diffusers" else "model.safetensors")
     export_model(model / "tuned", form, out)

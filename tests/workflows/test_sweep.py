@@ -1,4 +1,4 @@
-"""Sweeps: their overrides, their validation, and a whole one through `pyflyte run`."""
+"""Sweeps: their overrides, their validation, and a whole sweep through `pyflyte run`."""
 
 import json
 import subprocess
@@ -19,17 +19,17 @@ from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 CONFIG = ROOT / "workflows/configs/sweep.yaml"
 
 
-def test_the_shipped_sweeps_change_the_demo() -> None:
+def test_shipped_sweeps_change_the_settings_of_the_demo() -> None:
     shipped = yaml.safe_load(CONFIG.read_text())
     demo = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
     assert shipped | {"settings": shipped["settings"]["common"]} == demo
     settings = SweepSettings.model_validate(shipped["settings"])
-    # One point of each sweep is the unchanged settings.
+    # One point of each sweep changes nothing.
     for name, sweep in settings.sweeps.items():
         assert any(settings.common.with_overrides(point.changes) == settings.common for point in sweep.points), name
 
 
-def test_a_change_reaches_its_setting_and_no_other() -> None:
+def test_override_changes_its_setting_and_no_other() -> None:
     settings = load_settings("default")
     after = settings.with_overrides({"stage3.lora.rank": 7, "seed": 3})
     assert (after.stage3.lora.rank, after.seed) == (7, 3)
@@ -51,7 +51,7 @@ def test_a_change_reaches_its_setting_and_no_other() -> None:
         ({"label": "1", "images": 0, "changes": {}}, "images", "greater than or equal to 1"),
     ],
 )
-def test_an_invalid_point_is_refused_before_the_run(point: dict[str, Any], axis: str, fault: str) -> None:
+def test_invalid_point_is_an_error_before_the_run(point: dict[str, Any], axis: str, fault: str) -> None:
     common = load_settings("default").model_dump()
     with pytest.raises(ValidationError, match=fault):
         SweepSettings.model_validate(
@@ -59,18 +59,18 @@ def test_an_invalid_point_is_refused_before_the_run(point: dict[str, Any], axis:
         )
 
 
-def test_a_point_is_compared_with_the_unchanged_one_by_image() -> None:
+def test_points_are_compared_with_the_unchanged_by_image() -> None:
     def metrics(right: str) -> Metrics:
         images = tuple(
             ImageResult(
-                file_name=f"{place}.png",
+                file_name=f"{index}.png",
                 target_gesture="four",
-                predicted_gesture="four" if one == "y" else None,
+                predicted_gesture="four" if answer == "y" else None,
                 num_hands=1,
                 target_probability=0.5,
                 handedness_score=0.5,
             )
-            for place, one in enumerate(right)
+            for index, answer in enumerate(right)
         )
         unknown = dict.fromkeys(COLUMNS.values())
         rates = {"gesture_accuracy": right.count("y") / len(right), "detection_rate": 1.0, "n_fake": len(right)}
@@ -80,11 +80,11 @@ def test_a_point_is_compared_with_the_unchanged_one_by_image() -> None:
     sweep = Sweep(title="A thing", axis="thing", points=points)
     table = sweep_table(sweep, [metrics("y" * 20), metrics("yn" * 10)], metrics("n" * 20))
     assert table.header[-1] == "accuracy minus that of 1"
-    base, changed_one, unchanged = (str(row[-1]) for row in table.rows)
-    assert base.startswith("-0.500, p = 0.0") and changed_one.startswith("+0.500, p = 0.0") and unchanged == "–"
+    base, changed, unchanged = (str(row[-1]) for row in table.rows)
+    assert base.startswith("-0.500, p = 0.0") and changed.startswith("+0.500, p = 0.0") and unchanged == "–"
 
 
-def test_a_sweep_evaluates_every_point(tmp_path: Path) -> None:
+def test_sweep_evaluates_every_point(tmp_path: Path) -> None:
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     points = [
         {"label": "0", "images": None, "changes": {"generation.mu": 0.0}},

@@ -1,4 +1,4 @@
-"""The whole job through `pyflyte run`, as a user starts it, with few steps on the model that ships."""
+"""The whole workflow through `pyflyte run`, as a user starts it, with few steps on the model that ships."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ def weights(folder: Path) -> str:
 
 
 def kill_at(folder: Path, line: str) -> None:
-    """Start the job and kill -9 its process group as soon as it prints `line`."""
+    """Start the workflow and kill -9 its process group as soon as it prints `line`."""
     with subprocess.Popen(
         command(folder),
         cwd=ROOT,
@@ -35,23 +35,23 @@ def kill_at(folder: Path, line: str) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_a_run_prints_metrics_report_and_the_next_command(undisturbed: Path) -> None:
-    output = (undisturbed / "stdout").read_text()
+def test_run_prints_metrics_report_and_next_command(finished_run: Path) -> None:
+    output = (finished_run / "stdout").read_text()
     for expected in ("gesture accuracy", "report.html", "models:/hand1000-four-candidates/1", "hand1000 generate"):
         assert expected in output
 
 
-def test_a_second_run_computes_and_registers_nothing(undisturbed: Path) -> None:
-    done = run(undisturbed)
+def test_second_run_computes_and_registers_nothing(finished_run: Path) -> None:
+    done = run(finished_run)
     assert done.returncode == 0, done.stderr[-3000:]
     assert ": started" not in done.stderr and "train_unet: already there" in done.stderr
     assert "models:/hand1000-four-candidates/1" in done.stdout
 
 
-def test_a_run_killed_in_three_stages_ends_in_the_same_bits(undisturbed: Path, tmp_path: Path) -> None:
+def test_run_killed_in_three_stages_ends_in_the_same_bits(finished_run: Path, tmp_path: Path) -> None:
     for line in ("train_fusion: started", "train_unet: 1/", "generate_base shard 1 of 1: 2/"):
         kill_at(tmp_path, line)
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert weights(tmp_path) == weights(undisturbed)
+    assert weights(tmp_path) == weights(finished_run)
     assert not list((tmp_path / "root" / "checkpoints").rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""The whole job through `pyflyte run` with settings other than the demo's."""
+"""The whole workflow through `pyflyte run` with settings other than the demo's."""
 
 import subprocess
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
 def run(folder: Path, inputs: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    """Run the workflow on `inputs`, its artifact root in `folder`."""
+    """Run the workflow on `inputs` with its artifact root in `folder`."""
     path = folder / "changed.yaml"
     path.write_text(yaml.safe_dump(inputs))
     call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(path)]
@@ -18,7 +18,7 @@ def run(folder: Path, inputs: dict[str, Any]) -> subprocess.CompletedProcess[str
     return subprocess.run([*call, *root], cwd=ROOT, capture_output=True, text=True, timeout=280)
 
 
-def test_the_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
+def test_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     settings = {"preset": "paper", "data": {"test_images": 4}, "stage2": {"embedding_steps": 2}, "stage3": {"steps": 2}}
     settings["generation"] = {"num_inference_steps": 2, "num_images": 4}
@@ -30,7 +30,7 @@ def test_the_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
 
 
 def test_two_processes_train_an_adapter_and_validate(tmp_path: Path, monkeypatch) -> None:
-    """Flyte's Elastic as on a machine with two GPUs, with gloo in place of nccl."""
+    """Flyte's Elastic starts two processes as on a machine with two GPUs, with gloo in place of nccl."""
     monkeypatch.setenv("HAND1000_PROCESSES", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())

@@ -1,4 +1,4 @@
-"""The errors of `pyflyte run` for invalid inputs, and that they come early."""
+"""The errors of `pyflyte run` for invalid inputs, which it reports before it computes anything."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import yaml
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file, run
 
 
-def test_an_invalid_input_ends_with_one_line(s3_server: str, tmp_path: Path) -> None:
+def test_invalid_input_ends_with_one_line(s3_server: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     faults = {
         ("--gesture", "foo"): "unknown gesture 'foo'",
@@ -21,20 +21,20 @@ def test_an_invalid_input_ends_with_one_line(s3_server: str, tmp_path: Path) -> 
         ("--root", "s3://no-such-bucket-of-ours/x"): "no-such-bucket-of-ours",
     }
     with ThreadPoolExecutor(2) as pool:  # Each run takes seconds to start.
-        runs = pool.map(lambda number: run(folder_of(tmp_path, number), *list(faults)[number]), range(len(faults)))
+        runs = pool.map(lambda number: run(make_folder(tmp_path, number), *list(faults)[number]), range(len(faults)))
     for message, done in zip(faults.values(), runs, strict=True):
         lines = [line for line in done.stderr.splitlines() if line.startswith("hand1000: error:")]
         assert done.returncode == 2 and len(lines) == 1 and message in lines[0], done.stderr[-3000:]
         assert "Traceback" not in done.stderr
 
 
-def folder_of(parent: Path, number: int) -> Path:
+def make_folder(parent: Path, number: int) -> Path:
     folder = parent / str(number)
     folder.mkdir()
     return folder
 
 
-def test_a_setting_out_of_range_names_the_field(tmp_path: Path) -> None:
+def test_error_of_a_setting_out_of_range_names_the_field(tmp_path: Path) -> None:
     path = inputs_file(tmp_path)
     inputs = yaml.safe_load(path.read_text())
     inputs["settings"]["stage2"]["lambda_"] = 1.5
