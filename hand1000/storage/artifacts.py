@@ -20,9 +20,9 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
-from hand1000.storage.backend import DamagedError, LocalBackend, StorageBackend
+from hand1000.storage.backend import LocalBackend, StorageBackend
 from hand1000.storage.cache import KeyValueCache, node_cached_dir
-from hand1000.storage.digests import FileEntry, Manifest, canonical_json, digest_file, tree_manifest
+from hand1000.storage.digests import DamagedError, FileEntry, Manifest, canonical_json, digest_file, tree_manifest
 from hand1000.storage.files import replace_directory
 from hand1000.storage.s3 import S3Backend
 

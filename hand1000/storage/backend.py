@@ -1,4 +1,4 @@
-"""The storage below an artifact store: the protocol, and the backend that is a folder.
+"""The storage below an artifact store: a folder or a bucket's prefix, with the same methods.
 
 Keys are relative paths with `/`. A *tree* is the files of a folder below a key, listed by a manifest that the store
 keeps elsewhere. A backend need not write a tree atomically, because the store writes the manifest after it.
@@ -9,52 +9,20 @@ import os
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 from uuid import uuid4
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
-from hand1000.storage.digests import Manifest, tree_manifest
+from hand1000.storage.digests import DamagedError, Manifest, tree_manifest
 from hand1000.storage.files import write_bytes
+from hand1000.storage.s3 import S3Backend
 from hand1000.storage.scratch import process_scratch
 
 
-class DamagedError(Hand1000Error):
-    """The content of a key is missing, incomplete or not what was written."""
-
-
-class StorageBackend(Protocol):
-    """A folder or a bucket's prefix. Every method raises `Hand1000Error` when the storage refuses."""
-
-    root: str
-
-    @property
-    def scratch_dir(self) -> Path:
-        """This process's temporary folder, on the same filesystem as the root where that is possible."""
-
-    def read(self, key: str) -> bytes | None:
-        """Return the bytes at `key`, or None; raise `DamagedError` if they differ from what was written."""
-
-    def write(self, key: str, data: bytes) -> None:
-        """Write `data` to `key` atomically."""
-
-    def remove(self, key: str) -> None:
-        """Remove `key` and everything below it, if there is anything."""
-
-    def file_sizes(self, key: str) -> dict[str, int]:
-        """Return the size in bytes of each file of the tree at `key`, by its name."""
-
-    def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
-        """Store the files of `directory`, which may be moved away, at `key`."""
-
-    def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
-        """Copy the files of `manifest` from `key` to the folder `target`; raise `DamagedError` if one is missing."""
-
-    def local_path(self, key: str) -> Path | None:
-        """Return the tree at `key` as a folder that can be read in place, or None where it must be copied first."""
-
-
 class LocalBackend:
-    """A folder of this machine, or one that several machines mount."""
+    """A folder of this machine, or one that several machines mount.
+
+    Every method raises `Hand1000Error` when the storage refuses.
+    """
 
     def __init__(self, root: str) -> None:
         self.root = root
@@ -66,7 +34,7 @@ class LocalBackend:
         return process_scratch(self._base / "scratch")
 
     def read(self, key: str) -> bytes | None:
-        """See `StorageBackend`."""
+        """Return the bytes at `key`, or None."""
         try:
             return (self._base / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
@@ -75,11 +43,11 @@ class LocalBackend:
             raise Hand1000Error(f"{self._base / key}: cannot be read: {error.strerror}") from error
 
     def write(self, key: str, data: bytes) -> None:
-        """See `StorageBackend`."""
+        """Write `data` to `key` atomically."""
         write_bytes(self._base / key, data)
 
     def remove(self, key: str) -> None:
-        """See `StorageBackend`."""
+        """Remove `key` and everything below it, if there is anything."""
         path = self._base / key
         trash = self.scratch_dir / uuid4().hex
         with translate_write_errors(path):
@@ -93,7 +61,7 @@ class LocalBackend:
                 trash.unlink()
 
     def file_sizes(self, key: str) -> dict[str, int]:
-        """See `StorageBackend`."""
+        """Return the size in bytes of each file of the tree at `key`, by its name."""
         base = self._base / key
         return {path.relative_to(base).as_posix(): path.stat().st_size for path in base.rglob("*") if path.is_file()}
 
@@ -120,7 +88,7 @@ class LocalBackend:
                 shutil.rmtree(copy, ignore_errors=True)  # A failed copy must not keep the disk full.
 
     def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
-        """See `StorageBackend`."""
+        """Copy the files of `manifest` from `key` to the folder `target`; raise `DamagedError` if one is missing."""
         with translate_write_errors(target):
             try:
                 _copy_files(self._base / key, manifest, target)
@@ -128,7 +96,7 @@ class LocalBackend:
                 raise DamagedError(f"{error.filename}: missing") from error
 
     def local_path(self, key: str) -> Path | None:
-        """See `StorageBackend`."""
+        """Return the tree at `key` as a folder that can be read in place."""
         return self._base / key
 
 
@@ -138,3 +106,6 @@ def _copy_files(source: Path, manifest: Manifest, target: Path) -> None:
         path = target / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / entry.name, path)
+
+
+StorageBackend = LocalBackend | S3Backend

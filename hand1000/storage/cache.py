@@ -11,8 +11,8 @@ from uuid import uuid4
 from pydantic import JsonValue
 
 from hand1000.core.errors import translate_write_errors
-from hand1000.storage.backend import DamagedError, StorageBackend
-from hand1000.storage.digests import canonical_json
+from hand1000.storage.backend import StorageBackend
+from hand1000.storage.digests import DamagedError, canonical_json
 from hand1000.storage.scratch import process_scratch
 
 logger = logging.getLogger(__name__)

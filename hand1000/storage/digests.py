@@ -13,6 +13,10 @@ from hand1000.core.errors import Hand1000Error
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
+class DamagedError(Hand1000Error):
+    """Stored content is missing, incomplete or not what was written."""
+
+
 def digest_bytes(data: bytes) -> str:
     """Return the sha256 of `data`, 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.core.retry import call_with_retry
-from hand1000.storage.backend import DamagedError
-from hand1000.storage.digests import FileEntry, Manifest, digest_bytes
+from hand1000.storage.digests import DamagedError, FileEntry, Manifest, digest_bytes
 from hand1000.storage.scratch import process_scratch
 
 MAX_READS = 8
@@ -202,7 +201,7 @@ class S3Backend(S3Location):
     """The storage backend that is a prefix of a bucket; each object's metadata holds the sha256 of its bytes."""
 
     def read(self, key: str) -> bytes | None:
-        """See `StorageBackend`."""
+        """Return the bytes at `key`, or None; raise `DamagedError` if their sha256 is not that of the metadata."""
         try:
             with translate_s3_errors(self._url(key)):
                 response, data = self._get_object_with_retry(key)
@@ -224,13 +223,13 @@ class S3Backend(S3Location):
         return call_with_retry(get, delays, (HTTPClientError, IncompleteReadError))
 
     def write(self, key: str, data: bytes) -> None:
-        """See `StorageBackend`."""
+        """See `LocalBackend`."""
         with translate_s3_errors(self._url(key)):
             arguments = _upload_args(digest_bytes(data))
             self.client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **arguments)
 
     def remove(self, key: str) -> None:
-        """See `StorageBackend`."""
+        """See `LocalBackend`."""
         names = [item.name for item in self.list_objects(key) if item.name == key or item.name.startswith(f"{key}/")]
         for start in range(0, len(names), 1000):  # The limit of one request.
             batch = {"Objects": [{"Key": self._key(name)} for name in names[start : start + 1000]], "Quiet": True}
@@ -241,12 +240,12 @@ class S3Backend(S3Location):
                 raise Hand1000Error(f"{url}: not deleted: {code}; the access key needs s3:DeleteObject here")
 
     def file_sizes(self, key: str) -> dict[str, int]:
-        """See `StorageBackend`."""
+        """See `LocalBackend`."""
         folder = f"{key}/" if key else ""
         return {item.name.removeprefix(folder): item.size for item in self.list_objects(folder)}
 
     def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
-        """See `StorageBackend`; files are uploaded in parallel."""
+        """See `LocalBackend`; files are uploaded in parallel."""
 
         def start(manager: Any, entry: FileEntry) -> Any:
             name = self._key(f"{key}/{entry.name}")
@@ -258,7 +257,7 @@ class S3Backend(S3Location):
                 future.result()
 
     def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
-        """See `StorageBackend`; files are downloaded in parallel, and each gets its name when it is complete."""
+        """See `LocalBackend`; files are downloaded in parallel, and each gets its name when it is complete."""
 
         def start(manager: Any, entry: FileEntry) -> Any:
             path = target / entry.name
