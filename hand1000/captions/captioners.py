@@ -11,7 +11,7 @@ from typing import Any, Final
 from hand1000.captions.completion import to_plain_text
 from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.errors import translate_load_errors
 from hand1000.storage.hub import fetch_model_folder, model_identity
 
 _ModelParts = tuple[Callable[[list], Any], Any, Any]
@@ -72,10 +72,8 @@ class VisionCaptioner:
         kind, source = self._settings.kind, self._settings.source
         folder = fetch_model_folder(source)
         load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[kind]
-        try:
+        with translate_load_errors(source, kind):
             to_inputs, tokenizer, model = load(folder, {"dtype": dtype, "use_safetensors": True})
-        except (OSError, ValueError, KeyError) as error:
-            raise Hand1000Error(f"{source}: cannot be loaded as {kind}: {one_line(error)[:300]}") from error
         return to_inputs, tokenizer, model.to(device).eval()
 
 

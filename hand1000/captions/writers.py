@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from hand1000.config.caption_settings import CompletionSettings
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line, translate_load_errors
 from hand1000.storage.hub import fetch_model_folder, model_identity
 
 MAX_NEW_TOKENS = 160
@@ -96,18 +96,14 @@ class EndpointWriter:
         try:
             response = self._session.post(f"{self.url}/chat/completions", json=body, timeout=_TIMEOUT_SECONDS)
             if not response.ok:
-                raise Hand1000Error(f"{self.url}: answered {response.status_code}: {_one_line(response.text)}")
+                raise Hand1000Error(f"{self.url}: answered {response.status_code}: {one_line(response.text)[:200]}")
             return str(response.json()["choices"][0]["message"]["content"] or "")
         except requests.JSONDecodeError as error:
             raise Hand1000Error(f"{self.url}: not the answer of a chat endpoint") from error
         except requests.RequestException as error:
-            raise Hand1000Error(f"{self.url}: cannot be reached: {_one_line(str(error))}") from error
+            raise Hand1000Error(f"{self.url}: cannot be reached: {one_line(error)[:200]}") from error
         except (KeyError, IndexError, TypeError) as error:
             raise Hand1000Error(f"{self.url}: not the answer of a chat endpoint: {error!r} is missing") from error
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:200]
 
 
 class LocalWriter:
@@ -125,11 +121,9 @@ class LocalWriter:
         device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         folder = fetch_model_folder(self.source)
-        try:
+        with translate_load_errors(self.source, "a chat model"):
             tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
             model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise Hand1000Error(f"{self.source}: cannot be loaded as a chat model: {_one_line(str(error))}") from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer, model.to(device).eval()

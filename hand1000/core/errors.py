@@ -24,6 +24,15 @@ def one_line(error: object) -> str:
 
 
 @contextmanager
+def translate_load_errors(source: str, kind: str) -> Iterator[None]:
+    """Turn the errors of a library that loads the model `source` as `kind` into a `Hand1000Error`."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        raise Hand1000Error(f"{source}: cannot be loaded as {kind}: {one_line(error)[:300]}") from error
+
+
+@contextmanager
 def translate_write_errors(path: Path | str) -> Iterator[None]:
     """Turn the system's refusal to write below `path` into a `Hand1000Error`.
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.errors import translate_load_errors
 from hand1000.evaluation.hand_crops import resize
 from hand1000.storage.hub import fetch_model_folder, model_identity
 
@@ -29,11 +29,9 @@ class FoundationExtractor:
 
         classes = {"dinov2": transformers.Dinov2Model, "clip": transformers.CLIPVisionModelWithProjection}
         folder = fetch_model_folder(source)
-        try:
+        with translate_load_errors(source, kind):
             network: Any = classes[kind].from_pretrained(folder, use_safetensors=True)
             processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
-        except (OSError, ValueError) as error:
-            raise Hand1000Error(f"{source}: cannot be loaded as {kind}: {one_line(error)}") from error
         self.name, self.sha256 = kind, model_identity(source)
         self.input_size = int(network.config.image_size)
         if kind == "dinov2":

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, translate_load_errors
 from hand1000.storage.files import read_json
 from hand1000.storage.hub import fetch_model_folder
 
@@ -70,7 +70,7 @@ def load_base_model(
 
     folder = resolve_base_model(source)
     options = {"use_safetensors": True}
-    try:
+    with translate_load_errors(source, "a Stable Diffusion 1.x folder"):
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32, **options)
         unet = UNet2DConditionModel.from_pretrained(
             folder, subfolder="unet", torch_dtype=unet_dtype or torch.float32, **options
@@ -78,9 +78,6 @@ def load_base_model(
         text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **options)
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Hand1000Error(f"{source}: cannot be loaded as a Stable Diffusion 1.x folder: {reason}") from error
     for module in (vae, unet, text_encoder):
         module.to(memory_format=torch.channels_last if module is not text_encoder else torch.preserve_format)
         module.to(device if module is unet or not unet_only else "cpu").requires_grad_(False).eval()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.errors import translate_load_errors
 from hand1000.storage.hub import fetch_model_folder, model_identity
 
 
@@ -26,12 +26,10 @@ class Clip:
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
         folder = fetch_model_folder(self.source)
-        try:
+        with translate_load_errors(self.source, "CLIP"):
             model = CLIPModel.from_pretrained(folder, use_safetensors=True)
             tokenizer = AutoTokenizer.from_pretrained(folder)
             processor = CLIPImageProcessorPil.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise Hand1000Error(f"{self.source}: cannot be loaded as CLIP: {one_line(error)}") from error
         return model.to(best_device()).eval(), tokenizer, processor
 
     def embed(self, images: Sequence[Path], texts: Sequence[str]) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import translate_load_errors
 from hand1000.models.base_model import BaseModel
 from hand1000.storage.hub import fetch_model_folder
 
@@ -24,11 +24,8 @@ def load_controlnet(source: str, device: "torch.device | str" = "cpu") -> Contro
         Hand1000Error: `source` does not exist or is not a ControlNet.
     """
     folder = fetch_model_folder(source)
-    try:
+    with translate_load_errors(source, "a ControlNet"):
         controlnet = ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Hand1000Error(f"{source}: cannot be loaded as a ControlNet: {reason}") from error
     return controlnet.to(device).requires_grad_(False).eval()
 
 
