@@ -4,20 +4,15 @@ from typing import Any
 
 from pydantic import Field
 
-from hand1000.config.base import Fraction, FrozenSettings, PalmConfidence, Seed
-from hand1000.config.pretraining import TrainingSchedule
+from hand1000.config.base import PalmConfidence
+from hand1000.config.pretraining import RenderedSettings, TrainingSchedule
 
 
-class ControlSettings(FrozenSettings):
+class ControlSettings(RenderedSettings):
     """The rendered images, which of them are used, and the schedule of the training."""
 
-    seed: Seed
-    images: int = Field(ge=1, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
-    gesture_images: int = Field(ge=0, le=10_000, description="Number of rendered hands per gesture, with its phrase.")
-    max_tilt: float = Field(ge=0, le=180, description="Maximum tilt of the hands in degrees.")
     min_detection_confidence: PalmConfidence
     max_error: float = Field(gt=0, le=10, description="Maximum landmark error of a used image, in palm lengths.")
-    caption_dropout: Fraction = Field(description="Share of images that are trained with the empty prompt.")
     hand_weight: float = Field(ge=1, le=100, description="Weight of the hand's box, which the map covers, in the loss.")
     schedule: TrainingSchedule
 

@@ -22,14 +22,20 @@ class TrainingSchedule(FrozenSettings):
         return self.model_dump(exclude={"checkpoint_every"})
 
 
-class PretrainSettings(FrozenSettings):
-    """The rendered images, and the schedules of the three networks."""
+class RenderedSettings(FrozenSettings):
+    """The rendered images of a training from scratch."""
 
     seed: Seed
-    images: int = Field(ge=100, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
+    images: int = Field(ge=1, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
     gesture_images: int = Field(ge=0, le=10_000, description="Number of rendered hands per gesture, with its phrase.")
-    max_tilt: float = Field(ge=0, le=180, description="Maximum tilt in degrees, except for the autoencoder's hands.")
+    max_tilt: float = Field(ge=0, le=180, description="Maximum tilt in degrees of the hands that are trained on.")
     caption_dropout: Fraction = Field(description="Share of images that are trained with the empty prompt.")
+
+
+class PretrainSettings(RenderedSettings):
+    """The rendered images, and the schedules of the three networks; the autoencoder is trained on hands of any tilt."""
+
+    images: int = Field(ge=100, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
     autoencoder: TrainingSchedule
     text_encoder: TrainingSchedule
     base: TrainingSchedule

@@ -4,6 +4,7 @@ A preset states every field, or a preset it inherits from and what differs (`han
 default in code, so a resolved file is the complete description of a run.
 """
 
+import operator
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -239,11 +240,8 @@ class Settings(FrozenSettings):
     @model_validator(mode="after")
     def _paper_loop_is_possible(self) -> Self:
         if self.stage2.paper_loop:
-            values = self.model_dump()
             for name, required in PAPER_LOOP_REQUIREMENTS.items():
-                value: Any = values
-                for part in name.split("."):
-                    value = value[part]
+                value = operator.attrgetter(name)(self)
                 if value != required:
                     raise ValueError(f"stage2.paper_loop has no {name} but {required} (got {value})")
         return self

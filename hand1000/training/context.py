@@ -2,7 +2,6 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Self
 
 from hand1000.config.settings import ComputeSettings
 from hand1000.core.progress import CheckpointStore, NullCheckpointStore, ProgressCallback, noop_callback
@@ -30,7 +29,3 @@ class TrainContext:
     compute: ComputeSettings = FULL_PRECISION
     checkpoint: CheckpointStore = dataclasses.field(default_factory=NullCheckpointStore)
     on_progress: ProgressCallback = noop_callback
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return dataclasses.replace(self, **changes)

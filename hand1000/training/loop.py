@@ -33,13 +33,7 @@ def train_with_ema(
     losses: list[float] = []
     while state.step < schedule.steps:
         for group in optimizer.param_groups:
-            group["lr"] = get_lr(
-                state.step,
-                peak=schedule.learning_rate,
-                steps=schedule.steps,
-                warmup_steps=schedule.warmup_steps,
-                lr_scheduler="cosine",
-            )
+            group["lr"] = get_lr(state.step, schedule, "cosine")
         loss = loss_at(state.step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -123,13 +123,7 @@ class Stage3Trainer:
     def train_step(self, batch: TrainingBatch) -> None:
         """Make one optimizer step."""
         for group in self.optimizer.param_groups:
-            group["lr"] = get_lr(
-                self.global_step,
-                peak=self.settings.learning_rate,
-                steps=self.settings.steps,
-                warmup_steps=self.settings.warmup_steps,
-                lr_scheduler=self.settings.lr_scheduler,
-            )
+            group["lr"] = get_lr(self.global_step, self.settings, self.settings.lr_scheduler)
         loss = self.compute_gradients(batch)
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)

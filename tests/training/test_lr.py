@@ -3,14 +3,16 @@
 import pytest
 import torch
 
+from hand1000.config.pretraining import TrainingSchedule
 from hand1000.training.lr import get_lr
 from hand1000.training.timesteps import sample_logit_normal_timesteps
 
 
 def test_the_learning_rate_rises_then_falls() -> None:
     def rates(lr_scheduler, warmup_steps=2) -> list[float]:
-        options = {"peak": 1e-3, "steps": 102, "warmup_steps": warmup_steps, "lr_scheduler": lr_scheduler}
-        return [get_lr(step, **options) for step in (0, 1, 2, 52, 102)]
+        options = {"learning_rate": 1e-3, "steps": 102, "warmup_steps": warmup_steps}
+        schedule = TrainingSchedule(**options, batch_size=1, ema_decay=0, checkpoint_every=1)
+        return [get_lr(step, schedule, lr_scheduler) for step in (0, 1, 2, 52, 102)]
 
     assert rates("cosine") == pytest.approx([0.5e-3, 1e-3, 1e-3, 0.525e-3, 0.05e-3])
     assert rates("constant") == pytest.approx([0.5e-3, 1e-3, 1e-3, 1e-3, 1e-3])
