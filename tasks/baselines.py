@@ -6,7 +6,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.comparison import HandRefinerSettings, ImagicSettings
 from hand1000.config.settings import ComputeSettings, GenerationSettings
-from tasks.context import BaseModelAddress, TaskContext, model_key
+from hand1000.storage.hub import model_identity
+from tasks.context import BaseModelAddress, TaskContext
 from tasks.decorators import artifact_task
 from tasks.generation import base_pipeline, generate_records
 
@@ -69,7 +70,7 @@ def _edit_by_imagic(  # noqa: PLR0913 (the inputs of two tasks)
 def _refiner_key(refiner: HandRefinerSettings) -> HandRefinerSettings:
     """The settings with the identities of the models in place of their addresses."""
     models = ("controlnet", "inpainting_model")
-    return refiner.model_copy(update={name: model_key(getattr(refiner, name)) for name in models})
+    return refiner.model_copy(update={name: model_identity(getattr(refiner, name)) for name in models})
 
 
 @artifact_task(key_by={"refiner": _refiner_key}, excluded=("shard", "settings"))

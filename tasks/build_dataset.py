@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.caption_settings import CaptionSettings, DatasetSettings
-from tasks.context import RunContext, TaskContext, model_key, shard_range
+from hand1000.gestures import gesture_phrase
+from hand1000.storage.files import write_json, write_text
+from hand1000.storage.hub import model_identity
+from tasks.context import RunContext, TaskContext, shard_slice
 from tasks.decorators import artifact_task, cluster_task, shard_label
 
 SPLITS = ("train", "test")
@@ -26,8 +29,6 @@ class CaptioningJobs(NamedTuple):
 @cluster_task()
 def captioning_jobs(gesture: str, settings: DatasetSettings, shards: int) -> CaptioningJobs:
     """The jobs, by captioner, then by shard; an unknown gesture is reported at once."""
-    from hand1000.gestures import gesture_phrase
-
     gesture_phrase(gesture)
     captioners = [CaptionSettings(captioner=kind, completion=settings.completion) for kind in settings.captioners]
     return CaptioningJobs(
@@ -65,14 +66,14 @@ def caption_images(
     for split in SPLITS:
         folder = context.download(dataset) / split
         records = read_image_set(folder)
-        part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
+        part = records[shard_slice(len(records), 1, shard, shards)]
         captions = context.loaded["stage"].caption_records(folder, part, context.run.open_store(), context.on_progress)
         write_caption_records(context.output_dir / f"{split}.jsonl", captions)
 
 
 def load_clip(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The identity of CLIP, which measures captions; "" without one."""
-    return {"clip": model_key(inputs["settings"].clip)}
+    return {"clip": model_identity(inputs["settings"].clip)}
 
 
 @artifact_task(load=load_clip, excluded=("settings", "shards"))
@@ -90,7 +91,6 @@ def publish(
     from hand1000.data.publish import publish_data_set
     from hand1000.models.clip import Clip
     from hand1000.reports.captions import render_captions_page
-    from hand1000.storage.files import write_json, write_text
 
     clip = Clip(settings.clip) if settings.clip else None
     prepared, folders = context.download(dataset), context.download_all(captions)

@@ -3,6 +3,7 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
+from hand1000.storage.files import read_json, write_json
 from tasks.context import TaskContext, address
 from tasks.decorators import artifact_task
 from tasks.evaluation import load_evaluator
@@ -23,21 +24,13 @@ def evaluate_methods(
 ) -> None:
     """`<name>.json` of each method, its metrics and cost, and `<name>/`, some of its images.
 
-    Args:
-        context: The task's services.
-        real_features: Artifact of `extract_real_features`.
-        images: Each method's images, by shards.
-        trained: The artifacts that had to be trained for a method, if any.
-        embeddings: The optimized embeddings of Hand1000, by shards, which belong to its cost too.
-        settings: The networks of the evaluation.
-        seed: Random seed of the intervals.
+    The cost of a method includes its artifacts in `trained`, and for Hand1000 the optimized `embeddings`.
     """
     import shutil
 
     from hand1000.data.imageset import merge_image_sets, read_image_set
     from hand1000.evaluation.evaluator import RealFeatures
     from hand1000.evaluation.methods import SOURCE_METHOD, MethodResult, read_cost
-    from hand1000.storage.files import write_json
 
     def costs(artifacts: list[FlyteDirectory]) -> list[dict[str, object]]:
         return [context.run.open_store().provenance(address(artifact)) for artifact in artifacts]
@@ -57,15 +50,9 @@ def evaluate_methods(
 
 @artifact_task(deck="comparison.html", summary="tables.md")
 def write_comparison(context: TaskContext, gestures: dict[str, FlyteDirectory]) -> None:
-    """`comparison.html` with the tables and the images, and each of them as a file of its own.
-
-    Args:
-        context: The task's services.
-        gestures: Artifact of `evaluate_methods` by gesture.
-    """
+    """`comparison.html` with the tables and the images, and each of them as a file of its own."""
     from hand1000.evaluation.methods import METHODS, MethodResult
     from hand1000.reports.comparison import write_comparison
-    from hand1000.storage.files import read_json
 
     folders = {gesture: context.download(artifact) for gesture, artifact in gestures.items()}
     names = [name for name in METHODS if all((folder / f"{name}.json").is_file() for folder in folders.values())]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hand1000.config.settings import ComputeSettings
 from hand1000.core.progress import CheckpointStore, ProgressCallback
+from hand1000.storage.hub import model_identity
 
 if TYPE_CHECKING:
     from hand1000.registry.connection import Tracking
@@ -34,14 +35,7 @@ def digest(artifact: FlyteDirectory) -> str:
     return address(artifact).rstrip("/").rsplit("/", 1)[-1]
 
 
-def model_key(address: str) -> str:
-    """The identity of the model at an address; "" for no model."""
-    from hand1000.storage.hub import model_identity
-
-    return model_identity(address) if address else ""
-
-
-BaseModelAddress = Annotated[str, model_key]
+BaseModelAddress = Annotated[str, model_identity]
 """A diffusers folder, an `s3://` address, or a hub id with its revision; a cache key has the model's identity."""
 
 
@@ -109,10 +103,11 @@ class TaskContext:
 
     def train_context(self, seed: int, compute: ComputeSettings | None = None) -> "TrainContext":
         """The context of a training that saves its state and reports its progress here."""
-        from hand1000.training.context import TrainContext
+        from hand1000.training.context import FULL_PRECISION, TrainContext
 
-        context = TrainContext(seed=seed, checkpoint=self.checkpoint, on_progress=self.on_progress)
-        return context.replace(compute=compute) if compute else context
+        return TrainContext(
+            seed=seed, compute=compute or FULL_PRECISION, checkpoint=self.checkpoint, on_progress=self.on_progress
+        )
 
 
 @dataclass(frozen=True)
@@ -126,8 +121,8 @@ class TaskResult:
     loaded: Mapping[str, Any]
 
 
-def shard_range(count: int, unit: int, shard: int, shards: int) -> range:
-    """The items of one shard: a run of whole batches of `unit`, so that no batch is cut in two."""
+def shard_slice(count: int, unit: int, shard: int, shards: int) -> slice:
+    """The items of one shard of `count`: whole batches of `unit` in a row, so that no batch is cut in two."""
     batches = -(-count // unit)
     first, last = batches * shard // shards, batches * (shard + 1) // shards
-    return range(min(first * unit, count), min(last * unit, count))
+    return slice(min(first * unit, count), min(last * unit, count))

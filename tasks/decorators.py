@@ -16,8 +16,13 @@ from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
+from hand1000.core.devices import peak_memory, reset_peak_memory
+from hand1000.core.errors import Hand1000Error, TransientError
 from hand1000.core.progress import ProgressBar, noop_callback
-from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest, model_key
+from hand1000.storage.digests import digest_json
+from hand1000.storage.files import read_jsonl
+from hand1000.storage.hub import model_identity
+from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest
 from tasks.resources import resources_table
 
 if TYPE_CHECKING:
@@ -49,7 +54,6 @@ def report_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
     On a cluster Flyte retries only what is marked as worth it.
     """
-    from hand1000.core.errors import Hand1000Error, TransientError
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -198,15 +202,13 @@ def task_version(task_name: str) -> str:
 
 def config_digest(settings: Settings, base_model: str) -> str:
     """Digest of what a model depends on besides its data."""
-    from hand1000.storage.digests import digest_json
-
-    return digest_json([CACHE_VERSION, TASK_REVISIONS, settings.model_dump(mode="json"), model_key(base_model)])
+    return digest_json([CACHE_VERSION, TASK_REVISIONS, settings.model_dump(mode="json"), model_identity(base_model)])
 
 
 def cache_key_of(value: Any, annotation: Any = None) -> Any:
     """The part of a cache key that `value` is.
 
-    It is the result of a function in the value's annotation, such as `Annotated[str, model_key]`; the digest of an
+    It is the result of a function in the value's annotation, such as `Annotated[str, model_identity]`; the digest of an
     artifact; what an object's `cache_key_fields()` returns; the fields of a dataclass; or the value itself.
     """
     for function in filter(callable, getattr(annotation, "__metadata__", ())):
@@ -244,9 +246,6 @@ def run_cached(
     Raises:
         Hand1000Error: What `body` or the storage raises; nothing incomplete is ever published.
     """
-    from hand1000.core.devices import peak_memory, reset_peak_memory
-    from hand1000.storage.digests import digest_json
-
     store = run.open_store()
     digest = digest_json([task_version(task_name), key])
     checkpoint = store.checkpoint(task_name, digest)
@@ -286,8 +285,6 @@ def run_cached(
 
 def _log_record(child: "Run", part: str, record: Mapping[str, Any], store: "ArtifactStore") -> None:
     """Log an artifact's history and time to its task's child run, whether it was made now or by an earlier run."""
-    from hand1000.storage.files import read_jsonl
-
     history = store.fetch(record["address"]) / "history.jsonl"
     if history.is_file():
         child.log_history(row for _, row in read_jsonl(history))

@@ -6,6 +6,7 @@ from typing import Any
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
+from hand1000.storage.files import write_json, write_text
 from tasks.context import RunContext, TaskContext
 from tasks.decorators import artifact_task
 
@@ -42,7 +43,6 @@ def evaluate(
     from hand1000.data.imageset import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
     from hand1000.evaluation.evaluator import RealFeatures
-    from hand1000.storage.files import write_json, write_text
 
     evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
     metrics = {}

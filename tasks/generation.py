@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import GenerationSettings
-from tasks.context import BaseModelAddress, TaskContext, shard_range
+from hand1000.core.devices import best_device
+from hand1000.models.base_model import load_base_model
+from tasks.context import BaseModelAddress, TaskContext, shard_slice
 from tasks.decorators import artifact_task
 
 if TYPE_CHECKING:
@@ -26,12 +28,8 @@ def generate_base(  # noqa: PLR0913 (Flyte signature)
     seed: int,
 ) -> None:
     """One shard of the base model's images, the same whatever the sampler settings of the tuned model."""
-    from hand1000.pipelines.generation import pipeline_generator
-
-    part = _shard_records(context, dataset, captions, shard, shards, settings, seed)
-    generate_records(
-        context, pipeline_generator(base_pipeline(base_model, settings.base_model_variant())), part, settings
-    )
+    pipeline = base_pipeline(base_model, settings.base_model_variant())
+    _generate_shard(context, pipeline, dataset, captions, shard, shards, settings, seed)
 
 
 @artifact_task()
@@ -46,17 +44,13 @@ def generate_tuned(  # noqa: PLR0913 (Flyte signature)
     seed: int,
 ) -> None:
     """One shard of the tuned model's images: the same prompts and seeds."""
-    from hand1000.pipelines.generation import pipeline_generator
     from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
-    part = _shard_records(context, dataset, captions, shard, shards, settings, seed)
-    generate_records(context, pipeline_generator(load_pipeline(context.download(model))), part, settings)
+    _generate_shard(context, load_pipeline(context.download(model)), dataset, captions, shard, shards, settings, seed)
 
 
 def base_pipeline(base_model: str, settings: GenerationSettings) -> "Hand1000Pipeline":
     """The pipeline of the base model, which samples as `settings` say."""
-    from hand1000.core.devices import best_device
-    from hand1000.models.base_model import load_base_model
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 
     pipeline = build_pipeline(load_base_model(base_model, best_device()), **settings.sampler_defaults())
@@ -82,19 +76,20 @@ def generate_records(
     write_metadata(context.output_dir, records)
 
 
-def _shard_records(  # noqa: PLR0913 (the inputs of two tasks)
+def _generate_shard(  # noqa: PLR0913 (the inputs of two tasks)
     context: TaskContext,
+    pipeline: "Hand1000Pipeline",
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
     shard: int,
     shards: int,
     settings: GenerationSettings,
     seed: int,
-) -> "list[ImageRecord]":
+) -> None:
     from hand1000.data.captioning import read_captioned_split
-    from hand1000.pipelines.generation import plan_generation
+    from hand1000.pipelines.generation import pipeline_generator, plan_generation
 
     prompts = read_captioned_split(context.download(dataset), "test", context.download_all(captions))
     records = plan_generation(prompts, settings.num_images, seed)
-    part = shard_range(len(records), settings.batch_size, shard, shards)
-    return records[part.start : part.stop]
+    part = records[shard_slice(len(records), settings.batch_size, shard, shards)]
+    generate_records(context, pipeline_generator(pipeline), part, settings)

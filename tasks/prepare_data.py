@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from hand1000.config.data_settings import DataSettings
+from hand1000.gestures import parse_gestures
+from hand1000.models.base_model import read_resolution
+from hand1000.storage.files import write_json
 from tasks.context import RunContext, TaskContext
 from tasks.decorators import artifact_task
 
@@ -24,7 +27,6 @@ def select_source(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _select(source: Any, gesture: str, images: int, settings: DataSettings, seed: int) -> Any:
     from hand1000.data.selection import select_images
-    from hand1000.gestures import parse_gestures
     from hand1000.storage.sources import open_source
 
     return select_images(
@@ -37,33 +39,14 @@ def _select(source: Any, gesture: str, images: int, settings: DataSettings, seed
     )
 
 
-def _resolution_key(base_model: str) -> int:
-    from hand1000.models.base_model import read_resolution
-
-    return read_resolution(base_model)
-
-
-@artifact_task(load=select_source, excluded=("data",), key_by={"base_model": _resolution_key})
+@artifact_task(load=select_source, excluded=("data",), key_by={"base_model": read_resolution})
 def prepare_data(
     context: TaskContext, gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int
 ) -> None:
-    """Select the training and test images of each gesture and crop them to the base model's resolution.
-
-    Args:
-        context: The task's services.
-        gesture: HaGRID's name of a gesture, or several with commas.
-        images: Maximum number of training images of each gesture.
-        data: `sample`, a folder or `s3://` prefix in HaGRID's layout, or one of plain images.
-        base_model: The model whose resolution the images get.
-        settings: Filters, crop, number of test images and of unreadable images that are accepted.
-        seed: Random seed of the selection.
-    """
+    """Select the training and test images of each gesture and crop them to the base model's resolution."""
     from hand1000.data.prepare import REPORT, prepare_image_sets
     from hand1000.data.render.dataset import render_dataset
-    from hand1000.gestures import parse_gestures
     from hand1000.hands.label_check import make_iou_check
-    from hand1000.models.base_model import read_resolution
-    from hand1000.storage.files import write_json
 
     resolution = read_resolution(base_model)
     selection = context.loaded["source"]

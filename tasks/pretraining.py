@@ -6,6 +6,7 @@ from typing import Any
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.pretraining import PretrainSettings
+from hand1000.storage.files import read_jsonl, write_jsonl
 from tasks.context import RunContext, TaskContext
 from tasks.decorators import artifact_task
 
@@ -37,7 +38,6 @@ def render_pretraining_images(context: TaskContext, images: int, gesture_images:
 def train_autoencoder(context: TaskContext, images: FlyteDirectory, settings: PretrainSettings) -> None:
     """`vae/` and its history."""
     from hand1000.data.synthetic import load_synthetic_images
-    from hand1000.storage.files import write_jsonl
     from hand1000.training.pretrain_base import train_autoencoder
 
     examples, _ = load_synthetic_images(context.download(images), 180)
@@ -54,7 +54,6 @@ def train_text_encoder(
     from diffusers import AutoencoderKL
 
     from hand1000.data.synthetic import load_synthetic_images
-    from hand1000.storage.files import write_jsonl
     from hand1000.training.pretrain_base import train_text_encoder
 
     examples, captions = load_synthetic_images(context.download(images), settings.max_tilt)
@@ -80,7 +79,6 @@ def train_base(
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from hand1000.data.synthetic import load_synthetic_images
-    from hand1000.storage.files import read_jsonl
     from hand1000.training.pretrain_base import save_base, train_base
 
     examples, captions = load_synthetic_images(context.download(images), settings.max_tilt)

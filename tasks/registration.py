@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
+from hand1000.gestures import parse_gestures
+from hand1000.storage.files import read_json, write_json
+from hand1000.storage.hub import model_identity
 from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest
 from tasks.decorators import artifact_task, config_digest
 
@@ -25,7 +28,6 @@ def tracking_server(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any
 def finish_registration(result: TaskResult) -> RegistrationResult:
     """Log report and metrics to the parent run, close it, and print what a person does next."""
     from hand1000.reports.model_card import shell_snippet
-    from hand1000.storage.files import read_json
 
     registered = read_json(result.folder / "registered.json")
     tracker = result.run.open_tracker()
@@ -61,14 +63,11 @@ def register(  # noqa: PLR0913 (Flyte signature)
     import shutil
 
     from hand1000.data.imageset import merge_image_sets
-    from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate
     from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
     from hand1000.reports.training import write_report
-    from hand1000.storage.files import write_json
-    from hand1000.storage.hub import model_identity
 
     finished = FinishedRun(
         gestures=parse_gestures(gesture),

@@ -91,13 +91,12 @@ class Table(FrozenSettings):
     quota: Quota
     pods: dict[str, Pod]
     stage3: dict[str, Pod]
-    tasks: dict[str, str]
+    tasks: dict[str, list[str]]
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        for task, pod in self.tasks.items():
-            if pod != STAGE3 and pod not in self.pods:
-                raise ValueError(f"tasks.{task}: no pod {pod!r}; there are {', '.join([*self.pods, STAGE3])}")
+        for pod in self.tasks.keys() - {*self.pods, STAGE3}:
+            raise ValueError(f"tasks.{pod}: no such pod; there are {', '.join([*self.pods, STAGE3])}")
         for name, pod_of_name in {**self.pods, **self.stage3}.items():
             if not self.quota.holds(pod_of_name):
                 raise ValueError(f"{name}: asks for more than the quota")
@@ -109,9 +108,9 @@ class Table(FrozenSettings):
         Raises:
             Hand1000Error: The table does not name the task, or `$HAND1000_GPU` is none of Stage III's.
         """
-        name = self.tasks.get(task)
+        name = next((pod for pod, tasks in self.tasks.items() if task in tasks), None)
         if name is None:
-            raise Hand1000Error(f"{TABLE}: tasks.{task} is missing; name its pod")
+            raise Hand1000Error(f"{TABLE}: tasks: {task} is missing; add it to its pod")
         if name != STAGE3:
             return self.pods[name]
         gpu = os.environ.get(GPU_VARIABLE) or next(iter(self.stage3))

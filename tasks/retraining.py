@@ -9,6 +9,9 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.gestures import parse_gestures
+from hand1000.storage.files import write_json
 from tasks.context import RunContext, TaskContext, TaskResult, digest
 from tasks.decorators import artifact_task, cluster_task, config_digest
 
@@ -44,7 +47,6 @@ def detect_changes(
     run: RunContext,
 ) -> ChangeReport:
     """Compare data, settings and base model with those of the champion."""
-    from hand1000.gestures import parse_gestures
     from hand1000.registry.champion import DATASET, RECIPE, find_champion
 
     champion = find_champion(run.connect_mlflow(), parse_gestures(gesture))
@@ -104,11 +106,9 @@ def finish_retraining(result: TaskResult) -> RetrainResult:
 @artifact_task(load=load_versions, finish=finish_retraining, deck="retraining.html")
 def evaluate_gates(context: TaskContext, model_uri: str, champion: str, gates: GateSettings) -> None:
     """The gates of a new version and its data's drift since the champion: `retraining.html`, and `drift.json`."""
-    from hand1000.core.errors import Hand1000Error
     from hand1000.evaluation.drift import Drift, measure_drift
     from hand1000.hands.stage1 import load_features
     from hand1000.reports.retraining import write_retraining
-    from hand1000.storage.files import write_json
 
     store = context.run.open_store()
     old, new = context.loaded["trained_on"]

@@ -3,7 +3,7 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Stage1Settings
-from tasks.context import TaskContext, shard_range
+from tasks.context import TaskContext, shard_slice
 from tasks.decorators import artifact_task
 
 
@@ -17,7 +17,7 @@ def find_hands(
 
     folder = context.download(dataset) / "train"
     records = read_image_set(folder)
-    part = [records[index] for index in shard_range(len(records), 1, shard, shards)]
+    part = records[shard_slice(len(records), 1, shard, shards)]
     landmarks = detect_hands(
         folder, part, min_detection_confidence=settings.min_detection_confidence, on_progress=context.on_progress
     )

@@ -3,7 +3,10 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import ComputeSettings, Stage2Settings
-from tasks.context import BaseModelAddress, TaskContext, shard_range
+from hand1000.core.devices import best_device
+from hand1000.models.base_model import load_base_model
+from hand1000.storage.files import write_jsonl
+from tasks.context import BaseModelAddress, TaskContext, shard_slice
 from tasks.decorators import artifact_task
 
 
@@ -12,9 +15,7 @@ def encode_dataset(
     context: TaskContext, dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: BaseModelAddress
 ) -> None:
     """Latents and text embeddings of the training images, which both later stages read."""
-    from hand1000.core.devices import best_device
     from hand1000.data.captioning import read_captioned_split
-    from hand1000.models.base_model import load_base_model
     from hand1000.training.encoded_dataset import encode_dataset
 
     folder = context.download(dataset)
@@ -34,11 +35,8 @@ def train_fusion(
     seed: int,
 ) -> None:
     """Train the fusion layer over all images through the frozen UNet."""
-    from hand1000.core.devices import best_device
     from hand1000.hands.poses import HandPoses
     from hand1000.hands.stage1 import load_features
-    from hand1000.models.base_model import load_base_model
-    from hand1000.storage.files import write_jsonl
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.precision import weight_dtype
     from hand1000.training.stage2 import train_fusion
@@ -74,19 +72,15 @@ def optimize_embeddings(  # noqa: PLR0913 (Flyte signature)
 
     In the paper's own loop Stage III optimizes each image's embedding; then these stay where the fusion puts them.
     """
-    from hand1000.core.devices import best_device
     from hand1000.hands.poses import HandPoses
-    from hand1000.models.base_model import load_base_model
     from hand1000.models.fusion import double_fusion, gesture_indices, load_fusion
-    from hand1000.storage.files import write_jsonl
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.precision import weight_dtype
     from hand1000.training.stage2 import optimize_all_embeddings, save_embeddings
 
     data = EncodedDataset.load(context.download(encoded))
     layer = load_fusion(context.download(fusion))
-    part = shard_range(len(data.latents), settings.embedding_batch_size, shard, shards)
-    images = slice(part.start, part.stop)
+    images = shard_slice(len(data.latents), settings.embedding_batch_size, shard, shards)
     # Computed for all images: the product for a shard alone is rounded otherwise, and the bits would depend on shards.
     start = double_fusion(
         data.text_embeddings,
@@ -104,5 +98,5 @@ def optimize_embeddings(  # noqa: PLR0913 (Flyte signature)
         context.train_context(seed, compute),
     )
     save_embeddings(context.output_dir, embeddings, data.file_names[images])
-    rows = [{**row, "step": part.start + row["step"]} for row in history]
+    rows = [{**row, "step": images.start + row["step"]} for row in history]
     write_jsonl(context.output_dir / "history.jsonl", rows)

@@ -5,6 +5,8 @@ import os
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
+from hand1000.core.devices import best_device
+from hand1000.models.base_model import load_base_model
 from tasks.context import BaseModelAddress, TaskContext
 from tasks.decorators import artifact_task
 
@@ -18,8 +20,6 @@ def generate_class_images(
     context: TaskContext, encoded: FlyteDirectory, base_model: BaseModelAddress, settings: Settings
 ) -> None:
     """The base model's own images for prior preservation; an empty artifact unless the settings ask for them."""
-    from hand1000.core.devices import best_device
-    from hand1000.models.base_model import load_base_model
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.prior import generate_prior
@@ -86,7 +86,6 @@ def assemble_model(
 
     It is apart from the training, which does not depend on the sampler's defaults.
     """
-    from hand1000.models.base_model import load_base_model
     from hand1000.models.fusion import load_fusion
     from hand1000.training.stage3_io import load_weights, save_pipeline
 

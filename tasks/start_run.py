@@ -1,16 +1,16 @@
 """The first tasks of a workflow: its run, tracked in MLflow or not, and the inputs of its map tasks."""
 
 from hand1000.config.settings import Settings
-from tasks.context import RunContext, model_key
+from hand1000.gestures import parse_gestures, slug
+from hand1000.storage.digests import digest_json
+from hand1000.storage.hub import model_identity
+from tasks.context import RunContext
 from tasks.decorators import cluster_task
 
 
 @cluster_task()
 def start_run(gesture: str, images: int, data: str, base_model: str, settings: Settings, root: str) -> RunContext:
     """Get or create the MLflow parent run of these inputs: the same inputs are the same run."""
-    from hand1000.gestures import parse_gestures, slug
-    from hand1000.storage.digests import digest_json
-
     gestures = parse_gestures(gesture)
     settings.stage2.check_gestures(gestures)
     inputs = {
@@ -20,7 +20,7 @@ def start_run(gesture: str, images: int, data: str, base_model: str, settings: S
         "base_model": base_model,
         "settings": settings.model_dump(mode="json"),
     }
-    run_id = f"{slug(gestures)}-{digest_json([inputs, model_key(base_model)])[:12]}"
+    run_id = f"{slug(gestures)}-{digest_json([inputs, model_identity(base_model)])[:12]}"
     run = RunContext(root=root, run_id=run_id)
     run.open_tracker().log_params(inputs)
     return run

@@ -3,6 +3,7 @@
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings
+from hand1000.storage.files import read_json
 from tasks.context import TaskContext
 from tasks.decorators import artifact_task
 
@@ -14,7 +15,6 @@ def write_sweeps(
     """A table and a plot of each sweep, and `sweeps.html` with all of them."""
     from hand1000.evaluation.metrics import Metrics
     from hand1000.reports.sweep import write_sweeps
-    from hand1000.storage.files import read_json
 
     def metrics(side: str, evaluation: FlyteDirectory) -> Metrics:
         return Metrics.model_validate(read_json(context.download(evaluation) / f"{side}.json"))

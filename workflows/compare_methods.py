@@ -54,13 +54,10 @@ def compare_gesture(
 
     # The methods that generate from a prompt and a seed.
     prompts = {"dataset": dataset, "captions": captions, "seed": common.seed, **sharded}
-    hand1000_prompts, plain_prompts = (
-        prompts | {"settings": common.generation},
-        prompts | {"settings": plain.generation},
-    )
-    sd = map_task(partial(generate_base, base_model=base_model, **hand1000_prompts))(shard=shard)
+    plain_prompts, prompts = prompts | {"settings": plain.generation}, prompts | {"settings": common.generation}
+    sd = map_task(partial(generate_base, base_model=base_model, **prompts))(shard=shard)
     sd_tuned = map_task(partial(generate_tuned, model=plain_model.model, **plain_prompts))(shard=shard)
-    hand1000 = map_task(partial(generate_tuned, model=hand1000_model.model, **hand1000_prompts))(shard=shard)
+    hand1000 = map_task(partial(generate_tuned, model=hand1000_model.model, **prompts))(shard=shard)
 
     # The methods that edit another one's images.
     imagic: dict[str, Any] = {"imagic": settings.imagic, "settings": plain.generation, "compute": common.compute}

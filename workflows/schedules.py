@@ -1,4 +1,4 @@
-"""The launch plans of `schedules.yaml`, one a gesture."""
+"""The launch plans of `schedules.yaml`, one for each gesture."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,7 +20,7 @@ INPUTS = ("gesture", "images", "data", "base_model", "root", "shards", "settings
 CALLERS: dict[str, Any] = {"email": Email, "slack": Slack, "pagerduty": PagerDuty}
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
-"""As Kubernetes takes them."""
+"""A label key or value that Kubernetes accepts."""
 
 
 class NotifySettings(FrozenSettings):
@@ -31,7 +31,7 @@ class NotifySettings(FrozenSettings):
     when: list[Literal["SUCCEEDED", "FAILED", "TIMED_OUT", "ABORTED"]] = Field(min_length=1, max_length=4)
 
     def notification(self) -> Notification:
-        """As flytekit has it."""
+        """Return flytekit's notification."""
         phases = [getattr(WorkflowExecutionPhase, phase) for phase in self.when]
         return CALLERS[self.by](phases=phases, recipients_email=self.to)
 
@@ -65,20 +65,20 @@ class ScheduleRow(FrozenSettings):
     @classmethod
     def _within_the_quota(cls, count: int) -> int:
         table = resources_table()
-        most = min(table.quota.holds(table.pod_of(task)) for task in table.tasks)
+        most = min(table.quota.holds(table.pod_of(tasks[0])) for tasks in table.tasks.values())
         if count > most:
             raise ValueError(f"the quota of tasks/resources.yaml holds {most} of the largest pods at once")
         return count
 
     def launch_plan(self) -> LaunchPlan:
-        """All inputs but the time of the start are bound, and that is the scheduler's."""
+        """Return the launch plan, which binds all inputs but the start time, an input from the scheduler."""
         inputs = {name: getattr(self, name) for name in INPUTS}
         return LaunchPlan.get_or_create(
             retrain,
             name=f"retrain_{self.gesture}",
             fixed_inputs=inputs,
             schedule=CronSchedule(schedule=self.cron, kickoff_time_input_arg="kickoff"),
-            notifications=[one.notification() for one in self.notify],
+            notifications=[recipients.notification() for recipients in self.notify],
             labels=Labels({**self.labels, "gesture": self.gesture}),
             max_parallelism=self.max_parallelism,
             auto_activate=self.active,
@@ -92,7 +92,7 @@ class Schedules(FrozenSettings):
     rows: list[ScheduleRow] = Field(max_length=200)
 
     @model_validator(mode="after")
-    def _one_row_a_gesture(self) -> Self:
+    def _gestures_are_distinct(self) -> Self:
         gestures = [row.gesture for row in self.rows]
         for gesture in gestures:
             if gestures.count(gesture) > 1:
@@ -104,7 +104,7 @@ def load_schedules(path: Path = FILE) -> Schedules:
     """Read the file.
 
     Raises:
-        Hand1000Error: not YAML, or a field that is missing, unknown or out of range, by its row.
+        Hand1000Error: The file is not YAML, or a field of a row is missing, unknown or out of range.
     """
     return validate_settings(Schedules, read_yaml(path), path)
 

@@ -69,11 +69,7 @@ def train_and_evaluate(
     return EvaluatedModel(
         dataset=dataset,
         captions=captions,
-        feature=tuned.feature,
-        fusion=tuned.fusion,
-        embeddings=tuned.embeddings,
-        trained=tuned.trained,
-        model=tuned.model,
+        **tuned._asdict(),
         base_images=base_images,
         tuned_images=tuned_images,
         evaluation=evaluation,

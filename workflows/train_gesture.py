@@ -31,19 +31,4 @@ def train_gesture(
     evaluated = train_and_evaluate(
         gesture=gesture, images=images, data=data, base_model=base_model, shards=shards, settings=settings, run=run
     )
-    return register(
-        dataset=evaluated.dataset,
-        captions=evaluated.captions,
-        feature=evaluated.feature,
-        fusion=evaluated.fusion,
-        embeddings=evaluated.embeddings,
-        trained=evaluated.trained,
-        model=evaluated.model,
-        base_images=evaluated.base_images,
-        tuned_images=evaluated.tuned_images,
-        evaluation=evaluated.evaluation,
-        gesture=gesture,
-        base_model=base_model,
-        settings=settings,
-        run=run,
-    )
+    return register(**evaluated._asdict(), gesture=gesture, base_model=base_model, settings=settings, run=run)

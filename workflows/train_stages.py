@@ -34,17 +34,9 @@ def train_stages(  # noqa: PLR0913 (Flyte signature)
     settings: Settings,
     run: RunContext,
 ) -> TunedModel:
-    """Teach the base model the gestures of a dataset.
+    """Teach the base model the gestures of a dataset, the artifact of `prepare_data`.
 
-    Args:
-        dataset: Artifact of `prepare_data`.
-        captions: Artifacts of `caption_images`, by shards.
-        gesture: The same as of `prepare_data`.
-        base_model: A diffusers folder, an `s3://` address, or a hub id with its revision.
-        shard: 0 to shards - 1.
-        shards: Number of parts into which the map tasks cut their work.
-        settings: Settings of the run.
-        run: Artifact root and tracking of the run.
+    `captions` are the artifacts of `caption_images` by shards; the other inputs are those of `train_gesture`.
     """
     # Stage I: the feature of each gesture.
     hands = partial(find_hands, dataset=dataset, shards=shards, settings=settings.stage1, run=run)

@@ -26,18 +26,15 @@ def add_remote_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     launch.set_defaults(run=_launch)
 
     status = commands.add_parser("status", help="show the status of an execution and of its tasks")
-    status.add_argument("execution", help="name, as printed by `launch`")
     status.set_defaults(run=_status)
-
     logs = commands.add_parser("logs", help="list the links to the logs of an execution")
-    logs.add_argument("execution", help="name, as printed by `launch`")
     logs.set_defaults(run=_logs)
-
     approve = commands.add_parser("approve", help="approve an execution that waits for a reviewer")
-    approve.add_argument("execution", help="name, as printed by `launch`")
     approve.add_argument("--signal", help="name of the gate, if it has several")
     approve.set_defaults(run=_approve)
 
+    for command in (status, logs, approve):
+        command.add_argument("execution", help="name, as printed by `launch`")
     for command in (launch, status, logs, approve):
         command.add_argument("--project", default="hand1000", help="default: hand1000")
         command.add_argument("--domain", default="development", help="default: development")

@@ -23,7 +23,7 @@ class Sweep(FrozenSettings):
     """Runs that differ in one thing."""
 
     title: str = Field(min_length=1, max_length=200, description="Title of the sweep in the report.")
-    axis: str = Field(max_length=80, description="Quantity that the labels give as numbers; '' if they are names.")
+    axis: str = Field("", max_length=80, description="Quantity that the labels give as numbers; '' if they are names.")
     points: list[Point] = Field(min_length=1, max_length=50)
 
     @model_validator(mode="after")

@@ -26,11 +26,24 @@ def fetch_model_folder(source: str) -> Path:
     Raises:
         Hand1000Error: The model does not exist, or the hub id has no pinned revision.
     """
-    return _fetch_from_hub(source) if _is_hub_id(source) else local_copy(source)
+    if not _is_hub_id(source):
+        return local_copy(source)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = _pinned(source).partition("@")
+    ignored = ["safety_checker/*", "*.fp16.*"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WEIGHTS, ignore_patterns=ignored))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise Hand1000Error(f"{source}: the hub has no such model, or cannot be reached ({reason})") from error
 
 
 def model_identity(source: str) -> str:
-    """Return what identifies the model: the digest of its content, or the hub id with its revision."""
+    """Return the digest of the model's content, or the hub id with its revision; "" for no model."""
+    if not source:
+        return ""
     return _pinned(source) if _is_hub_id(source) else folder_digest(source)
 
 
@@ -44,19 +57,3 @@ def _pinned(source: str) -> str:
     if not revision:
         raise Hand1000Error(f"{source}: pin the revision of the hub model, as in {name}@<commit>")
     return f"{name}@{revision}"
-
-
-def _fetch_from_hub(source: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    name, _, revision = _pinned(source).partition("@")
-    try:
-        return Path(
-            snapshot_download(
-                name, revision=revision, allow_patterns=WEIGHTS, ignore_patterns=["safety_checker/*", "*.fp16.*"]
-            )
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise Hand1000Error(f"{source}: the hub has no such model, or cannot be reached ({reason})") from error

@@ -12,16 +12,16 @@ from pydantic import BaseModel
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from tasks import decorators
-from tasks.context import Artifact, RunContext, TaskContext, address, digest, shard_range
+from tasks.context import Artifact, RunContext, TaskContext, address, digest, shard_slice
 from tasks.decorators import artifact_task
 from tasks.resources import Table, resources_table
 
 
 @pytest.mark.parametrize(("count", "unit", "shards"), [(10, 1, 3), (10, 4, 3), (3, 2, 5), (1, 25, 1), (100, 25, 7)])
 def test_shards_cover_everything_once_and_cut_no_batch(count: int, unit: int, shards: int) -> None:
-    ranges = [shard_range(count, unit, shard, shards) for shard in range(shards)]
-    assert [index for part in ranges for index in part] == list(range(count))
-    assert all(part.start % unit == 0 for part in ranges if len(part))
+    slices = [shard_slice(count, unit, shard, shards) for shard in range(shards)]
+    assert [item for part in slices for item in range(count)[part]] == list(range(count))
+    assert all(part.start % unit == 0 for part in slices if range(count)[part])
 
 
 class Options(BaseModel):
