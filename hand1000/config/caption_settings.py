@@ -62,7 +62,7 @@ class DatasetSettings(FrozenSettings):
 
     seed: Seed
     data: DataSettings
-    captioners: tuple[CaptionerSettings, ...] = Field(
+    captioners: list[CaptionerSettings] = Field(
         min_length=1, max_length=8, description="The captions of the first are published; all are measured."
     )
     completion: CompletionSettings

@@ -86,7 +86,7 @@ def test_the_shipped_inputs_files_are_valid(config: str, settings: Settings | ty
 def test_a_dataset_inherits_what_it_shares_with_a_training() -> None:
     dataset = DatasetSettings.model_validate({"preset": "default", "data": {"test_images": 7}})
     default = load_settings("default")
-    assert dataset.captioners == (default.captions.captioner,) and dataset.completion == default.captions.completion
+    assert dataset.captioners == [default.captions.captioner] and dataset.completion == default.captions.completion
     assert dataset.data == default.data.model_copy(update={"test_images": 7})
 
 
