@@ -1,15 +1,27 @@
 """The batches of Stage III."""
 
+from typing import Literal
+
 import torch
 
 from hand1000.models.fusion import fused_null_embedding, gesture_indices
 from hand1000.training.batches import BatchSampler, TrainingSet
+from hand1000.training.timesteps import sample_logit_normal_timesteps
 from tests.support.mixed_dataset import GESTURES, mixed_dataset
 from tests.support.tiny_models import tiny_base
 from tests.support.tiny_pipelines import fusion_of
 
 
-def test_a_dropped_caption_is_the_gestures_null_embedding() -> None:
+def make_sampler(
+    data: TrainingSet, *, timestep_sampling: Literal["uniform", "logit_normal"] = "uniform", caption_dropout: float = 0
+) -> BatchSampler:
+    scheduler = tiny_base().scheduler
+    return BatchSampler(
+        data, 4, scheduler, 0, "unet", timestep_sampling=timestep_sampling, caption_dropout=caption_dropout
+    )
+
+
+def test_dropped_caption_is_the_null_embedding_of_its_gesture() -> None:
     fusion = fusion_of("four", "ok", strong=True)
     empty = fused_null_embedding(mixed_dataset().empty_embedding, fusion, 0.3)
     for index, gesture in enumerate(("four", "ok")):
@@ -19,16 +31,17 @@ def test_a_dropped_caption_is_the_gestures_null_embedding() -> None:
     latents = torch.arange(len(GESTURES)).reshape(-1, 1, 1, 1).float()
     training_set = TrainingSet(latents, mixed_dataset().text_embeddings, empty, gesture_ids)
     for dropout in (1.0, 0.0):
-        sampler = BatchSampler(
-            training_set,
-            4,
-            tiny_base().scheduler,
-            seed=0,
-            stage="unet",
-            timestep_sampling="uniform",
-            caption_dropout=dropout,
-        )
-        batch = sampler.sample(0)
+        batch = make_sampler(training_set, caption_dropout=dropout).sample(0)
         images = batch.latents.flatten().long()
         expected = empty[gesture_ids[images]] if dropout else mixed_dataset().text_embeddings[images]
         assert torch.equal(batch.encoder_hidden_states, expected)
+
+
+def test_noise_and_timesteps_are_keyed_by_step_and_position() -> None:
+    data = TrainingSet(torch.zeros(6, 4, 2, 2), torch.zeros(6, 1, 3), torch.zeros(1, 1, 3), torch.zeros(6).long())
+    sampler = make_sampler(data)
+    noise = torch.cat([sampler.sample(step).noise for step in range(2)]).flatten(1)
+    assert len(noise.unique(dim=0)) == 2 * 4
+    assert torch.equal(sampler.sample(1).noise.flatten(1), noise[4:])
+    timesteps = make_sampler(data, timestep_sampling="logit_normal").sample(1).timesteps
+    assert torch.equal(timesteps, sample_logit_normal_timesteps(4, 1000, 0, "unet", 1))
