@@ -1,4 +1,4 @@
-"""The denoising loss of all stages and its spatial weights."""
+"""The denoising loss of all stages, and its weights by timestep and by pixel."""
 
 from typing import Literal
 
@@ -59,3 +59,23 @@ def hand_loss_mask(boxes: torch.Tensor, height: int, width: int, weight: float) 
     inside = coverage(y, y + h, height)[:, None, :, None] * coverage(x, x + w, width)[:, None, None, :]
     weights = 1 + (weight - 1) * inside
     return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
+
+
+def min_snr_loss_weights(noise_scheduler, timesteps: torch.Tensor, snr_gamma: float) -> torch.Tensor:
+    """Compute the min-SNR weight of each item's loss, (B,) (Hang et al., 2023).
+
+    The loss at a low noise level says little about the content of the image but counts as much as any other. Seen as a
+    prediction of the clean image, the loss at a timestep is weighted by min(SNR, gamma). Unlike diffusers'
+    `compute_snr`, the ratio is not rounded through square roots.
+
+    Args:
+        noise_scheduler: Noise schedule and prediction type of the base model.
+        timesteps: Timestep of each item, (B,).
+        snr_gamma: Upper bound of the ratio, 5 in the paper; 0 weights all timesteps alike.
+    """
+    if not snr_gamma:
+        return torch.ones(len(timesteps), device=timesteps.device)
+    alphas_cumprod = noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    divisor = snr + 1 if noise_scheduler.config.prediction_type == "v_prediction" else snr
+    return snr.clamp(max=snr_gamma) / divisor

@@ -18,10 +18,9 @@ from hand1000.training.context import TrainContext
 from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
 from hand1000.training.ema import EMA
 from hand1000.training.lora import add_adapter
-from hand1000.training.losses import diffusion_loss
+from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.lr import get_lr
 from hand1000.training.precision import autocast_context, build_optimizer, configure_unet, make_grad_scaler
-from hand1000.training.timesteps import min_snr_loss_weights
 from hand1000.training.validation import Validation, should_stop_early, validation_losses
 
 

@@ -5,8 +5,7 @@ from typing import Literal
 import torch
 
 from hand1000.models.fusion import fused_null_embedding, gesture_indices
-from hand1000.training.batches import BatchSampler, TrainingSet
-from hand1000.training.timesteps import sample_logit_normal_timesteps
+from hand1000.training.batches import BatchSampler, TrainingSet, sample_logit_normal_timesteps
 from tests.support.mixed_dataset import GESTURES, mixed_dataset
 from tests.support.tiny_models import tiny_base
 from tests.support.tiny_pipelines import fusion_of

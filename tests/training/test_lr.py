@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from hand1000.config.pretraining import TrainingSchedule
+from hand1000.training.batches import sample_logit_normal_timesteps
 from hand1000.training.lr import get_lr
-from hand1000.training.timesteps import sample_logit_normal_timesteps
 
 
 def test_the_learning_rate_rises_then_falls() -> None:

@@ -17,12 +17,11 @@ from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import TrainingSet
 from hand1000.training.checkpoint import Tensors, TrainingState, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
-from hand1000.training.losses import diffusion_loss
+from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.precision import build_optimizer
 from hand1000.training.prior import Prior, generate_prior
 from hand1000.training.stage3 import Stage3Trainer
 from hand1000.training.stage3_io import load_trained_weights
-from hand1000.training.timesteps import min_snr_loss_weights
 from hand1000.training.validation import Validation, should_stop_early, split_validation
 from tests.support.stage3_process import settings_with, training_set
 from tests.support.tiny_models import (
