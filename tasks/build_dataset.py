@@ -86,11 +86,11 @@ def publish(
     shards: int,
 ) -> None:
     """The dataset with its card, and beside it `quality.json` and `captions.html`, every captioner side by side."""
-    from hand1000.captions.metrics import compute_caption_metrics
+    from hand1000.captions.metrics import caption_metrics_table, compute_caption_metrics
     from hand1000.captions.records import read_caption_records
     from hand1000.data.publish import publish_data_set
     from hand1000.models.clip import Clip
-    from hand1000.reports.captions import render_captions_page
+    from hand1000.reports.html import render_template
 
     clip = Clip(settings.clip) if settings.clip else None
     prepared, folders = context.download(dataset), context.download_all(captions)
@@ -116,4 +116,5 @@ def publish(
     write_json(context.output_dir / "quality.json", [metrics.model_dump(mode="json") for metrics in quality])
     names = sorted(by_captioner[0]["train"])[:SAMPLES]
     rows = [(prepared / "train" / name, [records["train"][name] for records in by_captioner]) for name in names]
-    write_text(context.output_dir / "captions.html", render_captions_page(gesture, quality, rows))
+    page = render_template("captions.html.j2", gesture=gesture, metrics=caption_metrics_table(quality), rows=rows)
+    write_text(context.output_dir / "captions.html", page)

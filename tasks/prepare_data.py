@@ -46,7 +46,7 @@ def prepare_data(
     """Select the training and test images of each gesture and crop them to the base model's resolution."""
     from hand1000.data.prepare import REPORT, prepare_image_sets
     from hand1000.data.render.dataset import render_dataset
-    from hand1000.hands.label_check import make_iou_check
+    from hand1000.hands.detection import make_iou_check
 
     resolution = read_resolution(base_model)
     selection = context.loaded["source"]

@@ -11,7 +11,7 @@ from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import parse_gestures
-from hand1000.storage.files import write_json
+from hand1000.storage.files import write_json, write_text
 from tasks.context import RunContext, TaskContext, TaskResult, digest
 from tasks.decorators import artifact_task, cluster_task, config_digest
 
@@ -108,7 +108,7 @@ def evaluate_gates(context: TaskContext, model_uri: str, champion: str, gates: G
     """The gates of a new version and its data's drift since the champion: `retraining.html`, and `drift.json`."""
     from hand1000.evaluation.drift import Drift, measure_drift
     from hand1000.hands.stage1 import load_features
-    from hand1000.reports.retraining import write_retraining
+    from hand1000.reports.html import render_template
 
     store = context.run.open_store()
     old, new = context.loaded["trained_on"]
@@ -123,13 +123,10 @@ def evaluate_gates(context: TaskContext, model_uri: str, champion: str, gates: G
             )
         except Hand1000Error as error:
             note = f"what the champion was trained on is not kept any more: {error}"
-    write_retraining(
-        context.output_dir / "retraining.html",
-        model_uri=model_uri,
-        champion=champion,
-        drift=drift,
-        gates=context.loaded["gates"],
-        note=note,
+    gate_results = context.loaded["gates"]
+    page = render_template(
+        "retraining.html.j2", model_uri=model_uri, champion=champion, drift=drift, gates=gate_results, note=note
     )
+    write_text(context.output_dir / "retraining.html", page)
     if drift:
         write_json(context.output_dir / "drift.json", drift)

@@ -6,7 +6,8 @@ from typing import Literal
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.tables import Bold, Table, format_number
-from hand1000.evaluation.metrics import Distance, Metrics
+from hand1000.evaluation.distances import Distance
+from hand1000.evaluation.metrics import Metrics
 
 _SHARED_FIELDS = (
     "gesture",
@@ -50,19 +51,6 @@ class MetricRow:
         return str(self.n_base) if self.n_base == self.n_tuned else f"{self.n_base} / {self.n_tuned}"
 
 
-@dataclass(frozen=True)
-class GestureRow:
-    """Rates of one of several gestures, each of the base model, the fine-tuned model and the real images.
-
-    `n` is the number of images per model.
-    """
-
-    gesture: str
-    accuracy: tuple[float | None, float | None, float | None]
-    detection: tuple[float | None, float | None, float | None]
-    n: int
-
-
 def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
     """The metrics of both models in display order.
 
@@ -90,19 +78,6 @@ def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
     ]
 
 
-def compare_rates_by_gesture(base: Metrics, tuned: Metrics) -> list[GestureRow]:
-    """The rates of each gesture; an empty list for a single gesture, whose rates are those of all images."""
-    if len(tuned.by_gesture) == 1:
-        return []
-    rows = []
-    for gesture, metrics in tuned.by_gesture.items():
-        base_metrics = base.by_gesture[gesture]
-        accuracy = (base_metrics.gesture_accuracy, metrics.gesture_accuracy, metrics.real_gesture_accuracy)
-        detection = (base_metrics.detection_rate, metrics.detection_rate, metrics.real_detection_rate)
-        rows.append(GestureRow(gesture, accuracy, detection, metrics.n_fake))
-    return rows
-
-
 def metrics_table(rows: Sequence[MetricRow]) -> Table:
     """The metrics of both models as a table, with the better value in bold."""
     cells = []
@@ -115,19 +90,22 @@ def metrics_table(rows: Sequence[MetricRow]) -> Table:
     return Table(("metric", "base", "tuned", "n", "note"), cells, numeric=range(1, 4))
 
 
-def gesture_rates_table(rows: Sequence[GestureRow]) -> Table:
-    """The rates of each gesture as a table."""
+def gesture_rates_table(base: Metrics, tuned: Metrics) -> Table:
+    """The rates of each gesture; without rows for a single gesture, whose rates are those of all images."""
     columns = [f"{rate}, {images}" for rate in ("accuracy", "detection") for images in ("base", "tuned", "real")]
-    cells = [(row.gesture, *map(format_number, (*row.accuracy, *row.detection)), row.n) for row in rows]
+    cells = []
+    for gesture, metrics in tuned.by_gesture.items() if len(tuned.by_gesture) > 1 else ():
+        base_metrics = base.by_gesture[gesture]
+        accuracy = (base_metrics.gesture_accuracy, metrics.gesture_accuracy, metrics.real_gesture_accuracy)
+        detection = (base_metrics.detection_rate, metrics.detection_rate, metrics.real_detection_rate)
+        cells.append((gesture, *map(format_number, (*accuracy, *detection)), metrics.n_fake))
     return Table(("gesture", *columns, "n"), cells, numeric=range(1, 8))
 
 
 def comparison_text(base: Metrics, tuned: Metrics) -> str:
     """The comparison in plain text: a table of all metrics, and for several gestures a second one of their rates."""
-    tables = [metrics_table(compare_metrics(base, tuned))]
-    if rates := compare_rates_by_gesture(base, tuned):
-        tables.append(gesture_rates_table(rates))
-    return "\n".join(table.text() for table in tables)
+    tables = [metrics_table(compare_metrics(base, tuned)), gesture_rates_table(base, tuned)]
+    return "\n".join(table.text() for table in tables if table.rows)
 
 
 def _scalar(value: float | Distance | None) -> float | None:

@@ -1,14 +1,14 @@
 """Distances between two sets of image features: FID, KID and CMMD.
 
-x, y   features of the real and of the generated images      (n, d), (m, d)
+x, y   features of the real and of the generated images      (n, d), (m, d), n and m at least 2
 mu, S  their mean and their covariance with divisor n - 1    (d,), (d, d)
 k      the kernel of KID, (x.y/d + 1)^3
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.linalg import qr, svdvals
+
+from hand1000.config.base import FrozenSettings
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
@@ -17,13 +17,6 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     With A = (x - mu_x)/sqrt(n - 1), S_x = A'A, and B likewise, the trace of the root is the sum of the singular
     values of A B'. This avoids a matrix square root, so that a singular covariance (n < d) needs no regularization.
     The estimate has a bias of about 1/n: compare only values of equal n.
-
-    Args:
-        x: Features of the real images, (n, d), n at least 2.
-        y: Features of the generated images, (m, d), m at least 2.
-
-    Returns:
-        The distance, 0 or more.
     """
     x, y = _validated(x, y)
     mean_x, mean_y = x.mean(axis=0), y.mean(axis=0)
@@ -37,29 +30,20 @@ def _short(a: np.ndarray) -> np.ndarray:
     return qr(a, mode="r", check_finite=False)[0][: a.shape[1]] if len(a) > a.shape[1] else a
 
 
-@dataclass(frozen=True)
-class KernelDistance:
-    """An estimate of KID with the bounds of its 95 % interval."""
+class Distance(FrozenSettings):
+    """KID with the bounds of its 95 % interval. It may be negative."""
 
     value: float
     low: float
     high: float
 
 
-def kernel_distance(
-    x: np.ndarray, y: np.ndarray, generator: np.random.Generator, resamples: int = 1000
-) -> KernelDistance:
+def kernel_distance(x: np.ndarray, y: np.ndarray, generator: np.random.Generator, resamples: int = 1000) -> Distance:
     """KID: the unbiased squared MMD with k(a, b) = (a.b/d + 1)^3 (Binkowski et al., arXiv 1801.01401).
 
     The estimate may be negative if the sets hardly differ; clipping it would cause a bias. The interval is a percentile
     bootstrap over the images. An image that a resample contains twice is never paired with itself, because that would
     make the set look more concentrated than it is.
-
-    Args:
-        x: Features of the real images, (n, d), n at least 2.
-        y: Features of the generated images, (m, d), m at least 2.
-        generator: Random generator of the resamples.
-        resamples: Number of resamples.
     """
     x, y = _validated(x, y)
     d = x.shape[1]
@@ -71,7 +55,7 @@ def kernel_distance(
     w = _counts(len(y), resamples, generator)
     values = _within(xx, v) + _within(yy, w) - 2.0 * np.sum((v @ xy) * w, axis=1) / (len(x) * len(y))
     low, high = np.percentile(values[1:], [2.5, 97.5])
-    return KernelDistance(float(values[0]), float(low), float(high))
+    return Distance(value=float(values[0]), low=float(low), high=float(high))
 
 
 _CMMD_SIGMA, _CMMD_SCALE = 10.0, 1000.0
@@ -81,10 +65,6 @@ def clip_distance(x: np.ndarray, y: np.ndarray) -> float:
     """CMMD (Jayasumana et al., 2024): the squared MMD of CLIP's unit embeddings with a Gaussian kernel, times 1,000.
 
     This is the biased estimate, which includes the diagonal of the kernel, as in the authors' program.
-
-    Args:
-        x: CLIP features of the real images, (n, d).
-        y: CLIP features of the generated images, (m, d).
     """
     x, y = (features / np.linalg.norm(features, axis=1, keepdims=True) for features in _validated(x, y))
 

@@ -7,7 +7,7 @@ are comparable with published ones need the 2015 Inception network.
 import os
 import warnings
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -31,23 +31,30 @@ BUNDLED_EXTRACTOR = Path(__file__).parents[1] / "assets" / "feature-extractor"
 _BATCH_SIZE = 32
 
 
-class FeatureExtractor(Protocol):
-    """A function from images to features (N, D).
-
-    Attributes:
-        resizer: How images are resized to `input_size`. Only values of equal resizers are comparable.
-        input_size: Side of the images that the network receives, in pixels.
-        num_features: Length D of a feature vector.
-    """
+class FeatureExtractor:
+    """A function from images to features (N, D), where D is `num_features`; `input_size` is in pixels."""
 
     name: str
     sha256: str
-    resizer: str
     input_size: int
     num_features: int
+    device = torch.device("cpu")
 
+    @property
+    def resizer(self) -> str:
+        """How images are resized to `input_size`. Only values of equal resizers are comparable."""
+        return f"bicubic, antialiased, float, to {self.input_size}"
+
+    @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
+        starts = range(0, len(images), _BATCH_SIZE)
+        batches = (resize(images[start : start + _BATCH_SIZE], self.input_size).to(self.device) for start in starts)
+        return torch.cat([self.forward(batch).float().cpu() for batch in batches]).numpy()
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Compute the features (B, D) of pixels (B, 3, `input_size`, `input_size`), 0 to 255."""
+        raise NotImplementedError
 
 
 def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
@@ -62,7 +69,7 @@ def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
     return InceptionExtractor(settings.feature_extractor, settings.feature_extractor_sha256)
 
 
-class InceptionExtractor:
+class InceptionExtractor(FeatureExtractor):
     """The 2015 Inception network as TorchScript; `forward(images, return_features=True)` returns 2048 features.
 
     Loading TorchScript executes code from the file. A file is therefore only loaded if its sha256 is the pinned one.
@@ -77,7 +84,6 @@ class InceptionExtractor:
     """
 
     name = "inception-2015-12-05"
-    resizer = "bicubic, antialiased, float, to 299"
     input_size = 299
 
     def __init__(self, source: str, sha256: str) -> None:
@@ -94,27 +100,22 @@ class InceptionExtractor:
                 f"{path}: its sha256 is {digest_file(path)}, not the pinned {sha256}; download it again"
             )
         self.sha256 = sha256
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         try:
             with warnings.catch_warnings():
                 # TorchScript is deprecated, but this network exists in no other format.
                 warnings.simplefilter("ignore", DeprecationWarning)
-                self._network = torch.jit.load(path, map_location=self._device).eval()
+                self._network = torch.jit.load(path, map_location=self.device).eval()
             probe = self(np.zeros((1, self.input_size, self.input_size, 3), np.uint8))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise Hand1000Error(f"{source}: not the Inception network as TorchScript: {reason}") from error
         self.num_features = probe.shape[1]
 
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `FeatureExtractor`."""
-        features = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            # The network itself would resize without antialiasing, so it receives images of its own size.
-            batch = resize(images[start : start + _BATCH_SIZE], self.input_size).to(self._device)
-            features.append(self._network(batch, return_features=True).float().cpu())
-        return torch.cat(features).numpy()
+        # The network itself would resize without antialiasing, so it receives images of its own size.
+        return self._network(pixels, return_features=True)
 
 
 def _download(url: str, sha256: str) -> Path:
@@ -164,24 +165,19 @@ class SmallNetwork(nn.Module):
         return (self.layers(pixels / 127.5 - 1.0) - self.mean) / self.std
 
 
-class SmallExtractor:
+class SmallExtractor(FeatureExtractor):
     """A `SmallNetwork` that `hand1000.evaluation.train_extractor` trained on rendered hands."""
 
     name = "hand1000-small"
-    resizer = "bicubic, antialiased, float, to 64"
     input_size = SmallNetwork.input_size
     num_features = SmallNetwork.num_features
 
     def __init__(self, network: SmallNetwork, sha256: str = "") -> None:
         self.network, self.sha256 = network.eval(), sha256
 
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `FeatureExtractor`."""
-        batches = (
-            resize(images[start : start + _BATCH_SIZE], self.input_size) for start in range(0, len(images), _BATCH_SIZE)
-        )
-        return torch.cat([self.network(batch) for batch in batches]).numpy()
+        return self.network(pixels)
 
     def save_pretrained(self, directory: Path) -> None:
         """Write `model.safetensors` and `config.json`."""

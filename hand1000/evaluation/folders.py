@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from PIL import Image
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.data.crop import load_square
@@ -58,7 +58,8 @@ def import_plain_folder(folder: Path, output_dir: Path, gesture: str | None, pro
     for index, path in enumerate(paths):
         pixels, _ = load_square(path, MAX_SIDE, crop="center")
         name = f"{index:06d}.png"
-        _save_image(pixels, output_dir / name)
+        with translate_write_errors(output_dir / name):
+            Image.fromarray(pixels).save(output_dir / name)
         prompt = prompts[index] if prompts else path.name
         records.append(
             ImageRecord(
@@ -73,10 +74,3 @@ def import_plain_folder(folder: Path, output_dir: Path, gesture: str | None, pro
         )
     write_metadata(output_dir, records)
     return output_dir
-
-
-def _save_image(pixels: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    with translate_write_errors(path):
-        Image.fromarray(pixels).save(path)

@@ -5,18 +5,15 @@ See Stein et al. (2023, arXiv 2306.04675) for DINOv2, and Jayasumana et al. (202
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from hand1000.core.devices import best_device
 from hand1000.core.errors import translate_load_errors
-from hand1000.evaluation.hand_crops import resize
+from hand1000.evaluation.extractors import FeatureExtractor
 from hand1000.storage.hub import fetch_model_folder, model_identity
 
-_BATCH_SIZE = 32
 
-
-class FoundationExtractor:
+class FoundationExtractor(FeatureExtractor):
     """A `FeatureExtractor` that uses a vision transformer of the transformers library.
 
     Args:
@@ -40,20 +37,14 @@ class FoundationExtractor:
             self.num_features = int(network.config.hidden_size)
         else:
             self.num_features = int(network.config.projection_dim)
-        self.resizer = f"bicubic, antialiased, float, to {self.input_size}"
-        self._device = best_device()
-        self._network = network.to(self._device).eval()
+        self.device = best_device()
+        self._network = network.to(self.device).eval()
         self._mean, self._std = (
-            torch.tensor(values, device=self._device)[None, :, None, None]
+            torch.tensor(values, device=self.device)[None, :, None, None]
             for values in (processor.image_mean, processor.image_std)
         )
 
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """See `FeatureExtractor`."""
-        features = []
-        for start in range(0, len(images), _BATCH_SIZE):
-            pixels = resize(images[start : start + _BATCH_SIZE], self.input_size).to(self._device) / 255
-            output = self._network(pixel_values=(pixels - self._mean) / self._std)
-            features.append((output.image_embeds if self.name == "clip" else output.pooler_output).float().cpu())
-        return torch.cat(features).numpy()
+        output = self._network(pixel_values=(pixels / 255 - self._mean) / self._std)
+        return output.image_embeds if self.name == "clip" else output.pooler_output

@@ -31,7 +31,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
 from hand1000.evaluation.colors import color_faithfulness
-from hand1000.evaluation.distances import clip_distance, frechet_distance, kernel_distance
+from hand1000.evaluation.distances import Distance, clip_distance, frechet_distance, kernel_distance
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.hands.classifier import GestureClassifier
@@ -54,14 +54,6 @@ _MAX_KID_IMAGES = 5000
 
 Interval = tuple[float, float, float]
 """A value and the bounds of its 95 % interval; the value three times if the metric has no interval."""
-
-
-class Distance(FrozenSettings):
-    """KID with the bounds of its 95 % interval. It may be negative."""
-
-    value: float
-    low: float
-    high: float
 
 
 class ImageResult(FrozenSettings):
@@ -239,13 +231,7 @@ def compute_metrics(
 
 
 def classify_images(features: ImageFeatures, gesture: str | None, classifier: GestureClassifier) -> list[ImageResult]:
-    """Classify the gesture of each image.
-
-    Args:
-        features: Features of the images.
-        gesture: Target gesture of all images; None uses the one in each image's record.
-        classifier: Gesture classifier.
-    """
+    """Classify the gesture of each image. `gesture` is the target of all images; None uses each record's own."""
     labels, probabilities = classifier.predict(features.landmarks, features.is_right)
     class_index = {name: index for index, name in enumerate(classifier.classes)}
     results = []
@@ -312,5 +298,4 @@ def _compute_kid(real: np.ndarray, fake: np.ndarray, seed: int, key: str) -> Dis
             return features
         return features[generator.choice(len(features), _MAX_KID_IMAGES, replace=False)]
 
-    estimate = kernel_distance(subsample(real), subsample(fake), generator)
-    return Distance(value=estimate.value, low=estimate.low, high=estimate.high)
+    return kernel_distance(subsample(real), subsample(fake), generator)

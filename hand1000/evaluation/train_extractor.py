@@ -7,10 +7,8 @@ light, and the strength of artificial blur, distortion and noise. The latter mak
 hands. Half of the training images are crops, like the images of FID-H and KID-H.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +20,7 @@ from hand1000.data.synthetic import RenderedHands, load_rendered_hands
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import SmallExtractor, SmallNetwork
 from hand1000.hands.classifier import CLASSES
+from hand1000.hands.train_classifier import training_parser
 from hand1000.storage.files import write_json
 
 ATTRIBUTES = ("skin", "sleeve", "wall", "light", "handedness")
@@ -211,13 +210,7 @@ def _distances(x: np.ndarray, y: np.ndarray, seed: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Render hands, train the extractor, evaluate it on other people's hands, and write both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument(
-        "--train", type=int, default=80, help="training images per gesture; arbitrary poses have three times as many"
-    )
-    parser.add_argument("--test", type=int, default=20, help="test images per gesture, of other people")
+    parser = training_parser(__doc__)
     parser.add_argument("--steps", type=int, default=1500)
     options = parser.parse_args(arguments)
     train, test = load_rendered_hands(

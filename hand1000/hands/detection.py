@@ -24,6 +24,7 @@ MIN_IOU = 0.1
 """Least IoU of a hand's landmarks with its labelled box. Landmarks are inside the hand, so that on rendered images the
 IoU of the right hand has a median of 0.54 and a first percentile of 0.27."""
 
+_CHECK_CONFIDENCE = 0.5
 _WORKERS = 2  # MediaPipe releases the interpreter's lock, so threads are enough.
 _PREFETCH = 8  # Images decoded ahead of the reader; more only take memory.
 
@@ -65,6 +66,20 @@ def match_labelled_hand(hands: Sequence[Hand], bbox: "BBox | None") -> Hand | No
         return max(hands, key=lambda hand: hand.box[2] * hand.box[3], default=None)
     best = max(hands, key=lambda hand: box_iou(hand.box, bbox), default=None)
     return best if best is not None and box_iou(best.box, bbox) >= MIN_IOU else None
+
+
+@contextlib.contextmanager
+def make_iou_check(min_detector_iou: float) -> Iterator[Callable[[np.ndarray, "BBox"], bool] | None]:
+    """Make the label check of `hand1000.data.prepare.prepare_image_sets`; it is None for a minimum of 0.
+
+    The check takes a crop, (S, S, 3) uint8 RGB, and its labelled box. It passes if the landmarks of one of up to two
+    detected hands have an IoU of at least `min_detector_iou` with the box; see `MIN_IOU`.
+    """
+    if not min_detector_iou:
+        yield None
+        return
+    with HandDetector(_CHECK_CONFIDENCE, max_hands=2) as detector:
+        yield lambda crop, bbox: any(box_iou(hand.box, bbox) >= min_detector_iou for hand in detector.detect(crop))
 
 
 def iter_detections(

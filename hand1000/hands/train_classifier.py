@@ -131,16 +131,21 @@ def measure_accuracy(classifier: GestureClassifier, hands: LabeledHands) -> dict
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Render, detect, train, measure on other people's hands, and write the classifier with `training.json`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def training_parser(description: str | None) -> argparse.ArgumentParser:
+    """Options of a script that trains a network on rendered hands."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument(
         "--train", type=int, default=80, help="training images per gesture; arbitrary poses get three times as many"
     )
     parser.add_argument("--test", type=int, default=20, help="test images per gesture, of other people")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Render, detect, train, measure on other people's hands, and write the classifier with `training.json`."""
+    options = training_parser(__doc__).parse_args(arguments)
     train, test = load_rendered_hands(num_train=options.train, num_test=options.test, seed=options.seed, size=SIZE)
     train_hands = detect_rendered_hands(train, seed=options.seed)
     test_hands = detect_rendered_hands(test, seed=options.seed + 1)

@@ -15,6 +15,7 @@ from hand1000.evaluation.methods import (
     mean_table,
     paired_table,
 )
+from hand1000.hands.detection import read_square
 from hand1000.pipelines.generation import make_image_grid
 from hand1000.reports.html import render_template
 from hand1000.storage.files import write_json, write_text
@@ -59,7 +60,7 @@ def write_image_grid(path: Path, images: Mapping[str, Mapping[str, Sequence[Path
     """Write the paper's qualitative figure as a PNG file: one row per method, one column per prompt."""
     names = list(next(iter(images.values())))
     columns = [(gesture, index) for gesture, methods in images.items() for index in range(len(methods[names[0]]))]
-    cells = [_read_cell(images[gesture][name][index]) for name in names for gesture, index in columns]
+    cells = [Image.fromarray(read_square(images[gesture][name][index])) for name in names for gesture, index in columns]
     side = max(cells[0].width, _MIN_CELL_SIDE)
     grid = make_image_grid(
         [cell.resize((side, side)) for cell in cells],
@@ -68,8 +69,3 @@ def write_image_grid(path: Path, images: Mapping[str, Mapping[str, Sequence[Path
         column_labels=["" if index else gesture for gesture, index in columns],
     )
     grid.save(path)
-
-
-def _read_cell(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from typing import Any
 
 from hand1000.core.tables import Table
 from hand1000.evaluation.base_vs_tuned import gesture_rates_table, metrics_table
@@ -19,11 +18,6 @@ LICENSES = {
 
 def render_model_card(run: FinishedRun) -> str:
     """Render the card of a finished run as Markdown."""
-    return render_template("model_card.md.j2", **collect_card_content(run))
-
-
-def collect_card_content(run: FinishedRun) -> dict[str, Any]:
-    """Everything that the template states."""
     _, tuned = run.metrics
     stage2, stage3 = run.settings.stage2, run.settings.stage3
     weights = "all weights" if stage3.training_mode == "full" else f"LoRA adapters of rank {stage3.lora.rank}"
@@ -40,25 +34,27 @@ def collect_card_content(run: FinishedRun) -> dict[str, Any]:
     }
     # The version's number is unknown before its card is registered.
     model_uri = "models:/NAME/VERSION"
-    return {
-        "phrases": {gesture: gesture_phrase(gesture) for gesture in run.gestures},
-        "metrics": metrics_table(run.metric_rows),
-        "gesture_rates": gesture_rates_table(run.gesture_rows),
-        "extractor": tuned.extractor,
-        "resizer": tuned.resizer,
-        "training": Table(("input", "value"), list(training.items())),
-        "licenses": Table(("component", "license"), list(LICENSES.items())),
-        "snippets": [snippet(model_uri, run.example_prompt) for snippet in (python_snippet, shell_snippet)],
-    }
+    return render_template(
+        "model_card.md.j2",
+        phrases={gesture: gesture_phrase(gesture) for gesture in run.gestures},
+        metrics=metrics_table(run.metric_rows),
+        gesture_rates=gesture_rates_table(*run.metrics),
+        extractor=tuned.extractor,
+        resizer=tuned.resizer,
+        training=Table(("input", "value"), list(training.items())),
+        licenses=Table(("component", "license"), list(LICENSES.items())),
+        snippets=usage_snippets(model_uri, run.example_prompt),
+    )
 
 
-def python_snippet(model_uri: str, prompt: str) -> str:
-    """Python code that loads the model and generates an image."""
-    return (
+def usage_snippets(model_uri: str, prompt: str) -> tuple[str, str]:
+    """Python code that loads the model and generates an image, and a shell command that generates several."""
+    python = (
         "from hand1000 import load_pipeline\n\n"
         f'pipeline = load_pipeline("{model_uri}")\n'
         f'pipeline({json.dumps(prompt, ensure_ascii=False)}).images[0].save("out.png")'
     )
+    return python, shell_snippet(model_uri, prompt)
 
 
 def shell_snippet(model_uri: str, prompt: str) -> str:

@@ -9,7 +9,7 @@ from hand1000.config.settings import Settings
 from hand1000.data.captioning import read_captioned_split
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
-from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, compare_metrics, compare_rates_by_gesture
+from hand1000.evaluation.base_vs_tuned import MetricRow, compare_metrics
 from hand1000.evaluation.metrics import Metrics
 from hand1000.storage.files import read_json
 
@@ -50,11 +50,6 @@ class FinishedRun:
     def metric_rows(self) -> list[MetricRow]:
         """The metrics of both models in display order."""
         return compare_metrics(*self.metrics)
-
-    @property
-    def gesture_rows(self) -> list[GestureRow]:
-        """The rates of each of several gestures."""
-        return compare_rates_by_gesture(*self.metrics)
 
     @property
     def preparation(self) -> PreparationReport:

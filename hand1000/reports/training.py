@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
@@ -14,7 +14,7 @@ from hand1000.hands.stage1 import GestureFeature, load_features
 from hand1000.models.encoding import find_truncated
 from hand1000.reports.figures import Curve
 from hand1000.reports.html import render_template
-from hand1000.reports.model_card import python_snippet, shell_snippet
+from hand1000.reports.model_card import usage_snippets
 from hand1000.reports.run import FinishedRun
 from hand1000.storage.files import read_jsonl, write_text
 from hand1000.training.validation import IMAGES_DIR
@@ -39,12 +39,6 @@ def write_report(path: Path, run: FinishedRun, *, model_uri: str, seconds: Mappi
     Raises:
         Hand1000Error: An image is missing or unreadable, or `path` is not writable.
     """
-    content = collect_report_content(run, model_uri)
-    write_text(path, render_template("training.html.j2", **content, seconds=seconds))
-
-
-def collect_report_content(run: FinishedRun, model_uri: str) -> dict[str, Any]:
-    """Everything that the template shows except the run time."""
     _, tuned = run.metrics
     features = load_features(run.feature)
     results = {result.file_name: result for result in tuned.images}
@@ -56,37 +50,40 @@ def collect_report_content(run: FinishedRun, model_uri: str) -> dict[str, Any]:
         _read_curve("Stage III: UNet", [run.trained]),
         _read_curve("Stage III: validation images", [run.trained], "validation_loss"),
     ]
-    return {
-        "phrases": {gesture: gesture_phrase(gesture) for gesture in run.gestures},
-        "overview": {
+    page = render_template(
+        "training.html.j2",
+        phrases={gesture: gesture_phrase(gesture) for gesture in run.gestures},
+        overview={
             "registered model": model_uri,
             "run": run.run_key,
             "base model": f"{run.base_model} ({run.base_identity})",
             "date": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
         },
-        "metrics": metrics_table(run.metric_rows),
-        "gesture_rates": gesture_rates_table(run.gesture_rows),
-        "extractor": tuned.extractor,
-        "resizer": tuned.resizer,
-        "first_pairs": [pairs[name] for name in sorted(results)[:NUM_PAIRS]],
-        "worst_pairs": [pairs[name] for name in worst[:NUM_PAIRS]],
-        "curves": [curve for curve in curves if curve.points],
-        "validation_images": [
+        metrics=metrics_table(run.metric_rows),
+        gesture_rates=gesture_rates_table(*run.metrics),
+        extractor=tuned.extractor,
+        resizer=tuned.resizer,
+        first_pairs=[pairs[name] for name in sorted(results)[:NUM_PAIRS]],
+        worst_pairs=[pairs[name] for name in worst[:NUM_PAIRS]],
+        curves=[curve for curve in curves if curve.points],
+        validation_images=[
             (path, f"after {int(path.stem)} steps") for path in sorted((run.trained / IMAGES_DIR).glob("*.png"))
         ],
-        "samples": [
+        samples=[
             (run.dataset / "train" / record.file_name, record.text) for record in run.training_records[:NUM_SAMPLES]
         ],
-        "hands": {
+        hands={
             feature.gesture: feature.mean.reshape(21, 3).tolist()
             for feature in features
             if feature.kind == "normalized"
         },
-        "counts": count_data(run, features),
-        "skipped": {entry.file: entry.reason for entry in run.preparation.unusable},
-        "settings_yaml": yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False),
-        "snippets": [snippet(model_uri, run.example_prompt) for snippet in (python_snippet, shell_snippet)],
-    }
+        counts=count_data(run, features),
+        skipped={entry.file: entry.reason for entry in run.preparation.unusable},
+        settings_yaml=yaml.safe_dump(run.settings.model_dump(mode="json"), sort_keys=False),
+        snippets=usage_snippets(model_uri, run.example_prompt),
+        seconds=seconds,
+    )
+    write_text(path, page)
 
 
 def _make_pairs(run: FinishedRun) -> dict[str, ImagePair]:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from hand1000.core.tables import Table
-from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rates_table, metrics_table
+from hand1000.evaluation.base_vs_tuned import MetricRow, metrics_table
 from hand1000.reports.html import render_template
-from hand1000.reports.model_card import python_snippet, shell_snippet
+from hand1000.reports.model_card import usage_snippets
 
 KID = MetricRow("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
 CONF = MetricRow("HAND-CONF", 0.9, 0.8, "higher", 150, 180)
@@ -16,16 +16,16 @@ URI, PROMPT = "models:/hand1000-call-candidates@champion", 'it\'s "so", making p
 
 @pytest.fixture
 def content() -> dict[str, Any]:
-    """What `collect_card_content` returns, made up."""
+    """What `render_model_card` states, made up."""
     return {
         "phrases": {"call": "making phone call hand gesture"},
         "metrics": metrics_table([KID, CONF]),
-        "gesture_rates": gesture_rates_table([]),
+        "gesture_rates": Table((), ()),
         "extractor": "small",
         "resizer": "bicubic",
         "training": Table(("input", "value"), [("base model", "small|base, revision abc")]),
         "licenses": Table(("component", "license"), [("HaGRID", "<b>CC BY-SA 4.0")]),
-        "snippets": [python_snippet(URI, PROMPT), shell_snippet(URI, PROMPT)],
+        "snippets": usage_snippets(URI, PROMPT),
     }
 
 
@@ -42,9 +42,9 @@ def test_the_card_states_what_a_user_must_know(content) -> None:
 
 
 def test_a_card_of_several_gestures_states_each_phrase(content) -> None:
-    rows = [GestureRow("call", (0.0, 0.5, 0.9), (0.6, 0.7, None), 40), GestureRow("ok", (0, 0, 0), (1, 1, 1), 40)]
+    rates = Table("gabcdefn", [("call", 0, 0.5, 0.9, 0.6, 0.7, "–", 40), ("ok", 0, 0, 0, 1, 1, 1, 40)])
     phrases = content["phrases"] | {"ok": "making ok sign hand gesture"}
-    several = content | {"phrases": phrases, "gesture_rates": gesture_rates_table(rows)}
+    several = content | {"phrases": phrases, "gesture_rates": rates}
     card = render_template("model_card.md.j2", **several)
     assert card.startswith("# Hand1000: call, ok\n") and "| ok | **making ok sign hand gesture** |" in card
     assert "| call | 0 | 0.5 | 0.9 | 0.6 | 0.7 | – | 40 |" in card and "one of these gestures" in card

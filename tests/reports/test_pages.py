@@ -6,15 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hand1000.captions.metrics import CaptionMetrics
+from hand1000.captions.metrics import CaptionMetrics, caption_metrics_table
 from hand1000.captions.records import CaptionRecord
 from hand1000.config.sweep import Point, Sweep
 from hand1000.evaluation.drift import Drift, GestureDrift
 from hand1000.evaluation.gates import Gate
 from hand1000.evaluation.metrics import ImageResult, Metrics
-from hand1000.reports.captions import render_captions_page
 from hand1000.reports.comparison import write_image_grid
-from hand1000.reports.retraining import write_retraining
+from hand1000.reports.html import render_template
 from hand1000.reports.sweep import write_sweeps
 
 EVIL, ESCAPED = "<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -36,7 +35,7 @@ def make_metrics(**fields: object) -> Metrics:
     )
 
 
-def test_the_retraining_page_shows_gates_and_drift(tmp_path: Path) -> None:
+def test_the_retraining_page_shows_gates_and_drift() -> None:
     drift = Drift(
         images=(8, 12),
         features=(GestureDrift(gesture="four", mean=0.25, largest=1.5),),
@@ -47,15 +46,13 @@ def test_the_retraining_page_shows_gates_and_drift(tmp_path: Path) -> None:
         box_distance=None,
     )
     gates = [Gate("detection rate", 0.9, 0.8, is_minimum=True), Gate("KID-H", None, 0.1, is_minimum=False)]
-    write_retraining(
-        tmp_path / "r.html", model_uri="models:/m/2", champion="models:/m/1", drift=drift, gates=gates, note=""
-    )
-    page = (tmp_path / "r.html").read_text()
+    names = {"model_uri": "models:/m/2", "champion": "models:/m/1"}
+    page = render_template("retraining.html.j2", **names, drift=drift, gates=gates, note="")
     assert ESCAPED in page and EVIL not in page and "models:/m/1" in page and "8 before, 12 now" in page
     assert "<th>detection rate 0.9, at least 0.8</th><td>passed</td>" in page
     assert '<th>KID-H not measured, at most 0.1</th><td class="failed">failed</td>' in page
-    write_retraining(tmp_path / "r.html", model_uri="m", champion="", drift=None, gates=[], note="no former model")
-    page = (tmp_path / "r.html").read_text()
+    nothing = {"champion": "", "drift": None, "gates": []}
+    page = render_template("retraining.html.j2", model_uri="m", **nothing, note="no former model")
     assert "<p>no former model</p>" in page and "this is the first one" in page
 
 
@@ -84,6 +81,8 @@ def test_the_captions_page_shows_every_captioner(image: Path) -> None:
         with_phrase=1.0, words=3.0, vocabulary=3,
     )  # fmt: skip
     record = CaptionRecord.model_construct(file_name="x", captioner="blip2", caption=EVIL, text="a hand, waving")
-    page = render_captions_page("four", [metrics], [(image, [record, record])])
+    page = render_template(
+        "captions.html.j2", gesture="four", metrics=caption_metrics_table([metrics]), rows=[(image, [record, record])]
+    )
     assert EVIL not in page and page.count(ESCAPED) == 2 and page.count("<b>a hand, waving</b>") == 2
     assert '<td class="number">–</td>' in page and page.count("<article>") == 1

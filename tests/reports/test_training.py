@@ -14,17 +14,16 @@ from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.tables import Table
-from hand1000.evaluation.base_vs_tuned import GestureRow, MetricRow, gesture_rates_table, metrics_table
+from hand1000.evaluation.base_vs_tuned import MetricRow, metrics_table
 from hand1000.reports.figures import Curve
 from hand1000.reports.html import render_template
-from hand1000.reports.model_card import python_snippet, shell_snippet
+from hand1000.reports.model_card import usage_snippets
 from hand1000.reports.training import ImagePair, count_data
 from tests.support.tiny_models import TOKENS, save_tiny_base
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"
 KID = MetricRow("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
 CONF = MetricRow("HAND-CONF", 0.9, 0.8, "higher", 150, 180)
-SNIPPETS = (python_snippet, shell_snippet)
 HAND = [(math.cos(i), math.sin(i), 0.0) for i in range(21)]
 
 
@@ -68,14 +67,14 @@ def save_image(path: Path, color: str, size: int = 64) -> Path:
 
 @pytest.fixture
 def content(tmp_path) -> dict[str, Any]:
-    """What `collect_report_content` returns, made up."""
+    """What `write_report` shows, made up."""
     base, tuned = save_image(tmp_path / "base.png", "red"), save_image(tmp_path / "tuned.png", "blue", size=900)
     prompt = "a man making phone call hand gesture"
     return {
         "phrases": {"call": "making phone call hand gesture"},
         "overview": {"run": "run-1", "date": "2026-01-02 03:04 UTC"},
         "metrics": metrics_table([KID, CONF, MetricRow("FID-H", None, 12.0, "lower", 0, 40)]),
-        "gesture_rates": gesture_rates_table([]),
+        "gesture_rates": Table((), ()),
         "extractor": "small",
         "resizer": "bicubic",
         "first_pairs": [ImagePair(prompt, 17, base, tuned, "call, 0.93")],
@@ -87,7 +86,7 @@ def content(tmp_path) -> dict[str, Any]:
         "counts": {"training images": 8, "captions cut by the text encoder": "3 of 8"},
         "skipped": {"broken.jpg": "truncated"},
         "settings_yaml": "seed: 0\nstage2:\n  lambda_: 0.7\n",
-        "snippets": [snippet("models:/hand1000-call-candidates/3", prompt) for snippet in SNIPPETS],
+        "snippets": usage_snippets("models:/hand1000-call-candidates/3", prompt),
         "seconds": {"stage2": 12.34, "stage3": 3700.0},
     }
 
@@ -138,13 +137,17 @@ def test_the_better_value_is_bold(content):
 
 
 def test_several_gestures_have_a_table_of_their_own(content):
-    rows = [
-        GestureRow("call", (0.0, 0.5, 0.9), (0.6, 0.7, None), 40),
-        GestureRow("ok", (0.1, 0.2, 0.3), (1, 1, 1), 40),
-    ]
+    header = (
+        "gesture",
+        *(f"{rate}, {side}" for rate in ("accuracy", "detection") for side in ("base", "tuned", "real")),
+        "n",
+    )
+    rates = Table(
+        header, [("call", 0, 0.5, 0.9, 0.6, 0.7, "–", 40), ("ok", 0.1, 0.2, 0.3, 1, 1, 1, 40)], numeric=range(1, 8)
+    )
     phrases = {"call": "making phone call hand gesture", "ok": "making ok sign hand gesture"}
     hands = {"call": HAND, "ok": HAND}
-    page = render(content | {"gesture_rates": gesture_rates_table(rows), "phrases": phrases, "hands": hands})
+    page = render(content | {"gesture_rates": rates, "phrases": phrases, "hands": hands})
     parsed = ParsedPage(page)
     assert parsed.open == [] and len([tag for tag, attrs in parsed.tags if attrs.get("class") == "hand"]) == 2
     for expected in ("call, ok", "“making ok sign hand gesture”", "Rates by gesture", "accuracy, tuned", "ok: mean of"):

@@ -75,7 +75,7 @@ def test_a_users_images_on_s3(s3_root, tmp_path):
 
 
 def test_an_image_without_a_detected_hand_is_replaced(tmp_path):
-    from hand1000.hands.label_check import make_iou_check
+    from hand1000.hands.detection import make_iou_check
 
     source, blank = tmp_path / "source", set()
     (source / "four").mkdir(parents=True)

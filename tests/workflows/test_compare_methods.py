@@ -11,6 +11,7 @@ from PIL import Image
 
 from hand1000.config.comparison import ComparisonSettings, plain_finetuning
 from hand1000.config.settings import load_settings
+from hand1000.evaluation.distances import Distance
 from hand1000.evaluation.methods import (
     METHODS,
     Cost,
@@ -23,7 +24,7 @@ from hand1000.evaluation.methods import (
     paired_table,
     read_cost,
 )
-from hand1000.evaluation.metrics import Distance, Metrics
+from hand1000.evaluation.metrics import Metrics
 from hand1000.evaluation.paired import paired_bootstrap
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
