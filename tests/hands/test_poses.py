@@ -1,4 +1,4 @@
-"""How each image's own hand differs from the mean one, and what the fusion makes of it."""
+"""The poses of single hands relative to the mean hand, and their use in the fusion."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,21 +22,21 @@ NAMES = tuple(f"{index:03d}.png" for index in range(HANDS))
 
 
 def hands(missed: tuple[int, ...] = ()) -> tuple[Landmarks, np.ndarray]:
-    """Right hands that bend in two ways, here and there and of many sizes; and how far each bends."""
-    draws = np.random.default_rng(0)
-    mean = draws.normal(0, 0.3, (21, 3))
+    """Right hands of several places and sizes that bend in two directions, and how far each bends, (HANDS, 2)."""
+    generator = np.random.default_rng(0)
+    mean = generator.normal(0, 0.3, (21, 3))
     mean[0] = 0
     mean[[5, 9, 13, 17]] *= 0.5 / np.linalg.norm(mean[[5, 9, 13, 17]], axis=1, keepdims=True)
-    # The palm, by which hands are measured, does not bend.
-    ways = draws.normal(size=(2, 21, 3))
-    ways[:, [0, 5, 9, 13, 17]] = 0
-    bent = draws.normal(size=(HANDS, 2))
-    shapes = mean + np.einsum("nr,rjk->njk", bent * [0.2, 0.1], ways)
-    places = np.column_stack([draws.uniform(0.3, 0.7, (HANDS, 2)), np.zeros(HANDS)])
+    # The palm, which determines the size of a hand, does not bend.
+    directions = generator.normal(size=(2, 21, 3))
+    directions[:, [0, 5, 9, 13, 17]] = 0
+    bends = generator.normal(size=(HANDS, 2))
+    shapes = mean + np.einsum("nr,rjk->njk", bends * [0.2, 0.1], directions)
+    places = np.column_stack([generator.uniform(0.3, 0.7, (HANDS, 2)), np.zeros(HANDS)])
     found = np.array([index not in missed for index in range(HANDS)])
-    landmarks = places[:, None] + draws.uniform(0.2, 0.4, (HANDS, 1, 1)) * shapes
+    landmarks = places[:, None] + generator.uniform(0.2, 0.4, (HANDS, 1, 1)) * shapes
     rows = np.where(found[:, None, None], landmarks, 0.0).astype(np.float32)
-    return Landmarks(rows, found, found.astype(np.float32), np.ones(HANDS, bool), NAMES), bent
+    return Landmarks(rows, found, found.astype(np.float32), np.ones(HANDS, bool), NAMES), bends
 
 
 def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "normalized") -> HandPoses:
@@ -44,48 +44,53 @@ def fitted(landmarks: Landmarks, components: int = COMPONENTS, kind: str = "norm
     return fit_poses(landmarks, dict.fromkeys(NAMES, "four"), [feature], components)
 
 
-def test_the_components_tell_how_hands_bend_and_where_they_are() -> None:
-    landmarks, bent = hands()
+def test_components_describe_the_bending_and_the_placement() -> None:
+    landmarks, bends = hands()
     poses = fitted(landmarks)
     assert poses.poses.shape == (HANDS, COMPONENTS + 3) and poses.components.shape == (COMPONENTS, 63)
     assert poses.poses.mean(axis=0) == pytest.approx(0, abs=1e-4)
     assert poses.poses.std(axis=0) == pytest.approx(1, abs=1e-3)
-    own = gesture_feature(landmarks, kind="normalized")
-    assert np.allclose(own.mean(axis=0) + poses.poses[:, :COMPONENTS] @ poses.components, own, atol=1e-4)
-    likeness = (
-        np.abs(np.corrcoef(poses.poses[:, 0], bent[:, 0])[0, 1]),
+    features = gesture_feature(landmarks, kind="normalized")
+    assert np.allclose(features.mean(axis=0) + poses.poses[:, :COMPONENTS] @ poses.components, features, atol=1e-4)
+    correlations = (
+        np.abs(np.corrcoef(poses.poses[:, 0], bends[:, 0])[0, 1]),
         np.corrcoef(poses.poses[:, COMPONENTS], landmarks.landmarks[:, 0, 0])[0, 1],
     )
-    assert min(likeness) > 0.9
+    assert min(correlations) > 0.9
     fewer = fitted(landmarks, 1)
     assert np.allclose(fewer.poses[:, 0], poses.poses[:, 0], atol=1e-5)
 
 
-def test_hands_that_were_missed_are_the_mean_one_and_those_seen_wrong_change_nothing() -> None:
+def test_missed_hands_are_mean_hands_and_outliers_are_ignored() -> None:
     landmarks, _ = hands(missed=(3,))
     poses = fitted(landmarks)
     assert not poses.poses[3].any() and poses.poses[4].any()
-    wrong = landmarks.landmarks.copy()
-    wrong[7, 1:] = wrong[7, :1] + 0.4 * np.random.default_rng(9).normal(size=(20, 3))
-    spoilt = fitted(replace(landmarks, landmarks=wrong))
+    outlier = landmarks.landmarks.copy()
+    outlier[7, 1:] = outlier[7, :1] + 0.4 * np.random.default_rng(9).normal(size=(20, 3))
+    with_outlier = fitted(replace(landmarks, landmarks=outlier))
     others = [index for index in range(HANDS) if index != 7]
-    likeness = [abs(np.corrcoef(spoilt.poses[others, r], poses.poses[others, r])[0, 1]) for r in range(COMPONENTS)]
-    assert min(likeness) > 0.98 and np.abs(spoilt.poses).max() <= 4
+    correlations = [
+        abs(np.corrcoef(with_outlier.poses[others, r], poses.poses[others, r])[0, 1]) for r in range(COMPONENTS)
+    ]
+    assert min(correlations) > 0.98 and np.abs(with_outlier.poses).max() <= 4
 
 
 def test_each_gesture_has_poses_about_its_own_mean() -> None:
     landmarks, _ = hands()
-    shown = {name: ("ok", "four")[index % 2] for index, name in enumerate(NAMES)}
+    gesture_by_image = {name: ("ok", "four")[index % 2] for index, name in enumerate(NAMES)}
     moved = landmarks.landmarks.copy()
     moved[::2, 8] += [0.1, 0, 0]
     both = replace(landmarks, landmarks=moved)
     features = [
         compute_mean_feature(
-            both.select([n for n in NAMES if shown[n] == one]), gesture=one, kind="normalized", max_missed=0
+            both.select([n for n in NAMES if gesture_by_image[n] == gesture]),
+            gesture=gesture,
+            kind="normalized",
+            max_missed=0,
         )
-        for one in ("four", "ok")
+        for gesture in ("four", "ok")
     ]
-    poses = fit_poses(both, shown, features, COMPONENTS)
+    poses = fit_poses(both, gesture_by_image, features, COMPONENTS)
     assert poses.gestures == ("four", "ok")
     for start in (0, 1):
         assert poses.poses[start::2].mean(axis=0) == pytest.approx(0, abs=1e-4)
@@ -93,54 +98,59 @@ def test_each_gesture_has_poses_about_its_own_mean() -> None:
 
 def test_two_very_different_hands_are_enough_for_poses() -> None:
     landmarks, _ = hands()
-    shown = dict.fromkeys(NAMES, "four") | dict.fromkeys(NAMES[:2], "ok")
-    apart = landmarks.landmarks.copy()
-    apart[0] = apart[0, :1] + 30 * (apart[0] - apart[0, :1])
-    landmarks = replace(landmarks, landmarks=apart)
-    parts = {one: landmarks.select([name for name in NAMES if shown[name] == one]) for one in ("four", "ok")}
-    features = [compute_mean_feature(part, gesture=one, kind="normalized", max_missed=0) for one, part in parts.items()]
-    assert np.isfinite(fit_poses(landmarks, shown, features, COMPONENTS).poses).all()
+    gesture_by_image = dict.fromkeys(NAMES, "four") | dict.fromkeys(NAMES[:2], "ok")
+    enlarged = landmarks.landmarks.copy()
+    enlarged[0] = enlarged[0, :1] + 30 * (enlarged[0] - enlarged[0, :1])
+    landmarks = replace(landmarks, landmarks=enlarged)
+    parts = {
+        gesture: landmarks.select([name for name in NAMES if gesture_by_image[name] == gesture])
+        for gesture in ("four", "ok")
+    }
+    features = [
+        compute_mean_feature(part, gesture=gesture, kind="normalized", max_missed=0) for gesture, part in parts.items()
+    ]
+    assert np.isfinite(fit_poses(landmarks, gesture_by_image, features, COMPONENTS).poses).all()
 
 
-def test_without_components_or_variation_all_hands_are_the_mean_one() -> None:
+def test_without_components_or_variation_all_hands_are_mean() -> None:
     landmarks, _ = hands()
     assert fitted(landmarks, 0).poses.shape == (HANDS, 0) and fitted(landmarks, 0).tensor() is None
     assert not fitted(landmarks, kind="none").poses[:, :COMPONENTS].any()
 
 
-def test_poses_are_kept_and_read_in_any_order(tmp_path: Path) -> None:
+def test_poses_are_saved_and_loaded_in_any_order(tmp_path: Path) -> None:
     poses = fitted(hands()[0])
     poses.save(tmp_path)
-    again = HandPoses.load(tmp_path).select([NAMES[5], NAMES[2]])
-    assert np.array_equal(again.poses, poses.poses[[5, 2]]) and again.file_names == (NAMES[5], NAMES[2])
+    loaded = HandPoses.load(tmp_path).select([NAMES[5], NAMES[2]])
+    assert np.array_equal(loaded.poses, poses.poses[[5, 2]]) and loaded.file_names == (NAMES[5], NAMES[2])
     (tmp_path / "poses.safetensors").write_bytes(b"nothing")
     with pytest.raises(Hand1000Error, match="poses.safetensors.*run Stage I again"):
         HandPoses.load(tmp_path)
 
 
-def test_a_pose_is_added_to_the_fusion_and_the_mean_hand_is_the_papers(tmp_path: Path) -> None:
+def test_a_pose_adds_to_the_fusion_and_0_is_the_mean_hand(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     text, feature = torch.randn(3, TOKENS, WIDTH, generator=generator), torch.randn(1, 63, generator=generator)
-    shown, poses = torch.zeros(3, dtype=torch.long), torch.randn(3, 5, generator=generator)
+    gesture_ids, poses = torch.zeros(3, dtype=torch.long), torch.randn(3, 5, generator=generator)
     paper = GestureFusion(WIDTH, ("four",)).initialize(feature, torch.Generator().manual_seed(1))
     posed = GestureFusion(WIDTH, ("four",), 5).initialize(feature, torch.Generator().manual_seed(1))
-    assert torch.equal(posed(text, shown), paper(text, shown))
-    assert torch.equal(posed(text, shown, torch.zeros(3, 5)), paper(text, shown))
+    assert torch.equal(posed(text, gesture_ids), paper(text, gesture_ids))
+    assert torch.equal(posed(text, gesture_ids, torch.zeros(3, 5)), paper(text, gesture_ids))
     columns = posed.pose.weight.detach()
     assert torch.allclose(columns.T @ columns, torch.eye(5) * POSE_SCALE**2 * WIDTH / 5, atol=1e-4)
-    h = double_fusion(text, posed, 0.7, shown, poses)
-    added = 0.3 * poses @ columns.T
-    assert torch.allclose(h - double_fusion(text, paper, 0.7, shown), added[:, None].expand_as(h), atol=1e-5)
+    h = double_fusion(text, posed, 0.7, gesture_ids, poses)
+    change = 0.3 * poses @ columns.T
+    assert torch.allclose(h - double_fusion(text, paper, 0.7, gesture_ids), change[:, None].expand_as(h), atol=1e-5)
     posed.save_pretrained(tmp_path)
-    assert torch.equal(load_fusion(tmp_path)(text, shown, poses), posed(text, shown, poses))
+    assert torch.equal(load_fusion(tmp_path)(text, gesture_ids, poses), posed(text, gesture_ids, poses))
 
 
-def test_stage_two_trains_what_a_pose_adds() -> None:
+def test_stage_two_trains_the_weights_of_the_poses() -> None:
     poses = fitted(hands()[0]).select(NAMES[:4])
     generator = torch.Generator().manual_seed(1)
     default = load_settings("default")
 
-    def trained(steps: int) -> GestureFusion:
+    def train(steps: int) -> GestureFusion:
         fusion, _ = train_fusion(
             fresh_base(),
             encoded_dataset(
@@ -154,6 +164,6 @@ def test_stage_two_trains_what_a_pose_adds() -> None:
         )
         return fusion
 
-    start, end = trained(0), trained(3)
+    start, end = train(0), train(3)
     assert start.config.pose_dim == COMPONENTS + 3
     assert not torch.equal(start.pose.weight, end.pose.weight)
