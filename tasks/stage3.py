@@ -5,10 +5,10 @@ import os
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
-from hand1000.core.devices import best_device
 from hand1000.models.base_model import load_base_model
 from tasks.context import BaseModelAddress, TaskContext
 from tasks.decorators import artifact_task
+from tasks.generation import base_pipeline
 
 PROCESSES = int(os.environ.get("HAND1000_PROCESSES", "1"))
 NODES = int(os.environ.get("HAND1000_NODES", "1"))
@@ -20,14 +20,13 @@ def generate_class_images(
     context: TaskContext, encoded: FlyteDirectory, base_model: BaseModelAddress, settings: Settings
 ) -> None:
     """The base model's own images for prior preservation; an empty artifact unless the settings ask for them."""
-    from hand1000.pipelines.pipeline_hand1000 import build_pipeline
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.prior import generate_prior
 
     if not settings.stage3.prior.images:
         return
     prior = generate_prior(
-        build_pipeline(load_base_model(base_model, best_device()), **settings.generation.sampler_defaults()),
+        base_pipeline(base_model, settings.generation),
         EncodedDataset.load(context.download(encoded)).captions,
         settings.stage3.prior.images,
         seed=settings.seed,

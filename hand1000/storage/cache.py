@@ -21,6 +21,9 @@ NODE_CACHE_VARIABLE = "HAND1000_NODE_CACHE"
 """Environment variable that names the node's cache folder. Without it each process has its own temporary copies."""
 
 
+_process_cache = functools.cache(functools.partial(process_scratch, None))
+
+
 def node_cached_dir(digest: str, download_missing: Callable[[Path], None]) -> Path:
     """Return a folder with the content that `digest` names, which the caller must not change.
 
@@ -47,11 +50,6 @@ def node_cached_dir(digest: str, download_missing: Callable[[Path], None]) -> Pa
             with translate_write_errors(folder):
                 os.rename(partial, folder)
     return folder
-
-
-@functools.cache
-def _process_cache() -> Path:
-    return process_scratch(None)
 
 
 class KeyValueCache:

@@ -123,6 +123,14 @@ def test_batches_of_embeddings_equal_single_images(data, tmp_path: Path) -> None
     assert torch.allclose(batched, single, atol=1e-5)
 
 
+def test_noise_of_an_embedding_is_keyed_by_its_image(data) -> None:
+    latents, text, _ = data
+    images = (latents[:1].expand(2, -1, -1, -1), text[:1].expand(2, -1, -1))
+    for keys, are_equal in ((["a.png", "a.png"], True), (["a.png", "b.png"], False)):
+        (first, second), _ = optimize_all_embeddings(fresh_base(), *images, keys, STAGE2, TrainContext(seed=0))
+        assert torch.allclose(first, second, atol=1e-4) == are_equal
+
+
 def test_optimizing_embeddings_continues_to_the_same_bits(data, tmp_path: Path) -> None:
     whole, history = optimize(data, slice(None), CrashingCheckpointStore(tmp_path / "a"))
     with pytest.raises(SimulatedKill):

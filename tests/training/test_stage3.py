@@ -17,6 +17,7 @@ from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import TrainingSet
 from hand1000.training.checkpoint import Tensors, TrainingState, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
+from hand1000.training.distributed import SINGLE_PROCESS
 from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.precision import build_optimizer
 from hand1000.training.prior import Prior, generate_prior
@@ -143,6 +144,44 @@ def test_min_snr_weights_are_bounded_ratios() -> None:
     assert min_snr_loss_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1]
 
 
+def test_state_of_the_loss_scaler_is_restored(tmp_path) -> None:
+    store = CrashingCheckpointStore(tmp_path / "checkpoint", crash_after=1)
+    with pytest.raises(SimulatedKill):
+        train(store, {"precision": "fp16"})
+    settings = settings_with({}, {"precision": "fp16"})
+    context = TrainContext(seed=0, compute=settings.compute, checkpoint=store)
+    trainer = Stage3Trainer(fresh_base(), training_set(), settings.stage3, context)
+    trainer.load_checkpoint()
+    state = trainer.scaler.state_dict()
+    assert (state["scale"], state["_growth_tracker"]) != (65536.0, 0)
+
+
+def test_every_step_has_the_scheduled_learning_rate() -> None:
+    settings = settings_with({"warmup_steps": 4}, {}).stage3
+    trainer = Stage3Trainer(fresh_base(), training_set(), settings, TrainContext(seed=0))
+    for step in range(2):
+        trainer.train_step(trainer.sample_batch(step))
+        assert trainer.optimizer.param_groups[0]["lr"] == settings.learning_rate * (step + 1) / 4
+
+
+def test_clipped_gradients_move_the_weights_less(tmp_path) -> None:
+    started = dict(fresh_base().unet.named_parameters())
+    # Adam's epsilon is 1e-8: of smaller gradients it makes smaller steps.
+    free, clipped = (
+        max_weight_diff(train(CrashingCheckpointStore(tmp_path / str(norm)), max_grad_norm=norm)[0], started)
+        for norm in (1.0, 1e-9)
+    )
+    assert clipped < 0.5 * free
+
+
+def test_losses_of_a_batch_have_min_snr_weights() -> None:
+    base = fresh_base()
+    settings = settings_with({"min_snr_gamma": 5.0}, {}).stage3
+    batch = Stage3Trainer(base, training_set(), settings, TrainContext(seed=0)).sample_batch(0)
+    expected = min_snr_loss_weights(base.scheduler, batch.timesteps, 5.0) / settings.batch_size
+    assert torch.allclose(batch.loss_weights, expected)
+
+
 def test_a_prior_of_the_base_model_changes_the_weights(tmp_path) -> None:
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 
@@ -216,6 +255,17 @@ def test_validation_continues_after_an_interruption(tmp_path) -> None:
     assert max_weight_diff(whole, train(CrashingCheckpointStore(tmp_path / "c"))[0]) == 0
 
 
+def test_validation_measures_the_averaged_weights(tmp_path) -> None:
+    settings = settings_with({}, {})
+    options = validation(tmp_path / "images", images_drawn=0)
+    weights, history = train(CrashingCheckpointStore(tmp_path / "a"), **options, learning_rate=1e-2)
+    base = fresh_base()
+    load_trained_weights(base.unet, settings.stage3, weights)
+    context = TrainContext(seed=0, compute=settings.compute)
+    loss = options["more"]["validation"].loss(base, context, 4, SINGLE_PROCESS)
+    assert history[-1]["validation_loss"] == pytest.approx(loss, abs=1e-5)
+
+
 def test_early_stopping_keeps_the_best_weights(tmp_path) -> None:
     worse = {"learning_rate": 0.5, "steps": 40, "ema_decay": 0.0, "warmup_steps": 0}
     validator = validation(tmp_path / "p", every=1, patience=2, images_drawn=0)
@@ -224,6 +274,11 @@ def test_early_stopping_keeps_the_best_weights(tmp_path) -> None:
     assert len(losses) < 40 and min(losses) == losses[-3]
     cut, _ = train(CrashingCheckpointStore(tmp_path / "b"), **worse | {"steps": len(losses) - 2})
     assert max_weight_diff(best, cut) < 1e-6
+    store = tmp_path / "c"
+    with pytest.raises(SimulatedKill):
+        train(CrashingCheckpointStore(store, len(losses) - 1), **validator, **worse, checkpoint_every=1)
+    resumed, _ = train(CrashingCheckpointStore(store), **validator, **worse, checkpoint_every=1)
+    assert max_weight_diff(best, resumed) == 0
 
 
 def test_patience_counts_validations_without_improvement() -> None:
