@@ -88,7 +88,7 @@ def publish(
     """The dataset with its card, and beside it `quality.json` and `captions.html`, every captioner side by side."""
     from hand1000.captions.metrics import caption_metrics_table, compute_caption_metrics
     from hand1000.captions.records import read_caption_records
-    from hand1000.data.publish import publish_data_set
+    from hand1000.data.publish import publish_dataset
     from hand1000.models.clip import Clip
     from hand1000.reports.html import render_template
 
@@ -112,7 +112,7 @@ def publish(
                 on_progress=context.on_progress,
             )
         )
-    publish_data_set(prepared, by_captioner[0], quality, context.output_dir)
+    publish_dataset(prepared, by_captioner[0], quality, context.output_dir)
     write_json(context.output_dir / "quality.json", [metrics.model_dump(mode="json") for metrics in quality])
     names = sorted(by_captioner[0]["train"])[:SAMPLES]
     rows = [(prepared / "train" / name, [records["train"][name] for records in by_captioner]) for name in names]

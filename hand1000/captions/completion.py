@@ -74,20 +74,16 @@ def complete_caption(caption: str, gesture: str) -> str:
         Hand1000Error: HaGRID has no such gesture.
     """
     phrase = gesture_phrase(gesture)
-    text = to_plain_text(caption)
-    without_phrases = _remove_phrases(text)
+    text = without_phrases = to_plain_text(caption)
+    # What remains around a removed phrase may form another one, so this repeats.
+    while (shorter := _ANY_PHRASE.sub("", without_phrases)) != without_phrases:
+        without_phrases = shorter
+    without_phrases = to_plain_text(to_plain_text(without_phrases).strip(_PUNCTUATION))
     rest = to_plain_text(remove_gesture_words(without_phrases).strip(_PUNCTUATION))
     ends_with_phrase = text.endswith(f" {phrase}") and len(_ANY_PHRASE.findall(text)) == 1
     if rest and ends_with_phrase and rest == without_phrases:
         return text
     return f"{rest or 'a hand'}, {phrase}"
-
-
-def _remove_phrases(text: str) -> str:
-    # What remains around a removed phrase may form another one, so this repeats.
-    while (shorter := _ANY_PHRASE.sub("", text)) != text:
-        text = shorter
-    return to_plain_text(to_plain_text(text).strip(_PUNCTUATION))
 
 
 def to_plain_text(caption: str) -> str:

@@ -60,9 +60,7 @@ def compute_caption_metrics(
     """Measure the captions `texts` of `images` in one pass, with one batch in memory at a time.
 
     The mean over all pairs follows from the sum s of the unit embeddings, (|s|^2 - n) / (n (n - 1)), so that there is
-    no matrix of all pairs, and no caption is compared with itself.
-
-    Without `clip`, the similarities are left out.
+    no matrix of all pairs, and no caption is compared with itself. Without `clip`, the similarities are left out.
 
     Raises:
         Hand1000Error: There is no caption, the gesture is unknown, or CLIP cannot be loaded.
@@ -73,8 +71,9 @@ def compute_caption_metrics(
         raise Hand1000Error(f"{len(texts)} captions of {len(images)} images; give one per image, and at least one")
     phrase, count = gesture_phrase(gesture), len(texts)
     similarity, text_sum = 0.0, torch.zeros(())
-    for start in range(0, count if clip else 0, batch_size):
-        assert clip is not None
+    for start in range(0, count, batch_size):
+        if not clip:
+            break
         batch = slice(start, start + batch_size)
         image_embeddings, text_embeddings = clip.embed(images[batch], texts[batch])
         similarity += float((image_embeddings * text_embeddings).sum())

@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hand1000.captions.rewrite import Completion
-from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.files import read_jsonl, write_jsonl
+from hand1000.storage.files import read_records, write_jsonl
 
 
 class CaptionRecord(Completion):
@@ -39,11 +38,7 @@ def read_caption_records(paths: Iterable[Path]) -> dict[str, CaptionRecord]:
     """
     records: dict[str, CaptionRecord] = {}
     for path in paths:
-        for number, row in read_jsonl(path):
-            try:
-                record = CaptionRecord.model_validate(row)
-            except ValidationError as error:
-                raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
+        for number, record in read_records(path, CaptionRecord):
             if record.file_name in records:
                 raise Hand1000Error(f"{path}: line {number}: {record.file_name} appears twice; remove one line")
             records[record.file_name] = record

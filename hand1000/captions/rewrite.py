@@ -7,6 +7,7 @@ so every text ends with its phrase, and the records say how it came about.
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -84,12 +85,12 @@ def complete_captions(
     """
     done: dict[int, Completion] = {}
     faults: dict[int, list[str]] = {index: [] for index in range(len(captions))}
-    for attempt in range(attempts if writer else 0):
-        assert writer is not None
+    for attempt in range(attempts):
         pending = [index for index in faults if index not in done]
+        if not writer or not pending:
+            break
         chats = [build_messages(captions[index], gestures[index]) for index in pending]
-        answers = writer.answer(chats, attempt) if chats else []
-        for index, answer in zip(pending, answers, strict=True):
+        for index, answer in zip(pending, writer.answer(chats, attempt), strict=True):
             fault = find_fault(answer, captions[index], gestures[index])
             if fault is None and not limit.fits(answer.strip()):
                 fault = "longer than the text encoder reads"
@@ -108,10 +109,8 @@ def complete_captions(
 def build_messages(caption: str, gesture: str) -> list[Message]:
     """Return the chat that asks a model to complete `caption`."""
     data = {"caption": to_plain_text(caption)[:MAX_CHARACTERS], "phrase": gesture_phrase(gesture)}
-    return [
-        {"role": "system", "content": _SYSTEM},
-        {"role": "user", "content": json.dumps(data, ensure_ascii=False)},
-    ]
+    user = json.dumps(data, ensure_ascii=False)
+    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": user}]
 
 
 def find_fault(answer: str, caption: str, gesture: str) -> str | None:
@@ -146,11 +145,7 @@ def shorten_caption(text: str, phrase: str, limit: TokenLimit) -> str:
 
     if limit.fits(text):
         return text
-    low, high = 0, len(words) - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if limit.fits(keep_words(middle)) else (low, middle - 1)
-    return keep_words(low)
+    return keep_words(bisect_left(range(1, len(words)), True, key=lambda count: not limit.fits(keep_words(count))))
 
 
 def _words(text: str) -> list[str]:

@@ -35,7 +35,7 @@ def load_writer(settings: CompletionSettings, endpoint_key: str = "") -> Writer 
     """Return the writer that `settings` name, or None to complete by the rule."""
     if settings.writer == "endpoint":
         return EndpointWriter(settings.url, settings.model, endpoint_key)
-    return LocalWriter(settings.source, settings.batch_size) if settings.writer == "local" else None
+    return LocalWriter(settings.source) if settings.writer == "local" else None
 
 
 class EndpointWriter:
@@ -109,8 +109,8 @@ class EndpointWriter:
 class LocalWriter:
     """A chat model of transformers (LLaMA 3 in the paper) whose first attempt decodes greedily."""
 
-    def __init__(self, source: str, batch_size: int = 16) -> None:
-        self.source, self.batch_size = source, batch_size
+    def __init__(self, source: str) -> None:
+        self.source = source
         self.name = model_identity(source)
 
     @cached_property
@@ -129,24 +129,24 @@ class LocalWriter:
         return tokenizer, model.to(device).eval()
 
     def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
-        """Return one answer per chat, in their order; attempts after the first sample."""
+        """Return one answer per chat of a batch, in their order; attempts after the first sample."""
         import torch
 
         tokenizer, model = self._loaded
-        answers: list[str] = []
-        for start in range(0, len(chats), self.batch_size):
-            batch = [list(chat) for chat in chats[start : start + self.batch_size]]
-            inputs = tokenizer.apply_chat_template(
-                batch, add_generation_prompt=True, padding=True, return_dict=True, return_tensors="pt"
-            ).to(model.device)
-            options: dict[str, Any] = {"do_sample": False}
-            if attempt:
-                torch.manual_seed(attempt)
-                options = {"do_sample": True, "temperature": 0.3 * attempt}
-            with torch.inference_mode():
-                tokens = model.generate(
-                    **inputs, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=tokenizer.pad_token_id, **options
-                )
-            new = tokens[:, inputs["input_ids"].shape[1] :]
-            answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
-        return answers
+        inputs = tokenizer.apply_chat_template(
+            [list(chat) for chat in chats],
+            add_generation_prompt=True,
+            padding=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(model.device)
+        options: dict[str, Any] = {"do_sample": False}
+        if attempt:
+            torch.manual_seed(attempt)
+            options = {"do_sample": True, "temperature": 0.3 * attempt}
+        with torch.inference_mode():
+            tokens = model.generate(
+                **inputs, max_new_tokens=MAX_NEW_TOKENS, pad_token_id=tokenizer.pad_token_id, **options
+            )
+        new = tokens[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]

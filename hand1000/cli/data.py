@@ -84,6 +84,6 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _push(options: argparse.Namespace) -> None:
-    from hand1000.data.hub import push_data_set
+    from hand1000.data.hub import push_dataset
 
-    print(push_data_set(options.folder, options.repo, private=options.private))
+    print(push_dataset(options.folder, options.repo, private=options.private))

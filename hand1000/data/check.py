@@ -1,5 +1,6 @@
 """Check of a source: whether every image decodes and what its labels hold, before anything is trained on it."""
 
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -55,15 +56,13 @@ def check_source(source: Source, gesture: str, on_progress: ProgressCallback) ->
     issues = IssueLog(source.root, quiet=True)
     train, test = read_source(source, gesture, issues)
     people: set[str] = set()
-    counts = {"images": 0, "labelled": 0, "captioned": 0}
+    counts = Counter(images=0, labelled=0, captioned=0)
     with ThreadPoolExecutor(source.concurrency) as pool:
         for items in (train, test or ()):
             stream = iter(items)
             while chunk := list(islice(stream, _CHUNK_SIZE)):
                 for item, fault in zip(chunk, pool.map(lambda item: _find_fault(source, item), chunk), strict=True):
-                    counts["images"] += 1
-                    counts["labelled"] += item.bbox is not None
-                    counts["captioned"] += item.caption is not None
+                    counts.update(images=1, labelled=item.bbox is not None, captioned=item.caption is not None)
                     people.add(item.user_id)
                     if fault:
                         issues.skip(gesture, item.file, fault)

@@ -55,10 +55,9 @@ def load_square(
     width, height = image.size
     side = min(width, height)
     x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)
-    if crop == "center":
-        generator = None
-    left = _square_offset(width, side, x * width, w * width, generator)
-    top = _square_offset(height, side, y * height, h * height, generator)
+    sampler = generator if crop == "hand" else None
+    left = _square_offset(width, side, x * width, w * width, sampler)
+    top = _square_offset(height, side, y * height, h * height, sampler)
     square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
     if bbox is None:
         return np.asarray(square), None

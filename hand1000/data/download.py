@@ -68,7 +68,7 @@ class _Archive:
     annotations: bool
 
     def target(self, member: str) -> tuple[str, str] | None:
-        """Return a member's gesture and its path in the data set, or None for other files."""
+        """Return a member's gesture and its path in the dataset, or None for other files."""
         path = PurePosixPath(member)
         # Only plain names become file names here; HaGRID has no member that leads outside.
         if path.is_absolute() or ".." in path.parts or "\\" in member:
@@ -81,7 +81,6 @@ class _Archive:
         return (gesture, f"{gesture}/{path.name}") if _IMAGE_NAME.fullmatch(path.name) else None
 
     def count_files(self, out: Path, gesture: str) -> int:
-        """Return the number of a gesture's files in `out`."""
         if self.annotations:
             return sum((out / "annotations" / split / f"{gesture}.json").is_file() for split in _SPLITS)
         with contextlib.suppress(FileNotFoundError):
@@ -177,21 +176,24 @@ def _require_same_source(out: Path, version: int, size: str) -> None:
 def _fetch(archive: _Archive, out: Path, make_progress: Callable[[str], BytesCallback]) -> None:
     whole = out / _WORK / f"{archive.name}-{'all' if archive.shared else archive.gestures[0]}.zip"
     missing = [gesture for gesture in archive.gestures if not _is_done(archive, out, gesture)]
-    if missing:
-        title = f"{archive.name} {' '.join(missing)}"
-        if not (archive.shared and _unpack_from_server(archive, missing, out, make_progress(title))):
-            if not whole.is_file():
-                download(
-                    archive.url,
-                    whole,
-                    remedy=_REMEDY,
-                    # The images need about as much space as their zip file, which exists beside them for a while.
-                    on_start=lambda have, size: _require_space(
-                        out, size - have + (0 if archive.shared else size), title
-                    ),
-                    on_progress=make_progress(title),
-                )
-            _unpack_file(archive, whole, missing, out, make_progress(f"unpacked {title}"))
+    title = f"{archive.name} {' '.join(missing)}"
+
+    def require_space(have: int, size: int) -> None:
+        # The images need about as much space as their zip file, which exists beside them for a while.
+        _require_space(out, size - have + (0 if archive.shared else size), title)
+
+    if missing and not (archive.shared and _unpack_from_server(archive, missing, out, make_progress(title))):
+        if not whole.is_file():
+            progress = make_progress(title)
+            download(archive.url, whole, remedy=_REMEDY, on_start=require_space, on_progress=progress)
+        try:
+            with open(whole, "rb") as file:
+                _unpack(archive, file, missing, out, make_progress(f"unpacked {title}"))
+        except _ZIP_ERRORS as error:
+            with translate_write_errors(whole):
+                whole.unlink()
+            damage = f"damaged ({one_line(error)}) and removed"
+            raise Hand1000Error(f"{whole}: {damage}; run the same command to fetch it again, or {_REMEDY}") from error
     with translate_write_errors(whole):
         whole.unlink(missing_ok=True)
 
@@ -220,78 +222,58 @@ def _unpack_from_server(archive: _Archive, gestures: Sequence[str], out: Path, o
     return call_with_restarts(attempt, archive.url, _REMEDY)
 
 
-def _unpack_file(
-    archive: _Archive, whole: Path, gestures: Sequence[str], out: Path, on_progress: BytesCallback
-) -> None:
-    try:
-        with open(whole, "rb") as file:
-            _unpack(archive, file, gestures, out, on_progress)
-    except _ZIP_ERRORS as error:
-        with translate_write_errors(whole):
-            whole.unlink()
-        raise Hand1000Error(
-            f"{whole}: damaged ({one_line(error)}) and removed; run the same command to fetch it again, or {_REMEDY}"
-        ) from error
-
-
 def _unpack(
     archive: _Archive, file: IO[bytes] | HttpFile, gestures: Sequence[str], out: Path, on_progress: BytesCallback
 ) -> None:
+    """Unpack the members of `gestures`, in the archive's order, so that a server can send them in one stream."""
+    max_bytes = _MAX_ANNOTATION_BYTES if archive.annotations else _MAX_IMAGE_BYTES
+    counts = dict.fromkeys(gestures, 0)
+    targets: dict[Path, zipfile.ZipInfo] = {}
     with zipfile.ZipFile(file) as members:
-        targets = {}
         for info in members.infolist():
-            if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
-                continue
             target = archive.target(info.filename)
-            if target and target[0] in gestures:
-                targets[out / target[1]] = (target[0], info)
-        counts = {gesture: sum(owner == gesture for owner, _ in targets.values()) for gesture in gestures}
-        kind = "annotations" if archive.annotations else "images"
+            if not target or target[0] not in counts or info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
+                continue
+            if info.file_size > max_bytes:
+                raise zipfile.BadZipFile(f"{info.filename} has {info.file_size} bytes, more than {max_bytes}")
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise zipfile.BadZipFile(f"{info.filename} is compressed by method {info.compress_type}")
+            gesture, path = target[0], out / target[1]
+            counts[gesture] += path not in targets
+            targets[path] = info
         for gesture, count in counts.items():
             if not count:
+                kind = "annotations" if archive.annotations else "images"
                 raise zipfile.BadZipFile(f"it has no {kind} of {gesture}")
-        _write_members(members, {target: info for target, (_, info) in targets.items()}, archive, out, on_progress)
+        missing = [
+            (path, info)
+            for path, info in targets.items()
+            if not (path.is_file() and path.stat().st_size == info.file_size)
+        ]
+        total = sum(info.file_size for info in targets.values())
+        have = total - sum(info.file_size for _, info in missing)
+        _require_space(out, total - have, archive.name)
+        for path, info in sorted(missing, key=lambda pair: pair[1].header_offset):
+            _write_member(members, info, path)
+            have += info.file_size
+            on_progress(have, total)
     for gesture, count in counts.items():
         write_json(archive.done_file(out, gesture), {"files": count})
 
 
-def _write_members(
-    members: zipfile.ZipFile,
-    targets: dict[Path, zipfile.ZipInfo],
-    archive: _Archive,
-    out: Path,
-    on_progress: BytesCallback,
-) -> None:
-    max_bytes = _MAX_ANNOTATION_BYTES if archive.annotations else _MAX_IMAGE_BYTES
-    for info in targets.values():
-        if info.file_size > max_bytes:
-            raise zipfile.BadZipFile(f"{info.filename} has {info.file_size} bytes, more than {max_bytes}")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise zipfile.BadZipFile(f"{info.filename} is compressed by method {info.compress_type}")
-    missing = [
-        (target, info)
-        for target, info in targets.items()
-        if not (target.is_file() and target.stat().st_size == info.file_size)
-    ]
-    total = sum(info.file_size for info in targets.values())
-    have = total - sum(info.file_size for _, info in missing)
-    _require_space(out, total - have, archive.name)
-    # The archive's order lets a server send them in one stream.
-    for target, info in sorted(missing, key=lambda pair: pair[1].header_offset):
-        # Syncing each file takes long; an incomplete one is found by its size. The temporary name is fixed, so that the
-        # next run overwrites what a killed process leaves; its dot hides it from readers of images.
-        temporary = target.with_name(f".{target.name}.part")
-        with translate_write_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with members.open(info) as source, open(temporary, "wb") as copy:
-                    shutil.copyfileobj(source, copy, 1 << 20)
-                os.replace(temporary, target)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        have += info.file_size
-        on_progress(have, total)
+def _write_member(members: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:
+    # Syncing each file takes long; an incomplete one is found by its size. The temporary name is fixed, so that the
+    # next run overwrites what a killed process leaves; its dot hides it from readers of images.
+    temporary = path.with_name(f".{path.name}.part")
+    with translate_write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with members.open(info) as source, open(temporary, "wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def _require_space(out: Path, needed: int, title: str) -> None:

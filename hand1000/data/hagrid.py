@@ -40,15 +40,6 @@ class _Annotation(msgspec.Struct, gc=False):
     caption: str | None = None
     meta: dict[str, Any] | None = None
 
-    def two_hand_boxes(self) -> list[tuple[Box, str]]:
-        """Return the boxes around two hands that make one gesture, each with its label."""
-        if not self.united_bbox or not self.united_label:
-            return []
-        # Version 2 writes lists of one box and one label.
-        boxes = self.united_bbox if isinstance(self.united_bbox[0], list) else [self.united_bbox]
-        labels = [self.united_label] if isinstance(self.united_label, str) else self.united_label
-        return list(zip(msgspec.convert(boxes, list[Box]), labels, strict=False))
-
 
 _decoder = msgspec.json.Decoder(_Annotation)
 
@@ -65,17 +56,15 @@ def read_hagrid(
         Hand1000Error: The source has no images or no annotations of `gesture`; the message names those it has.
     """
     present = {split: set(source.list_files(f"{ANNOTATIONS}/{split}")) for split in _SPLITS}
-    files = {split: f"{ANNOTATIONS}/{split}/{gesture}.json" for split in _SPLITS}
-    files = {split: file for split, file in files.items() if file in present[split]}
+    splits = [split for split in _SPLITS if f"{ANNOTATIONS}/{split}/{gesture}.json" in present[split]]
     images = _AnnotatedImages(source, gesture, issues)
-    if not files or not images.suffixes:
+    if not splits or not images.suffixes:
         annotated = {PurePosixPath(file).stem for paths in present.values() for file in paths}
         complete = sorted(annotated & set(source.list_folders()))
         known = f"there are: {', '.join(complete)}" if complete else "it has no gesture at all"
         raise Hand1000Error(f"{source.root}: no images and annotations of {gesture!r}; {known}")
-    splits = {split: images.read(file) for split, file in files.items()}
-    train = itertools.chain.from_iterable(splits[split] for split in ("train", "val") if split in splits)
-    test = iter(splits.get("test", ()))
+    items = {split: images.read(f"{ANNOTATIONS}/{split}/{gesture}.json") for split in splits}
+    train, test = itertools.chain(items.get("train", ()), items.get("val", ())), iter(items.get("test", ()))
     first_train, first_test = next(train, None), next(test, None)
     end = images.warn_unannotated()
     if first_train is None or first_test is None:
@@ -155,7 +144,12 @@ def _gesture_box(annotation: _Annotation, gesture: str) -> BBox | None:
     """Return the box of the hand (the largest of several) or of both hands that make the gesture."""
     if len(annotation.bboxes) != len(annotation.labels):
         raise Hand1000Error(f"{len(annotation.bboxes)} bboxes but {len(annotation.labels)} labels")
-    boxes = [box for box, label in annotation.two_hand_boxes() if label == gesture]
+    boxes: list[Box] = []
+    if (united_box := annotation.united_bbox) and (united_label := annotation.united_label):
+        # Around two hands that make one gesture; version 2 writes lists of one box and one label.
+        united_boxes = msgspec.convert(united_box if isinstance(united_box[0], list) else [united_box], list[Box])
+        united_labels = [united_label] if isinstance(united_label, str) else united_label
+        boxes = [box for box, label in zip(united_boxes, united_labels, strict=False) if label == gesture]
     if not boxes:
         boxes = [box for box, label in zip(annotation.bboxes, annotation.labels, strict=True) if label == gesture]
     clipped = [part for box in boxes if (part := clip_box(box))]

@@ -1,4 +1,4 @@
-"""Upload of a published data set to the Hugging Face hub."""
+"""Upload of a published dataset to the Hugging Face hub."""
 
 import contextlib
 from collections.abc import Iterator
@@ -17,14 +17,14 @@ _REMEDIES = {
 }
 
 
-def push_data_set(folder: Path, repo: str, *, private: bool) -> str:
-    """Upload the data set in `folder` to a dataset repository of the hub, in one commit.
+def push_dataset(folder: Path, repo: str, *, private: bool) -> str:
+    """Upload the dataset in `folder` to a dataset repository of the hub, in one commit.
 
     The token is HF_TOKEN or that of `hf auth login`. The same commit removes images of an earlier upload that are no
-    longer in the set, since an imagefolder's metadata must name every image.
+    longer in the dataset, since an imagefolder's metadata must name every image.
 
     Args:
-        folder: Folder that `hand1000.data.publish.publish_data_set` wrote.
+        folder: Folder that `hand1000.data.publish.publish_dataset` wrote.
         repo: Repository `OWNER/NAME`, which is created if it does not exist.
         private: Whether only people with access see it. If False, a new repository follows the owner's settings
             (public for people), and an existing one stays as it is.
@@ -33,15 +33,15 @@ def push_data_set(folder: Path, repo: str, *, private: bool) -> str:
         The address of the commit.
 
     Raises:
-        Hand1000Error: `folder` has no published data set, `repo` is public although `private` is set, or the hub
+        Hand1000Error: `folder` has no published dataset, `repo` is public although `private` is set, or the hub
             refuses or cannot be reached.
     """
     counts = {split: len(read_image_set(folder / split)) for split in SPLITS}
     if not (folder / CARD).is_file():
-        raise Hand1000Error(f"{folder / CARD}: no such file; push a data set that build_dataset has published")
+        raise Hand1000Error(f"{folder / CARD}: no such file; push a dataset that build_dataset has published")
     for split, count in counts.items():
         if not count:
-            raise Hand1000Error(f"{folder / split}: has no images; push a data set with images in both splits")
+            raise Hand1000Error(f"{folder / split}: has no images; push a dataset with images in both splits")
 
     from huggingface_hub import HfApi
 
@@ -78,7 +78,5 @@ def _translate_hub_errors(repo: str) -> Iterator[None]:
         remedy = _REMEDIES.get(code, "the hub refuses; try again later")
         raise Hand1000Error(f"{repo}: HTTP {code}: {remedy}{f' ({message})' if message else ''}") from error
     except (HTTPError, OSError) as error:
-        reason = one_line(error)
-        raise Hand1000Error(
-            f"{repo}: the hub cannot be reached ({reason}); check the network and HF_ENDPOINT"
-        ) from error
+        remedy = "check the network and HF_ENDPOINT"
+        raise Hand1000Error(f"{repo}: the hub cannot be reached ({one_line(error)}); {remedy}") from error

@@ -1,21 +1,20 @@
-"""Reader of a folder of images, or of a published data set.
+"""Reader of a folder of images, or of a published dataset.
 
 The images are in `<root>/<gesture>/` or in `<root>/` itself, with or without a Hugging Face imagefolder's
-`metadata.jsonl` beside them; or in `<root>/train/` and `<root>/test/`, as in a published data set.
+`metadata.jsonl` beside them; or in `<root>/train/` and `<root>/test/`, as in a published dataset.
 """
 
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import METADATA
 from hand1000.data.items import SUFFIXES, Box, SourceImage, clip_box, safe_key
 from hand1000.storage.digests import digest_file
-from hand1000.storage.files import read_jsonl
+from hand1000.storage.files import read_records
 from hand1000.storage.sources import Source
 
 
@@ -78,7 +77,7 @@ def read_image_folder(source: Source, folder: str, gesture: str, single_gesture:
                 gesture=gesture,
                 user_id=line.user_id or _file_digest(source, file),
                 bbox=clip_box(line.bbox) if line.bbox else None,
-                # The text of a published data set is its checked caption, perhaps by a language model.
+                # The text of a published dataset is its checked caption, perhaps by a language model.
                 caption=line.text or line.caption,
             )
         )
@@ -98,15 +97,10 @@ def _read_metadata(source: Source, file: str, images: Mapping[str, str]) -> dict
     lines = {}
     name = f"{source.root}/{file}"
     with source.local_path(file) as path:
-        for number, row in read_jsonl(path):
-            try:
-                line = _MetadataLine.model_validate(row)
-            except ValidationError as error:
-                raise Hand1000Error(format_validation_error(error, f"{name}: line {number}")) from error
+        for number, line in read_records(path, _MetadataLine, name):
             if line.file_name not in images:
-                raise Hand1000Error(
-                    f"{name}: line {number}: no such image: {line.file_name}; add it or remove the line"
-                )
+                fault = f"no such image: {line.file_name}; add it or remove the line"
+                raise Hand1000Error(f"{name}: line {number}: {fault}")
             lines[line.file_name] = line
     return lines
 

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
-from hand1000.config.base import Fraction, format_validation_error
+from hand1000.config.base import Fraction
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.digests import Sha256
-from hand1000.storage.files import read_jsonl, write_jsonl
+from hand1000.storage.files import read_records, write_jsonl
 
 METADATA = "metadata.jsonl"
 
@@ -59,11 +59,7 @@ def read_image_set(directory: Path) -> list[ImageRecord]:
     path = directory / METADATA
     present = {file.name for file in directory.iterdir()} if directory.is_dir() else set()
     records, names = [], set()
-    for number, row in read_jsonl(path):
-        try:
-            record = ImageRecord.model_validate(row)
-        except ValidationError as error:
-            raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
+    for number, record in read_records(path, ImageRecord):
         if record.file_name in names:
             raise Hand1000Error(f"{path}: line {number}: {record.file_name} appears twice; remove one line")
         if record.file_name not in present:
@@ -75,14 +71,11 @@ def read_image_set(directory: Path) -> list[ImageRecord]:
 
 def write_metadata(directory: Path, records: Iterable[ImageRecord]) -> None:
     """Write `metadata.jsonl` atomically, sorted by file name."""
-    ordered = sorted(records, key=lambda record: record.file_name)
-    write_jsonl(
-        directory / METADATA,
-        (
-            record.model_dump(mode="json", exclude={name for name in _OPTIONAL if getattr(record, name) in (None, "")})
-            for record in ordered
-        ),
-    )
+    rows = []
+    for record in sorted(records, key=lambda record: record.file_name):
+        empty = {name for name in _OPTIONAL if getattr(record, name) in (None, "")}
+        rows.append(record.model_dump(mode="json", exclude=empty))
+    write_jsonl(directory / METADATA, rows)
 
 
 def merge_image_sets(parts: Sequence[Path], directory: Path) -> Path:

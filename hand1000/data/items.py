@@ -59,23 +59,18 @@ class IssueLog:
 
     def warn(self, name: str, text: str) -> None:
         """Keep and log a warning about the file or folder `name`."""
-        # Without the source's address: the data set keeps the warning, and its content names the data set.
+        # Without the source's address: the dataset keeps the warning, and its content names the dataset.
         self.warnings.append(f"{name}: {text}")
         self._log(f"{name}: {text}")
 
     def skip(self, gesture: str, file: str, reason: str) -> None:
         """Keep and log an image that cannot be used."""
-        self.unusable.append(skipped_image(gesture, file, reason))
+        self.unusable.append(SkippedImage(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason))
         self._log(f"{file}: skipped: {reason}")
 
     def _log(self, text: str) -> None:
         if not self.quiet:
             logger.warning("%s/%s", self.address, text)
-
-
-def skipped_image(gesture: str, file: str, reason: str) -> SkippedImage:
-    """Return the entry of an image, `file` of the source, that was skipped for `reason`."""
-    return SkippedImage(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason)
 
 
 def clip_box(box: Box) -> BBox | None:

@@ -1,9 +1,10 @@
-"""Preparation of a data set: the selected images of a source become its two image sets of square crops."""
+"""Preparation of a dataset: the selected images of a source become its two image sets of square crops."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
-from hand1000.data.items import SkippedImage, SourceImage, skipped_image
+from hand1000.data.items import IssueLog, SkippedImage, SourceImage
 from hand1000.data.selection import Selection
 from hand1000.gestures import group_by_gesture
 from hand1000.storage.digests import digest_file
@@ -24,7 +25,7 @@ from hand1000.storage.digests import digest_file
 logger = logging.getLogger(__name__)
 
 REPORT = "preparation.json"
-"""File of a data set with its `PreparationReport`."""
+"""File of a dataset with its `PreparationReport`."""
 
 _CHUNK_SIZE = 32  # Images in memory at a time; more gain nothing.
 _MAX_LISTED = 3
@@ -34,7 +35,7 @@ HandCheck = Callable[[np.ndarray, BBox], bool]
 
 
 class PreparationReport(BaseModel):
-    """What became of the selected images; a data set has it as `preparation.json`."""
+    """What became of the selected images; a dataset has it as `preparation.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -89,10 +90,9 @@ def prepare_image_sets(
     if check:
         filter_counts["hand not found by MediaPipe"] = preparation.num_rejected
     return PreparationReport(
-        train=counts["train"],
-        test=counts["test"],
-        unusable=tuple(preparation.unusable),
-        warnings=tuple(preparation.warnings),
+        **counts,
+        unusable=tuple(preparation.issues.unusable),
+        warnings=tuple(preparation.issues.warnings),
         filter_counts=filter_counts,
     )
 
@@ -110,19 +110,19 @@ class _Preparation:
     on_progress: ProgressCallback
     num_rejected: int = 0
     num_done: int = 0
-    unusable: list[SkippedImage] = field(init=False)
-    warnings: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.unusable, self.warnings = list(self.selection.unusable), list(self.selection.warnings)
-        self._num_selected = self.num_wanted + len(self.unusable)
-        self._single_gesture = len({item.gesture for item in self.selection.train}) == 1
+        selection = self.selection
+        self.issues = IssueLog(selection.source.root, False, list(selection.warnings), list(selection.unusable))
+        self._num_selected = self.num_wanted + len(selection.unusable)
+        self._single_gesture = len({item.gesture for item in selection.train}) == 1
 
     def require_usable(self) -> None:
         """Raise a `Hand1000Error` if more images are unusable than the settings allow."""
-        if len(self.unusable) > self.settings.max_unusable * self._num_selected:
+        num_unusable = len(self.issues.unusable)
+        if num_unusable > self.settings.max_unusable * self._num_selected:
             raise Hand1000Error(
-                f"{len(self.unusable)} of {self._num_selected} images are unusable, more than data.max_unusable = "
+                f"{num_unusable} of {self._num_selected} images are unusable, more than data.max_unusable = "
                 f"{self.settings.max_unusable} allows; {self._list_unusable()}"
             )
 
@@ -131,17 +131,23 @@ class _Preparation:
     ) -> list[ImageRecord]:
         """Write the crops of the first `count` images of a gesture that are not rejected, and return their records."""
         records: list[ImageRecord] = []
-        num_wanted = min(count, len(items))
-        num_used = 0
-        for result in self._results(items, num_wanted, directory):
-            num_used += 1
-            if isinstance(result, SkippedImage):
-                self.unusable.append(result)
-                self.require_usable()
-            else:
-                records.append(result)
-            self.num_done += 1
-            self.on_progress(self.num_done, self.num_wanted)
+        num_wanted, num_used, stream = min(count, len(items)), 0, iter(items)
+        with ThreadPoolExecutor(self.selection.source.concurrency) as pool:
+            while chunk := list(islice(stream, min(_CHUNK_SIZE, num_wanted - num_used))):
+                for item, result in zip(chunk, pool.map(lambda item: self._crop(item, directory), chunk), strict=True):
+                    if isinstance(result, UnreadableImageError):
+                        self.issues.skip(gesture, item.file, result.reason)
+                        self.require_usable()
+                    elif self._is_rejected(*result):
+                        self.num_rejected += 1
+                        (directory / result[0].file_name).unlink()
+                        logger.info("%s: rejected: MediaPipe finds no hand where one is labelled", item.file)
+                        continue
+                    else:
+                        records.append(result[0])
+                    num_used += 1
+                    self.num_done += 1
+                    self.on_progress(self.num_done, self.num_wanted)
         if not records:
             rejected = f"; MediaPipe rejected {self.num_rejected}" if self.num_rejected else ""
             raise Hand1000Error(
@@ -149,34 +155,13 @@ class _Preparation:
             )
         if num_used < num_wanted:
             missing = f"{num_wanted - num_used} fewer images of {gesture} than asked for"
-            self.warnings.append(f"{split}: {missing}: MediaPipe rejected too many")
-            logger.warning("%s", self.warnings[-1])
+            self.issues.warn(split, f"{missing}: MediaPipe rejected too many")
         return records
 
-    def _results(
-        self, items: Sequence[SourceImage], num_wanted: int, directory: Path
-    ) -> Iterator[ImageRecord | SkippedImage]:
-        """Yield the results of the first `num_wanted` images that are not rejected, in their order."""
-        start = num_used = 0
-        with ThreadPoolExecutor(self.selection.source.concurrency) as pool:
-            while num_used < num_wanted and start < len(items):
-                chunk = items[start : start + min(_CHUNK_SIZE, num_wanted - num_used)]
-                start += len(chunk)
-                for item, result in zip(chunk, pool.map(lambda item: self._crop(item, directory), chunk), strict=True):
-                    if isinstance(result, SkippedImage):
-                        num_used += 1
-                        yield result
-                        continue
-                    record, square = result
-                    if self.check and record.bbox and not self.check(square, record.bbox):
-                        self.num_rejected += 1
-                        (directory / record.file_name).unlink()
-                        logger.info("%s: rejected: MediaPipe finds no hand where one is labelled", item.file)
-                        continue
-                    num_used += 1
-                    yield record
+    def _is_rejected(self, record: ImageRecord, square: np.ndarray) -> bool:
+        return self.check is not None and record.bbox is not None and not self.check(square, record.bbox)
 
-    def _crop(self, item: SourceImage, directory: Path) -> tuple[ImageRecord, np.ndarray] | SkippedImage:
+    def _crop(self, item: SourceImage, directory: Path) -> tuple[ImageRecord, np.ndarray] | UnreadableImageError:
         source = self.selection.source
         generator = numpy_generator(self.seed, "crop", item.gesture, item.key)
         try:
@@ -184,8 +169,7 @@ class _Preparation:
                 square, bbox = load_square(path, self.resolution, item.bbox, generator, self.settings.crop)
                 digest = digest_file(path)
         except UnreadableImageError as error:
-            logger.warning("%s/%s: skipped: %s", source.root, item.file, error.reason)
-            return skipped_image(item.gesture, item.file, error.reason)
+            return error
         # A key is unique within its gesture only. The gesture comes last, so that sorting by name mixes the gestures.
         name = f"{item.key}.png" if self._single_gesture else f"{item.key}-{item.gesture}.png"
         with translate_write_errors(directory / name):
@@ -202,4 +186,6 @@ class _Preparation:
         return record, square
 
     def _list_unusable(self) -> str:
-        return "the first: " + "; ".join(f"{image.file}: {image.reason}" for image in self.unusable[:_MAX_LISTED])
+        return "the first: " + "; ".join(
+            f"{image.file}: {image.reason}" for image in self.issues.unusable[:_MAX_LISTED]
+        )

@@ -1,4 +1,4 @@
-"""Publication of a data set: two image sets with their final captions, and a card for the Hugging Face hub."""
+"""Publication of a dataset: two image sets with their final captions, and a card for the Hugging Face hub."""
 
 import shutil
 from collections import Counter
@@ -21,7 +21,7 @@ SPLITS = ("train", "test")
 CARD = "README.md"
 
 
-def publish_data_set(
+def publish_dataset(
     prepared: Path,
     captions: Mapping[str, Mapping[str, CaptionRecord]],
     metrics: Sequence[CaptionMetrics],
@@ -30,7 +30,6 @@ def publish_data_set(
     """Write `train/`, `test/` and the card into `output_dir`.
 
     `datasets.load_dataset("imagefolder", data_dir=output_dir)` reads it, and so does `train_gesture` as its `data`.
-
     `captions` has the captions of each split by file name, `metrics` those of all captioners, the published one first.
 
     Raises:
@@ -57,17 +56,19 @@ def _render_card(
     gesture: str, report: PreparationReport, captions: Sequence[CaptionRecord], metrics: Sequence[CaptionMetrics]
 ) -> str:
     """Return the card: YAML, then Markdown."""
+    data_files = [{"split": split, "path": f"{split}/**"} for split in SPLITS]
     front = {
         "license": "other",
         "license_name": "as-the-source",
         "task_categories": ["text-to-image"],
-        "configs": [
-            {"config_name": "default", "data_files": [{"split": split, "path": f"{split}/**"} for split in SPLITS]}
-        ],
+        "configs": [{"config_name": "default", "data_files": data_files}],
     }
     writers = Counter(caption.writer for caption in captions)
     faults = Counter(fault for caption in captions for fault in caption.faults)
-    shortened = sum(caption.shortened for caption in captions)
+    completion = [f"- by {name}: {count}" for name, count in sorted(writers.items())]
+    completion += [f"- refused: {fault}: {count}" for fault, count in sorted(faults.items())]
+    if shortened := sum(caption.shortened for caption in captions):
+        completion.append(f"- shortened to fit the text encoder: {shortened}")
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         f"# Hand1000 data: {gesture}",
@@ -75,14 +76,7 @@ def _render_card(
         f"phrase, which it contains once. {report.train} training and {report.test} test images; no person is in both.",
         "The licence is that of the source: HaGRID is under a variant of CC BY-SA 4.0; rendered hands are Apache-2.0.",
         f"## Captioners\n\n{caption_metrics_table(metrics).markdown()}\nThe captions of the first one are published.",
-        "## Completion\n\n"
-        + "\n".join(
-            [
-                *(f"- by {name}: {count}" for name, count in sorted(writers.items())),
-                *(f"- refused: {fault}: {count}" for fault, count in sorted(faults.items())),
-                *([f"- shortened to fit the text encoder: {shortened}"] if shortened else []),
-            ]
-        ),
+        "## Completion\n\n" + "\n".join(completion),
     ]
     if any(report.filter_counts.values()):
         table = Table(("filter", "images removed"), list(report.filter_counts.items()), numeric={1})

@@ -44,8 +44,16 @@ class Selection:
     filter_counts: tuple[tuple[str, int], ...] = ()
 
     def cache_key_fields(self) -> list[JsonValue]:
-        """What distinguishes the selection from any other without reading the images."""
-        return selection_facts(self)
+        """What identifies the selection without reading its images: names, file versions and labels."""
+        items = [*self.train, *self.test]
+        facts: list[JsonValue] = []
+        with ThreadPoolExecutor(self.source.concurrency) as pool:
+            versions = pool.map(self.source.file_version, [item.file for item in items])
+            for item, version in zip(items, versions, strict=True):
+                bbox: list[JsonValue] | None = None if item.bbox is None else [*item.bbox]
+                facts.append([item.file, item.user_id, bbox, item.caption, *version])
+        unusable = (skipped.file for skipped in self.unusable)
+        return [len(self.train), facts, [*self.warnings, *unusable, *map(str, self.filter_counts)]]
 
 
 def select_images(
@@ -53,7 +61,7 @@ def select_images(
 ) -> Selection:
     """Select the training and the test images of `gestures`.
 
-    HaGRID's own split is kept: training uses `train` and `val`, the test `test`. The split of a published data set is
+    HaGRID's own split is kept: training uses `train` and `val`, the test `test`. The split of a published dataset is
     kept too if every gesture has one. Other sources are split by `hand1000.data.split.split_by_person`.
 
     Raises:
@@ -69,7 +77,7 @@ def select_images(
     if not has_split:
         train = {gesture: itertools.chain(items, test.get(gesture, ())) for gesture, items in train.items()}
     try:
-        split = split_by_person(
+        train_items, test_items, warnings = split_by_person(
             train,
             test if has_split else None,
             num_train=num_train,
@@ -85,11 +93,11 @@ def select_images(
         raise Hand1000Error(f"{error}{suffix}") from error
     return Selection(
         source,
-        split.train,
-        split.test,
+        tuple(train_items),
+        tuple(test_items),
         num_train,
         num_test,
-        warnings=(*split.warnings, *image_filter.warnings(), *issues.warnings),
+        warnings=(*warnings, *image_filter.warnings(), *issues.warnings),
         unusable=tuple(issues.unusable),
         filter_counts=tuple(image_filter.counts.items()),
     )
@@ -145,17 +153,3 @@ class ImageFilter:
             return "hand too small"
         touches = min(x, y) <= 0 or max(x + width, y + height) >= 1 - 1e-6
         return "hand at the border" if touches and not self._settings.allow_border_hands else ""
-
-
-def selection_facts(selection: Selection) -> list[JsonValue]:
-    """Return what identifies a selection without reading its images: names, file versions and labels."""
-    items = [*selection.train, *selection.test]
-    with ThreadPoolExecutor(selection.source.concurrency) as pool:
-        versions = pool.map(selection.source.file_version, [item.file for item in items])
-        facts: list[JsonValue] = []
-        for item, version in zip(items, versions, strict=True):
-            bbox: list[JsonValue] | None = None if item.bbox is None else [*item.bbox]
-            facts.append([item.file, item.user_id, bbox, item.caption, *version])
-    unusable = (skipped.file for skipped in selection.unusable)
-    others = (*selection.warnings, *unusable, *map(str, selection.filter_counts))
-    return [len(selection.train), facts, [*others]]

@@ -5,7 +5,6 @@ import logging
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 
@@ -20,15 +19,6 @@ _MAX_CACHED_PEOPLE = 100_000
 _MAX_CACHED_GESTURES = 64
 
 
-@dataclass(frozen=True)
-class Split:
-    """The images of both splits in their order, spare ones included, and warnings for the user."""
-
-    train: tuple[SourceImage, ...]
-    test: tuple[SourceImage, ...]
-    warnings: tuple[str, ...]
-
-
 def split_by_person(
     train: Mapping[str, Iterable[SourceImage]],
     test: Mapping[str, Iterable[SourceImage]] | None,
@@ -38,7 +28,7 @@ def split_by_person(
     spare_fraction: float,
     seed: int,
     source_name: str,
-) -> Split:
+) -> tuple[list[SourceImage], list[SourceImage], list[str]]:
     """Sample the images of both splits, in an order that depends on their keys and `seed`, not on a listing.
 
     The first 200 of 1,000 training images are those that a sample of 200 would have. No person is in both splits, not
@@ -54,6 +44,9 @@ def split_by_person(
         seed: Random seed.
         source_name: Name of the source in messages.
 
+    Returns:
+        The training and the test images in their order, spare ones included, and warnings for the user.
+
     Raises:
         Hand1000Error: There are too few images; the message states how many.
     """
@@ -65,11 +58,8 @@ def split_by_person(
     def count_images(items: Iterable[SourceImage], counts: Counter[str]) -> Iterator[SourceImage]:
         for item in items:
             counts[item.gesture] += 1
-            yield item
-
-    def note_people(items: Iterable[SourceImage]) -> Iterator[SourceImage]:
-        for item in items:
-            train_people.add(item.user_id)
+            if counts is train_counts:
+                train_people.add(item.user_id)
             yield item
 
     if test is None:
@@ -79,7 +69,7 @@ def split_by_person(
         by_gesture = group_by_gesture(count_images(held_out.images(), test_counts))
         test_images = {gesture: items[:max_test] for gesture, items in by_gesture.items()}
     else:
-        all_train = note_people(itertools.chain.from_iterable(train.values()))
+        all_train = itertools.chain.from_iterable(train.values())
         train_images = _lowest_hash_k(max_train, count_images(all_train, train_counts), seed)
         new_people = (item for item in itertools.chain.from_iterable(test.values()) if item.user_id not in train_people)
         test_images = _lowest_hash_k(max_test, count_images(new_people, test_counts), seed)
@@ -93,13 +83,13 @@ def split_by_person(
                 "images or lower data.test_images"
             )
         if found < num_train:
-            # Without the source's name: the data set keeps the warning, and its content names the data set.
+            # Without the source's name: the dataset keeps the warning, and its content names the dataset.
             warnings.append(f"{gesture}: all {found} training images are used; {num_train} were asked for")
             logger.warning("%s: %s", source_name, warnings[-1])
-    return Split(
-        tuple(itertools.chain.from_iterable(train_images[gesture] for gesture in train)),
-        tuple(itertools.chain.from_iterable(test_images[gesture] for gesture in train)),
-        tuple(warnings),
+    return (
+        [item for gesture in train for item in train_images[gesture]],
+        [item for gesture in train for item in test_images[gesture]],
+        warnings,
     )
 
 

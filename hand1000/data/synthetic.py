@@ -1,13 +1,11 @@
 """Rendered hands with their true annotations: the data of the small base model and of the small networks that ship."""
 
-import json
 import math
 import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +13,7 @@ from PIL import Image
 from hand1000.core.progress import ProgressCallback
 from hand1000.data.render.dataset import render_dataset
 from hand1000.gestures import HAGRID_V1, NO_GESTURE, gesture_phrase
+from hand1000.storage.files import read_json
 
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
@@ -38,12 +37,17 @@ class RenderedHands:
 
 @dataclass(frozen=True)
 class SyntheticRecord:
-    """One image file with its caption, its hand's 21 true landmarks and its box, both relative to the image."""
+    """One image file with its true annotations, relative to the image; `landmarks` are 21 points.
+
+    The caption of a gesture ends with its phrase.
+    """
 
     path: Path
+    gesture: str
     caption: str
     landmarks: list[list[float]]
     box: tuple[float, ...]
+    attributes: dict[str, str]
 
 
 def load_rendered_hands(
@@ -61,13 +65,13 @@ def load_rendered_hands(
 
 
 def _load_split(root: Path, split: str) -> RenderedHands:
-    images, gestures, landmarks, attributes = [], [], [], []
-    for gesture, path, annotation in _iter_annotations(root, split):
-        images.append(_load_image(path))
-        gestures.append(gesture)
-        landmarks.append(annotation["hand_landmarks"][0])
-        attributes.append(annotation["meta"])
-    return RenderedHands(np.stack(images), gestures, np.array(landmarks, np.float32), attributes)
+    records = list(_iter_records(root, split))
+    return RenderedHands(
+        np.stack([_load_image(record.path) for record in records]),
+        [record.gesture for record in records],
+        np.array([record.landmarks for record in records], np.float32),
+        [record.attributes for record in records],
+    )
 
 
 def render_synthetic_images(
@@ -81,21 +85,11 @@ def render_synthetic_images(
 
 
 def iter_synthetic_records(root: Path, max_tilt: float) -> Iterator[SyntheticRecord]:
-    """Yield the images of `render_synthetic_images` in a fixed order; captions of gestures end with their phrase.
+    """Yield the images of `render_synthetic_images` in a fixed order, without hands that are tilted too much.
 
-    Args:
-        root: Folder of the rendered images.
-        max_tilt: Largest angle between upright and the hand's direction, in degrees, 0 to 180; hands that are tilted
-            more are left out.
+    `max_tilt` is the largest angle between upright and the hand's direction, in degrees, 0 to 180.
     """
-    for gesture, path, annotation in _iter_annotations(root, "train"):
-        landmarks = annotation["hand_landmarks"][0]
-        if _tilt_degrees(landmarks) > max_tilt:
-            continue
-        caption = annotation["caption"]
-        if gesture != NO_GESTURE:
-            caption = f"{caption}, {gesture_phrase(gesture)}"
-        yield SyntheticRecord(path, caption, landmarks, tuple(annotation["bboxes"][0]))
+    return (record for record in _iter_records(root, "train") if _tilt_degrees(record.landmarks) <= max_tilt)
 
 
 def load_synthetic_images(root: Path, max_tilt: float) -> tuple[np.ndarray, list[str]]:
@@ -115,10 +109,13 @@ def mirror_caption(caption: str) -> str:
     return re.sub(r"\b(left|right)(?= hand\b)", lambda side: _OTHER_SIDE[side[0]], caption)
 
 
-def _iter_annotations(root: Path, split: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+def _iter_records(root: Path, split: str) -> Iterator[SyntheticRecord]:
     for file in sorted((root / "annotations" / split).glob("*.json")):
-        for key, annotation in sorted(json.loads(file.read_text()).items()):
-            yield file.stem, root / file.stem / f"{key}.jpg", annotation
+        gesture, phrase = file.stem, "" if file.stem == NO_GESTURE else f", {gesture_phrase(file.stem)}"
+        for key, facts in sorted(read_json(file).items()):
+            path, caption = root / gesture / f"{key}.jpg", f"{facts['caption']}{phrase}"
+            landmarks, box = facts["hand_landmarks"][0], tuple(facts["bboxes"][0])
+            yield SyntheticRecord(path, gesture, caption, landmarks, box, facts["meta"])
 
 
 def _load_image(path: Path) -> np.ndarray:

@@ -9,11 +9,16 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
+from pydantic import BaseModel, ValidationError
+
+from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.storage.digests import canonical_json
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -82,6 +87,15 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not isinstance(row, dict):
             raise Hand1000Error(f"{path}: line {number}: not a JSON object")
         yield number, row
+
+
+def read_records(path: Path, model: type[Record], name: str = "") -> Iterator[tuple[int, Record]]:
+    """Yield line numbers and validated records, as `read_jsonl` does; errors call the file `name` if it has one."""
+    for number, row in read_jsonl(path):
+        try:
+            yield number, model.model_validate(row)
+        except ValidationError as error:
+            raise Hand1000Error(format_validation_error(error, f"{name or path}: line {number}")) from error
 
 
 def _read_bytes(path: Path) -> bytes:

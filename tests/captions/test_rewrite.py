@@ -165,7 +165,7 @@ def test_an_endpoint_that_refuses_is_named_without_its_key(endpoint: str) -> Non
         EndpointWriter("localhost:8000", "llama")
 
 
-def test_transformers_llama_answers_chats_in_batches(tmp_path: Path) -> None:
+def test_transformers_llama_answers_a_batch_of_chats(tmp_path: Path) -> None:
     """The real classes with random weights: nothing can be downloaded here, so the answers are noise."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -191,10 +191,10 @@ def test_transformers_llama_answers_chats_in_batches(tmp_path: Path) -> None:
         )
     ).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    writer = LocalWriter(str(tmp_path), batch_size=2)
+    writer = LocalWriter(str(tmp_path))
     chats = [build_messages(caption, "four") for caption in ("a man", CAPTION, "a woman in a hat")]
     answers = writer.answer(chats, 0)
-    assert len(answers) == 3 and answers == LocalWriter(str(tmp_path), batch_size=2).answer(chats, 0)
+    assert len(answers) == 3 and answers == LocalWriter(str(tmp_path)).answer(chats, 0)
     done = complete_captions(["a man"], ["four"], writer=writer, limit=TokenLimit(len, 1000))
     assert done[0].text == f"a man, {FOUR}" and done[0].writer == "rule" and len(done[0].faults) == 2
     with pytest.raises(Hand1000Error, match="cannot be loaded as a chat model"):

@@ -53,13 +53,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
 
 def hagrid(gestures: tuple[str, ...]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """Images by `gesture/uuid.jpg` and annotations by `split/gesture.json`, as HaGRID's archives hold them."""
-    draw = random.Random(0)
+    rng = random.Random(0)
     images, annotations = {}, {}
     for gesture in gestures:
         for split, users in USERS.items():
             entries = {}
             for user in users * 2:
-                name = str(uuid.UUID(int=draw.getrandbits(128)))
+                name = str(uuid.UUID(int=rng.getrandbits(128)))
                 images[f"{gesture}/{name}.jpg"] = jpeg(len(images), 64)
                 entries[name] = {"bboxes": [[0.4, 0.4, 0.2, 0.2]], "labels": [gesture], "user_id": user}
             annotations[f"{split}/{gesture}.json"] = json.dumps(entries).encode()
@@ -92,7 +92,7 @@ def get(server: FileServer, out: Path, *gestures: str, size: str = "full", versi
     fetch_hagrid(out, gestures or ("four",), version=version, size=size, base_url=server.url, make_progress=progress)
 
 
-def there(out: Path) -> dict[str, bytes]:
+def downloaded(out: Path) -> dict[str, bytes]:
     """All files but those of the work folder, by their paths."""
     files = (path for path in out.rglob("*") if path.is_file() and path.relative_to(out).parts[0] != ".download")
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
@@ -110,7 +110,7 @@ def assert_only_a_folder_of_notes(out: Path) -> None:
 @pytest.mark.parametrize("size", ["512", "full"])
 def test_the_reader_reads_what_was_downloaded(server, tmp_path, size):
     get(server, tmp_path, "four", "grip", size=size)
-    assert there(tmp_path) == expected("four", "grip")
+    assert downloaded(tmp_path) == expected("four", "grip")
     assert_only_a_folder_of_notes(tmp_path)
     everything = FilterSettings(min_hand_size=0, allow_border_hands=True, max_hands=100, min_detector_iou=0)
     chosen = select_images(open_source(tmp_path), ("four",), num_train=16, num_test=6, seed=1, filters=everything)
@@ -122,7 +122,7 @@ def test_images_may_be_anywhere_in_an_archive_of_one_gesture(server, tmp_path):
     names = [name for name in IMAGES if name.startswith("four/")]
     server.files[FOUR] = zipped({f"train_val_four/{Path(name).name}": IMAGES[name] for name in names})
     get(server, tmp_path)
-    assert there(tmp_path) == expected("four")
+    assert downloaded(tmp_path) == expected("four")
 
 
 def test_a_shared_archive_sends_requested_members_only(server, tmp_path):
@@ -131,8 +131,8 @@ def test_a_shared_archive_sends_requested_members_only(server, tmp_path):
     server.files[SMALL] = zipped(others | wanted)
     shown = []
     get(server, tmp_path, size="512", progress=lambda what: lambda done, total: shown.append((what, done, total)))
-    assert there(tmp_path) == expected("four")
-    assert sum(sent for _, sent in server.of(SMALL)) < 200_000 < len(server.files[SMALL]) / 10
+    assert downloaded(tmp_path) == expected("four")
+    assert sum(sent for _, sent in server.requests_for(SMALL)) < 200_000 < len(server.files[SMALL]) / 10
     size = sum(map(len, wanted.values()))
     assert shown[-1] == ("v2-512 four", size, size)
 
@@ -140,37 +140,37 @@ def test_a_shared_archive_sends_requested_members_only(server, tmp_path):
 def test_a_server_without_ranges_sends_the_archive_once(server, tmp_path):
     server.ranges = False
     get(server, tmp_path, "four", "grip", size="512")
-    assert there(tmp_path) == expected("four", "grip")
-    whole = [sent for _, sent in server.of(SMALL)]
-    assert len(whole) == 2, "asked whether it has ranges, and fetched once"
+    assert downloaded(tmp_path) == expected("four", "grip")
+    whole = [sent for _, sent in server.requests_for(SMALL)]
+    assert len(whole) == 2, "one request for ranges, one download"
     assert_only_a_folder_of_notes(tmp_path)
 
 
 @pytest.mark.parametrize("size", ["512", "full"])
 def test_a_second_run_requests_only_what_is_missing(server, tmp_path, size):
     get(server, tmp_path, size=size)
-    before = list(server.asked)
+    before = list(server.requests)
     get(server, tmp_path, size=size)
-    assert server.asked == before
+    assert server.requests == before
     get(server, tmp_path, "four", "grip", size=size)
-    assert there(tmp_path) == expected("four", "grip")
+    assert downloaded(tmp_path) == expected("four", "grip")
     if size == "full":
-        assert len(server.of(FOUR)) == 1 and len(server.of(GRIP)) == 1
+        assert len(server.requests_for(FOUR)) == 1 and len(server.requests_for(GRIP)) == 1
     (next((tmp_path / "four").iterdir())).unlink()
     get(server, tmp_path, size=size)
-    assert there(tmp_path) == expected("four", "grip")
+    assert downloaded(tmp_path) == expected("four", "grip")
 
 
 def test_a_dropped_connection_resumes(server, tmp_path):
     server.drops[FOUR] = [1000, 2000]
     get(server, tmp_path)
-    assert there(tmp_path) == expected("four")
+    assert downloaded(tmp_path) == expected("four")
     size = len(ARCHIVES[FOUR])
-    assert server.of(FOUR) == [("bytes=0-", 1000), ("bytes=1000-", 2000), ("bytes=3000-", size - 3000)]
+    assert server.requests_for(FOUR) == [("bytes=0-", 1000), ("bytes=1000-", 2000), ("bytes=3000-", size - 3000)]
 
     server.drops[SMALL] = [1, 22, 300, 5000, 9000]
     get(server, tmp_path / "small", size="512")
-    assert there(tmp_path / "small") == expected("four")
+    assert downloaded(tmp_path / "small") == expected("four")
 
 
 def start(server: FileServer, out: Path, size: str) -> subprocess.Popen:
@@ -205,16 +205,16 @@ def test_a_killed_download_resumes(server, tmp_path, size):
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    kept = part.stat().st_size if size == "full" else {p: p.stat().st_mtime_ns for p in tmp_path.glob("four/?.jpg")}
-    asked = len(server.of(path))
+    before = part.stat().st_size if size == "full" else {p: p.stat().st_mtime_ns for p in tmp_path.glob("four/?.jpg")}
+    num_requests = len(server.requests_for(path))
     server.stalls.clear()
     get(server, tmp_path, size=size)
-    assert {name: data for name, data in there(tmp_path).items() if name.startswith("four/")} == extra
-    again = server.of(path)[asked:]
+    assert {name: data for name, data in downloaded(tmp_path).items() if name.startswith("four/")} == extra
+    again = server.requests_for(path)[num_requests:]
     if size == "full":
-        assert again == [(f"bytes={kept}-", len(server.files[path]) - kept)]
+        assert again == [(f"bytes={before}-", len(server.files[path]) - before)]
     else:
-        assert len(kept) >= 3 and all(p.stat().st_mtime_ns == changed for p, changed in kept.items())
+        assert len(before) >= 3 and all(p.stat().st_mtime_ns == changed for p, changed in before.items())
         assert sum(sent for _, sent in again) < 2_000_000
 
 
@@ -223,7 +223,7 @@ def test_a_process_killed_in_unpacking_downloads_nothing_again(server, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr(fetch, "_write_members", killed)
+        broken.setattr(fetch, "_write_member", killed)
         server.files[ANNOTATIONS] = b""
         (tmp_path / ".download").mkdir()
         for split in USERS:
@@ -233,9 +233,9 @@ def test_a_process_killed_in_unpacking_downloads_nothing_again(server, tmp_path,
         (tmp_path / ".download" / "v2-annotations-four.done").write_text('{"files":3}')
         with pytest.raises(KeyboardInterrupt):
             get(server, tmp_path)
-    before = list(server.asked)
+    before = list(server.requests)
     get(server, tmp_path)
-    assert server.asked == before and there(tmp_path) == expected("four")
+    assert server.requests == before and downloaded(tmp_path) == expected("four")
 
 
 @pytest.mark.parametrize("if_range", [True, False])
@@ -248,11 +248,11 @@ def test_a_file_changed_on_the_server_restarts(server, tmp_path, if_range):
         get(server, tmp_path)
     assert (tmp_path / ".download" / "v2-full-four.zip.part").stat().st_size == 3000
     server.files[FOUR] = old
-    asked = len(server.of(FOUR))
+    num_requests = len(server.requests_for(FOUR))
     get(server, tmp_path)
-    assert there(tmp_path) == expected("four")
+    assert downloaded(tmp_path) == expected("four")
     assert server.conditions[-2].startswith('"') and server.conditions[-1] is None
-    first, *rest = [header for header, _ in server.of(FOUR)[asked:]]
+    first, *rest = [header for header, _ in server.requests_for(FOUR)[num_requests:]]
     assert first == "bytes=3000-" and rest == ["bytes=0-"]
 
 
@@ -260,7 +260,7 @@ def test_a_weak_etag_is_no_condition_of_a_range(server, tmp_path):
     server.weak = True
     server.drops[FOUR] = [1000]
     get(server, tmp_path)
-    assert there(tmp_path) == expected("four") and set(server.conditions) == {None}
+    assert downloaded(tmp_path) == expected("four") and set(server.conditions) == {None}
 
 
 def test_another_mirror_restarts(server, tmp_path):
@@ -270,20 +270,20 @@ def test_another_mirror_restarts(server, tmp_path):
     server.files[f"mirror/{FOUR}"] = ARCHIVES[FOUR]
     server.url += "/mirror"
     get(server, tmp_path)
-    assert there(tmp_path) == expected("four") and server.asked[-1][:2] == (f"mirror/{FOUR}", "bytes=0-")
+    assert downloaded(tmp_path) == expected("four") and server.requests[-1][:2] == (f"mirror/{FOUR}", "bytes=0-")
 
 
 def test_a_file_that_changes_while_it_is_read_restarts(server, tmp_path, monkeypatch):
-    plain = fetch._write_members
+    write_member = fetch._write_member
 
-    def change_first(members, targets, archive, *others):
-        if archive.url.endswith(SMALL):
+    def change_first(members, info, path):
+        if path.suffix == ".jpg":
             server.files[SMALL] = zipped({f"other/{name}": data for name, data in IMAGES.items()})
-        plain(members, targets, archive, *others)
+        write_member(members, info, path)
 
-    monkeypatch.setattr(fetch, "_write_members", change_first)
+    monkeypatch.setattr(fetch, "_write_member", change_first)
     get(server, tmp_path, size="512")
-    assert there(tmp_path) == expected("four")
+    assert downloaded(tmp_path) == expected("four")
 
 
 def test_the_error_names_a_file_that_keeps_changing(server, tmp_path):
@@ -306,7 +306,7 @@ def test_members_that_lead_outside_and_links_are_ignored(server, tmp_path):
         archive.writestr(link, "/etc/hostname")
     server.files[FOUR] = buffer.getvalue()
     get(server, out)
-    assert there(out) == expected("four")
+    assert downloaded(out) == expected("four")
     assert [path.name for path in tmp_path.iterdir()] == ["deep"] and len(list((tmp_path / "deep").iterdir())) == 1
 
 
@@ -334,7 +334,7 @@ def test_a_damaged_archive_is_named_and_downloaded_again(server, tmp_path, data,
     server.files[FOUR] = ARCHIVES[FOUR]
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.zip"))
     get(server, tmp_path)
-    assert there(tmp_path) == expected("four")
+    assert downloaded(tmp_path) == expected("four")
 
 
 @pytest.mark.parametrize("data", [ARCHIVES[SMALL][:-100], b"<html></html>"])
@@ -370,7 +370,7 @@ def test_a_refusal_names_the_address_and_a_remedy(server, tmp_path, codes, reaso
 def test_a_temporary_refusal_is_retried(server, tmp_path):
     server.status[FOUR] = [503, 500]
     get(server, tmp_path)
-    assert there(tmp_path) == expected("four")
+    assert downloaded(tmp_path) == expected("four")
 
 
 def test_the_error_names_an_unreachable_server(server, tmp_path):

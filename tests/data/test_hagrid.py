@@ -79,3 +79,11 @@ def test_attributes_are_kept_but_not_guesses_of_the_person(tmp_path):
     write_hagrid(tmp_path, {"u": 1, "v": 1}, leading_hand="right", caption="a hand", meta=meta)
     (item,) = select(tmp_path, 1, 1).train
     assert item.attributes == {"skin": "dark", "handedness": "right"} and item.caption == "a hand"
+
+
+def test_annotations_before_a_fault_in_their_file_are_used(tmp_path):
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 1 for i in range(6)}, "train")
+    file = source / "annotations" / "train" / "four.json"
+    file.write_text(file.read_text()[:-200])
+    chosen = select(source, 9, 2)
+    assert len(chosen.train) == 2 and "four.json: skipped after 4 images: not JSON" in " ".join(chosen.warnings)

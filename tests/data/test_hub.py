@@ -1,4 +1,4 @@
-"""The upload of a data set, against a recorded client and against a local server that refuses."""
+"""The upload of a dataset, against a recorded client and against a local server that refuses."""
 
 import re
 import threading
@@ -13,7 +13,7 @@ from huggingface_hub.utils import filter_repo_objects
 
 from hand1000.cli import main as cli
 from hand1000.core.errors import Hand1000Error
-from hand1000.data.hub import push_data_set
+from hand1000.data.hub import push_dataset
 from hand1000.data.imageset import ImageRecord, write_metadata
 
 TOKEN = "hf_secret"
@@ -93,9 +93,9 @@ def test_a_private_data_set_never_goes_to_a_public_repository(published, calls, 
     monkeypatch.setattr(RecordingApi, "public", public)
     if public:
         with pytest.raises(Hand1000Error, match="me/four: exists and is public; make it private"):
-            push_data_set(published, "me/four", private=True)
+            push_dataset(published, "me/four", private=True)
     else:
-        assert push_data_set(published, "me/four", private=True) == COMMIT
+        assert push_dataset(published, "me/four", private=True) == COMMIT
     assert [call[0] for call in calls] == ["api", "create_repo", "repo_info"] + ["upload_folder"] * (not public)
     assert calls[1][2]["private"] is True and calls[2] == ("repo_info", ("me/four",), {"repo_type": "dataset"})
 
@@ -103,7 +103,7 @@ def test_a_private_data_set_never_goes_to_a_public_repository(published, calls, 
 @pytest.mark.parametrize(
     ("broken", "fault"),
     [
-        (lambda root: (root / "README.md").unlink(), "README.md: no such file; push a data set that build_dataset"),
+        (lambda root: (root / "README.md").unlink(), "README.md: no such file; push a dataset that build_dataset"),
         (lambda root: (root / "test" / "metadata.jsonl").unlink(), "test/metadata.jsonl: no such file"),
         (lambda root: (root / "train" / "a.png").unlink(), "train/metadata.jsonl: line 1: no such image"),
         (lambda root: (root / "train" / "metadata.jsonl").write_text("\n"), "train: has no images"),
@@ -121,7 +121,7 @@ def test_an_incomplete_data_set_is_not_uploaded(published, calls, capsys, broken
 
 def assert_error_names(published: Path, repo: str, reason: str) -> None:
     with pytest.raises(Hand1000Error, match=reason) as caught:
-        push_data_set(published, repo, private=False)
+        push_dataset(published, repo, private=False)
     assert "\n" not in str(caught.value) and TOKEN not in str(caught.value) and repo in str(caught.value)
 
 

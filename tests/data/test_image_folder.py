@@ -1,4 +1,4 @@
-"""The reader of folders of images and of published data sets."""
+"""The reader of folders of images and of published datasets."""
 
 import json
 

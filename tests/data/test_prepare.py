@@ -1,5 +1,6 @@
 """The preparation: crops, records, reports and errors."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,11 @@ from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import load_square
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import prepare_image_sets
+from hand1000.data.selection import select_images
 from hand1000.storage.digests import digest_file, tree_manifest
-from tests.support.hagrid_source import data_settings, select, select_gestures, write_hagrid
+from hand1000.storage.sources import open_source
+from tests.support.hagrid_source import NO_FILTERS, data_settings, select, select_gestures, write_hagrid
+from tests.support.rendered_hands import rendered_hands
 
 
 def prepare(root: Path, out: Path, max_unusable: float = 0.0, seed: int = 1, **kwargs):
@@ -98,3 +102,73 @@ def test_gestures_with_equal_image_names_stay_separate(tmp_path):
             assert record.file_name.endswith(f"-{record.gesture}.png") and record.text == ""
             pixel = np.asarray(Image.open(tmp_path / "out" / split / record.file_name))[8, 8]
             assert (pixel[0], pixel[1]) == (int(record.file_name[0]), len(record.gesture))
+
+
+def test_an_image_without_a_detected_hand_is_replaced(tmp_path):
+    from hand1000.hands.detection import make_iou_check
+
+    source, blank = tmp_path / "source", set()
+    (source / "four").mkdir(parents=True)
+    for split, blanks in (("train", 3), ("test", 1)):
+        entries = {}
+        for index, hand in enumerate([*rendered_hands(), *rendered_hands()[:blanks]]):
+            name = f"{split}-{index}"
+            if index >= len(rendered_hands()):
+                blank.add(f"{name}.png")
+            pixels = np.full_like(hand.pixels, 200) if f"{name}.png" in blank else hand.pixels
+            Image.fromarray(pixels).save(source / "four" / f"{name}.png")
+            entries[name] = {"bboxes": [hand.box], "labels": ["four"], "user_id": name}
+        (source / "annotations" / split).mkdir(parents=True)
+        (source / "annotations" / split / "four.json").write_text(json.dumps(entries))
+    filters = NO_FILTERS.model_copy(update={"min_detector_iou": 0.1})
+    chosen = select_images(open_source(source), ("four",), num_train=5, num_test=4, seed=1, filters=filters)
+    assert blank & {f"{item.key}.png" for item in (*chosen.train[:5], *chosen.test[:4])}, "else it would show nothing"
+    with make_iou_check(filters.min_detector_iou) as check:
+        report = prepare_image_sets(chosen, tmp_path / "out", data_settings(), resolution=96, seed=1, check=check)
+    assert (report.train, report.test) == (5, 4)
+    assert report.filter_counts["hand not found by MediaPipe"] > 0
+    names = {record.file_name for split in ("train", "test") for record in read_image_set(tmp_path / "out" / split)}
+    assert len(names) == 9 and not names & blank
+    assert names == {path.name for path in (tmp_path / "out").rglob("*.png")}
+    with make_iou_check(0.95) as check, pytest.raises(Hand1000Error, match="none of 8 images.*MediaPipe rejected 8"):
+        prepare_image_sets(chosen, tmp_path / "none", data_settings(), resolution=96, seed=1, check=check)
+
+
+def test_broken_inputs_are_counted_and_named_and_the_rest_is_used(tmp_path):
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 4 for i in range(8)}, "train")
+    write_hagrid(source, {f"w{i}": 2 for i in range(4)}, "test")
+    folder = source / "four"
+    jpeg = (folder / "train-u0-0.jpg").read_bytes()
+    (folder / "train-u0-1.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (folder / "train-u0-2.jpg").write_bytes(b"")
+    Image.new("RGB", (20, 20), "green").save(folder / "train-u1-0.jpg", format="PNG")
+    Image.new("CMYK", (20, 20)).save(folder / "train-u1-1.jpg")
+    Image.fromarray(np.full((20, 20), 30_000, np.uint16)).save(folder / "train-u1-2.jpg", format="PNG")
+    Image.new("L", (10_000, 10_000)).save(folder / "train-u2-0.jpg", format="PNG")
+    (folder / "train-u2-1.jpg").unlink()
+    Image.new("RGB", (20, 20)).save(folder / "without annotation ä.jpg")
+    file = source / "annotations" / "train" / "four.json"
+    entries = json.loads(file.read_text())
+    entries["train-u3-0"]["bboxes"] = [[1.5, 0.1, 0.2, 0.2]]
+    entries["näme with blanks"] = entries.pop("train-u3-1")
+    (folder / "train-u3-1.jpg").rename(folder / "näme with blanks.jpg")
+    file.write_text(json.dumps(entries))
+    (source / "annotations" / "val").mkdir()
+    (source / "annotations" / "val" / "four.json").write_text('{"a": {"bboxes": ')
+    chosen = select_images(open_source(source), ("four",), num_train=40, num_test=4, seed=1, filters=NO_FILTERS)
+    report = prepare_image_sets(chosen, tmp_path / "out", data_settings(0.2), resolution=16, seed=1)
+    reasons = {skipped.file.removeprefix("four/"): skipped.reason for skipped in report.unusable}
+    assert set(reasons) == {"train-u0-1.jpg", "train-u0-2.jpg", "train-u2-0.jpg", "train-u3-0.jpg"}
+    assert "runcated" in reasons["train-u0-1.jpg"] and reasons["train-u0-2.jpg"] == "empty file"
+    assert "10000x10000 pixels" in reasons["train-u2-0.jpg"] and "outside the image" in reasons["train-u3-0.jpg"]
+    warnings = " ".join(report.warnings)
+    assert "train/four.json: 1 of 32 images are missing: train-u2-1" in warnings
+    assert "val/four.json: skipped: not JSON" in warnings
+    assert "four: 1 images have no annotation: without annotation ä.jpg" in warnings
+    assert report.train == 32 - 1 - 4
+    records = read_image_set(tmp_path / "out" / "train")
+    assert any(record.file_name.startswith("n_me_with_blanks-") for record in records)
+    cmyk, grey = (np.asarray(Image.open(tmp_path / "out/train" / f"train-u1-{index}.png")) for index in (1, 2))
+    assert cmyk.shape == (16, 16, 3) and cmyk.min() >= 250 and abs(int(grey.mean()) - 30_000 // 257) <= 1
+    with pytest.raises(Hand1000Error, match=r"2 of \d+ images are unusable, more than data.max_unusable = 0.05"):
+        prepare_image_sets(chosen, tmp_path / "again", data_settings(0.05), resolution=16, seed=1)

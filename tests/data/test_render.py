@@ -14,7 +14,7 @@ from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import noop_callback
-from hand1000.data.render import captions, dataset, people, poses
+from hand1000.data.render import dataset, people, poses
 from hand1000.data.render.dataset import render_dataset
 from hand1000.data.render.people import make_person
 from hand1000.data.render.poses import sample_arbitrary_pose, sample_gesture
@@ -37,7 +37,7 @@ def _records(root: Path, split: str, gesture: str) -> dict[str, dict]:
 
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A small data set and the cache that holds its images."""
+    """A small dataset and the cache that holds its images."""
     folder = tmp_path_factory.mktemp("render")
     render_dataset(folder / "set", COUNTS, seed=3, size=SIZE, cache=folder / "cache", on_progress=noop_callback)
     return folder / "set", folder / "cache"
@@ -210,14 +210,14 @@ def test_mediapipe_finds_the_hands_where_they_are() -> None:
 def test_captions_describe_the_image_and_no_gesture() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
-        words = captions.Attributes(
+        words = people.Attributes(
             str(rng.choice(["left", "right"])),
             str(rng.choice(list(people.SKINS))),
             str(rng.choice(list(people.SLEEVES))),
             str(rng.choice(list(people.WALLS))),
             str(rng.choice(list(people.LIGHTS))),
         )
-        caption = captions.describe(words, rng)
+        caption = people.describe(words, rng)
         assert {words.hand, words.skin, words.sleeve, words.wall} <= set(re.findall(r"[a-z]+", caption))
         assert "a orange" not in caption and "gesture" not in caption
 

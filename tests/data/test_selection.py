@@ -54,3 +54,10 @@ def test_filters_remove_and_count_images(split_source):
     assert "u1" not in people(chosen.train) and len(chosen.train) == 21
     assert chosen.filter_counts == (("hand too small", 1), ("hand at the border", 1), ("too many hands", 1))
     assert "u1" in people(select(split_source, 24, 6).train)
+
+
+def test_filters_count_the_images_they_exclude(tmp_path):
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 2 for i in range(6)}, "train")
+    strict = FilterSettings(min_hand_size=0.5, allow_border_hands=True, max_hands=2, min_detector_iou=0)
+    with pytest.raises(Hand1000Error, match=r"0 to train on and 0 of other.*12 images filtered: hand too small"):
+        select_images(open_source(source), ("four",), num_train=4, num_test=2, seed=1, filters=strict)

@@ -39,6 +39,7 @@ def test_hands_tilted_too_far_are_left_out(tmp_path: Path) -> None:
         landmarks[9] += [0.2 * np.sin(np.radians(degrees)), -0.2 * np.cos(np.radians(degrees))]
         entries[name] = {
             "hand_landmarks": [landmarks.tolist()],
+            "meta": {},
             "bboxes": [[0, 0, 1, 1]],
             "caption": f"a hand at {degrees}",
         }

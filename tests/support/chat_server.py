@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server on the loopback, `transformers serve`, and who asked it for what."""
+"""A real OpenAI-compatible server on the loopback, `transformers serve`, behind a proxy that records the requests."""
 
 import contextlib
 import json
@@ -18,19 +18,19 @@ from tests.support.tiny_captioners import word_tokenizer
 
 @dataclass
 class ChatServer:
-    """Where it listens, and the requests it was sent.
+    """The address of the server and the requests it received.
 
     Attributes:
-        url: as an endpoint's setting names it.
-        model: that it serves, as it names it.
-        asked: each request's body.
-        keys: what the requests were authorised by, each once.
-        statuses: of the answers.
+        url: Value of the setting `url` of an endpoint.
+        model: The server's name of its model.
+        bodies: Bodies of all requests.
+        keys: Distinct values of the requests' Authorization header.
+        statuses: HTTP statuses of the answers.
     """
 
     url: str
     model: str
-    asked: list[dict] = field(default_factory=list)
+    bodies: list[dict] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
     statuses: list[int] = field(default_factory=list)
 
@@ -38,7 +38,7 @@ class ChatServer:
 def save_chat_model(folder: Path) -> Path:
     """A LLaMA with random weights: the trained ones cannot be downloaded here, so its answers are noise.
 
-    It ends at a digit or a capital letter, so that an answer of it takes milliseconds.
+    An answer ends at a digit or a capital letter, so that it takes milliseconds.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -68,33 +68,33 @@ def save_chat_model(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def chat_server(folder: Path) -> Iterator[ChatServer]:
-    """Serve the chat model in `folder` until the block ends, by way of a pass-through that keeps the requests."""
-    behind = f"http://127.0.0.1:{free_port()}"
-    seen = ChatServer("", str(folder))
+    """Serve the chat model in `folder` until the block ends."""
+    upstream = f"http://127.0.0.1:{free_port()}"
+    state = ChatServer("", str(folder))
 
-    class PassThrough(BaseHTTPRequestHandler):
+    class Proxy(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            # The server itself neither asks for a key nor says whether one came.
-            seen.keys.add(self.headers["Authorization"])
-            seen.asked.append(json.loads(body))
-            answer = requests.post(f"{behind}{self.path}", data=body, headers={"Content-Type": "application/json"})
-            seen.statuses.append(answer.status_code)
+            # The server ignores the key, so the proxy records it.
+            state.keys.add(self.headers["Authorization"])
+            state.bodies.append(json.loads(body))
+            answer = requests.post(f"{upstream}{self.path}", data=body, headers={"Content-Type": "application/json"})
+            state.statuses.append(answer.status_code)
             self.send_response(answer.status_code)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()
             self.wfile.write(answer.content)
 
         def log_message(self, *_: object) -> None:
-            """Silent."""
+            """Log nothing."""
 
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
-    command += ["--host", "127.0.0.1", "--port", behind.rpartition(":")[2], "--device", "cpu"]
+    command += ["--host", "127.0.0.1", "--port", upstream.rpartition(":")[2], "--device", "cpu"]
     with (
-        serving(command, f"{behind}/health", folder / "server.log", {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}),
-        ThreadingHTTPServer(("127.0.0.1", 0), PassThrough) as server,
+        serving(command, f"{upstream}/health", folder / "server.log", {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}),
+        ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server,
     ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        seen.url = f"http://127.0.0.1:{server.server_port}/v1"
-        yield seen
+        state.url = f"http://127.0.0.1:{server.server_port}/v1"
+        yield state
         server.shutdown()

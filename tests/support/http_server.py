@@ -11,55 +11,55 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FileServer:
-    """What it serves and how, and what it was asked; all may be changed while it runs."""
+    """The files of the server, its behavior and its requests; all may be changed while it runs."""
 
     url: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
     if_range: bool = True
     weak: bool = False
-    """Whether its ETags are weak ones."""
+    """Whether the server sends weak ETags."""
     status: dict[str, list[int]] = field(default_factory=dict)
-    """By path: the answers to come that are errors."""
+    """By path: statuses of the next answers, which are errors."""
     drops: dict[str, list[int]] = field(default_factory=dict)
-    """By path: after how many bytes the next connections drop."""
+    """By path: number of bytes after which each of the next connections drops."""
     stalls: dict[str, int] = field(default_factory=dict)
-    """By path: the byte before which every connection that began before it hangs."""
+    """By path: offset at which every connection that starts before it hangs."""
     conditions: list[str | None] = field(default_factory=list)
-    """The If-Range headers that came."""
-    asked: list[tuple[str, str | None, int]] = field(default_factory=list)
-    """Path, Range header, and the bytes that were sent of the body."""
+    """If-Range headers of all requests."""
+    requests: list[tuple[str, str | None, int]] = field(default_factory=list)
+    """Path, Range header and number of sent body bytes of all requests."""
     hang: threading.Event = field(default_factory=threading.Event)
 
-    def of(self, path: str) -> list[tuple[str | None, int]]:
-        """What was asked of one path."""
-        return [(header, sent) for asked, header, sent in self.asked if asked == path]
+    def requests_for(self, path: str) -> list[tuple[str | None, int]]:
+        """Range header and number of sent body bytes of the requests for one path."""
+        return [(header, sent) for requested, header, sent in self.requests if requested == path]
 
 
 @contextlib.contextmanager
 def file_server() -> Iterator[FileServer]:
-    """A server on this machine for as long as the context lasts."""
+    """Serve on the loopback until the block ends."""
     state = FileServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            path, wanted = self.path.lstrip("/"), self.headers["Range"]
+            path, byte_range = self.path.lstrip("/"), self.headers["Range"]
             state.conditions.append(self.headers["If-Range"])
             data = state.files.get(path, b"")
             errors = state.status.get(path, [])
             code = errors.pop(0) if errors else 200 if path in state.files else 404
             if code >= 400:
-                state.asked.append((path, wanted, 0))
+                state.requests.append((path, byte_range, 0))
                 self.send_error(code)
                 return
             etag = f'{"W/" if state.weak else ""}"{hashlib.md5(data).hexdigest()}"'
             start, end = 0, len(data)
             same = not state.if_range or self.headers["If-Range"] in (None, etag)
-            if state.ranges and wanted and same:
-                first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
+            if state.ranges and byte_range and same:
+                first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", byte_range).groups()
                 start, end = int(first), min(int(last or end) + 1, end)
                 if start >= len(data):
-                    state.asked.append((path, wanted, 0))
+                    state.requests.append((path, byte_range, 0))
                     self.send_error(416)
                     return
                 code = 206
@@ -75,8 +75,8 @@ def file_server() -> Iterator[FileServer]:
             stall = state.stalls.get(path, 0)
             stalls = start < stall < end
             body = data[start : min(end, end if cut is None else start + cut, stall if stalls else end)]
-            state.asked.append((path, wanted, len(body)))
-            with contextlib.suppress(ConnectionError):  # Who has enough hangs up.
+            state.requests.append((path, byte_range, len(body)))
+            with contextlib.suppress(ConnectionError):  # The client may hang up early.
                 self.wfile.write(body)
                 if stalls:
                     state.hang.wait(300)

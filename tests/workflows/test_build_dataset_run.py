@@ -121,7 +121,7 @@ def resumed(inputs_file: Path, server: ChatServer, tmp_path_factory: pytest.Temp
         lines += process.stdout
     before = captioned(root)
     published, output = build(inputs_file, root, 1)
-    return Resumed(root, before, published, output, "".join(lines), list(server.asked))
+    return Resumed(root, before, published, output, "".join(lines), list(server.bodies))
 
 
 def test_a_killed_run_resumes_and_captions_no_image_twice(resumed: Resumed) -> None:

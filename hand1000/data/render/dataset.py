@@ -1,4 +1,4 @@
-"""Rendering of a data set in HaGRID's layout, with a cache of the rendered images."""
+"""Rendering of a dataset in HaGRID's layout, with a cache of the rendered images."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,20 +51,24 @@ class _Task:
         return str(uuid.uuid5(uuid.NAMESPACE_URL, name))
 
     @property
+    def samples(self) -> int:
+        """Paths per pixel: fewer in larger images, whose noise is finer and which take longer."""
+        return 25 if self.size <= 96 else 16
+
+    @property
     def key(self) -> str:
         """Name in the cache."""
-        facts = {**asdict(self), "renderer": renderer_version(self.gesture), "samples": samples_per_pixel(self.size)}
+        facts = {**asdict(self), "renderer": renderer_version(self.gesture), "samples": self.samples}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+    def image_in(self, cache: Path) -> Path:
+        """Return the image file in `cache`; its record is beside it as JSON, written last."""
+        return cache / self.key[:2] / f"{self.key}.jpg"
 
 
 def renderer_version(gesture: str) -> str:
     """Return the version of the renderer for images of `gesture`."""
     return _POSE_VERSIONS.get(gesture, RENDERER_VERSION)
-
-
-def samples_per_pixel(size: int) -> int:
-    """Return the paths per pixel at `size`: fewer in larger images, whose noise is finer and which take longer."""
-    return 25 if size <= 96 else 16
 
 
 def default_cache() -> Path:
@@ -88,16 +91,18 @@ def _sample_person(task: _Task) -> Person:
     return make_person(name, _generator("person", task.seed, task.split, member))
 
 
-def _render(task: _Task) -> tuple[bytes, dict[str, Any]]:
-    """Render the JPEG file of `task` and its record in HaGRID's annotations."""
+def _render_to_cache(job: tuple[_Task, Path]) -> None:
+    """Write the JPEG file of a task and its record in HaGRID's annotations."""
     from PIL import Image
 
+    task, cache = job
     person = _sample_person(task)
     rng = _generator("picture", task.seed, task.split, task.gesture, task.index)  # codespell:ignore picture
-    rendered = make_image(task.gesture, person, rng, size=task.size, samples=samples_per_pixel(task.size))
+    rendered = make_image(task.gesture, person, rng, size=task.size, samples=task.samples)
     buffer = io.BytesIO()
     Image.fromarray(rendered.pixels).save(buffer, "JPEG", quality=98, subsampling=0)
-    words = rendered.words
+    words = asdict(rendered.words)
+    handedness = words.pop("hand")
     record = {
         "bboxes": [[round(value, 6) for value in rendered.box]],
         "labels": [task.gesture],
@@ -105,45 +110,26 @@ def _render(task: _Task) -> tuple[bytes, dict[str, Any]]:
         "united_label": None,
         "user_id": person.user_id,
         "hand_landmarks": [np.round(rendered.landmarks, 6).tolist()],
-        "meta": {
-            "skin": words.skin,
-            "sleeve": words.sleeve,
-            "wall": words.wall,
-            "light": words.light,
-            "handedness": words.hand,
-            "renderer_version": renderer_version(task.gesture),
-        },
+        "meta": {**words, "handedness": handedness, "renderer_version": renderer_version(task.gesture)},
         "caption": rendered.caption,
     }
-    return buffer.getvalue(), record
-
-
-def _start_worker() -> None:
-    # One thread per worker: the workers already use every core, and tiny images do not parallelize well.
-    use_mitsuba(threads=1)
-
-
-def _render_to_cache(job: tuple[_Task, Path]) -> None:
-    task, cache = job
-    image, record = _render(task)
-    folder = cache / task.key[:2]
-    write_bytes(folder / f"{task.key}.jpg", image)
-    # The record comes last: its presence marks the image as complete.
-    write_bytes(folder / f"{task.key}.json", json.dumps(record).encode())
+    write_bytes(task.image_in(cache), buffer.getvalue())
+    write_bytes(task.image_in(cache).with_suffix(".json"), json.dumps(record).encode())
 
 
 def _fill_cache(tasks: list[_Task], cache: Path, workers: int, on_progress: ProgressCallback) -> None:
-    missing = [task for task in tasks if not (cache / task.key[:2] / f"{task.key}.json").is_file()]
+    missing = [task for task in tasks if not task.image_in(cache).with_suffix(".json").is_file()]
     on_progress(len(tasks) - len(missing), len(tasks))
     if not missing:
         return
     jobs = [(task, cache) for task in missing]
+    # One thread per worker: the workers already use every core, and tiny images do not parallelize well.
     with contextlib.ExitStack() as stack:
         if workers == 1:
-            _start_worker()
+            use_mitsuba(threads=1)
             finished: Iterable[None] = map(_render_to_cache, jobs)
         else:
-            pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _start_worker)
+            pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), use_mitsuba, (1,))
             chunk = min(_MAX_CHUNK_SIZE, 1 + len(jobs) // (4 * workers))
             finished = stack.enter_context(pool).imap_unordered(_render_to_cache, jobs, chunksize=chunk)
         for done, _ in enumerate(finished, len(tasks) - len(jobs) + 1):
@@ -166,7 +152,7 @@ def render_dataset(
     person is in two splits. A run that was stopped continues from the cache.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the dataset.
         counts: Images per gesture (of HaGRID v1, or `no_gesture` for arbitrary poses) and split (train, val, test).
         seed: Random seed.
         size: Side of the square images in pixels, 32 to 512.
@@ -181,6 +167,7 @@ def render_dataset(
     """
     if not _MIN_SIZE <= size <= _MAX_SIZE:
         raise Hand1000Error(f"size {size}: choose {_MIN_SIZE} to {_MAX_SIZE} pixels")
+    groups = {}
     for gesture, splits in counts.items():
         check_gesture(gesture)
         for split, count in splits.items():
@@ -188,11 +175,7 @@ def render_dataset(
                 raise Hand1000Error(f"unknown split {split!r}; choose one of: {', '.join(SPLITS)}")
             if count < 0:
                 raise Hand1000Error(f"{gesture}, {split}: {count} images; choose 0 or more")
-    groups = {
-        (split, gesture): [_Task(seed, split, gesture, index, size) for index in range(count)]
-        for gesture, splits in counts.items()
-        for split, count in splits.items()
-    }
+            groups[split, gesture] = [_Task(seed, split, gesture, index, size) for index in range(count)]
     store = default_cache() if cache is None else cache
     tasks = [task for group in groups.values() for task in group]
     with translate_write_errors(store):
@@ -201,7 +184,7 @@ def render_dataset(
         for (split, gesture), group in groups.items():
             records = {}
             for task in group:
-                source = store / task.key[:2] / f"{task.key}.jpg"
+                source = task.image_in(store)
                 write_bytes(root / gesture / f"{task.stem}.jpg", source.read_bytes())
                 records[task.stem] = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
             write_bytes(root / "annotations" / split / f"{gesture}.json", json.dumps(records, indent=1).encode())

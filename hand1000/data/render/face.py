@@ -25,8 +25,6 @@ def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray) -> Mesh:
 
     Its `color` is absolute and not a factor, since the three share the mesh.
     """
-    from skimage.measure import marching_cubes
-
     field = Field(np.array([-2.6, -4.6, -1.3]), np.array([2.6, 1.45, 1.3]), _VOXEL)
     values = field.empty()
     capsules = (
@@ -46,10 +44,7 @@ def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray) -> Mesh:
     )
     for a, b, ra, rb, blend in capsules:
         field.add(values, np.array(a), np.array(b), ra, rb, blend)
-    vertices, faces, inward, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
-    faces, normals = faces[:, ::-1], -inward
-    vertices = vertices * np.float32(_VOXEL) + field.low.astype(np.float32)
-
+    vertices, normals, faces = field.surface(values)
     color = np.tile(skin, (len(vertices), 1))
     lips = _ball(vertices, tuple(LIPS), (0.27, 0.09, 0.4))
     color = color * (1.0 - lips * np.array([0.15, 0.55, 0.5]))
@@ -63,4 +58,4 @@ def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray) -> Mesh:
         paints.append((_ball(vertices, (side, 0.12, 0.75), (0.07, 0.08, 0.4)), np.array([0.04, 0.03, 0.02])))
     for mask, paint in paints:
         color = color * (1.0 - mask) + mask * paint
-    return Mesh(vertices, normals, faces.astype(np.uint32), color.astype(np.float32))
+    return Mesh(vertices, normals, faces, color.astype(np.float32))

@@ -36,11 +36,10 @@ class Field:
     def __init__(self, low: np.ndarray, high: np.ndarray, voxel: float) -> None:
         self.low, self.voxel = low, voxel
         self.shape = tuple(int(n) for n in np.ceil((high - low) / voxel).astype(int) + 1)
-        self.far = np.float32(0.25)
 
     def empty(self) -> np.ndarray:
         """Return a grid of the largest distance."""
-        return np.full(self.shape, self.far, np.float32)
+        return np.full(self.shape, 0.25, np.float32)
 
     def add(self, values: np.ndarray, a: np.ndarray, b: np.ndarray, ra: float, rb: float, blend: float) -> None:
         """Blend the tapered capsule from `a` to `b` into `values`, in place."""
@@ -59,6 +58,14 @@ class Field:
         square = (x - t * along[0]) ** 2 + (y - t * along[1]) ** 2 + (z - t * along[2]) ** 2
         distance = np.sqrt(square) - (np.float32(ra) + t * np.float32(rb - ra))
         values[box] = _smooth_minimum(values[box], distance, blend)
+
+    def surface(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return vertices, unit normals (n, 3) and uint32 triangles (m, 3) of the surface where `values` is 0."""
+        from skimage.measure import marching_cubes
+
+        vertices, faces, inward, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
+        vertices = vertices * np.float32(self.voxel) + self.low.astype(np.float32)
+        return vertices, -inward, faces[:, ::-1].astype(np.uint32)
 
 
 def _radii(shape: HandShape, skeleton: Skeleton) -> np.ndarray:
@@ -199,14 +206,10 @@ def hand_mesh(shape: HandShape, skeleton: Skeleton, voxel: float, pale_palm: flo
 
     `voxel` is the grid's step in palm lengths, 0.015 to 0.05; `pale_palm` is how much paler the palm's side is.
     """
-    from skimage.measure import marching_cubes
-
     field, values = _field_of_hand(shape, skeleton, voxel)
-    vertices, faces, inward, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
-    faces, normals = faces[:, ::-1], -inward
-    vertices = vertices * np.float32(voxel) + field.low.astype(np.float32)
+    vertices, normals, faces = field.surface(values)
     tint = _skin_tint(shape, skeleton, vertices, normals, pale_palm)
-    return Mesh(vertices.astype(np.float32), normals.astype(np.float32), faces.astype(np.uint32), tint)
+    return Mesh(vertices.astype(np.float32), normals.astype(np.float32), faces, tint)
 
 
 def sleeve_mesh(skeleton: Skeleton, start: float, width: float, folds: float) -> Mesh:

@@ -1,5 +1,6 @@
-"""Rendered people, and the words and colors with which captions describe an image."""
+"""Rendered people, and the captions, words and colors that describe an image but not the gesture."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,15 @@ LIGHTS: dict[str, tuple[float, tuple[float, float, float]]] = {
     "cool": (1.02, (0.90, 1.0, 1.14)),
 }
 """Exposure and tint (linear factors) of each lighting word."""
+
+_TEMPLATES = (
+    "a photo of a {hand} hand with {skin} skin and a {sleeve} sleeve in front of a {wall} wall",
+    "a photo of a {hand} hand with {skin} skin and a {sleeve} sleeve in front of a {wall} wall in {light} light",
+    "a {hand} hand with {skin} skin in a {sleeve} sleeve, {wall} wall behind, {light} light",
+    "a person in a {sleeve} sleeve shows a {hand} hand with {skin} skin before a {wall} wall",
+    "a {light} photo of a {skin} {hand} hand in a {sleeve} sleeve, the background is a {wall} wall",
+    "the {hand} hand of a person with {skin} skin, wearing a {sleeve} sleeve, near a {wall} wall in {light} light",
+)
 
 
 @dataclass(frozen=True)
@@ -85,3 +95,20 @@ def make_person(user_id: str, rng: np.random.Generator) -> Person:
         sleeve_width=float(rng.uniform(0.33, 0.40)),
         shape=shape,
     )
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """The words that describe an image: left or right, and keys of the tables above."""
+
+    hand: str
+    skin: str
+    sleeve: str
+    wall: str
+    light: str
+
+
+def describe(words: Attributes, rng: np.random.Generator) -> str:
+    """Return a caption with a sentence sampled from `rng`; it does not name the gesture."""
+    text = _TEMPLATES[int(rng.integers(len(_TEMPLATES)))].format(**vars(words))
+    return re.sub(r"\ba (?=orange)", "an ", text)

@@ -84,11 +84,9 @@ class PosedHand:
     rotation: np.ndarray
     mirrored: bool
 
-
-def _phalanx_front(shape: HandShape, skeleton: Skeleton, finger: int) -> np.ndarray:
-    """Return where the thumb touches a curled finger: on the back of its middle phalanx."""
-    middle = 0.5 * (skeleton.joints[6 + 4 * finger] + skeleton.joints[7 + 4 * finger])
-    return middle + skeleton.backs[finger + 1, 1] * (shape.radii[finger + 1, 2] + shape.radii[0, 3])
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """Rotate points (n, 3) of the hand's frame into the image's, and mirror them for a left hand."""
+        return points @ self.rotation.T * [-1.0 if self.mirrored else 1.0, 1.0, 1.0]
 
 
 def _touch(shape: HandShape, pose: HandPose, contact: int | str | None) -> HandPose:
@@ -96,7 +94,9 @@ def _touch(shape: HandShape, pose: HandPose, contact: int | str | None) -> HandP
         return pose
     skeleton = forward(shape, pose)
     if isinstance(contact, int):
-        target = _phalanx_front(shape, skeleton, contact)
+        # On the back of the curled finger's middle phalanx.
+        middle = 0.5 * (skeleton.joints[6 + 4 * contact] + skeleton.joints[7 + 4 * contact])
+        target = middle + skeleton.backs[contact + 1, 1] * (shape.radii[contact + 1, 2] + shape.radii[0, 3])
     elif contact == "palm":
         target = np.array([-0.08 * shape.palm_width, 0.72, 0.20])
     else:
@@ -106,14 +106,8 @@ def _touch(shape: HandShape, pose: HandPose, contact: int | str | None) -> HandP
 
 
 def _jitter_thumb(thumb: Thumb, rng: np.random.Generator, spread: float) -> Thumb:
-    radial, palmar, mcp, ip = rng.normal(0.0, spread, 4)
-    return replace(
-        thumb,
-        radial=thumb.radial + radial,
-        palmar=max(0.0, thumb.palmar + palmar),
-        mcp=thumb.mcp + mcp,
-        ip=thumb.ip + ip,
-    )
+    jittered = thumb.with_angles(thumb.angles + rng.normal(0.0, spread, 4))
+    return replace(jittered, palmar=max(0.0, jittered.palmar))
 
 
 def check_gesture(gesture: str) -> None:
@@ -125,7 +119,6 @@ def check_gesture(gesture: str) -> None:
 
 def sample_gesture(gesture: str, shape: HandShape, rng: np.random.Generator) -> PosedHand:
     """Return a hand that makes `gesture`, one of HaGRID v1, with natural variation sampled from `rng`."""
-    check_gesture(gesture)
     row = _TABLE[gesture]
     flexion = np.array([_STRAIGHT if up else _CURLED for up in row.up])
     for finger, angles in row.bent:
@@ -134,7 +127,7 @@ def sample_gesture(gesture: str, shape: HandShape, rng: np.random.Generator) -> 
     straight = np.array(row.up)
     unison = np.where(straight, rng.normal(0.0, 3.0), rng.normal(0.0, 4.0))
     flexion = flexion + (unison + rng.normal(0.0, 2.5, 4))[:, None] * [1.0, 1.2, 0.7]
-    spreading = 1.0 if row.abduction in (_TOGETHER,) else rng.uniform(0.85, 1.2)
+    spreading = 1.0 if row.abduction == _TOGETHER else rng.uniform(0.85, 1.2)
     abduction = np.array(row.abduction) * spreading + rng.normal(0.0, 0.6, 4)
     pose = HandPose(flexion, abduction, _jitter_thumb(row.thumb, rng, 4.0), rng.normal(0.0, [7.0, 6.0]))
     pose = _touch(shape, pose, row.contact)

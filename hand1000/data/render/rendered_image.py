@@ -4,10 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hand1000.data.render import captions
 from hand1000.data.render.face import LIPS, face_mesh
 from hand1000.data.render.mesh import Mesh, hand_mesh, sleeve_mesh
-from hand1000.data.render.people import LIGHTS, WALLS, Person, shade
+from hand1000.data.render.people import LIGHTS, WALLS, Attributes, Person, describe, shade
 from hand1000.data.render.poses import PosedHand, sample_pose
 from hand1000.data.render.scene import Camera, Lighting, Surface, render, to_linear
 from hand1000.gestures import NO_GESTURE
@@ -34,20 +33,15 @@ class RenderedImage:
     pixels: np.ndarray
     landmarks: np.ndarray
     box: tuple[float, float, float, float]
-    words: captions.Attributes
+    words: Attributes
     caption: str
 
 
 def _placed(mesh: Mesh, posed: PosedHand, move: np.ndarray) -> Mesh:
-    """Rotate `mesh` from a right hand's frame into the image's, mirror it for a left hand, and move it by `move`."""
-    mirror = np.array([-1.0 if posed.mirrored else 1.0, 1.0, 1.0])
+    """Bring `mesh` from a right hand's frame into the image's and move it by `move`."""
     faces = mesh.faces[:, ::-1] if posed.mirrored else mesh.faces
-    return replace(
-        mesh,
-        vertices=mesh.vertices @ posed.rotation.T * mirror + move,
-        normals=mesh.normals @ posed.rotation.T * mirror,
-        faces=faces,
-    )
+    vertices, normals = posed.to_image(mesh.vertices) + move, posed.to_image(mesh.normals)
+    return replace(mesh, vertices=vertices, normals=normals, faces=faces)
 
 
 def _frame(hand: np.ndarray, with_face: bool, rng: np.random.Generator) -> tuple[Camera, np.ndarray]:
@@ -87,27 +81,19 @@ def _face(person: Person, lips: np.ndarray, rng: np.random.Generator) -> Surface
 
 
 def make_image(gesture: str, person: Person, rng: np.random.Generator, *, size: int, samples: int) -> RenderedImage:
-    """Render `person` making `gesture`, or an arbitrary pose for `no_gesture`, with a scene sampled from `rng`.
-
-    `size` is the side in pixels, `samples` the number of paths per pixel.
-
-    Raises:
-        Hand1000Error: The renderer has no such pose.
-    """
+    """Render `person` making `gesture`, or an arbitrary pose for `no_gesture`; see `render_pose`."""
     return render_pose(sample_pose(gesture, person.shape, rng), gesture, person, rng, size=size, samples=samples)
 
 
 def render_pose(
     posed: PosedHand, gesture: str, person: Person, rng: np.random.Generator, *, size: int, samples: int
 ) -> RenderedImage:
-    """Render a posed hand of `person`; see `make_image`."""
+    """Render a posed hand of `person` in a scene sampled from `rng`, with `samples` paths per pixel."""
     wall_word, light_word = str(rng.choice(list(WALLS))), str(rng.choice(list(LIGHTS)))
     wall = to_linear(np.array(shade(WALLS[wall_word], rng, 0.05)))
     light = _lighting(light_word, rng)
-    words = captions.Attributes(
-        "left" if posed.mirrored else "right", person.skin, person.sleeve, wall_word, light_word
-    )
-    caption = captions.describe(words, rng)
+    words = Attributes("left" if posed.mirrored else "right", person.skin, person.sleeve, wall_word, light_word)
+    caption = describe(words, rng)
 
     skin_color = to_linear(np.array(person.skin_color))
     # The darker the skin, the paler the palm looks beside it.
@@ -123,8 +109,7 @@ def render_pose(
         Surface(skin, skin_color, 0.5, 0.35),
         Surface(_placed(sleeve, posed, move), to_linear(np.array(person.sleeve_color)), 1.0, 0.0),
     ]
-    mirror = np.array([-1.0 if posed.mirrored else 1.0, 1.0, 1.0])
-    joints = posed.skeleton.joints @ posed.rotation.T * mirror + move
+    joints = posed.to_image(posed.skeleton.joints) + move
     if gesture == "mute":
         # The finger is in front of the lips, with its tip at the nose.
         surfaces.append(_face(person, joints[7] + [*rng.normal(0.0, 0.05, 2), -0.14], rng))

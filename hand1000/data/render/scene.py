@@ -81,12 +81,8 @@ def _shape(mi: Any, surface: Surface) -> Any:
     properties = mi.Properties()
     color = {"type": "mesh_attribute", "name": "vertex_color"}
     if surface.specular > 0.0:
-        bsdf = {
-            "type": "principled",
-            "base_color": color,
-            "roughness": surface.roughness,
-            "specular": surface.specular,
-        }
+        finish = {"roughness": surface.roughness, "specular": surface.specular}
+        bsdf = {"type": "principled", "base_color": color, **finish}
     else:
         bsdf = {"type": "diffuse", "reflectance": color}
     properties["material"] = mi.load_dict({"type": "twosided", "inside": bsdf})

@@ -47,11 +47,6 @@ class HandShape:
         return _RADII * self.finger_width
 
     @property
-    def thumb_base(self) -> np.ndarray:
-        """The root of the thumb: (3,), in palm lengths."""
-        return _THUMB_BASE * [self.palm_width, 1.0, 1.0]
-
-    @property
     def knuckles(self) -> np.ndarray:
         """The knuckles of index to pinky: (4, 3), in palm lengths."""
         return _KNUCKLES * [self.palm_width, 1.0, 1.0]
@@ -71,6 +66,16 @@ class Thumb:
     mcp: float = 5.0
     ip: float = 0.0
     opposition: float = 25.0
+
+    @property
+    def angles(self) -> np.ndarray:
+        """The angles of its four joints: radial, palmar, mcp and ip."""
+        return np.array([self.radial, self.palmar, self.mcp, self.ip])
+
+    def with_angles(self, angles: np.ndarray) -> "Thumb":
+        """Return a thumb whose four joints have these angles."""
+        radial, palmar, mcp, ip = map(float, angles)
+        return Thumb(radial, palmar, mcp, ip, self.opposition)
 
 
 @dataclass(frozen=True)
@@ -103,33 +108,27 @@ class Skeleton:
     forearm: np.ndarray
 
 
-def _about_x(degrees: float) -> np.ndarray:
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
-
-
-def _about_y(degrees: float) -> np.ndarray:
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-
-
-def _about_z(degrees: float) -> np.ndarray:
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+def _about(axis: int, degrees: float) -> np.ndarray:
+    """Return the (3, 3) rotation about the axis x (0), y (1) or z (2)."""
+    turn, first, second = np.eye(3), (axis + 1) % 3, (axis + 2) % 3
+    turn[first, first] = turn[second, second] = np.cos(np.radians(degrees))
+    turn[second, first] = np.sin(np.radians(degrees))
+    turn[first, second] = -turn[second, first]
+    return turn
 
 
 def rotation(roll: float, yaw: float, pitch: float) -> np.ndarray:
     """Return the (3, 3) rotation by yaw, then pitch, then roll, in degrees; positive roll is counter-clockwise."""
-    return _about_z(roll) @ _about_x(pitch) @ _about_y(yaw)
+    return _about(2, roll) @ _about(0, pitch) @ _about(1, yaw)
 
 
 def _finger(shape: HandShape, pose: HandPose, finger: int) -> tuple[np.ndarray, np.ndarray]:
     points, backs = [shape.knuckles[finger]], []
     # Spread fingers close up as they bend, as real ones do: the knuckle's ligaments tighten.
     spread = pose.abduction[finger] * max(0.0, np.cos(np.radians(pose.flexion[finger, 0])))
-    turn = _about_z(-spread)
+    turn = _about(2, -spread)
     for length, angle in zip(_PHALANGES[finger] * shape.finger_length, pose.flexion[finger], strict=True):
-        turn = turn @ _about_x(angle)
+        turn = turn @ _about(0, angle)
         points.append(points[-1] + turn[:, 1] * length)
         backs.append(-turn[:, 2])
     return np.array(points), np.array(backs)
@@ -142,7 +141,7 @@ def _thumb(shape: HandShape, thumb: Thumb) -> tuple[np.ndarray, np.ndarray]:
     bend = np.array([-np.cos(opposition), 0.0, np.sin(opposition)])
     bend -= along * (bend @ along)
     bend /= np.linalg.norm(bend)
-    points, backs = [shape.thumb_base], []
+    points, backs = [_THUMB_BASE * [shape.palm_width, 1.0, 1.0]], []
     for length, angle in zip(_THUMB_BONES * shape.thumb_length, (0.0, thumb.mcp, thumb.ip), strict=True):
         c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
         along, bend = c * along + s * bend, c * bend - s * along
@@ -155,7 +154,7 @@ def forward(shape: HandShape, pose: HandPose) -> Skeleton:
     """Return the key points of `shape` in `pose`, in the frame of a right hand (forward kinematics)."""
     digits = [_thumb(shape, pose.thumb)] + [_finger(shape, pose, finger) for finger in range(4)]
     joints = np.concatenate([np.zeros((1, 3))] + [points for points, _ in digits])
-    forearm = _about_z(pose.wrist[1]) @ _about_x(-pose.wrist[0]) @ np.array([0.0, -1.0, 0.0])
+    forearm = _about(2, pose.wrist[1]) @ _about(0, -pose.wrist[0]) @ np.array([0.0, -1.0, 0.0])
     return Skeleton(joints, np.stack([backs for _, backs in digits]), forearm)
 
 
@@ -164,13 +163,11 @@ def reach(shape: HandShape, pose: HandPose, target: np.ndarray) -> HandPose:
 
     The angles stay near those of `pose`, which select one of the many solutions.
     """
-    prior = np.array([pose.thumb.radial, pose.thumb.palmar, pose.thumb.mcp, pose.thumb.ip])
 
     def tip(angles: np.ndarray) -> np.ndarray:
-        radial, palmar, mcp, ip = angles
-        thumb = replace(pose.thumb, radial=radial, palmar=palmar, mcp=mcp, ip=ip)
-        return _thumb(shape, thumb)[0][-1]
+        return _thumb(shape, pose.thumb.with_angles(angles))[0][-1]
 
+    prior = pose.thumb.angles
     angles, pull = prior.copy(), 5e-4
     for _ in range(12):
         here = tip(angles)
@@ -178,5 +175,4 @@ def reach(shape: HandShape, pose: HandPose, target: np.ndarray) -> HandPose:
         normal = slope.T @ slope + pull**2 * np.eye(4)
         change = np.linalg.solve(normal, slope.T @ (target - here) + pull**2 * (prior - angles))
         angles = np.clip(angles + np.clip(change, -15.0, 15.0), *_THUMB_LIMITS.T)
-    radial, palmar, mcp, ip = (float(angle) for angle in angles)
-    return replace(pose, thumb=replace(pose.thumb, radial=radial, palmar=palmar, mcp=mcp, ip=ip))
+    return replace(pose, thumb=pose.thumb.with_angles(angles))
