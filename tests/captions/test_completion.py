@@ -86,7 +86,7 @@ def test_words_that_name_no_gesture_stay(caption):
 
 
 @pytest.mark.parametrize("gesture", PHRASES)
-def test_completion_replaces_every_other_phrase_and_is_idempotent(gesture):
+def test_completion_replaces_other_phrases_and_is_idempotent(gesture):
     everything = "a woman " + " and ".join(PHRASES.values())
     completed = complete_caption(everything, gesture)
     assert completed == f"a woman, {PHRASES[gesture]}"

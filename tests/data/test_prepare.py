@@ -134,7 +134,7 @@ def test_an_image_without_a_detected_hand_is_replaced(tmp_path):
         prepare_image_sets(chosen, tmp_path / "none", data_settings(), resolution=96, seed=1, check=check)
 
 
-def test_broken_inputs_are_counted_and_named_and_the_rest_is_used(tmp_path):
+def test_broken_inputs_are_counted_and_named_the_rest_is_used(tmp_path):
     source = write_hagrid(tmp_path / "source", {f"u{i}": 4 for i in range(8)}, "train")
     write_hagrid(source, {f"w{i}": 2 for i in range(4)}, "test")
     folder = source / "four"

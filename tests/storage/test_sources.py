@@ -35,7 +35,7 @@ def prepared(address: Path | str, out: Path, train: int, test: int) -> str:
     return tree_manifest(out).digest
 
 
-def test_a_prefix_equals_its_folder_and_only_selected_are_fetched(s3_root, tmp_path, monkeypatch):
+def test_prefix_equals_its_folder_and_only_selected_are_fetched(s3_root, tmp_path, monkeypatch):
     source = write_hagrid(tmp_path / "source", {f"u{i}": 3 for i in range(6)}, "train")
     write_hagrid(source, {f"w{i}": 2 for i in range(3)}, "test")
     write_hagrid(source, {"x": 1}, gesture="ok")
