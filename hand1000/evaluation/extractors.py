@@ -6,6 +6,7 @@ are comparable with published ones need the 2015 Inception network.
 
 import os
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -31,7 +32,7 @@ BUNDLED_EXTRACTOR = Path(__file__).parents[1] / "assets" / "feature-extractor"
 _BATCH_SIZE = 32
 
 
-class FeatureExtractor:
+class FeatureExtractor(ABC):
     """A function from images to features (N, D), where D is `num_features`; `input_size` is in pixels."""
 
     name: str
@@ -52,9 +53,9 @@ class FeatureExtractor:
         batches = (resize(images[start : start + _BATCH_SIZE], self.input_size).to(self.device) for start in starts)
         return torch.cat([self.forward(batch).float().cpu() for batch in batches]).numpy()
 
+    @abstractmethod
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Compute the features (B, D) of pixels (B, 3, `input_size`, `input_size`), 0 to 255."""
-        raise NotImplementedError
 
 
 def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
