@@ -87,6 +87,22 @@ def test_images_depend_on_seed_split_gesture_and_index_only(rendered: tuple[Path
         assert (tmp_path / "set" / name).read_bytes() == (root / name).read_bytes()
 
 
+def test_a_script_without_a_guarded_entry_renders_in_processes(tmp_path: Path) -> None:
+    """Python 3.11 runs such a script again in each spawned process; the pool replaced them without an end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom hand1000.data.render.dataset import render_dataset\n"
+        "root = Path(sys.argv[1])\n"
+        "render_dataset(root / 'set', {'palm': {'train': 2}}, seed=3, size=64, cache=root / 'cache', workers=2)\n"
+        "print(__file__)\n"
+    )
+    command = [sys.executable, str(script), str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert finished.returncode == 0 and finished.stdout.splitlines() == [str(script)], finished.stderr
+    assert len(list((tmp_path / "set" / "palm").iterdir())) == 2
+
+
 def test_the_cache_spares_rendering_and_resumes(
     rendered: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,9 @@ import io
 import json
 import multiprocessing
 import os
+import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -117,6 +118,22 @@ def _render_to_cache(job: tuple[_Task, Path]) -> None:
     write_bytes(task.image_in(cache).with_suffix(".json"), json.dumps(record).encode())
 
 
+@contextlib.contextmanager
+def _main_module_hidden() -> Iterator[None]:
+    """Start processes that do not import the main module, of which the workers need nothing.
+
+    A spawned process runs a script again if its entry is not guarded by `__name__`. It would come to this very call,
+    fail, and be replaced by the pool, again and again.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    vars(main).update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        vars(main).update(hidden)
+
+
 def _fill_cache(tasks: list[_Task], cache: Path, workers: int, on_progress: ProgressCallback) -> None:
     missing = [task for task in tasks if not task.image_in(cache).with_suffix(".json").is_file()]
     on_progress(len(tasks) - len(missing), len(tasks))
@@ -129,7 +146,8 @@ def _fill_cache(tasks: list[_Task], cache: Path, workers: int, on_progress: Prog
             use_mitsuba(threads=1)
             finished: Iterable[None] = map(_render_to_cache, jobs)
         else:
-            pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), use_mitsuba, (1,))
+            with _main_module_hidden():
+                pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), use_mitsuba, (1,))
             chunk = min(_MAX_CHUNK_SIZE, 1 + len(jobs) // (4 * workers))
             finished = stack.enter_context(pool).imap_unordered(_render_to_cache, jobs, chunksize=chunk)
         for done, _ in enumerate(finished, len(tasks) - len(jobs) + 1):
@@ -157,8 +175,7 @@ def render_dataset(
         seed: Random seed.
         size: Side of the square images in pixels, 32 to 512.
         cache: Folder that keeps rendered images, by default `default_cache()`.
-        workers: Number of processes, by default one per core. 1 renders in this process; with more, a script must
-            guard its entry with `if __name__ == "__main__"`, since they are spawned.
+        workers: Number of processes, by default one per core; 1 renders in this process.
         on_progress: Called with the number of images done and in all; by default a progress bar.
 
     Raises:
