@@ -52,7 +52,7 @@ logger.propagate = False
 def report_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """End a local run with one line instead of Flyte's traceback when the input is at fault.
 
-    On a cluster Flyte retries only what is marked as worth it.
+    On a cluster Flyte retries only errors that are marked as recoverable.
     """
 
     @functools.wraps(function)
@@ -89,7 +89,7 @@ def _flyte_task(
 
         # The pod sets its shared memory itself.
         options["task_config"] = Elastic(nnodes=nodes, nproc_per_node=processes, increase_shared_mem=False)
-        # The container imports the task's module again and must come to the same configuration.
+        # The container imports the task's module again and must have the same configuration.
         options["environment"] = {"HAND1000_PROCESSES": str(processes), "HAND1000_NODES": str(nodes)}
     return task(function, cache=cache, enable_deck=enable_deck, **options)
 

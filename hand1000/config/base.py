@@ -17,6 +17,10 @@ CheckpointEvery = Annotated[int, Field(ge=1, le=100_000, description="Number of 
 PalmConfidence = Annotated[Fraction, Field(description="Minimum confidence of MediaPipe's palm detection.")]
 
 _MAX_VALUE_LENGTH = 100
+_REMEDIES = {
+    "extra_forbidden": "unknown field; correct its name or remove it",
+    "missing": "missing; state it",
+}
 
 
 class FrozenSettings(BaseModel):
@@ -58,5 +62,6 @@ def format_validation_error(error: ValidationError, source: str) -> str:
     """Describe the first fault that pydantic found in `source` as one line that names the field."""
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"]) or "settings"
+    message = _REMEDIES.get(first["type"], first["msg"].removeprefix("Value error, "))
     value = repr(first["input"])
-    return f"{source}: {field}: {first['msg']}" + (f" (got {value})" if len(value) <= _MAX_VALUE_LENGTH else "")
+    return f"{source}: {field}: {message}" + (f" (got {value})" if len(value) <= _MAX_VALUE_LENGTH else "")

@@ -66,7 +66,7 @@ def load_config(source: str | Path) -> FrozenSettings:
     Raises:
         Hand1000Error: There is no such preset or file, or a field is missing, unknown or out of range.
     """
-    if source in list_presets() or not Path(source).is_file():
+    if str(source) in list_presets() or not Path(source).is_file():
         return load_settings(source)
     values = read_yaml(source)
     if isinstance(values, Mapping) and "settings" in values:
@@ -76,6 +76,6 @@ def load_config(source: str | Path) -> FrozenSettings:
 
 
 def _settings_class(values: Any) -> type[FrozenSettings]:
-    """Return the settings class of a mapping, which a field that only this class has gives away."""
+    """Return the settings class of a mapping, identified by a field that only this class has."""
     fields = values if isinstance(values, Mapping) else {}
     return next((model for name, model in _DISTINCTIVE_FIELDS.items() if name in fields), Settings)

@@ -143,7 +143,7 @@ class ValidationSettings(FrozenSettings):
     @model_validator(mode="after")
     def _needs_images(self) -> Self:
         if not self.images and (self.images_drawn or self.patience):
-            raise ValueError("images: images_drawn and patience need images that are held back; choose more than 0")
+            raise ValueError("images: images_drawn and patience need validation images; choose more than 0")
         return self
 
 
@@ -243,7 +243,7 @@ class Settings(FrozenSettings):
             for name, required in PAPER_LOOP_REQUIREMENTS.items():
                 value = operator.attrgetter(name)(self)
                 if value != required:
-                    raise ValueError(f"stage2.paper_loop has no {name} but {required} (got {value})")
+                    raise ValueError(f"stage2.paper_loop requires {name}: {required} (got {value})")
         return self
 
     def class_images_key_fields(self) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def load_settings(source: str | Path) -> Settings:
         Hand1000Error: There is no such preset or file, or a field is missing, unknown or out of range.
     """
     presets = list_presets()
-    path = PRESETS / f"{source}.yaml" if source in presets else Path(source)
+    path = PRESETS / f"{source}.yaml" if str(source) in presets else Path(source)
     if not path.is_file():
         raise Hand1000Error(f"{source}: neither a preset ({', '.join(presets)}) nor a file")
     return validate_settings(Settings, read_yaml(path), path)

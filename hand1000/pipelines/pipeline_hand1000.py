@@ -60,7 +60,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         mu: float = 0.7,
         guidance_scale: float = 3.0,
         autoguidance_scale: float = 1.0,
-        autoguidance_interval: Sequence[float] = (0.0, 1.0),
+        autoguidance_interval: list[float] = [0.0, 1.0],  # noqa: B006 (only read; diffusers reads the annotation)
         fuse_null_prompt: bool = True,
         eta: float = 0.0,
         num_inference_steps: int = 45,
@@ -301,7 +301,9 @@ def load_pipeline(folder: Path) -> Hand1000Pipeline:
         Hand1000Error: The folder is not a Hand1000 model, or one of its files is missing or broken.
     """
     try:
-        pipeline = Hand1000Pipeline.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        pipeline = Hand1000Pipeline.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+        )
     except Exception as error:
         # diffusers raises OSError, ValueError, TypeError or safetensors' own error, depending on the file.
         raise Hand1000Error(f"{folder}: not a Hand1000 model: {one_line(error)}") from error

@@ -28,7 +28,7 @@ def test_records_of_all_shards_come_back_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (f'{LINE}\n{{"file_name":"b"}}', "line 2: text: Field required"),
+        (f'{LINE}\n{{"file_name":"b"}}', "line 2: text: missing"),
         (f"{LINE}\n" * 2, "line 2: a appears twice"),
         (LINE.replace("}", ',"more":1}'), "line 1: more: "),
     ],

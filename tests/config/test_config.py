@@ -93,11 +93,11 @@ def test_a_dataset_inherits_what_it_shares_with_a_training() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"settings": {"preset": "demo", "stage2": {"lambda": 1}}}, "settings.stage2.lambda: Extra inputs"),
+        ({"settings": {"preset": "demo", "stage2": {"lambda": 1}}}, "settings.stage2.lambda: unknown field"),
         ({"settings": {"common": {"preset": "demo", "seed": -1}, "sweeps": {}}}, "settings.common.seed: "),
         ({"gesture": "wave"}, "gesture: .*unknown gesture 'wave'"),
         ({"shards": 0}, "shards: "),
-        ({"image": 5}, "image: Extra inputs"),
+        ({"image": 5}, "image: unknown field"),
         ({"settings": 5}, "settings: "),
     ],
 )

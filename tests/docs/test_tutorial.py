@@ -15,6 +15,10 @@ def test_the_tutorial_has_under_sixty_lines() -> None:
     assert len(SCRIPT.splitlines()) < 60
 
 
+def test_the_page_includes_the_script() -> None:
+    assert '--8<-- "docs/tutorial.py"' in (ROOT / "docs/tutorial.md").read_text().splitlines()
+
+
 def test_the_tutorial_trains_and_draws_both_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     monkeypatch.chdir(tmp_path)

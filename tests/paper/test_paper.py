@@ -221,8 +221,8 @@ def test_the_center_crop_ignores_the_hand(tmp_path) -> None:
     ("part", "change", "message"),
     [
         ("stage2", {"fusion_steps": 5}, "fusion_steps: the flat fusion is never trained; choose 0"),
-        ("stage3", {"batch_size": 2}, "stage2.paper_loop has no stage3.batch_size but 1"),
-        ("stage3", {"caption_dropout": 0.1}, "stage2.paper_loop has no stage3.caption_dropout but 0"),
+        ("stage3", {"batch_size": 2}, "stage2.paper_loop requires stage3.batch_size: 1"),
+        ("stage3", {"caption_dropout": 0.1}, "stage2.paper_loop requires stage3.caption_dropout: 0"),
     ],
 )
 def test_settings_that_the_paper_loop_lacks_are_refused(part, change, message) -> None:

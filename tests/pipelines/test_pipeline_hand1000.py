@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
-from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline, load_pipeline
 from tests.support.tiny_models import LATENT, TEXTS, tiny_base
 from tests.support.tiny_pipelines import SAMPLER, fusion_of, generate_array, generators, pipeline_of
 
@@ -187,3 +187,10 @@ def test_saved_pipeline_loads_with_equal_weights_and_images(tmp_path: Path) -> N
     assert np.abs(images.astype(int) - again).max() <= 1
     assert loaded.config.mu == SAMPLER["mu"] and loaded.fusion.gestures == ("four",)
     assert images.shape == (2, 4 * LATENT, 4 * LATENT, 3) and images.dtype == np.uint8
+
+
+def test_the_shipped_base_model_in_half_precision_generates() -> None:
+    """diffusers 0.42.1 loads components in the precision of their files, which a CPU cannot mix with float32 noise."""
+    pipeline = load_pipeline(Path(__file__).parents[2] / "models" / "small-base")
+    assert pipeline.unet.dtype == torch.float32
+    assert pipeline("a red hand", num_inference_steps=1, output_type="np").images.shape == (1, 64, 64, 3)
