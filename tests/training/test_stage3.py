@@ -330,7 +330,7 @@ def test_optimizer_state_of_integers_and_bytes_is_restored(tmp_path) -> None:
         (
             "stage3",
             {"validation": {"images": 0, "every": 1, "images_drawn": 4, "patience": 0}},
-            "and patience need images",
+            "and patience need validation images",
         ),
         ("stage3", {"lora": {"rank": 0, "alpha": 1, "targets": ["to_q"]}}, "greater than or equal to 1"),
         ("compute", {"precision": "fp8"}, "fp32"),
