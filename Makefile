@@ -23,6 +23,7 @@ demo: setup  ## Train, evaluate and register one gesture on rendered hands: GEST
 		--gesture $(GESTURE) --images $(IMAGES) --root $(ROOT) --shards $(SHARDS)
 
 test: setup  ## Run the tests.
+	sh tooling/test-packages.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: setup  ## Run the tests at Stable Diffusion's size: minutes, and 16 GB of memory.

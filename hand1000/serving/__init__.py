@@ -1,0 +1,1 @@
+"""Serving of an accepted model: one core for the HTTP server, MLflow's model code and the page to try it on."""
