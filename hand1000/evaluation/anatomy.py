@@ -46,9 +46,13 @@ class Anatomy:
         """Mahalanobis distances (M,) of shapes (M, 35) from real hands."""
         return _mahalanobis_distances(shapes, self.mean, self.precision)
 
+    def find_implausible(self, landmarks: np.ndarray) -> np.ndarray:
+        """Whether the distance of each of the hands (M, 21, 3) exceeds the limit, (M,) bool."""
+        return self.distances(compute_hand_shapes(landmarks)) > self.limit
+
     def implausible_rate(self, landmarks: np.ndarray) -> float:
         """The share of hands (M, 21, 3), M at least 1, whose distance exceeds the limit."""
-        return float(np.mean(self.distances(compute_hand_shapes(landmarks)) > self.limit))
+        return float(np.mean(self.find_implausible(landmarks)))
 
 
 def fit_anatomy(landmarks: np.ndarray) -> Anatomy | None:

@@ -69,7 +69,22 @@ def color_faithfulness(
     A place that is not visible counts as wrong. The value of the real images is the upper bound of this metric. Colors
     are those of `measure_colors`, (N, 3, 3), and words those of `find_color_words`.
     """
-    shares = {}
+    checked = check_colors(colors, words, real_colors, real_words)
+    return {place: sum(images.values()) / len(images) for place, images in checked.items()}
+
+
+def check_colors(
+    colors: np.ndarray,
+    words: Sequence[Sequence[str]],
+    real_colors: np.ndarray,
+    real_words: Sequence[Sequence[str]],
+) -> dict[str, dict[int, bool]]:
+    """Whether each image has the color that its prompt names, by place and by the index of the image.
+
+    Only images whose prompt names a known color of that place are there. The arguments are those of
+    `color_faithfulness`.
+    """
+    checked = {}
     for place, name in enumerate(PLACES):
         centers = {}
         for word in sorted({image_words[place] for image_words in real_words} - {""}):
@@ -81,11 +96,10 @@ def color_faithfulness(
         if len(centers) < 2 or not named:
             continue
         vocabulary, center_colors = list(centers), np.stack(list(centers.values()))
-        correct = [
-            vocabulary[int(np.argmin(np.linalg.norm(center_colors - colors[index, place], axis=1)))]
+        checked[name] = {
+            index: bool(np.isfinite(colors[index, place]).all())
+            and vocabulary[int(np.argmin(np.linalg.norm(center_colors - colors[index, place], axis=1)))]
             == words[index][place]
             for index in named
-            if np.isfinite(colors[index, place]).all()
-        ]
-        shares[name] = sum(correct) / len(named)
-    return shares
+        }
+    return checked

@@ -10,7 +10,8 @@ from scipy.stats import t
 from hand1000.config.base import FrozenSettings
 from hand1000.core.rng import numpy_generator
 from hand1000.core.tables import Bold, Table, format_number
-from hand1000.evaluation.metrics import COLUMNS, ImageResult, Interval, Metrics
+from hand1000.evaluation.image_results import ImageResult
+from hand1000.evaluation.metrics import COLUMNS, Interval, Metrics
 from hand1000.evaluation.paired import paired_bootstrap
 
 METHODS = {

@@ -23,7 +23,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 from scipy.stats import binomtest
 
 from hand1000.config.base import Fraction, FrozenSettings
@@ -33,6 +32,7 @@ from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
 from hand1000.evaluation.colors import color_faithfulness
 from hand1000.evaluation.distances import Distance, clip_distance, frechet_distance, kernel_distance
 from hand1000.evaluation.features import ImageFeatures
+from hand1000.evaluation.image_results import ImageResult, check_images, classify_images
 from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
 from hand1000.hands.classifier import GestureClassifier
 
@@ -54,31 +54,6 @@ _MAX_KID_IMAGES = 5000
 
 Interval = tuple[float, float, float]
 """A value and the bounds of its 95 % interval; the value three times if the metric has no interval."""
-
-
-class ImageResult(FrozenSettings):
-    """Classification of one generated image.
-
-    Attributes:
-        file_name: File name of the image.
-        target_gesture: Gesture that the image should show.
-        num_hands: Number of detected hands.
-        handedness_score: Handedness score of the classified hand, None without a hand.
-        predicted_gesture: Gesture of the hand that resembles the target gesture most, None without a hand.
-        target_probability: Probability of the target gesture, 0 without a hand.
-    """
-
-    file_name: str
-    target_gesture: str
-    num_hands: int = Field(ge=0)
-    handedness_score: Fraction | None
-    predicted_gesture: str | None
-    target_probability: Fraction
-
-    @property
-    def shows_target(self) -> bool:
-        """Whether the image shows the gesture that it should."""
-        return self.predicted_gesture == self.target_gesture
 
 
 class GestureMetrics(FrozenSettings):
@@ -176,7 +151,8 @@ def compute_metrics(
         raise Hand1000Error(
             f"features of {real.provenance} and of {fake.provenance} cannot be compared; extract both the same way"
         )
-    results = classify_images(fake, gesture, classifier)
+    anatomy = fit_anatomy(real.landmarks)
+    results = check_images(classify_images(fake, gesture, classifier), real, fake, anatomy, train_features)
     real_results = classify_images(real, gesture, classifier)
     targets = sorted({result.target_gesture for result in results})
     notes = [
@@ -191,7 +167,6 @@ def compute_metrics(
     else:
         fid_h = frechet_distance(real.crop_features, fake.crop_features)
         kid_h = _compute_kid(real.crop_features, fake.crop_features, seed, "hands")
-    anatomy = fit_anatomy(real.landmarks)
     if anatomy is None:
         notes.append(
             f"implausible_hand_rate: {num_real_hands} hands in the real images; {MIN_REFERENCE_HANDS} are required"
@@ -228,35 +203,6 @@ def compute_metrics(
         notes=tuple(notes),
         images=tuple(results),
     )
-
-
-def classify_images(features: ImageFeatures, gesture: str | None, classifier: GestureClassifier) -> list[ImageResult]:
-    """Classify the gesture of each image. `gesture` is the target of all images; None uses each record's own."""
-    labels, probabilities = classifier.predict(features.landmarks, features.is_right)
-    class_index = {name: index for index, name in enumerate(classifier.classes)}
-    results = []
-    for index, (name, record_gesture) in enumerate(zip(features.file_names, features.gestures, strict=True)):
-        target = gesture or record_gesture
-        hand_probabilities = {
-            hand: float(probabilities[hand, class_index[target]]) if target in class_index else 0.0
-            for hand in np.flatnonzero(features.image_index == index).tolist()
-        }
-        best = max(
-            hand_probabilities,
-            key=lambda hand: (hand_probabilities[hand], features.handedness_score[hand]),
-            default=None,
-        )
-        results.append(
-            ImageResult(
-                file_name=name,
-                target_gesture=target,
-                num_hands=len(hand_probabilities),
-                handedness_score=None if best is None else float(features.handedness_score[best]),
-                predicted_gesture=None if best is None else labels[best],
-                target_probability=0.0 if best is None else hand_probabilities[best],
-            )
-        )
-    return results
 
 
 def _compute_gesture_metrics(

@@ -27,11 +27,24 @@ def memorization_rate(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> 
 
     All features are (N, D). Unseen images score 0.05; a model that copies its training images scores far more.
     """
-    limit = np.quantile(nearest_distances(real, train), 0.05)
-    return float(np.mean(nearest_distances(fake, train) < limit))
+    return float(np.mean(nearest_distances(fake, train) < memorization_limit(real, train)))
+
+
+def memorization_limit(real: np.ndarray, train: np.ndarray) -> float:
+    """The distance to the nearest training image that 95 % of unseen real images exceed; all features are (N, D)."""
+    return float(np.quantile(nearest_distances(real, train), 0.05))
 
 
 def nearest_distances(features: np.ndarray, references: np.ndarray) -> np.ndarray:
     """The distance (N,) of each of the features (N, D) to the nearest of the references (M, D)."""
-    chunks = [cdist(features[start : start + 256], references).min(axis=1) for start in range(0, len(features), 256)]
-    return np.concatenate(chunks)
+    return find_nearest(features, references)[1]
+
+
+def find_nearest(features: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The index (N,) of the nearest of the references (M, D) to each of the features (N, D), and its distance (N,)."""
+    indices, distances = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for start in range(0, len(features), 256):
+        chunk = cdist(features[start : start + 256], references)
+        indices.append(chunk.argmin(axis=1))
+        distances.append(chunk.min(axis=1))
+    return np.concatenate(indices), np.concatenate(distances)

@@ -146,3 +146,29 @@ def test_a_generator_that_repeats_its_training_images_is_seen() -> None:
     assert np.allclose(features, seen.features, atol=1e-4)
     unseen = features_of(add_second_pinky, unchanged, REAL).features
     assert compute(seen, features).memorization_rate == 1 and compute(seen, unseen).memorization_rate < 0.3
+
+
+def test_the_findings_of_the_images_agree_with_the_rates() -> None:
+    fake = features_of(change_finger_lengths, swap_colors)
+    unseen = features_of(add_second_pinky, unchanged, REAL).features
+    train = np.concatenate([unseen, fake.features[3:8]])
+    metrics = compute(fake, train)
+    images, num_hands = metrics.images, metrics.hands_fake
+    assert sum(image.num_implausible for image in images) / num_hands == metrics.implausible_hand_rate
+    assert np.mean([image.memorized for image in images]) == metrics.memorization_rate
+    assert [image.nearest_train for image in images[3:8]] == list(range(len(unseen), len(train)))
+    assert all(image.memorized and image.nearest_distance < 1e-3 for image in images[3:8])
+    wrong = {place: np.mean([place in image.wrong_colors for image in images]) for place in metrics.color_faithfulness}
+    assert wrong == pytest.approx({place: 1 - share for place, share in metrics.color_faithfulness.items()})
+    image = next(image for image in images if image.num_hands)
+    assert np.allclose(
+        image.landmarks[0], fake.landmarks[list(fake.image_index).index(images.index(image))][:, :2], atol=1e-4
+    )
+    assert image.predicted_probability >= image.target_probability
+
+
+def test_an_image_without_a_hand_has_no_landmarks() -> None:
+    images = metrics_of(change=remove_half_of_the_hands).images
+    missing = [image for image in images if not image.num_hands]
+    assert missing and all(image.landmarks == () and image.predicted_probability is None for image in missing)
+    assert all(image.num_implausible == 0 and image.nearest_train is None for image in missing)

@@ -11,7 +11,8 @@ from hand1000.captions.records import CaptionRecord
 from hand1000.config.sweep import Point, Sweep
 from hand1000.evaluation.drift import Drift, GestureDrift
 from hand1000.evaluation.gates import Gate
-from hand1000.evaluation.metrics import ImageResult, Metrics
+from hand1000.evaluation.image_results import ImageResult
+from hand1000.evaluation.metrics import Metrics
 from hand1000.reports.comparison import write_image_grid
 from hand1000.reports.html import render_template
 from hand1000.reports.sweep import write_sweeps

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from hand1000.config.settings import load_settings
 from hand1000.config.sweep import Point, Sweep, SweepSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.evaluation.metrics import COLUMNS, ImageResult, Metrics
+from hand1000.evaluation.image_results import ImageResult
+from hand1000.evaluation.metrics import COLUMNS, Metrics
 from hand1000.reports.sweep import sweep_table
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
