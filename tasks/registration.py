@@ -63,8 +63,8 @@ def register(  # noqa: PLR0913 (Flyte signature)
     import shutil
 
     from hand1000.data.imageset import merge_image_sets
-    from hand1000.registry.champion import DATASET, FEATURE, RECIPE
     from hand1000.registry.register import register_candidate
+    from hand1000.registry.versions import DATASET, FEATURE, RECIPE
     from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
     from hand1000.reports.training import write_report

@@ -47,7 +47,7 @@ def detect_changes(
     run: RunContext,
 ) -> ChangeReport:
     """Compare data, settings and base model with those of the champion."""
-    from hand1000.registry.champion import DATASET, RECIPE, find_champion
+    from hand1000.registry.versions import DATASET, RECIPE, find_champion
 
     champion = find_champion(run.connect_mlflow(), parse_gestures(gesture))
     if champion is None:
@@ -73,7 +73,7 @@ def keep_current(champion: str, dataset: FlyteDirectory) -> RetrainResult:
 def load_versions(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The gates of the new version, and the artifacts that it and the champion were trained on."""
     from hand1000.evaluation.gates import evaluate_gates
-    from hand1000.registry.champion import get_version
+    from hand1000.registry.versions import get_version
 
     tracking = run.connect_mlflow()
     new = get_version(tracking, inputs["model_uri"])
@@ -87,15 +87,14 @@ def load_versions(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def finish_retraining(result: TaskResult) -> RetrainResult:
     """Tag the version with the outcome of its gates, log the report, and print both."""
-    from hand1000.registry.champion import GATES, get_version, tag_version
-    from hand1000.registry.tracking import RUN_KEY
+    from hand1000.registry.versions import COMPARED_WITH, GATES, RUN_KEY, get_version, tag_version
 
     gates, model_uri = result.loaded["gates"], result.inputs["model_uri"]
     failed = [str(gate) for gate in gates if not gate.passed]
     outcome = f"failed: {'; '.join(failed)}" if failed else f"passed: {'; '.join(map(str, gates))}"
     tracking = result.run.connect_mlflow()
     version = get_version(tracking, model_uri)
-    tag_version(tracking, version, {GATES: outcome, "hand1000.champion": result.inputs["champion"]})
+    tag_version(tracking, version, {GATES: outcome, COMPARED_WITH: result.inputs["champion"]})
     tracker = RunContext(root=result.run.root, run_id=version.tags[RUN_KEY]).open_tracker()
     tracker.log_file(result.folder / "retraining.html")
     tracker.finish()

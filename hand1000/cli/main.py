@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hand1000.cli.data import add_data_commands
 from hand1000.cli.evaluate import add_evaluate_command
+from hand1000.cli.options import add_model_options
 from hand1000.cli.remote import add_remote_commands
 from hand1000.core.errors import Hand1000Error
 
@@ -54,11 +55,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
 def _add_generate_command(commands: "Commands") -> None:
     generate = commands.add_parser("generate", help="generate images with a model")
-    generate.add_argument(
-        "--model",
-        required=True,
-        help="models:/NAME/VERSION, models:/NAME@ALIAS, a folder, s3://..., or OWNER/NAME@REVISION of the hub",
-    )
+    add_model_options(generate)
     generate.add_argument(
         "--prompt", required=True, help="the prompt, with the gesture's phrase (see `hand1000 gestures`)"
     )
@@ -95,7 +92,7 @@ def _add_sampler_options(command: argparse.ArgumentParser) -> None:
 
 def _add_export_command(commands: "Commands") -> None:
     export = commands.add_parser("export", help="write a model as plain Stable Diffusion for other programs")
-    export.add_argument("--model", required=True, help="as for generate")
+    add_model_options(export)
     export.add_argument(
         "--to", required=True, choices=("diffusers", "single-file", "lora"), help="a folder, or one .safetensors file"
     )
@@ -131,7 +128,7 @@ def _generate(options: argparse.Namespace) -> None:
     from hand1000.config.sampler import CALL_FIELDS
     from hand1000.registry.load import load_pipeline
 
-    pipeline = load_pipeline(options.model)
+    pipeline = load_pipeline(options.model, registry=options.registry)
     # These take seconds to import, so they follow the check of the address.
     import math
 
@@ -170,7 +167,7 @@ def _save_png(image: "Image.Image", path: Path) -> None:
 def _export(options: argparse.Namespace) -> None:
     from hand1000.registry.load import load_model_folder
 
-    folder = load_model_folder(options.model)
+    folder = load_model_folder(options.model, registry=options.registry)
     from hand1000.export.export import export_model
 
     export_model(folder, options.to, options.out, mu=options.mu, gesture=options.gesture)

@@ -1,4 +1,4 @@
-"""The connection to MLflow: the server of `MLFLOW_TRACKING_URI`, or one sqlite file in a folder."""
+"""The connection to MLflow: a server, or one sqlite file in a folder with the files beside it."""
 
 import os
 import urllib.error
@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
+DEFAULT_FOLDER = Path("artifacts")
+"""Folder of the embedded MLflow where neither an option nor the environment names one."""
+
 _DATABASE = "mlflow.db"
+_SQLITE = "sqlite:///"
 _PROBE_DELAYS = (1.0, 1.0)
 _PROBE_TIMEOUT_SECONDS = 10
 
@@ -73,33 +78,60 @@ def redact_userinfo(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
-def connect(folder: Path, *, create: bool = True) -> Tracking:
-    """Connect to the MLflow of `MLFLOW_TRACKING_URI`, or to one embedded in `folder` if that is not set.
+def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None, create: bool = True) -> Tracking:
+    """Connect to the MLflow at `registry`, else to that of `MLFLOW_TRACKING_URI`, else to the one embedded in `folder`.
 
     A user and password in a server's URI move to MLflow's own variables, so that no message can repeat them.
 
     Args:
         folder: Folder of the embedded MLflow's `mlflow.db` and `mlartifacts/`.
+        registry: A folder with `mlflow.db`, that file, or the URI of a server.
         create: Whether to create an embedded MLflow that does not exist.
 
     Raises:
         Hand1000Error: The server does not answer, the folder is not writable, or there is nothing to read.
     """
-    uri = os.environ.get(SERVER_VARIABLE, "").strip()
-    if uri and not uri.startswith("sqlite:"):
-        return _connect_server(uri)
-    folder = folder.resolve()
-    database = Path(uri.removeprefix("sqlite:///")).resolve() if uri else folder / _DATABASE
+    address = str(registry or os.environ.get(SERVER_VARIABLE, "").strip() or folder)
+    if not _is_embedded(address):
+        return _connect_server(address)
+    database = _find_database(address)
     if not create and not database.is_file():
-        raise Hand1000Error(f"{database}: no MLflow here; set {SERVER_VARIABLE} or name the folder of {_DATABASE}")
-    with translate_write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        raise Hand1000Error(
+            f"{database}: no MLflow here; name the folder of {_DATABASE} or a server with --registry, "
+            f"or set {SERVER_VARIABLE}"
+        )
+    with translate_write_errors(database.parent):
         database.parent.mkdir(parents=True, exist_ok=True)
-    tracking = Tracking(f"sqlite:///{database}", (folder / "mlartifacts").as_uri(), database.with_suffix(".lock"))
+    files = database.parent / "mlartifacts"
+    tracking = Tracking(f"{_SQLITE}{database}", files.as_uri(), database.with_suffix(".lock"))
     # The first access migrates a new file, and two migrations at the same time break each other.
-    with translate_write_errors(folder), tracking.lock(), tracking.readable_errors():
+    with translate_write_errors(database.parent), tracking.lock(), tracking.readable_errors():
         tracking.client.search_experiments(max_results=1)
     return tracking
+
+
+def registry_option(tracking: Tracking) -> str:
+    """Return the option that a command run in the present folder needs to find this MLflow, or "" if it needs none."""
+    default = os.environ.get(SERVER_VARIABLE, "").strip() or str(DEFAULT_FOLDER)
+    if tracking.lock_file is None:
+        return "" if default.rstrip("/") == tracking.uri.rstrip("/") else f"--registry {quote(tracking.redacted_uri)}"
+    database = Path(tracking.uri.removeprefix(_SQLITE))
+    if _is_embedded(default) and _find_database(default) == database:
+        return ""
+    folder = database.parent if database.name == _DATABASE else database
+    here = Path.cwd()
+    return f"--registry {quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))}"
+
+
+def _is_embedded(address: str) -> bool:
+    return address.startswith("sqlite:") or "://" not in address
+
+
+def _find_database(address: str) -> Path:
+    """Return the absolute path of the database at a folder, a file or a URI of sqlite."""
+    path = Path(address.removeprefix(_SQLITE)).expanduser().resolve()
+    is_file = address.startswith(_SQLITE) or path.suffix == ".db" or path.is_file()
+    return path if is_file else path / _DATABASE
 
 
 def _connect_server(uri: str) -> Tracking:

@@ -1,72 +1,166 @@
 """Resolution of a model's address to a local folder or a pipeline."""
 
+import logging
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from pydantic import ValidationError
+
+from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.registry.connection import Tracking, connect
-from hand1000.storage.digests import digest_json
+from hand1000.registry.versions import MODEL_DIGEST
+from hand1000.storage.digests import DamagedError, FileEntry, Manifest, digest_file, digest_json, tree_manifest
+from hand1000.storage.files import read_json
 from hand1000.storage.hub import fetch_model_folder
 from hand1000.storage.scratch import process_scratch
 
 if TYPE_CHECKING:
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
+logger = logging.getLogger(__name__)
+
 WEIGHTS = "weights"
-DEFAULT_FOLDER = Path("artifacts")
+"""Folder of the weights in a logged model."""
+
+MANIFEST = "manifest.json"
+"""File beside the weights that lists their names, sizes and sha256."""
+
 _INDEX = "model_index.json"
 _VERSION = re.compile(r"models:/([^/@]+)/([1-9][0-9]*)")
 _ALIAS = re.compile(r"models:/([^/@]+)@([^/@]+)")
 
 
 def load_pipeline(
-    uri: str | Path, *, tracking: Tracking | None = None, cache: Path | None = None
+    uri: str | Path, *, registry: str | Path | Tracking | None = None, cache: Path | None = None
 ) -> "Hand1000Pipeline":
     """Load the pipeline of a model, on the accelerator if there is one; see `load_model_folder` for the arguments.
 
     Raises:
-        Hand1000Error: There is no model at `uri`, or its files are missing or broken.
+        Hand1000Error: There is no model at `uri`, or its files are missing or damaged.
     """
-    folder = load_model_folder(str(uri), tracking=tracking, cache=cache)
+    folder = load_model_folder(str(uri), registry=registry, cache=cache)
     # The import takes seconds, so that it follows the check of the address.
     from hand1000.pipelines import pipeline_hand1000
 
     return pipeline_hand1000.load_pipeline(folder)
 
 
-def load_model_folder(uri: str, *, tracking: Tracking | None = None, cache: Path | None = None) -> Path:
-    """Return the local folder of a model, downloaded if necessary.
+def load_model_folder(uri: str, *, registry: str | Path | Tracking | None = None, cache: Path | None = None) -> Path:
+    """Return the local folder of a model, downloaded if necessary; the weights of a registered one are verified.
 
     Args:
         uri: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, a local folder, `s3://...` of a model folder, or
             `OWNER/NAME@REVISION` of the Hugging Face hub.
-        tracking: MLflow of a `models:` address; by default the server, or the one embedded in `artifacts`.
+        registry: MLflow of a `models:` address, a connection or its address (see `connect`); by default that of
+            `MLFLOW_TRACKING_URI`, else the one embedded in `artifacts`.
         cache: Folder of the downloaded versions, which never change; by default `hand1000/models` in the user's cache
             folder. Any other address is downloaded each time.
 
     Raises:
-        Hand1000Error: No such folder, model, version or alias, no MLflow, or no model at the address.
+        Hand1000Error: No such folder, model, version or alias, no MLflow, no model at the address, or a damaged file.
     """
     if uri.startswith("models:"):
-        tracking = tracking or connect(DEFAULT_FOLDER, create=False)
-        location = f"{_resolve_version(uri, tracking).rstrip('/')}/{WEIGHTS}"
-        if urlsplit(location).scheme in ("", "file"):
-            return _with_index(Path(unquote(urlsplit(location).path)), uri)
-        cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hand1000" / "models"
-        key = digest_json([tracking.redacted_uri, location])[:32]
-        return _download(location, uri, tracking.uri, cache / key)
+        tracking = registry if isinstance(registry, Tracking) else connect(registry=registry, create=False)
+        return _load_version(uri, tracking, cache or _default_cache())
     if "://" in uri:
-        return _download(uri, uri, None, None)
+        return _with_index(_download(uri, uri, None, process_scratch(None)), uri)
     if re.fullmatch(r"[\w.-]+/[\w.-]+@[\w.-]+", uri) and not Path(uri).exists():
         return _with_index(fetch_model_folder(uri), uri)
-    return _with_index(Path(uri), uri)
+    folder = _with_index(Path(uri), uri)
+    if (folder.parent / MANIFEST).is_file():
+        # A logged model, which MLflow has downloaded.
+        verify_weights(folder)
+    return folder
 
 
-def _resolve_version(uri: str, tracking: Tracking) -> str:
-    """Return the address of the files of a registered version."""
+def verify_weights(folder: Path, digest: str | None = None) -> None:
+    """Check every file of a registered model's weights, each only once in a process while it does not change.
+
+    Args:
+        folder: The weights; `manifest.json` is beside this folder, unless an earlier version of hand1000 registered it.
+        digest: What the registry recorded for the weights, the tag `hand1000.model_digest`; None trusts the manifest.
+
+    Raises:
+        Hand1000Error: A file is missing, unknown or has other bytes; the message names it.
+    """
+    path = folder.parent / MANIFEST
+    remedy = "restore the file or register the model again"
+    if not path.is_file():
+        if digest is not None and tree_manifest(folder).digest != digest:
+            raise DamagedError(f"{folder}: its files are not those that were registered; {remedy}")
+        return
+    manifest = _read_manifest(path)
+    if digest is not None and manifest.digest != digest:
+        raise DamagedError(f"{path}: not the manifest that was registered; {remedy}")
+    names = {entry.name for entry in manifest.files}
+    for file in sorted(folder.rglob("*")):
+        if not file.is_dir() and file.relative_to(folder).as_posix() not in names:
+            raise DamagedError(f"{file}: was not registered with this model; remove it")
+    for entry in manifest.files:
+        if not _is_intact(folder / entry.name, entry):
+            raise DamagedError(f"{folder / entry.name}: its bytes are not those that were registered; {remedy}")
+
+
+_intact_files: dict[tuple[int, int], tuple[int, int, str]] = {}
+
+
+def _is_intact(path: Path, entry: FileEntry) -> bool:
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    file, state = (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns, entry.sha256)
+    if _intact_files.get(file) != state:
+        if status.st_size != entry.size or digest_file(path) != entry.sha256:
+            return False
+        _intact_files[file] = state
+    return True
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate(read_json(path))
+    except ValidationError as error:
+        raise DamagedError(format_validation_error(error, str(path))) from error
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hand1000" / "models"
+
+
+def _load_version(uri: str, tracking: Tracking, cache: Path) -> Path:
+    """Return the verified weights of a registered version."""
+    location, digest = _resolve_version(uri, tracking)
+    if urlsplit(location).scheme in ("", "file"):
+        folder = _with_index(Path(unquote(urlsplit(location).path)) / WEIGHTS, uri)
+        verify_weights(folder, digest)
+        return folder
+    target = cache / (digest or digest_json([tracking.redacted_uri, location]))[:32]
+    if target.is_dir():
+        try:
+            folder = _with_index(target, uri)
+            verify_weights(folder, digest)
+            return folder
+        except Hand1000Error as error:
+            logger.warning("%s: downloaded again: %s", uri, error)
+            shutil.rmtree(target, ignore_errors=True)
+    downloaded = _download(location, uri, tracking.uri, process_scratch(cache))
+    verify_weights(_with_index(downloaded, uri), digest)
+    try:
+        downloaded.rename(target)
+    except OSError:
+        if not target.is_dir():  # Another process was faster.
+            raise
+    return _with_index(target, uri)
+
+
+def _resolve_version(uri: str, tracking: Tracking) -> tuple[str, str | None]:
+    """Return the address of the files of a registered version, and the digest of its weights if it has one."""
     from mlflow.exceptions import MlflowException
 
     client = tracking.client
@@ -74,17 +168,18 @@ def _resolve_version(uri: str, tracking: Tracking) -> str:
     match = aliased or _VERSION.fullmatch(uri)
     if match is None:
         raise Hand1000Error(f"{uri}: write models:/NAME/VERSION or models:/NAME@ALIAS")
-    name, version = match.groups()
+    name, reference = match.groups()
     try:
-        if aliased:
-            version = client.get_model_version_by_alias(name, version).version
-        return client.get_model_version_download_uri(name, version)
+        find = client.get_model_version_by_alias if aliased else client.get_model_version
+        version = find(name, reference)
+        location = client.get_model_version_download_uri(name, version.version)
     except MlflowException as error:
         # A missing alias is an invalid parameter to MLflow, a missing name or version is a missing resource.
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             with tracking.readable_errors():
                 raise
         raise Hand1000Error(f"{uri}: {_describe_registry(name, tracking)}") from error
+    return location.rstrip("/"), version.tags.get(MODEL_DIGEST)
 
 
 def _describe_registry(name: str, tracking: Tracking) -> str:
@@ -93,7 +188,10 @@ def _describe_registry(name: str, tracking: Tracking) -> str:
         models = client.search_registered_models(f"name = '{name}'") if "'" not in name else []
         if not models:
             names = ", ".join(model.name for model in client.search_registered_models(max_results=20))
-            return f"no such model at {tracking.redacted_uri}; it has: {names or 'none'}"
+            return (
+                f"no such model at {tracking.redacted_uri}, which has: {names or 'none'}; "
+                "name another MLflow with --registry"
+            )
         versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))
     return (
         f"no such version or alias; {name} has versions: {', '.join(map(str, versions)) or 'none'}; "
@@ -101,13 +199,10 @@ def _describe_registry(name: str, tracking: Tracking) -> str:
     )
 
 
-def _download(location: str, uri: str, tracking_uri: str | None, target: Path | None) -> Path:
-    """Download `location` to `target` atomically, or without one to a folder that is removed with this process."""
+def _download(location: str, uri: str, tracking_uri: str | None, scratch: Path) -> Path:
+    """Download the folder at `location` into `scratch`."""
     import mlflow.artifacts
 
-    if target is not None and target.is_dir():
-        return _with_index(target, uri)
-    scratch = process_scratch(target.parent if target else None)
     try:
         with translate_write_errors(scratch):
             downloaded = mlflow.artifacts.download_artifacts(location, dst_path=str(scratch), tracking_uri=tracking_uri)
@@ -116,15 +211,7 @@ def _download(location: str, uri: str, tracking_uri: str | None, target: Path | 
     except Exception as error:
         # MLflow raises the errors of its storage: botocore's, requests' and its own.
         raise Hand1000Error(f"{uri}: cannot be downloaded: {one_line(error)}") from error
-    folder = _with_index(Path(downloaded), uri)
-    if target is None:
-        return folder
-    try:
-        folder.rename(target)
-    except OSError:
-        if not target.is_dir():  # Another process was faster.
-            raise
-    return target
+    return Path(downloaded)
 
 
 def _with_index(folder: Path, uri: str) -> Path:

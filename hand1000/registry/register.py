@@ -1,67 +1,30 @@
-"""Registration of a model in MLflow, once however often the task runs.
-
-The pipeline writes to `hand1000-<gestures>-candidates` only. A reviewer copies a version to `hand1000-<gestures>`: with
-two names, MLflow's permissions can separate the two duties.
-"""
+"""Registration of a model in MLflow, once however often the task runs."""
 
 import json
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from hand1000.config.sampler import CALL_FIELDS
 from hand1000.core.errors import Hand1000Error
-from hand1000.gestures import slug
-from hand1000.registry.load import WEIGHTS
-from hand1000.registry.tracking import RUN_KEY, Run
-from hand1000.storage.digests import tree_manifest
+from hand1000.registry.load import MANIFEST, WEIGHTS
+from hand1000.registry.tracking import Run
+from hand1000.registry.versions import GESTURE, METRIC, MODEL_DIGEST, RUN_KEY, RegisteredVersion, candidate_name
+from hand1000.storage.digests import Manifest, tree_manifest
+from hand1000.storage.files import write_json
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
-MODEL_DIGEST = "hand1000.model_digest"
-METRIC = "metric."
-"""Prefix of the tags that hold metrics."""
-
 _MODEL_CODE = Path(__file__).with_name("model_code.py")
 # Postgres refuses a longer text.
 _MAX_DESCRIPTION = 5000
 _REQUIRED = ("hand1000", "mlflow", "torch", "diffusers", "transformers", "pandas", "pillow")
-
-
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """A version in the registry and its tags."""
-
-    name: str
-    version: int
-    tags: Mapping[str, str]
-
-    @classmethod
-    def of(cls, version: "ModelVersion") -> Self:
-        """Read MLflow's record of a version."""
-        return cls(version.name, int(version.version), dict(version.tags))
-
-    @property
-    def uri(self) -> str:
-        """The address `models:/<name>/<version>`."""
-        return f"models:/{self.name}/{self.version}"
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """The metrics on the test images, by their names in the report."""
-        return {key.removeprefix(METRIC): float(value) for key, value in self.tags.items() if key.startswith(METRIC)}
-
-
-def candidate_name(gestures: Sequence[str]) -> str:
-    """Return the name of the model to which the pipeline adds versions, such as `hand1000-call-four-candidates`."""
-    return f"hand1000-{slug(gestures)}-candidates"
 
 
 def register_candidate(
@@ -75,7 +38,8 @@ def register_candidate(
 ) -> RegisteredVersion:
     """Upload the weights once and register them as a new version, unless these weights are registered already.
 
-    The tag `hand1000.model_digest`, the sha256 of the folder's content, identifies the weights.
+    The tag `hand1000.model_digest` identifies the weights: it is the digest of their manifest, which is uploaded beside
+    them.
 
     Args:
         run: The run that the version links to.
@@ -90,20 +54,20 @@ def register_candidate(
     """
     name = candidate_name(gestures)
     defaults = _generation_defaults(model_dir)
-    model_digest = tree_manifest(model_dir).digest
+    manifest = tree_manifest(model_dir)
     tracking = run.tracking
     # Two processes that search at the same time would both find nothing and register twice.
     with tracking.lock(), tracking.readable_errors():
-        same_weights = f"name = '{name}' AND tags.`{MODEL_DIGEST}` = '{model_digest}'"
+        same_weights = f"name = '{name}' AND tags.`{MODEL_DIGEST}` = '{manifest.digest}'"
         versions = tracking.client.search_model_versions(same_weights)
         version = min(versions, key=lambda version: int(version.version), default=None)
         if version is None:
-            logged = _get_or_create_logged_model(run, name, model_digest)
-            _upload(run, logged, model_dir, card, defaults)
+            logged = _get_or_create_logged_model(run, name, manifest.digest)
+            _upload(run, logged, model_dir, manifest, card, defaults)
             all_tags = {
-                MODEL_DIGEST: model_digest,
+                MODEL_DIGEST: manifest.digest,
                 RUN_KEY: run.run_key,
-                "hand1000.gesture": ",".join(gestures),
+                GESTURE: ",".join(gestures),
                 **{f"{METRIC}{key}": f"{value:.6g}" for key, value in metrics.items() if value is not None},
                 **(tags or {}),
             }
@@ -122,8 +86,8 @@ def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "Logg
     return models[0] if models else client.create_logged_model(experiment, name, run.run_id, tags)
 
 
-def _upload(run: Run, logged: "LoggedModel", model_dir: Path, card: str, defaults: dict) -> None:
-    """Upload weights, code, signature and card to the logged model's own prefix, and declare it ready.
+def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest, card: str, defaults: dict) -> None:
+    """Upload weights, manifest, code, signature and card to the logged model's own prefix, and declare it ready.
 
     `mlflow.pyfunc.log_model` would need a global tracking URI and copy the weights once more into its own folder.
     """
@@ -150,6 +114,7 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, card: str, default
                     ),
                 )
             (folder / "README.md").write_text(card)
+            write_json(folder / MANIFEST, manifest)
             client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     # MLflow's database refuses an output that the run already has.

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking
+from hand1000.registry.versions import RUN_KEY
 
-RUN_KEY = "hand1000.run_key"
 STAGE = "hand1000.stage"
 SECONDS = "seconds"
 _PARENT = "mlflow.parentRunId"

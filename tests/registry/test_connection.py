@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.connection import connect, redact_userinfo
+from hand1000.registry.connection import connect, redact_userinfo, registry_option
 from hand1000.registry.tracking import RunTracker
 from tests.support.mlflow_server import free_port
 from tests.support.registration import HISTORY
@@ -53,3 +53,32 @@ def test_server_password_is_passed_to_mlflow_only(server, tmp_path, monkeypatch)
     assert redact_userinfo("postgresql://u:p@db/mlflow") == "postgresql://db/mlflow"
     with pytest.raises(Hand1000Error, match="MLflow at http://127.0.0.1"), tracking.readable_errors():
         tracking.client.get_run("0" * 32)
+
+
+def test_address_is_a_folder_a_file_or_a_uri(runs, server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    database = f"sqlite:///{runs / 'mlflow.db'}"
+    for address in (runs, "runs", "runs/", runs / "mlflow.db", "sqlite:///runs/mlflow.db", database):
+        assert connect(registry=address, create=False).uri == database
+    assert connect(registry=server).uri == server
+    # The option wins over the environment, and the environment over the default.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    assert connect(registry=runs).uri == database and connect(runs).uri == server
+    for address in ("elsewhere", "sqlite:///elsewhere/mlflow.db"):
+        with pytest.raises(Hand1000Error, match="elsewhere/mlflow.db: no MLflow here; .* --registry"):
+            connect(registry=address, create=False)
+
+
+def test_commands_name_a_registry_only_where_needed(runs, server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert registry_option(connect(runs)) == "--registry runs"
+    monkeypatch.chdir(runs)
+    assert registry_option(connect(runs)) == "--registry ."
+    monkeypatch.chdir("/")
+    assert registry_option(connect(runs)) == f"--registry {runs}".replace(" /", " ")
+    monkeypatch.chdir(tmp_path)
+    runs.rename("artifacts")
+    assert registry_option(connect()) == ""
+    assert registry_option(connect(registry=server)) == f"--registry {server}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{server}/")
+    assert registry_option(connect()) == "" and registry_option(connect(registry="artifacts")) == "--registry artifacts"

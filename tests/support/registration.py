@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from hand1000.registry.register import RegisteredVersion, register_candidate
+from hand1000.registry.register import register_candidate
 from hand1000.registry.tracking import RunTracker
+from hand1000.registry.versions import RegisteredVersion
 
 HISTORY = [{"step": step, "loss": 1 / (step + 1), "grad_norm": float(step)} for step in range(600)]
 CARD = "# hand1000-call\n\n| measure | base | tuned |\n| --- | --- | --- |\n| KID | 0.2 | 0.1 |\n"

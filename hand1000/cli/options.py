@@ -1,0 +1,23 @@
+"""Options that several commands share."""
+
+import argparse
+
+
+def add_model_options(command: argparse.ArgumentParser) -> None:
+    """Add `--model`, and the `--registry` in which a registered one is looked up."""
+    command.add_argument(
+        "--model",
+        required=True,
+        help="models:/NAME/VERSION, models:/NAME@ALIAS, a folder, s3://..., or OWNER/NAME@REVISION of the hub",
+    )
+    add_registry_option(command)
+
+
+def add_registry_option(command: argparse.ArgumentParser) -> None:
+    """Add `--registry`, the address that `hand1000.registry.connection.connect` takes."""
+    command.add_argument(
+        "--registry",
+        metavar="ADDRESS",
+        help="MLflow of the models: a folder with mlflow.db, or http(s)://... (default: MLFLOW_TRACKING_URI, else "
+        "artifacts)",
+    )
