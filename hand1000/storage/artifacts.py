@@ -59,7 +59,7 @@ class ArtifactStore:
 
     def __init__(self, backend: StorageBackend) -> None:
         self.root = backend.root
-        self._backend = backend
+        self.backend = self._backend = backend
         self._fetched: dict[str, Path] = {}
         self._fetch_lock = threading.Lock()
 
@@ -121,6 +121,7 @@ class ArtifactStore:
                 raise ValueError(f"{record['address']!r} is not an artifact")
             record["address"] = f"{self.root}/{record['address']}"
             self._verified_manifest(record["address"])
+            self._backend.mark_used(name, data)
         except (DamagedError, ValueError, TypeError, KeyError) as error:
             logger.warning("%s/%s: ignored, so the task runs again: %r", self.root, name, error)
             return None

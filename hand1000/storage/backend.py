@@ -4,15 +4,17 @@ Keys are relative paths with `/`. A *tree* is the files of a folder below a key,
 keeps elsewhere. A backend need not write a tree atomically, because the store writes the manifest after it.
 """
 
+import contextlib
 import errno
 import os
 import shutil
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
-from hand1000.storage.digests import DamagedError, Manifest, tree_manifest
+from hand1000.storage.digests import DamagedError, Manifest, StoredFile, tree_manifest
 from hand1000.storage.files import write_bytes
 from hand1000.storage.s3 import S3Backend
 from hand1000.storage.scratch import process_scratch
@@ -45,6 +47,25 @@ class LocalBackend:
     def write(self, key: str, data: bytes) -> None:
         """Write `data` to `key` atomically."""
         write_bytes(self._base / key, data)
+
+    def mark_used(self, key: str, data: bytes) -> None:
+        """Renew the time of the file at `key`, which has these bytes, if the storage permits it."""
+        with contextlib.suppress(OSError):
+            os.utime(self._base / key)
+
+    def list_files(self, key: str) -> Iterator[StoredFile]:
+        """Yield the file `key`, or all files below it, also those that are only being written.
+
+        A file that vanishes in the meantime is skipped.
+        """
+        start = self._base / key
+        folders = [("", (), (str(start),))] if start.is_file() else os.walk(start)
+        for folder, _, names in folders:
+            for name in names:
+                path = os.path.join(folder, name)
+                with contextlib.suppress(FileNotFoundError):
+                    status = os.lstat(path)
+                    yield StoredFile(Path(path).relative_to(self._base).as_posix(), status.st_size, status.st_mtime)
 
     def remove(self, key: str) -> None:
         """Remove `key` and everything below it, if there is anything."""

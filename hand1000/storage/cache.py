@@ -1,5 +1,6 @@
 """Caches: copies of a bucket's content on this node, and small values by key that all runs share."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -10,7 +11,7 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
-from hand1000.core.errors import translate_write_errors
+from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.storage.backend import StorageBackend
 from hand1000.storage.digests import DamagedError, canonical_json
 from hand1000.storage.scratch import process_scratch
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 NODE_CACHE_VARIABLE = "HAND1000_NODE_CACHE"
 """Environment variable that names the node's cache folder. Without it each process has its own temporary copies."""
 
+USED = "used"
+"""Empty file in the folder of a `KeyValueCache`, written by each read."""
 
 _process_cache = functools.cache(functools.partial(process_scratch, None))
 
@@ -71,8 +74,13 @@ class KeyValueCache:
     def read(self) -> dict[str, JsonValue]:
         """Return the entries of all writers; a damaged file is skipped with a warning."""
         entries: dict[str, JsonValue] = {}
+        names = sorted(self._backend.file_sizes(self._key))
+        if names:
+            # Retention counts from the last use. The files themselves have other writers, so that none is touched.
+            with contextlib.suppress(Hand1000Error):
+                self._backend.write(f"{self._key}/{USED}", b"")
         # A writer that was killed may leave a temporary file, which has another suffix.
-        for name in sorted(name for name in self._backend.file_sizes(self._key) if name.endswith(".json")):
+        for name in (name for name in names if name.endswith(".json")):
             try:
                 data = self._backend.read(f"{self._key}/{name}")
                 entries |= json.loads(data or b"{}")

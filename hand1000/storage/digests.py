@@ -4,7 +4,7 @@ import hashlib
 import json
 import stat
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -44,6 +44,14 @@ def _dump_model(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+class StoredFile(NamedTuple):
+    """A file or object below a root: its key, its size in bytes, and when it was written, in seconds since 1970."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class FileEntry(BaseModel, extra="forbid", frozen=True):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.core.retry import call_with_retry
-from hand1000.storage.digests import DamagedError, FileEntry, Manifest, digest_bytes
+from hand1000.storage.digests import DamagedError, FileEntry, Manifest, StoredFile, digest_bytes
 from hand1000.storage.scratch import process_scratch
 
 MAX_READS = 8
@@ -146,6 +146,8 @@ class S3Object(NamedTuple):
     name: str
     size: int = 0
     etag: str = ""
+    modified: float = 0.0
+    """Seconds since 1970 of the last write."""
 
 
 class S3Location:
@@ -188,7 +190,8 @@ class S3Location:
                 for folder in page.get("CommonPrefixes", []):
                     yield S3Object(folder["Prefix"].removeprefix(self._prefix))
                 for item in page.get("Contents", []):
-                    yield S3Object(item["Key"].removeprefix(self._prefix), item["Size"], item["ETag"])
+                    name, modified = item["Key"].removeprefix(self._prefix), item["LastModified"].timestamp()
+                    yield S3Object(name, item["Size"], item["ETag"], modified)
 
     def download(self, name: str, target: Path) -> None:
         """Copy an object to the file `target`."""
@@ -227,6 +230,17 @@ class S3Backend(S3Location):
         with translate_s3_errors(self._url(key)):
             arguments = _upload_args(digest_bytes(data))
             self.client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **arguments)
+
+    def mark_used(self, key: str, data: bytes) -> None:
+        """See `LocalBackend`; the object is written again, because S3 has no other way to renew its time."""
+        with contextlib.suppress(Hand1000Error):
+            self.write(key, data)
+
+    def list_files(self, key: str) -> Iterator[StoredFile]:
+        """See `LocalBackend`."""
+        for item in self.list_objects(key):
+            if item.name == key or item.name.startswith(f"{key}/"):
+                yield StoredFile(item.name, item.size, item.modified)
 
     def remove(self, key: str) -> None:
         """See `LocalBackend`."""
