@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.core.retry import call_with_retry
+from hand1000.registry.relocate import FILES, relocate_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -81,7 +82,8 @@ def redact_userinfo(uri: str) -> str:
 def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None, create: bool = True) -> Tracking:
     """Connect to the MLflow at `registry`, else to that of `MLFLOW_TRACKING_URI`, else to the one embedded in `folder`.
 
-    A user and password in a server's URI move to MLflow's own variables, so that no message can repeat them.
+    The addresses in an embedded MLflow that was moved or copied are corrected. A user and password in a server's URI
+    move to MLflow's own variables, so that no message can repeat them.
 
     Args:
         folder: Folder of the embedded MLflow's `mlflow.db` and `mlartifacts/`.
@@ -102,11 +104,11 @@ def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None
         )
     with translate_write_errors(database.parent):
         database.parent.mkdir(parents=True, exist_ok=True)
-    files = database.parent / "mlartifacts"
-    tracking = Tracking(f"{_SQLITE}{database}", files.as_uri(), database.with_suffix(".lock"))
+    tracking = Tracking(f"{_SQLITE}{database}", (database.parent / FILES).as_uri(), database.with_suffix(".lock"))
     # The first access migrates a new file, and two migrations at the same time break each other.
     with translate_write_errors(database.parent), tracking.lock(), tracking.readable_errors():
         tracking.client.search_experiments(max_results=1)
+        relocate_files(database)
     return tracking
 
 

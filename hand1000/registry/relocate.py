@@ -1,0 +1,84 @@
+"""Relocation of an embedded MLflow: its addresses follow the folder when that is moved or copied.
+
+MLflow stores absolute addresses of files in its database. A moved folder would therefore lose its files, and a copy
+would use those of the original. Both are corrected before the database is used.
+"""
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from hand1000.core.errors import Hand1000Error, one_line
+
+logger = logging.getLogger(__name__)
+
+FILES = "mlartifacts"
+"""Folder of the files of an embedded MLflow, beside its database."""
+
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+
+
+def relocate_files(database: Path) -> None:
+    """Make the addresses in a database of MLflow point to the folder `mlartifacts` beside it.
+
+    Addresses below another folder `mlartifacts` stay only if their files are there and not here, with a warning. The
+    caller holds the database's lock.
+
+    Raises:
+        Hand1000Error: The database cannot be read or written.
+    """
+    files = database.parent / FILES
+    try:
+        # The connection's own block commits all updates or none.
+        with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
+            for base in _other_bases(connection, files.as_uri()):
+                if _is_moved(connection, base, files):
+                    _replace_base(connection, base, files.as_uri())
+                else:
+                    logger.warning("%s: its files are in %s, not beside it", database, _local_path(base))
+    except sqlite3.Error as error:
+        raise Hand1000Error(f"{database}: cannot be adjusted to its folder: {one_line(error)}") from error
+
+
+def _other_bases(connection: sqlite3.Connection, own: str) -> list[str]:
+    """Return the addresses of the folders `mlartifacts` of experiments, except `own`."""
+    locations = connection.execute("SELECT artifact_location FROM experiments").fetchall()
+    bases = {location.rpartition("/")[0] for (location,) in locations if location}
+    return sorted(base for base in bases if base != own and base.endswith(f"/{FILES}") and base.startswith("file:"))
+
+
+def _is_moved(connection: sqlite3.Connection, base: str, files: Path) -> bool:
+    """Whether the files below `base` are now in the folder `files`, or nowhere."""
+    addresses = [
+        address
+        for table, column in _ADDRESSES[1:3]
+        for (address,) in connection.execute(
+            f"SELECT {column} FROM {table} WHERE substr({column}, 1, ?) = ?", (len(base) + 1, f"{base}/")
+        )
+    ]
+    here = any((files / unquote(address[len(base) + 1 :])).exists() for address in addresses)
+    return here or not _local_path(base).exists()
+
+
+def _replace_base(connection: sqlite3.Connection, base: str, own: str) -> None:
+    for table, column in _ADDRESSES:
+        connection.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+            (own, len(base) + 1, len(base) + 1, f"{base}/"),
+        )
+    # MLflow keeps the addresses of runs by their ids for the whole process, also across databases.
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()
+
+
+def _local_path(address: str) -> Path:
+    return Path(unquote(urlsplit(address).path))
