@@ -114,15 +114,21 @@ def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None
 
 def registry_option(tracking: Tracking) -> str:
     """Return the option that a command run in the present folder needs to find this MLflow, or "" if it needs none."""
+    address = registry_address(tracking)
+    return address and f"--registry {quote(address)}"
+
+
+def registry_address(tracking: Tracking) -> str:
+    """Return this MLflow's address for `connect` in the present folder, or "" where `connect` finds it without one."""
     default = os.environ.get(SERVER_VARIABLE, "").strip() or str(DEFAULT_FOLDER)
     if tracking.lock_file is None:
-        return "" if default.rstrip("/") == tracking.uri.rstrip("/") else f"--registry {quote(tracking.redacted_uri)}"
+        return "" if default.rstrip("/") == tracking.uri.rstrip("/") else tracking.redacted_uri
     database = Path(tracking.uri.removeprefix(_SQLITE))
     if _is_embedded(default) and _find_database(default) == database:
         return ""
     folder = database.parent if database.name == _DATABASE else database
     here = Path.cwd()
-    return f"--registry {quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))}"
+    return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
 
 def _is_embedded(address: str) -> bool:
