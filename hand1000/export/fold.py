@@ -12,6 +12,7 @@ from torch import nn
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import gesture_indices
+from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 MAX_CONDITION_NUMBER = 1e4
@@ -78,7 +79,7 @@ def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDi
         text_encoder,
         pipeline.tokenizer,
         unet,
-        pipeline.scheduler,
+        make_noise_scheduler(pipeline.scheduler.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hand1000.core.errors import Hand1000Error, translate_load_errors
+from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.storage.files import read_json
 from hand1000.storage.hub import fetch_model_folder
 
@@ -62,10 +63,10 @@ def load_base_model(
         unet_only: Leave the other parts on the CPU, because training needs only the UNet on the device.
 
     Raises:
-        Hand1000Error: A part is missing or is saved only as a pickle.
+        Hand1000Error: A part is missing or is saved only as a pickle, or the noise schedule is not one of DDIM.
     """
     import torch
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     folder = resolve_base_model(source)
@@ -77,7 +78,7 @@ def load_base_model(
         )
         text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **options)
         tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        scheduler = DDIMScheduler.from_pretrained(folder, subfolder="scheduler")
+    scheduler = make_noise_scheduler(read_json(folder / "scheduler" / "scheduler_config.json"), source)
     for module in (vae, unet, text_encoder):
         module.to(memory_format=torch.channels_last if module is not text_encoder else torch.preserve_format)
         module.to(device if module is unet or not unet_only else "cpu").requires_grad_(False).eval()

@@ -10,6 +10,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 
 from hand1000.core.errors import translate_load_errors
 from hand1000.models.base_model import BaseModel
+from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.storage.hub import fetch_model_folder
 
 
@@ -36,7 +37,8 @@ def depth_to_control_image(depths: np.ndarray) -> torch.Tensor:
 
 def build_controlnet_pipeline(pipeline_class: Any, base: BaseModel, controlnet: ControlNetModel) -> Any:
     """Build one of diffusers' ControlNet pipelines over a base model, without a progress bar."""
-    parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, controlnet, base.scheduler)
+    scheduler = make_noise_scheduler(base.scheduler.config)
+    parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, controlnet, scheduler)
     pipeline = pipeline_class(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

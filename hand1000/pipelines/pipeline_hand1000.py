@@ -1,9 +1,9 @@
 """`Hand1000Pipeline`, which generates images of the gesture from a prompt, and how to build and load it."""
 
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +22,8 @@ from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
+from hand1000.models.noise_schedule import make_noise_scheduler
+from hand1000.pipelines.ddim import ddim_step, sampling_timesteps
 
 FORMER_NAMES = {"guide": "guidance_unet", "fuse_empty_prompt": "fuse_null_prompt"}
 """Components and settings in the `model_index.json` of version 0.1, and their present names."""
@@ -40,7 +42,8 @@ class Hand1000Pipeline(DiffusionPipeline):
     Without a fusion it is plain Stable Diffusion with the same sampler: the baseline of every comparison.
 
     The components are those of Stable Diffusion and two optional ones: `fusion`, the trained fusion with the gestures'
-    features, and `guidance_unet`, the UNet before Stage III, from whose prediction autoguidance leads away. The other
+    features, and `guidance_unet`, the UNet before Stage III, from whose prediction autoguidance leads away. Of the
+    scheduler, which may be of any class with betas, a new one is made that nothing else changes. The other
     arguments are the defaults of `__call__`, except for `fuse_null_prompt`: whether the null prompt of classifier-free
     guidance passes through the fusion too.
     """
@@ -71,7 +74,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             text_encoder=text_encoder,
             tokenizer=tokenizer,
             unet=unet,
-            scheduler=scheduler,
+            scheduler=make_noise_scheduler(scheduler.config),
             fusion=fusion,
             guidance_unet=guidance_unet,
         )
@@ -148,7 +151,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         noise = torch.stack(
             [torch.randn(shape, generator=g, device=g.device if g is not None else None).cpu() for g in generators]
         )
-        return noise.to(device, dtype) * self.scheduler.init_noise_sigma
+        return noise.to(device, dtype)
 
     @torch.no_grad()
     def __call__(  # noqa: PLR0913 (diffusers' pipelines take the sampler's settings one by one)
@@ -180,7 +183,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             autoguidance_interval: Part of the noise schedule in which autoguidance is on, from 0, the clean end, to 1;
                 the upper end is excluded (Kynkäänniemi et al., 2024, arXiv 2404.07724). Elsewhere it costs nothing.
             eta: Amount of fresh noise in each step (DDIM, equation 16): 0 none, 1 as much as DDPM.
-            num_inference_steps: Number of sampling steps, 1 to 1000.
+            num_inference_steps: Number of sampling steps, 1 to 1000 and to the timesteps of the noise schedule.
             generator: One generator, or one per image, which makes an image independent of its batch.
             output_type: "pil", "np" or "latent".
 
@@ -214,28 +217,27 @@ class Hand1000Pipeline(DiffusionPipeline):
             encoder_hidden_states = torch.cat([self.encode_null_prompt(sampler.mu)[gesture_ids], prompt_embeds])
 
         # 3. Prepare the timesteps and the initial noise
-        # A scheduler keeps the timesteps of a call; a server runs calls of different lengths side by side.
-        scheduler = copy.deepcopy(self.scheduler)
-        scheduler.set_timesteps(sampler.num_inference_steps, device=device)
+        # A server runs calls of different lengths side by side, so the timesteps are not kept on the scheduler.
+        timesteps = sampling_timesteps(self.scheduler, sampler.num_inference_steps)
         latents = self.prepare_latents(generators, encoder_hidden_states.dtype, device)
         # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
         step_generators = None if generator is None else generators
 
         # 4. Denoise
-        num_train_timesteps = scheduler.config.num_train_timesteps
-        for t in self.progress_bar(scheduler.timesteps):
+        num_train_timesteps = self.scheduler.config.num_train_timesteps
+        for present, following in self.progress_bar(list(pairwise([*timesteps, None]))):
+            t = torch.tensor(present, device=device)
             latent_model_input = torch.cat([latents, latents]) if do_classifier_free_guidance else latents
-            latent_model_input = scheduler.scale_model_input(latent_model_input, t)
             noise_pred = self.unet(latent_model_input, t, encoder_hidden_states).sample
             noise_pred_uncond, noise_pred = noise_pred.chunk(2) if do_classifier_free_guidance else (None, noise_pred)
             if sampler.autoguidance_scale > 1 and autoguidance_start <= t / num_train_timesteps < autoguidance_end:
-                weak_input = scheduler.scale_model_input(latents, t)
-                noise_pred_weak = self.guidance_unet(weak_input, t, prompt_embeds).sample
+                noise_pred_weak = self.guidance_unet(latents, t, prompt_embeds).sample
                 noise_pred = noise_pred_weak + sampler.autoguidance_scale * (noise_pred - noise_pred_weak)
             if do_classifier_free_guidance:
                 noise_pred = noise_pred_uncond + sampler.guidance_scale * (noise_pred - noise_pred_uncond)
-            step = scheduler.step(noise_pred, t, latents, eta=sampler.eta, generator=step_generators)
-            latents = step.prev_sample
+            latents = ddim_step(
+                self.scheduler, noise_pred, latents, (present, following), eta=sampler.eta, generator=step_generators
+            )
 
         # 5. Decode the latents
         if output_type == "latent":

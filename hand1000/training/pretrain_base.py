@@ -172,7 +172,7 @@ def save_base(
     for prompt in prompts:
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(8)]
         images += sampler([prompt] * 8, num_inference_steps=25, generator=generators).images
-    pipeline = StableDiffusionPipeline(*parts, None, None, requires_safety_checker=False)
+    pipeline = StableDiffusionPipeline(*parts[:-1], sampler.scheduler, None, None, requires_safety_checker=False)
     pipeline.to(dtype=torch.float16).save_pretrained(directory)
     recipe = {"settings": settings.model_dump(mode="json"), "prompts": prompts, "history": curves}
     (directory / "recipe.json").write_text(json.dumps(recipe, indent=1))

@@ -35,7 +35,7 @@ def tuned() -> Hand1000Pipeline:
         fusion.linear.weight.add_(0.3 * torch.randn(fusion.linear.weight.shape, generator=generator))
         fusion.linear.bias.add_(torch.randn(WIDTH, generator=generator))
     parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, base.scheduler)
-    pipeline = Hand1000Pipeline(*parts, fusion, mu=0.4, guidance_scale=2.5, eta=0.6, num_inference_steps=3)
+    pipeline = Hand1000Pipeline(*parts, fusion, mu=0.4, guidance_scale=2.5, eta=0.6, num_inference_steps=4)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -46,7 +46,7 @@ def decoded_images(pipeline, **settings) -> np.ndarray:
     hook = pipeline.vae.decoder.register_forward_hook(lambda _, __, output: outputs.append(output))
     try:
         generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
-        pipeline(TEXTS, generator=generators, num_inference_steps=3, **settings)
+        pipeline(TEXTS, generator=generators, num_inference_steps=4, **settings)
     finally:
         hook.remove()
     return torch.cat(outputs).numpy()
