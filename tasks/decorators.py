@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 CACHE_VERSION = "10"
 """Version of what all tasks compute, in Flyte's cache and in the artifact root's results."""
-TASK_REVISIONS: dict[str, int] = {"evaluate": 1}
+TASK_REVISIONS: dict[str, int] = {
+    "evaluate": 1,
+    "generate_base": 1,
+    "generate_class_images": 1,
+    "generate_tuned": 1,
+    "imagic_base": 1,
+    "imagic_tuned": 1,
+}
 """How often the result of a single task has changed since `CACHE_VERSION` was raised; later tasks see new content."""
 
 
