@@ -221,7 +221,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         timesteps = sampling_timesteps(self.scheduler, sampler.num_inference_steps)
         latents = self.prepare_latents(generators, encoder_hidden_states.dtype, device)
         # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
-        step_generators = None if generator is None else generators
+        step_generators: Any = None if generator is None else generators
 
         # 4. Denoise
         num_train_timesteps = self.scheduler.config.num_train_timesteps
