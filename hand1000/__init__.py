@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hand1000.pipelines.generation import generate
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
     from hand1000.registry.load import load_pipeline
+    from hand1000.serving.mlflow_model import MlflowModel
 
 __version__ = "0.1.0"
 
@@ -23,6 +24,7 @@ __all__ = [
     "GestureFusion",
     "Hand1000Error",
     "Hand1000Pipeline",
+    "MlflowModel",
     "SamplerSettings",
     "Settings",
     "__version__",
@@ -38,6 +40,7 @@ _MODULES = {
     "GestureFusion": "hand1000.models.fusion",
     "Hand1000Error": "hand1000.core.errors",
     "Hand1000Pipeline": "hand1000.pipelines.pipeline_hand1000",
+    "MlflowModel": "hand1000.serving.mlflow_model",
     "SamplerSettings": "hand1000.config.sampler",
     "Settings": "hand1000.config.settings",
     "export_model": "hand1000.export.export",

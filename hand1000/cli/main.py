@@ -13,6 +13,7 @@ from hand1000.cli.data import add_data_commands
 from hand1000.cli.evaluate import add_evaluate_command
 from hand1000.cli.options import add_model_options
 from hand1000.cli.remote import add_remote_commands
+from hand1000.cli.serve import add_serve_command
 from hand1000.core.errors import Hand1000Error
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def _build_parser() -> argparse.ArgumentParser:
     commands.add_parser("gestures", help="list the gestures and their phrases").set_defaults(run=_print_gestures)
     add_evaluate_command(commands)
     add_data_commands(commands)
+    add_serve_command(commands)
     add_remote_commands(commands)
     return parser
 

@@ -1,7 +1,7 @@
 """`Hand1000Pipeline`, which generates images of the gesture from a prompt, and how to build and load it."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,9 @@ from hand1000.pipelines.ddim import ddim_step, sampling_timesteps
 
 FORMER_NAMES = {"guide": "guidance_unet", "fuse_empty_prompt": "fuse_null_prompt"}
 """Components and settings in the `model_index.json` of version 0.1, and their present names."""
+
+StepCallback = Callable[["Hand1000Pipeline", int, int, dict[str, Any]], dict[str, Any]]
+"""diffusers' callback at the end of a step; see `Hand1000Pipeline.__call__`."""
 
 
 @dataclass
@@ -168,6 +171,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
+        callback_on_step_end: StepCallback | None = None,
     ) -> Hand1000PipelineOutput:
         """Generate one image per prompt, all in one batch. Settings that are None are the model's own.
 
@@ -186,6 +190,8 @@ class Hand1000Pipeline(DiffusionPipeline):
             num_inference_steps: Number of sampling steps, 1 to 1000 and to the timesteps of the noise schedule.
             generator: One generator, or one per image, which makes an image independent of its batch.
             output_type: "pil", "np" or "latent".
+            callback_on_step_end: Called after each step as `callback(pipeline, step, timestep, {"latents": latents})`.
+                The `latents` of the dictionary that it returns replace the step's. An exception ends the call.
 
         Raises:
             Hand1000Error: A setting is out of range, the model has no guidance UNet for autoguidance, the model does
@@ -225,7 +231,7 @@ class Hand1000Pipeline(DiffusionPipeline):
 
         # 4. Denoise
         num_train_timesteps = self.scheduler.config.num_train_timesteps
-        for present, following in self.progress_bar(list(pairwise([*timesteps, None]))):
+        for index, (present, following) in enumerate(self.progress_bar(list(pairwise([*timesteps, None])))):
             t = torch.tensor(present, device=device)
             latent_model_input = torch.cat([latents, latents]) if do_classifier_free_guidance else latents
             noise_pred = self.unet(latent_model_input, t, encoder_hidden_states).sample
@@ -238,6 +244,8 @@ class Hand1000Pipeline(DiffusionPipeline):
             latents = ddim_step(
                 self.scheduler, noise_pred, latents, (present, following), eta=sampler.eta, generator=step_generators
             )
+            if callback_on_step_end is not None:
+                latents = callback_on_step_end(self, index, present, {"latents": latents}).pop("latents", latents)
 
         # 5. Decode the latents
         if output_type == "latent":

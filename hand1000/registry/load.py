@@ -13,13 +13,15 @@ from pydantic import ValidationError
 from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.registry.connection import Tracking, connect
-from hand1000.registry.versions import MODEL_DIGEST
+from hand1000.registry.versions import MODEL_DIGEST, RegisteredVersion
 from hand1000.storage.digests import DamagedError, FileEntry, Manifest, digest_file, digest_json, tree_manifest
 from hand1000.storage.files import read_json
 from hand1000.storage.hub import fetch_model_folder
 from hand1000.storage.scratch import process_scratch
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 logger = logging.getLogger(__name__)
@@ -94,7 +96,7 @@ def verify_weights(folder: Path, digest: str | None = None) -> None:
         if digest is not None and tree_manifest(folder).digest != digest:
             raise DamagedError(f"{folder}: its files are not those that were registered; {remedy}")
         return
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if digest is not None and manifest.digest != digest:
         raise DamagedError(f"{path}: not the manifest that was registered; {remedy}")
     names = {entry.name for entry in manifest.files}
@@ -122,7 +124,8 @@ def _is_intact(path: Path, entry: FileEntry) -> bool:
     return True
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """Read the manifest of a registered model's weights; a `DamagedError` where it is no manifest."""
     try:
         return Manifest.model_validate(read_json(path))
     except ValidationError as error:
@@ -159,8 +162,25 @@ def _load_version(uri: str, tracking: Tracking, cache: Path) -> Path:
     return _with_index(target, uri)
 
 
+def find_version(uri: str, *, registry: str | Path | Tracking | None = None) -> RegisteredVersion:
+    """Return the version that a `models:` address names now; an alias may name another one later.
+
+    Raises:
+        Hand1000Error: Not such an address, no such model, version or alias, or no MLflow.
+    """
+    tracking = registry if isinstance(registry, Tracking) else connect(registry=registry, create=False)
+    return RegisteredVersion.of(_find_version(uri, tracking))
+
+
 def _resolve_version(uri: str, tracking: Tracking) -> tuple[str, str | None]:
     """Return the address of the files of a registered version, and the digest of its weights if it has one."""
+    version = _find_version(uri, tracking)
+    with tracking.readable_errors():
+        location = tracking.client.get_model_version_download_uri(version.name, version.version)
+    return location.rstrip("/"), version.tags.get(MODEL_DIGEST)
+
+
+def _find_version(uri: str, tracking: Tracking) -> "ModelVersion":
     from mlflow.exceptions import MlflowException
 
     client = tracking.client
@@ -171,15 +191,13 @@ def _resolve_version(uri: str, tracking: Tracking) -> tuple[str, str | None]:
     name, reference = match.groups()
     try:
         find = client.get_model_version_by_alias if aliased else client.get_model_version
-        version = find(name, reference)
-        location = client.get_model_version_download_uri(name, version.version)
+        return find(name, reference)
     except MlflowException as error:
         # A missing alias is an invalid parameter to MLflow, a missing name or version is a missing resource.
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND"):
             with tracking.readable_errors():
                 raise
         raise Hand1000Error(f"{uri}: {_describe_registry(name, tracking)}") from error
-    return location.rstrip("/"), version.tags.get(MODEL_DIGEST)
 
 
 def _describe_registry(name: str, tracking: Tracking) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hand1000.config.sampler import CALL_FIELDS
 from hand1000.core.errors import Hand1000Error
+from hand1000.registry.library import LIBRARY, pack_library
 from hand1000.registry.load import MANIFEST, WEIGHTS
 from hand1000.registry.tracking import Run
 from hand1000.registry.versions import GESTURE, METRIC, MODEL_DIGEST, RUN_KEY, RegisteredVersion, candidate_name
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 _MODEL_CODE = Path(__file__).with_name("model_code.py")
 # Postgres refuses a longer text.
 _MAX_DESCRIPTION = 5000
-_REQUIRED = ("hand1000", "mlflow", "torch", "diffusers", "transformers", "pandas", "pillow")
+_REQUIRED = (
+    "mlflow", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow", "pydantic", "pyyaml",
+    "filelock",
+)  # fmt: skip
+"""Packages that drawing needs. `hand1000` itself, which no index has, lies beside the weights."""
 
 
 def register_candidate(
@@ -113,6 +118,7 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest
                         logged.artifact_location, run.run_id, model_uuid=logged.model_id, model_id=logged.model_id
                     ),
                 )
+            pack_library(folder / LIBRARY)
             (folder / "README.md").write_text(card)
             write_json(folder / MANIFEST, manifest)
             client.log_model_artifacts(logged.model_id, str(folder))

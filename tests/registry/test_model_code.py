@@ -2,27 +2,15 @@
 
 import base64
 import io
-import math
+import subprocess
+import sys
+import sysconfig
 
 import pandas as pd
-import pytest
 
 from hand1000.registry.connection import connect
 from tests.support.mlflow_server import free_port, serving
 from tests.support.registration import record_and_register
-from tests.support.tiny_models import WIDTH
-
-
-@pytest.fixture(scope="session")
-def tiny_python_model(model_dir):
-    from hand1000.models.fusion import GestureFusion
-    from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
-    from hand1000.registry.model_code import RegisteredHand1000
-
-    model = RegisteredHand1000()
-    model.pipeline = Hand1000Pipeline.from_pretrained(model_dir)
-    model.pipeline.register_modules(fusion=GestureFusion(WIDTH, ("four", "ok")))
-    return model
 
 
 def test_registered_model_generates_images(runs, model_dir, monkeypatch):
@@ -56,7 +44,6 @@ def test_registered_model_generates_images(runs, model_dir, monkeypatch):
 
 def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypatch):
     import json
-    import sys
     import urllib.request
 
     from PIL import Image
@@ -77,24 +64,41 @@ def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypat
     assert Image.open(io.BytesIO(base64.b64decode(row["image"]))).size == (32, 32)
 
 
-@pytest.mark.parametrize(
-    ("prompts", "params", "fault"),
-    [
-        (["a"], {"mu": 1.5}, "mu: 1.5 is out of range"),
-        (["a"], {"gesture": "like"}, "gesture 'like': this model knows four, ok only"),
-        (["a"], {"gesture": ""}, "contains the phrase of none of this model's gestures, four, ok"),
-        (["a"], {"guidance_scale": math.nan}, "guidance_scale"),
-        (["a"], {"num_inference_steps": 0}, "num_inference_steps: 0"),
-        (["a"], {"autoguidance_interval": [0.5, 0.5]}, "autoguidance_interval: .* the lower first"),
-        (["a"], {"seed": -1}, "seed: -1"),
-        (["a", " "], {}, "prompt 1: give a text"),
-        (["a" * 2001], {}, "prompt 0: give a text"),
-        (["a"] * 257, {}, "257 prompts"),
-    ],
-)
-def test_registered_model_rejects_invalid_input(model_dir, tiny_python_model, prompts, params, fault):
-    from mlflow.exceptions import MlflowException
+def test_attached_library_draws_the_same_without_the_package(runs, model_dir, tmp_path, monkeypatch):
+    """An interpreter that cannot import `hand1000` loads the model and draws the bytes that this one draws."""
+    import mlflow.artifacts
+    import mlflow.pyfunc
 
-    with pytest.raises(MlflowException, match=fault) as raised:
-        tiny_python_model.predict(None, pd.DataFrame({"prompt": prompts}), params)
-    assert raised.value.get_http_status_code() == 400
+    tracking = connect(runs)
+    version = record_and_register(tracking, model_dir, "run-1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+    folder = mlflow.artifacts.download_artifacts(version.uri, dst_path=str(tmp_path / "model"))
+    script = (
+        "import sys, importlib.util\n"
+        "assert importlib.util.find_spec('hand1000') is None\n"
+        "import mlflow.pyfunc, pandas as pd\n"
+        "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
+        "image = model.predict(pd.DataFrame({'prompt': ['a hand']}), params={'seed': 5})['image'][0]\n"
+        "import hand1000\n"
+        "print(hand1000.__file__); print(image)\n"
+    )
+    site = sysconfig.get_paths()["purelib"]
+    # Neither the folder of the tests nor an editable installation is on the path of an isolated interpreter with -S.
+    command = [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append({site!r})\n{script}", folder]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    library, image = done.stdout.split()[-2:]
+    assert "hand1000.zip" in library
+    here = mlflow.pyfunc.load_model(folder).predict(pd.DataFrame({"prompt": ["a hand"]}), params={"seed": 5})
+    assert image == here["image"][0]
+
+
+def test_requirements_name_packages_of_an_index_only(runs, model_dir, monkeypatch):
+    import mlflow.artifacts
+
+    tracking = connect(runs)
+    version = record_and_register(tracking, model_dir, "run-1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+    requirements = mlflow.artifacts.load_text(f"{version.uri}/requirements.txt").split()
+    assert not any(line.startswith("hand1000") for line in requirements)
+    assert all("==" in line and "+" not in line for line in requirements)
