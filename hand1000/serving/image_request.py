@@ -69,6 +69,7 @@ class RequestParser:
         self.gestures: tuple[str, ...] = tuple(pipeline.fusion.gestures) if pipeline.fusion is not None else ()
         self._has_guidance_unet = pipeline.guidance_unet is not None
         self._defaults = pipeline.sampler_settings()
+        self._scheduler = pipeline.scheduler
         # A tokenizer changes while it is used, and the pipeline uses its own in another thread.
         self._tokenizer = copy.deepcopy(pipeline.tokenizer)
         self._tokenizer_lock = threading.Lock()
@@ -121,10 +122,13 @@ class RequestParser:
         return list(self.body_model.model_fields)
 
     def _plan(self, request: ImageRequest) -> list[ImageSpec]:
+        from hand1000.pipelines.ddim import sampling_timesteps
+
         values = {name: getattr(request, name) for name in CALL_FIELDS}
         try:
-            # The model's own settings are complete, so only the order of the interval is left to check.
+            # The body's class has checked all but the order of the interval and the length of the noise schedule.
             settings = self._defaults.with_call_values(**values)
+            sampling_timesteps(self._scheduler, settings.num_inference_steps)
         except Hand1000Error as error:
             raise InvalidRequestError(str(error)) from error
         if settings.autoguidance_scale > 1 and not self._has_guidance_unet:

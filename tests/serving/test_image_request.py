@@ -109,6 +109,15 @@ def test_a_model_without_gestures_needs_no_phrase() -> None:
         parser.parse({"prompt": "a hand", "gesture": "four"})
 
 
+def test_more_steps_than_the_noise_schedule_has_are_rejected() -> None:
+    from diffusers import DDIMScheduler
+
+    pipeline = pipeline_of(*GESTURES)
+    pipeline.register_modules(scheduler=DDIMScheduler(num_train_timesteps=100))
+    with pytest.raises(InvalidRequestError, match="num_inference_steps: 101 .*100 timesteps, so choose 1 to 100"):
+        RequestParser(pipeline, Limits()).parse({"prompt": PROMPT, "num_inference_steps": 101})
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=40),
     lambda items: st.lists(items, max_size=3) | st.dictionaries(st.text(max_size=10), items, max_size=3),
