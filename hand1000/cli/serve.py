@@ -30,7 +30,7 @@ def add_serve_command(commands: "Commands") -> None:
     for name, field in Limits.model_fields.items():
         serve.add_argument(
             f"--{name.replace('_', '-')}",
-            type=field.annotation,
+            type=type(field.default),
             default=field.default,
             help=f"{(field.description or '').rstrip('.')} (default: {field.default:g})",
         )

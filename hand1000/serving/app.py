@@ -168,8 +168,8 @@ def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 async def _wait(model: ServedModel, request: Request, job: Job) -> None:
     """Wait for the images; end the work on them if the client hangs up or the time is over."""
-    images = asyncio.wrap_future(job.future)
-    hung_up = asyncio.create_task(_wait_for_disconnect(request))
+    images: asyncio.Future[Any] = asyncio.wrap_future(job.future)
+    hung_up: asyncio.Future[Any] = asyncio.create_task(_wait_for_disconnect(request))
     try:
         done, _ = await asyncio.wait(
             {images, hung_up}, timeout=model.limits.timeout_seconds, return_when=asyncio.FIRST_COMPLETED

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from hand1000.core.errors import Hand1000Error
@@ -108,7 +109,7 @@ def _read_call() -> tuple[list[str] | None, Mapping[str, Any] | None]:
     from mlflow.pyfunc import PyFuncModel
 
     code = inspect.unwrap(PyFuncModel.predict).__code__
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not code:
         frame = frame.f_back
     if frame is None:
