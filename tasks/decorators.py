@@ -209,7 +209,7 @@ def task_version(task_name: str) -> str:
 
 def config_digest(settings: Settings, base_model: str) -> str:
     """Digest of what a model depends on besides its data."""
-    return digest_json([CACHE_VERSION, TASK_REVISIONS, settings.model_dump(mode="json"), model_identity(base_model)])
+    return digest_json([CACHE_VERSION, TASK_REVISIONS, settings.recipe(), model_identity(base_model)])
 
 
 def cache_key_of(value: Any, annotation: Any = None) -> Any:

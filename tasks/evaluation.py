@@ -31,23 +31,39 @@ def extract_real_features(
 
 
 @artifact_task(load=load_evaluator, excluded=("settings",))
-def evaluate(
+def evaluate(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     real_features: FlyteDirectory,
     base_images: list[FlyteDirectory],
+    champion_images: list[FlyteDirectory],
     tuned_images: list[FlyteDirectory],
+    general_images: FlyteDirectory,
     settings: EvaluationSettings,
     seed: int,
 ) -> None:
-    """`base.json`, `tuned.json` and `table.txt`."""
+    """Metrics of each model, `base.json`, `tuned.json` and perhaps `champion.json`; `paired.json` and `table.txt`.
+
+    If there are images of prompts without the gesture, also `general_base.json` and so on.
+    """
     from hand1000.data.imageset import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
     from hand1000.evaluation.evaluator import RealFeatures
+    from hand1000.evaluation.general import compute_general_metrics
+    from hand1000.evaluation.paired_metrics import EvaluatedImages, compare_models
 
     evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
-    metrics = {}
-    for name, shards in (("base", base_images), ("tuned", tuned_images)):
-        images = merge_image_sets(context.download_all(shards), context.scratch_dir(name))
-        metrics[name] = evaluator.compute(real, evaluator.extract(images, context.on_progress), seed=seed)
-        write_json(context.output_dir / f"{name}.json", metrics[name])
-    write_text(context.output_dir / "table.txt", comparison_text(metrics["base"], metrics["tuned"]))
+    models, general = {}, {}
+    for name, shards in (("base", base_images), ("tuned", tuned_images), ("champion", champion_images)):
+        if shards:
+            images = merge_image_sets(context.download_all(shards), context.scratch_dir(name))
+            features = evaluator.extract(images, context.on_progress)
+            models[name] = EvaluatedImages(features, evaluator.compute(real, features, seed=seed))
+            write_json(context.output_dir / f"{name}.json", models[name].metrics)
+    for folder in sorted(path for path in context.download(general_images).iterdir() if path.is_dir()):
+        features = evaluator.extract(folder, context.on_progress)
+        metrics = compute_general_metrics(features, real)
+        general[folder.name] = features, metrics
+        write_json(context.output_dir / f"general_{folder.name}.json", metrics)
+    write_json(context.output_dir / "paired.json", compare_models(real, models, general, seed))
+    table = comparison_text(models["base"].metrics, models["tuned"].metrics)
+    write_text(context.output_dir / "table.txt", table)

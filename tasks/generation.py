@@ -1,13 +1,16 @@
-"""Generate an image of each test prompt with the base model and with the tuned one."""
+"""Generate an image of each test prompt with the base model, the champion and the tuned model."""
 
-from typing import TYPE_CHECKING
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import GenerationSettings
 from hand1000.core.devices import best_device
 from hand1000.models.base_model import load_base_model
-from tasks.context import BaseModelAddress, TaskContext, shard_slice
+from tasks.context import BaseModelAddress, RunContext, TaskContext, shard_slice
 from tasks.decorators import artifact_task
 
 if TYPE_CHECKING:
@@ -49,6 +52,72 @@ def generate_tuned(  # noqa: PLR0913 (Flyte signature)
     _generate_shard(context, load_pipeline(context.download(model)), dataset, captions, shard, shards, settings, seed)
 
 
+def load_champion_digest(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The digest of the champion's weights, which decides its images; "" without a champion."""
+    from hand1000.registry.versions import MODEL_DIGEST, get_version
+
+    champion = inputs["champion"]
+    return {"champion_digest": get_version(run.connect_mlflow(), champion).tags[MODEL_DIGEST] if champion else ""}
+
+
+@artifact_task(
+    load=load_champion_digest,
+    excluded=("champion",),
+    key_by={"settings": lambda settings: [settings.num_images, settings.batch_size]},
+)
+def generate_champion(  # noqa: PLR0913 (Flyte signature)
+    context: TaskContext,
+    champion: str,
+    dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
+    shard: int,
+    shards: int,
+    settings: GenerationSettings,
+    seed: int,
+) -> None:
+    """One shard of the images of the registered model `champion`: the same prompts and seeds, its own sampler."""
+    from hand1000.registry.load import load_pipeline
+
+    pipeline = load_pipeline(champion, registry=context.run.connect_mlflow())
+    _generate_shard(context, pipeline, dataset, captions, shard, shards, settings, seed)
+
+
+@artifact_task(load=load_champion_digest, excluded=("champion",))
+def generate_general(  # noqa: PLR0913 (Flyte signature)
+    context: TaskContext,
+    base_model: BaseModelAddress,
+    champion: str,
+    model: FlyteDirectory,
+    dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
+    images: int,
+    settings: GenerationSettings,
+    seed: int,
+) -> None:
+    """Images of prompts without the gesture: an image set of each model, `base`, `tuned` and perhaps `champion`.
+
+    The tuned models use the plain text embeddings, mu 1. The artifact is empty if `images` is 0.
+    """
+    from hand1000.data.captioning import read_captioned_split
+    from hand1000.evaluation.general import plan_general_images
+    from hand1000.pipelines.generation import pipeline_generator
+    from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+    from hand1000.registry.load import load_pipeline as load_registered
+
+    if not images:
+        return
+    prompts = read_captioned_split(context.download(dataset), "test", context.download_all(captions))
+    records = plan_general_images(prompts, images, seed)
+    loaders = {
+        "base": lambda: base_pipeline(base_model, settings.base_model_variant()),
+        "tuned": lambda: load_pipeline(context.download(model)),
+        "champion": lambda: load_registered(champion, registry=context.run.connect_mlflow()),
+    }
+    for name, load in loaders.items():
+        if name != "champion" or champion:
+            generate_records(context, pipeline_generator(load(), mu=1.0), records, settings, subfolder=name)
+
+
 def base_pipeline(base_model: str, settings: GenerationSettings) -> "Hand1000Pipeline":
     """The pipeline of the base model, which samples as `settings` say."""
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
@@ -59,21 +128,32 @@ def base_pipeline(base_model: str, settings: GenerationSettings) -> "Hand1000Pip
 
 
 def generate_records(
-    context: TaskContext, generator: "ImageGenerator", records: "list[ImageRecord]", settings: GenerationSettings
+    context: TaskContext,
+    generator: "ImageGenerator",
+    records: "list[ImageRecord]",
+    settings: GenerationSettings,
+    subfolder: str = "",
 ) -> None:
-    """Fill the artifact with the image set that `records` ask for: each names its prompt, seed and gesture."""
+    """Fill the artifact, or a folder of it, with the image set that `records` ask for.
+
+    Each record names its prompt, seed and gesture.
+    """
     from hand1000.data.imageset import write_metadata
     from hand1000.pipelines.generation import GenerationRequest, generate_to_dir
 
+    folder = context.output_dir / subfolder
+    folder.mkdir(exist_ok=True)
+    requests = [GenerationRequest.from_record(record) for record in records]
     generate_to_dir(
         generator,
-        [GenerationRequest.from_record(record) for record in records],
+        # A checkpoint has the images of all folders so far, so that names are relative to the artifact.
+        [dataclasses.replace(item, file_name=str(Path(subfolder) / item.file_name)) for item in requests],
         context.output_dir,
         batch_size=settings.batch_size,
         checkpoint=context.checkpoint,
         on_progress=context.on_progress,
     )
-    write_metadata(context.output_dir, records)
+    write_metadata(folder, records)
 
 
 def _generate_shard(  # noqa: PLR0913 (the inputs of two tasks)

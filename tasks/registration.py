@@ -1,48 +1,78 @@
-"""Register the model as a candidate, and write the report for its reviewer."""
+"""Evaluate the gates, register the model as a candidate, and write the report for its reviewer."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
+from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import parse_gestures
 from hand1000.storage.files import read_json, write_json
 from hand1000.storage.hub import model_identity
 from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest
 from tasks.decorators import artifact_task, config_digest
 
+if TYPE_CHECKING:
+    from hand1000.evaluation.drift import Drift
+
+_MAX_TAG = 1000
+KINDS = {"hand1000.dataset": "prepare_data", "hand1000.feature": "compute_gesture_feature"}
+"""The artifact kinds that the tags of a version name by their digests."""
+
 
 class RegistrationResult(NamedTuple):
-    """The registered version and the folder of its report."""
+    """The result of a run.
 
+    `outcome` is `passed`, `failed` or, in a retraining, `unchanged`, with the reason; `model_uri` is the version to
+    review or to use, and `report` the folder of `report.html`.
+    """
+
+    outcome: str
     model_uri: str
     report: Artifact
 
 
-def tracking_server(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The MLflow server and the run in it: each server has a registry of its own."""
-    return {"mlflow": run.connect_mlflow().redacted_uri, "run_id": run.run_id}
+def load_registry(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The MLflow server and the run in it, as each server has a registry, and what the champion was trained on."""
+    from hand1000.registry.versions import get_version
+
+    tracking = run.connect_mlflow()
+    champion = get_version(tracking, inputs["champion"]) if inputs["champion"] else None
+    trained_on = [[kind, champion.tags.get(tag, "")] for tag, kind in KINDS.items()] if champion else []
+    return {"mlflow": tracking.redacted_uri, "run_id": run.run_id, "champion_trained_on": trained_on}
 
 
 def finish_registration(result: TaskResult) -> RegistrationResult:
-    """Log report and metrics to the parent run, close it, and print what a person does next."""
+    """Log report and metrics to the parent run, close it, and print what a person does next.
+
+    Raises:
+        Hand1000Error: A gate failed, and the settings ask for a failed run.
+    """
+    from hand1000.evaluation.gates import GateReport
     from hand1000.reports.model_card import shell_snippet
 
     registered = read_json(result.folder / "registered.json")
+    gates = GateReport.model_validate(read_json(result.folder / "gates.json"))
+    fails = not gates.passed and result.inputs["settings"].gates.on_failed_gate == "fail"
     tracker = result.run.open_tracker()
     tracker.log_file(result.folder / "report.html")
+    tracker.log_file(result.folder / "gates.json")
     tracker.log_metrics(registered["metrics"])
-    tracker.finish()
+    tracker.finish("FAILED" if fails else "FINISHED")
     page, model_uri = f"{address(result.artifact)}/report.html", registered["model_uri"]
-    print(
-        f"registered  {model_uri}\n\nnext\n  open {page}\n  {shell_snippet(model_uri, registered['prompt'])}",
-        flush=True,
-    )
-    return RegistrationResult(model_uri=model_uri, report=result.artifact)
+    print(f"gates       {gates.summary}\nregistered  {model_uri}", flush=True)
+    if fails:
+        raise Hand1000Error(
+            f"{model_uri}: {gates.summary}; {page} has the details; set gates.on_failed_gate to register to end such a "
+            "run without an error"
+        )
+    print(f"\nnext\n  open {page}\n  {shell_snippet(model_uri, registered['prompt'])}", flush=True)
+    return RegistrationResult(outcome=gates.summary, model_uri=model_uri, report=result.artifact)
 
 
-@artifact_task(load=tracking_server, finish=finish_registration, deck="report.html", summary="table.txt")
+@artifact_task(load=load_registry, finish=finish_registration, deck="report.html", summary="table.txt")
 def register(  # noqa: PLR0913 (Flyte signature)
     context: TaskContext,
     dataset: FlyteDirectory,
@@ -53,22 +83,37 @@ def register(  # noqa: PLR0913 (Flyte signature)
     trained: FlyteDirectory,
     model: FlyteDirectory,
     base_images: list[FlyteDirectory],
+    champion_images: list[FlyteDirectory],
     tuned_images: list[FlyteDirectory],
+    general_images: FlyteDirectory,
     evaluation: FlyteDirectory,
+    champion: str,
     gesture: str,
     base_model: str,
     settings: Settings,
 ) -> None:
-    """One version in the registry for these weights, however often this runs; `report.html` as artifact and Deck."""
+    """One version in the registry for these weights, however often this runs; `report.html` as artifact and Deck.
+
+    `gates.json` has the verdict, which is also a tag of the version.
+    """
     import shutil
 
     from hand1000.data.imageset import merge_image_sets
+    from hand1000.evaluation.gates import evaluate_gates
+    from hand1000.evaluation.paired_metrics import PairedMetrics
     from hand1000.registry.register import register_candidate
-    from hand1000.registry.versions import DATASET, FEATURE, RECIPE
+    from hand1000.registry.versions import COMPARED_WITH, DATASET, FEATURE, GATES, RECIPE, VERDICT
     from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
     from hand1000.reports.training import write_report
 
+    def merge(shards: list[FlyteDirectory], name: str) -> Path:
+        return merge_image_sets(context.download_all(shards), context.scratch_dir(name))
+
+    evaluated = context.download(evaluation)
+    paired = PairedMetrics.model_validate(read_json(evaluated / "paired.json"))
+    gates = evaluate_gates(paired, settings.gates, champion)
+    drift, drift_note = measure_drift_since_champion(context, dataset, feature)
     finished = FinishedRun(
         gestures=parse_gestures(gesture),
         base_model=base_model,
@@ -83,9 +128,15 @@ def register(  # noqa: PLR0913 (Flyte signature)
         embeddings=context.download_all(embeddings),
         trained=context.download(trained),
         model=context.download(model),
-        base_images=merge_image_sets(context.download_all(base_images), context.scratch_dir("base")),
-        tuned_images=merge_image_sets(context.download_all(tuned_images), context.scratch_dir("tuned")),
-        evaluation=context.download(evaluation),
+        base_images=merge(base_images, "base"),
+        tuned_images=merge(tuned_images, "tuned"),
+        evaluation=evaluated,
+        gates=gates,
+        champion=champion,
+        champion_images=merge(champion_images, "champion") if champion_images else None,
+        general_images=context.download(general_images) if settings.evaluation.general_images else None,
+        drift=drift,
+        drift_note=drift_note,
     )
     tracker = context.run.open_tracker()
     version = register_candidate(
@@ -94,7 +145,14 @@ def register(  # noqa: PLR0913 (Flyte signature)
         gestures=finished.gestures,
         metrics=finished.candidate_metrics,
         card=render_model_card(finished),
-        tags={DATASET: digest(dataset), FEATURE: digest(feature), RECIPE: config_digest(settings, base_model)},
+        tags={
+            DATASET: digest(dataset),
+            FEATURE: digest(feature),
+            RECIPE: config_digest(settings, base_model),
+            VERDICT: gates.verdict,
+            GATES: gates.summary[:_MAX_TAG],
+            COMPARED_WITH: champion,
+        },
     )
     report = context.output_dir / "report.html"
     write_report(report, finished, model_uri=version.uri, seconds=tracker.stage_seconds())
@@ -105,4 +163,31 @@ def register(  # noqa: PLR0913 (Flyte signature)
         "gesture_accuracy": finished.gesture_accuracies,
     }
     write_json(context.output_dir / "registered.json", registered)
+    write_json(context.output_dir / "gates.json", gates)
+    if drift:
+        write_json(context.output_dir / "drift.json", drift)
     shutil.copy(finished.evaluation / "table.txt", context.output_dir)
+
+
+def measure_drift_since_champion(
+    context: TaskContext, dataset: FlyteDirectory, feature: FlyteDirectory
+) -> "tuple[Drift | None, str]":
+    """The drift of the training data since the champion; without one, or without its data, None and the reason."""
+    from hand1000.evaluation.drift import measure_drift
+    from hand1000.hands.stage1 import load_features
+
+    trained_on = context.loaded["champion_trained_on"]
+    if not trained_on:
+        return None, "there is no champion to compare with"
+    store = context.run.open_store()
+    try:
+        old_data, old_feature = (
+            store.fetch(f"{store.root}/artifacts/{kind}/{tagged_digest}") for kind, tagged_digest in trained_on
+        )
+    except Hand1000Error as error:
+        return None, f"what the champion was trained on is not kept any more: {error}"
+    new_data, new_feature = context.download(dataset), context.download(feature)
+    drift = measure_drift(
+        old_data / "train", new_data / "train", load_features(old_feature), load_features(new_feature)
+    )
+    return drift, ""

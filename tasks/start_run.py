@@ -18,7 +18,7 @@ def start_run(gesture: str, images: int, data: str, base_model: str, settings: S
         "images": images,
         "data": data,
         "base_model": base_model,
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.recipe(),
     }
     run_id = f"{slug(gestures)}-{digest_json([inputs, model_identity(base_model)])[:12]}"
     run = RunContext(root=root, run_id=run_id)

@@ -9,14 +9,13 @@ from flytekit.core.notification import Notification
 from pydantic import Field, field_validator, model_validator
 
 from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
-from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
 from hand1000.gestures import PHRASES
 from tasks.resources import resources_table
 from workflows.retrain import retrain
 
 FILE = Path(__file__).with_name("schedules.yaml")
-INPUTS = ("gesture", "images", "data", "base_model", "root", "shards", "settings", "gates")
+INPUTS = ("gesture", "images", "data", "base_model", "root", "shards", "settings")
 CALLERS: dict[str, Any] = {"email": Email, "slack": Slack, "pagerduty": PagerDuty}
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
@@ -49,7 +48,6 @@ class ScheduleRow(FrozenSettings):
     root: str = Field(pattern="^s3://[^/]+(/.*)?$")
     shards: int = Field(ge=1, le=1000)
     max_parallelism: int = Field(ge=1, le=1000)
-    gates: GateSettings
     notify: list[NotifySettings] = Field(max_length=10)
     labels: dict[Label, Label] = Field(max_length=20)
 

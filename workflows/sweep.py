@@ -31,7 +31,8 @@ def run_sweep_points(
                 "settings": settings.common.with_overrides(point.changes),
             }
             run = start_run(**inputs, root=root)
-            evaluations[name].append(train_and_evaluate(**inputs, shards=shards, run=run).evaluation)
+            point_inputs = {**inputs, "shards": shards, "champion": "", "champion_shard": [], "run": run}
+            evaluations[name].append(train_and_evaluate(**point_inputs).evaluation)
     return write_sweeps(evaluations=evaluations, gesture=gesture, settings=settings, run=RunContext(root=root))
 
 

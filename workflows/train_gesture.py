@@ -7,6 +7,7 @@ from flytekit import workflow
 
 from hand1000.config.settings import Settings
 from tasks.registration import RegistrationResult, register
+from tasks.retraining import find_champion
 from tasks.start_run import start_run
 from workflows.train_and_evaluate import train_and_evaluate
 
@@ -15,7 +16,7 @@ from workflows.train_and_evaluate import train_and_evaluate
 def train_gesture(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: Settings
 ) -> RegistrationResult:
-    """Teach the base model a gesture, evaluate it against the base model, register it as a candidate.
+    """Teach the base model a gesture, evaluate it against base model and champion, register it as a candidate.
 
     Args:
         gesture: HaGRID's name of the gesture, such as `four`; or several with commas, `call,four,like`, for one model
@@ -26,9 +27,28 @@ def train_gesture(
         root: The artifact root, a folder or `s3://bucket/prefix`.
         shards: Number of parts into which the map tasks cut their work; it does not change the result.
         settings: Everything else, see `hand1000 config show default`.
+
+    Returns:
+        The verdict of the gates in one line, the registered version, and the folder of `report.html`.
     """
     run = start_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
+    champion = find_champion(gesture=gesture, shards=shards, run=run)
     evaluated = train_and_evaluate(
-        gesture=gesture, images=images, data=data, base_model=base_model, shards=shards, settings=settings, run=run
+        gesture=gesture,
+        images=images,
+        data=data,
+        base_model=base_model,
+        shards=shards,
+        champion=champion.uri,
+        champion_shard=champion.shard,
+        settings=settings,
+        run=run,
     )
-    return register(**evaluated._asdict(), gesture=gesture, base_model=base_model, settings=settings, run=run)
+    return register(
+        **evaluated._asdict(),
+        champion=champion.uri,
+        gesture=gesture,
+        base_model=base_model,
+        settings=settings,
+        run=run,
+    )

@@ -11,7 +11,6 @@ from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
 from hand1000.config.caption_settings import DatasetSettings
 from hand1000.config.comparison import ComparisonSettings
 from hand1000.config.controlnet import ControlSettings
-from hand1000.config.gates import GateSettings
 from hand1000.config.inheritance import list_presets
 from hand1000.config.pretraining import PretrainSettings
 from hand1000.config.settings import Settings, load_settings
@@ -46,7 +45,6 @@ class WorkflowInputs(FrozenSettings, Generic[SettingsT]):
     """The inputs file of a workflow; the command line gives what it leaves out."""
 
     kickoff: datetime.datetime | None = None
-    gates: GateSettings | None = None
     gesture: Gestures | None = None
     gestures: Gestures | None = None
     images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hand1000.config.base import (
     BatchSize,
@@ -25,6 +25,7 @@ from hand1000.config.base import (
 )
 from hand1000.config.caption_settings import CaptionSettings
 from hand1000.config.data_settings import DataSettings
+from hand1000.config.gates import GateSettings
 from hand1000.config.inheritance import PRESETS, list_presets, resolve_preset
 from hand1000.config.sampler import SamplerSettings
 from hand1000.core.errors import Hand1000Error
@@ -211,6 +212,18 @@ class EvaluationSettings(FrozenSettings):
     )
     clip: str = Field(description="Folder, s3:// or hub id@revision of CLIP for the CLIP score; '' skips the score.")
     min_detection_confidence: PalmConfidence
+    general_images: int = Field(
+        ge=0,
+        le=10_000,
+        description="Number of images per model of prompts without the gesture, to detect forgetting; 0 is off.",
+    )
+
+    @field_validator("general_images")
+    @classmethod
+    def _one_has_no_distance(cls, count: int) -> int:
+        if count == 1:
+            raise ValueError("a distance needs two images; choose 0 or at least 2")
+        return count
 
 
 class Settings(FrozenSettings):
@@ -225,6 +238,7 @@ class Settings(FrozenSettings):
     compute: ComputeSettings
     generation: GenerationSettings
     evaluation: EvaluationSettings
+    gates: GateSettings
 
     @model_validator(mode="before")
     @classmethod
@@ -245,6 +259,10 @@ class Settings(FrozenSettings):
                 if value != required:
                     raise ValueError(f"stage2.paper_loop requires {name}: {required} (got {value})")
         return self
+
+    def recipe(self) -> dict[str, Any]:
+        """Return the fields that decide the model and its metrics: all but the gates, which only judge it."""
+        return self.model_dump(mode="json", exclude={"gates"})
 
     def class_images_key_fields(self) -> dict[str, Any]:
         """Return what the base model's images for prior preservation depend on; without such images it is nothing."""

@@ -53,7 +53,7 @@ def kernel_distance(x: np.ndarray, y: np.ndarray, generator: np.random.Generator
     # A resample is a row of counts, one per image. The first row contains every image once: the estimate itself.
     v = _counts(len(x), resamples, generator)
     w = _counts(len(y), resamples, generator)
-    values = _within(xx, v) + _within(yy, w) - 2.0 * np.sum((v @ xy) * w, axis=1) / (len(x) * len(y))
+    values = mean_pairs(xx, v) + mean_pairs(yy, w) - 2.0 * np.sum((v @ xy) * w, axis=1) / (len(x) * len(y))
     low, high = np.percentile(values[1:], [2.5, 97.5])
     return Distance(value=float(values[0]), low=float(low), high=float(high))
 
@@ -79,8 +79,11 @@ def _counts(n: int, resamples: int, generator: np.random.Generator) -> np.ndarra
     return np.concatenate([np.ones((1, n)), generator.multinomial(n, np.full(n, 1.0 / n), resamples)])
 
 
-def _within(kernel: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The mean of `kernel`, whose diagonal is 0, over all pairs of different images, for each row of `counts`."""
+def mean_pairs(kernel: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The mean of `kernel` (N, N) over all pairs of different images, for each row of `counts` (R, N).
+
+    The diagonal of the kernel must be 0.
+    """
     pairs = np.sum(counts, axis=1) ** 2 - np.sum(counts**2, axis=1)
     return np.sum((counts @ kernel) * counts, axis=1) / np.maximum(pairs, 1.0)
 

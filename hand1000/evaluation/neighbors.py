@@ -11,15 +11,16 @@ _MAX_IMAGES_PER_PROMPT = 5000
 
 def intra_prompt_distance(features: np.ndarray, prompts: Sequence[str]) -> float | None:
     """Mean distance of the features (N, D) of two images of the same prompt; None if no prompt has two images."""
+    pairs = [pdist(features[rows].astype(np.float64)) for rows in group_by_prompt(prompts)]
+    return float(np.concatenate(pairs).mean()) if pairs else None
+
+
+def group_by_prompt(prompts: Sequence[str]) -> list[list[int]]:
+    """The indices of the images of each prompt that has at least two, of very many only the first."""
     rows: dict[str, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(row)
-    pairs = [
-        pdist(features[prompt_rows[:_MAX_IMAGES_PER_PROMPT]].astype(np.float64))
-        for prompt_rows in rows.values()
-        if len(prompt_rows) > 1
-    ]
-    return float(np.concatenate(pairs).mean()) if pairs else None
+    return [prompt_rows[:_MAX_IMAGES_PER_PROMPT] for prompt_rows in rows.values() if len(prompt_rows) > 1]
 
 
 def memorization_rate(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:

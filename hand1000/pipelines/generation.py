@@ -90,13 +90,13 @@ ImageGenerator = Callable[[Sequence[GenerationRequest]], Iterable[Image.Image]]
 """Callable that returns one image per request, in order, which depends on its prompt, seed and gesture alone."""
 
 
-def pipeline_generator(pipeline: Hand1000Pipeline) -> ImageGenerator:
-    """Return the generator that calls the pipeline with its own settings."""
+def pipeline_generator(pipeline: Hand1000Pipeline, **settings: Any) -> ImageGenerator:
+    """Return the generator that calls the pipeline with its own settings, or with those of `settings`."""
     pipeline.set_progress_bar_config(disable=True)
 
     def generate_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
         prompts, seeds, gestures = zip(*((item.prompt, item.seed, item.gesture) for item in requests), strict=True)
-        return generate(pipeline, prompts, seeds, gestures=gestures, batch_size=len(requests))
+        return generate(pipeline, prompts, seeds, gestures=gestures, batch_size=len(requests), **settings)
 
     return generate_images
 

@@ -10,7 +10,11 @@ from hand1000.data.captioning import read_captioned_split
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.evaluation.base_vs_tuned import MetricRow, compare_metrics
+from hand1000.evaluation.drift import Drift
+from hand1000.evaluation.gates import GateReport
+from hand1000.evaluation.general import GeneralMetrics
 from hand1000.evaluation.metrics import Metrics
+from hand1000.evaluation.paired_metrics import BASE, CHAMPION, TUNED, PairedMetrics
 from hand1000.storage.files import read_json
 
 
@@ -18,7 +22,10 @@ from hand1000.storage.files import read_json
 class FinishedRun:
     """The inputs of a training run and the local folders of its artifacts.
 
-    `base_identity` is the revision or digest of the base model, `data_digest` that of the prepared dataset.
+    `base_identity` is the revision or digest of the base model, `data_digest` that of the prepared dataset. `champion`
+    is the address of the version that the model was compared with, "" for none. `general_images` has an image set of
+    prompts without the gesture for each model: `base`, `tuned` and perhaps `champion`. `drift_note` says why there is
+    no `drift`.
     """
 
     gestures: tuple[str, ...]
@@ -37,6 +44,12 @@ class FinishedRun:
     base_images: Path
     tuned_images: Path
     evaluation: Path
+    gates: GateReport
+    champion: str = ""
+    champion_images: Path | None = None
+    general_images: Path | None = None
+    drift: Drift | None = None
+    drift_note: str = ""
 
     @cached_property
     def metrics(self) -> tuple[Metrics, Metrics]:
@@ -45,6 +58,23 @@ class FinishedRun:
             Metrics.model_validate(read_json(self.evaluation / f"{name}.json")) for name in ("base", "tuned")
         )
         return base, tuned
+
+    @cached_property
+    def champion_metrics(self) -> Metrics | None:
+        """Metrics of the champion; None without one."""
+        path = self.evaluation / "champion.json"
+        return Metrics.model_validate(read_json(path)) if path.is_file() else None
+
+    @cached_property
+    def paired_metrics(self) -> PairedMetrics:
+        """The metrics of all models on the same prompts and seeds, with intervals of their differences."""
+        return PairedMetrics.model_validate(read_json(self.evaluation / "paired.json"))
+
+    @cached_property
+    def general_metrics(self) -> dict[str, GeneralMetrics]:
+        """Metrics of prompts without the gesture by model; empty if there are no such images."""
+        paths = {name: self.evaluation / f"general_{name}.json" for name in (BASE, CHAMPION, TUNED)}
+        return {name: GeneralMetrics.model_validate(read_json(path)) for name, path in paths.items() if path.is_file()}
 
     @property
     def metric_rows(self) -> list[MetricRow]:

@@ -1,4 +1,4 @@
-"""The pages of retraining, sweeps, method comparison and captions: content, and that external text is escaped."""
+"""The pages of sweeps, method comparison and captions: content, and that external text is escaped."""
 
 from pathlib import Path
 
@@ -9,8 +9,6 @@ from PIL import Image
 from hand1000.captions.metrics import CaptionMetrics, caption_metrics_table
 from hand1000.captions.records import CaptionRecord
 from hand1000.config.sweep import Point, Sweep
-from hand1000.evaluation.drift import Drift, GestureDrift
-from hand1000.evaluation.gates import Gate
 from hand1000.evaluation.image_results import ImageResult
 from hand1000.evaluation.metrics import Metrics
 from hand1000.reports.comparison import write_image_grid
@@ -34,27 +32,6 @@ def make_metrics(**fields: object) -> Metrics:
     return Metrics.model_construct(
         **values | {"gesture_accuracy": 0.5, "detection_rate": 1.0, "n_fake": 10, "images": (IMAGE, IMAGE)} | fields
     )
-
-
-def test_the_retraining_page_shows_gates_and_drift() -> None:
-    drift = Drift(
-        images=(8, 12),
-        features=(GestureDrift(gesture="four", mean=0.25, largest=1.5),),
-        vocabulary=0.125,
-        new_words=(EVIL,),
-        lost_words=(),
-        box_sides=(None, None),
-        box_distance=None,
-    )
-    gates = [Gate("detection rate", 0.9, 0.8, is_minimum=True), Gate("KID-H", None, 0.1, is_minimum=False)]
-    names = {"model_uri": "models:/m/2", "champion": "models:/m/1"}
-    page = render_template("retraining.html.j2", **names, drift=drift, gates=gates, note="")
-    assert ESCAPED in page and EVIL not in page and "models:/m/1" in page and "8 before, 12 now" in page
-    assert "<th>detection rate 0.9, at least 0.8</th><td>passed</td>" in page
-    assert '<th>KID-H not measured, at most 0.1</th><td class="failed">failed</td>' in page
-    nothing = {"champion": "", "drift": None, "gates": []}
-    page = render_template("retraining.html.j2", model_uri="m", **nothing, note="no former model")
-    assert "<p>no former model</p>" in page and "this is the first one" in page
 
 
 def test_the_sweep_page_shows_a_table_and_a_plot_of_each(tmp_path: Path) -> None:

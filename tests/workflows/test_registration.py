@@ -74,6 +74,7 @@ def test_spec_of_each_launch_plan_is_complete(registered: FlyteAdmin, day: int) 
     literals = {name: python_value(literal) for name, literal in spec.fixed_inputs.literals.items()}
     sent = MessageToDict(spec)
     del sent["fixedInputs"]
+    assert row.settings == load_settings("default").with_overrides({"gates.on_failed_gate": "fail"})
     assert literals == {
         "gesture": gesture,
         "images": 1000,
@@ -81,8 +82,7 @@ def test_spec_of_each_launch_plan_is_complete(registered: FlyteAdmin, day: int) 
         "base_model": "stable-diffusion-v1-5/stable-diffusion-v1-5",
         "root": "s3://hand1000-artifacts/root",
         "shards": 8,
-        "settings": load_settings("default").model_dump(mode="json"),
-        "gates": row.gates.model_dump(),
+        "settings": row.settings.model_dump(mode="json"),
     }
     identity = {"resourceType": "WORKFLOW", "project": "hand1000", "domain": "staging", "version": "v7"}
     phases = [
@@ -121,7 +121,8 @@ def test_schedule_leaves_only_the_start_time_unbound(registered: FlyteAdmin) -> 
         ({"max_parallelism": 9}, "rows.0.max_parallelism: .*the quota of tasks/resources.yaml holds 8"),
         ({"settings": {"preset": 3}}, "rows.0.settings: .*unknown preset 3"),
         ({"crom": "0 1 * * 1"}, "rows.0.crom: unknown field"),
-        ({"gates": {}}, "rows.0.gates.min_gesture_accuracy: missing"),
+        ({"gates": {}}, "rows.0.gates: unknown field"),
+        ({"settings": {"preset": "default", "gates": {"kid_h": {"threshold": -1}}}}, "settings.gates.kid_h.threshold"),
         ({"notify": [{"to": ["nobody"], "by": "email", "when": ["FAILED"]}]}, "rows.0.notify.0.to.0"),
         ({"labels": {"team": "two words"}}, "rows.0.labels.team"),
         ({"root": "artifacts"}, "rows.0.root"),

@@ -1,30 +1,39 @@
-"""Scheduled retraining on data that stays the same, grows and drifts."""
+"""Scheduled retraining on data that stays the same, grows and drifts, with a champion and a candidate that fails."""
 
 import datetime
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
-from hand1000.config.gates import GateSettings
 from hand1000.config.settings import Settings
 from hand1000.registry.connection import connect
 from hand1000.registry.versions import CHAMPION, RUN_KEY, find_champion, get_version
 from tests.support.short_demo import ROOT, inputs_file
 
-GATES = GateSettings(min_gesture_accuracy=0, min_detection_rate=0, max_kid_h_increase=100)
+LENIENT = {
+    "gates.gesture_accuracy": {"threshold": 0, "max_loss": 0.05},
+    "gates.detection_rate": {"threshold": 0, "max_loss": 0.05},
+    "gates.diversity": {"threshold": 0, "max_loss": 0.9},
+    "gates.memorization_rate": {"threshold": 1, "max_loss": 0.9},
+    "gates.general_detection_rate": {"max_loss_to_base": 1, "max_loss": 1},
+    "gates.general_kid": {"threshold": 1000, "max_loss": 1000},
+}
+"""Bounds that the short demo passes, which learns nothing."""
 
 
-def run_retraining(folder: Path, gates: GateSettings = GATES, **changes: object):
-    """Return the result of the workflow on the images in `folder/images`."""
+def run_retraining(folder: Path, changes: dict[str, Any], **inputs_changes: object):
+    """Return the result of the workflow on the images in `folder/images`, with changed settings."""
     from workflows.retrain import retrain
 
     inputs = yaml.safe_load(inputs_file(folder).read_text())
-    inputs |= {"data": str(folder / "images"), "root": str(folder / "root"), **changes}
-    inputs["settings"] = Settings.model_validate(inputs["settings"])
+    inputs |= {"data": str(folder / "images"), "root": str(folder / "root"), **inputs_changes}
+    inputs["settings"] = Settings.model_validate(inputs["settings"]).with_overrides(LENIENT | changes)
     inputs["base_model"] = str(ROOT / inputs["base_model"])
-    return retrain(**inputs, gates=gates, kickoff=datetime.datetime(2026, 11, 2, 3, tzinfo=datetime.UTC))
+    return retrain(**inputs, kickoff=datetime.datetime(2026, 11, 2, 3, tzinfo=datetime.UTC))
 
 
 def render(folder: Path, train: int) -> None:
@@ -33,43 +42,72 @@ def render(folder: Path, train: int) -> None:
     render_dataset(folder, {"four": {"train": train, "test": 4}}, seed=1000, size=64)
 
 
+def read_newest(folder: Path, name: str) -> Any:
+    """Read the JSON file that was written last of those with this name in an artifact of `folder/root`."""
+    paths = (folder / "root" / "artifacts").glob(f"*/*/{name}")
+    return json.loads(max(paths, key=lambda path: path.stat().st_mtime).read_text())
+
+
 def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     render(tmp_path / "images", 8)
-    first = run_retraining(tmp_path)
-    assert first.outcome.startswith("passed: gesture accuracy") and first.model_uri.endswith("-candidates/1")
-    page = (Path(first.report.path) / "retraining.html").read_text()
-    assert "no model: this is the first one" in page and "there was no model before" in page
+    first = run_retraining(tmp_path, {})
+    assert first.outcome.startswith("passed: all 6 gates, without a champion")
+    assert first.model_uri == "models:/hand1000-four-candidates/1"
+    gates = read_newest(tmp_path, "gates.json")
+    assert gates["champion"] == "" and {result["name"] for result in gates["results"]} == {
+        "gesture accuracy", "detection rate", "diversity", "memorization rate", "general detection rate", "general KID",
+    }  # fmt: skip
+    assert any("too few hands" in note for note in gates["notes"])
+    artifacts = tmp_path / "root" / "artifacts"
+    assert not list(artifacts.glob("evaluate/*/*champion*")) and not list(artifacts.glob("register/*/drift.json"))
+    assert not (artifacts / "generate_champion").exists()
+
+    # Without a champion, a candidate that was judged is not trained again, and it is no yardstick.
     tracking = connect(tmp_path / "root")
+    capsys.readouterr()
+    again = run_retraining(tmp_path, {"gates.on_failed_gate": "fail"})
+    output = capsys.readouterr()
+    assert again.outcome.startswith(f"unchanged: data, settings and base model are those of {first.model_uri}, ")
+    assert again.outcome.endswith("passed its gates") and again.model_uri == first.model_uri
+    assert f"four, 2026-11-02 03:00: nothing changed since {first.model_uri}" in output.out
+    assert "train_unet" not in output.err and ": started" not in output.err
+
     tracking.client.copy_model_version(first.model_uri, "hand1000-four")
     tracking.client.set_registered_model_alias("hand1000-four", CHAMPION, "1")
     champion = find_champion(tracking, ["four"])
     assert champion is not None and champion.uri == "models:/hand1000-four/1"
-    capsys.readouterr()
-
-    again = run_retraining(tmp_path)
-    output = capsys.readouterr()
-    assert again.outcome == f"unchanged: data, settings and base model are those of {champion.uri}"
-    assert again.model_uri == champion.uri
-    assert "four, 2026-11-02 03:00: nothing changed since models:/hand1000-four/1" in output.out
-    assert "train_unet" not in output.err and ": started" not in output.err
 
     shutil.rmtree(tmp_path / "images")
     render(tmp_path / "images", 12)
-    strict = GATES.model_copy(update={"min_gesture_accuracy": 1.0})
-    grown = run_retraining(tmp_path, strict, images=12)
-    assert "the data changed" in capsys.readouterr().out
-    assert grown.model_uri.endswith("-candidates/2") and grown.outcome.startswith(
-        "failed: gesture accuracy 0, at least 1"
-    )
-    drift = json.loads((Path(grown.report.path) / "drift.json").read_text())
+    strict = {"gates.gesture_accuracy.threshold": 1.0, "gates.on_failed_gate": "fail"}
+    with pytest.raises(SystemExit):
+        run_retraining(tmp_path, strict, images=12)
+    output = capsys.readouterr()
+    assert "the data changed since models:/hand1000-four/1" in output.out
+    message = "hand1000: error: models:/hand1000-four-candidates/2: failed: gesture accuracy 0, at least 1; "
+    assert message in output.err and output.err.count("generate_champion shard 1 of 1: done") == 1
+    drift = read_newest(tmp_path, "drift.json")
     assert drift["images"] == [8, 12] and drift["features"][0]["gesture"] == "four"
     assert 0 < drift["features"][0]["mean"] < 1 and 0 < drift["vocabulary"] < 0.5
-    newest = get_version(tracking, grown.model_uri)
-    assert newest.tags["hand1000.gates"] == grown.outcome and newest.tags["hand1000.champion"] == champion.uri
+    # The champion was evaluated on the candidate's prompts and seeds.
+    former, tuned = (read_newest(tmp_path, f"{name}.json") for name in ("champion", "tuned"))
+    assert [image["file_name"] for image in former["images"]] == [image["file_name"] for image in tuned["images"]]
+    assert former["fid"] != tuned["fid"] and read_newest(tmp_path, "general_champion.json")["n"] == 4
+    rows = {row["name"]: row for row in read_newest(tmp_path, "paired.json")["metrics"]}
+    assert sorted(rows["detection rate"]["differences"]) == ["base", "champion"]
+    gates = read_newest(tmp_path, "gates.json")
+    assert [gate["name"] for gate in gates["results"] if not gate["passed"]] == ["gesture accuracy"]
+    assert any(gate["champion"] is not None and "below the champion's" in gate["rule"] for gate in gates["results"])
+    newest = get_version(tracking, "models:/hand1000-four-candidates/2")
+    assert newest.tags["hand1000.verdict"] == "failed" and newest.tags["hand1000.champion"] == champion.uri
+    assert newest.tags["hand1000.gates"].startswith("failed: gesture accuracy 0, at least 1")
     assert newest.tags["hand1000.dataset"] != champion.tags["hand1000.dataset"]
-    (run,) = tracking.client.search_runs(["1"], f"tags.`{RUN_KEY}` = '{newest.tags[RUN_KEY]}'")
-    logged = {file.path for file in tracking.client.list_artifacts(run.info.run_id)}
-    assert {"report.html", "retraining.html"} <= logged and run.info.status == "FINISHED"
-    # A candidate is no champion, however new it is.
+    (mlflow_run,) = tracking.client.search_runs(["1"], f"tags.`{RUN_KEY}` = '{newest.tags[RUN_KEY]}'")
+    logged = {file.path for file in tracking.client.list_artifacts(mlflow_run.info.run_id)}
+    assert {"report.html", "gates.json"} <= logged and mlflow_run.info.status == "FAILED"
+
+    # A candidate that failed is not judged again, and does not become the champion.
+    same = run_retraining(tmp_path, strict, images=12)
+    assert same.outcome.endswith("of models:/hand1000-four-candidates/2, a candidate that failed its gates")
     assert find_champion(tracking, ["four"]) == champion
