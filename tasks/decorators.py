@@ -38,6 +38,7 @@ TASK_REVISIONS: dict[str, int] = {
     "generate_tuned": 1,
     "imagic_base": 1,
     "imagic_tuned": 1,
+    "prepare_data": 1,
 }
 """How often the result of a single task has changed since `CACHE_VERSION` was raised; later tasks see new content."""
 

@@ -6,9 +6,12 @@ from typing import Any
 from hand1000.config.data_settings import DataSettings
 from hand1000.gestures import parse_gestures
 from hand1000.models.base_model import read_resolution
-from hand1000.storage.files import write_json
-from tasks.context import RunContext, TaskContext
+from hand1000.storage.files import read_json, write_json
+from tasks.context import Artifact, RunContext, TaskContext, TaskResult
 from tasks.decorators import artifact_task
+
+MAX_TAG_LENGTH = 5000
+"""MLflow truncates longer tags."""
 
 SAMPLE = "sample"
 """The value of `data` that asks for rendered hands instead of a folder."""
@@ -27,19 +30,37 @@ def select_source(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _select(source: Any, gesture: str, images: int, settings: DataSettings, seed: int) -> Any:
     from hand1000.data.selection import select_images
-    from hand1000.storage.sources import open_source
+    from hand1000.data.sources.opening import open_dataset
 
     return select_images(
-        open_source(source),
+        open_dataset(source),
         parse_gestures(gesture),
         filters=settings.filters,
         num_train=images,
         num_test=settings.test_images,
         seed=seed,
+        bbox_format=settings.bbox_format,
     )
 
 
-@artifact_task(load=select_source, excluded=("data",), key_by={"base_model": read_resolution})
+def report_preparation(result: TaskResult) -> Artifact:
+    """Print what of the source is not used, and log it to the MLflow run, also when an earlier run prepared it."""
+    from hand1000.data.prepare import REPORT, PreparationReport
+
+    report = PreparationReport.model_validate(read_json(result.folder / REPORT))
+    if lines := report.problem_lines():
+        print("\n".join(["", "not used of the data:", *(f"  {line}" for line in lines)]), flush=True)
+    if result.run.run_id and lines:
+        tracker = result.run.open_tracker()
+        tracker.log_metrics(report.problem_counts())
+        tracker.set_tags({"hand1000.data_problems": "; ".join(lines)[:MAX_TAG_LENGTH]})
+        tracker.log_file(result.folder / REPORT, "data")
+    return result.artifact
+
+
+@artifact_task(
+    load=select_source, finish=report_preparation, excluded=("data",), key_by={"base_model": read_resolution}
+)
 def prepare_data(
     context: TaskContext, gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int
 ) -> None:

@@ -1,4 +1,4 @@
-"""The commands `hand1000 data`: download HaGRID, check a folder, push a dataset to the Hugging Face hub."""
+"""The commands `hand1000 data`: download HaGRID, check a source, push a dataset to the Hugging Face hub."""
 
 import argparse
 import os
@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 MIRROR = "HAND1000_HAGRID_URL"
-MAX_LISTED = 20
 
 _SIZE_HELP = """512: the shorter side has 512 pixels. All gestures are in one archive (119 GB; version 1: 26 GB), of
 which only the requested ones are downloaded, about 3.5 GB each (1.5 GB), unless the server does not support ranges.
@@ -15,7 +14,7 @@ full: Full HD, an archive of 25 to 63 GB per gesture, which needs its space besi
 
 def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `data` and its actions to the commands of `hand1000`."""
-    data = commands.add_parser("data", help="download HaGRID, check a folder, push a dataset to the Hugging Face hub")
+    data = commands.add_parser("data", help="download HaGRID, check images, push a dataset to the Hugging Face hub")
     actions = data.add_subparsers(required=True, metavar="ACTION")
 
     get = actions.add_parser(
@@ -35,9 +34,16 @@ def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     )
     get.set_defaults(run=_get)
 
-    check = actions.add_parser("check", help="read every image of a folder and list the unusable ones")
-    check.add_argument("source", metavar="DIR|s3://", help="HaGRID's layout, or a folder of images")
+    check = actions.add_parser("check", help="read every image of a source and report what cannot be used")
+    check.add_argument("source", metavar="DIR|s3://|OWNER/NAME@COMMIT", help="any layout of docs/data.md")
     check.add_argument("--gesture", action="append", help="repeatable (default: every folder with a gesture's name)")
+    check.add_argument(
+        "--bbox-format",
+        choices=("relative", "pixels"),
+        default="relative",
+        help="what boxes in metadata files are, as data.bbox_format (default: relative)",
+    )
+    check.add_argument("--html", type=Path, metavar="FILE", help="also write a page with thumbnails")
     check.set_defaults(run=_check)
 
     push = actions.add_parser("push", help="push a published dataset to the hub")
@@ -67,20 +73,32 @@ def _check(options: argparse.Namespace) -> None:
     from hand1000.core.errors import Hand1000Error
     from hand1000.core.progress import ProgressBar
     from hand1000.data.check import check_source, list_gestures, report_lines
-    from hand1000.storage.sources import open_source
+    from hand1000.data.sources.opening import open_dataset
 
-    source = open_source(options.source)
+    source = open_dataset(options.source)
     gestures = options.gesture or list_gestures(source)
-    reports = [check_source(source, gesture, ProgressBar(gesture, unit=" images")) for gesture in gestures]
-    print("\n".join(report_lines(reports, MAX_LISTED)))
-    unusable = sum(len(report.unusable) for report in reports)
-    images = sum(report.images for report in reports)
-    max_unusable = load_settings("default").data.max_unusable
-    if unusable > max_unusable * images:
-        raise Hand1000Error(
-            f"{options.source}: {unusable} of {images} images cannot be used, more than data.max_unusable = "
-            f"{max_unusable} allows; repair or remove them"
+    reports = [
+        check_source(
+            source,
+            gesture,
+            ProgressBar(gesture, unit=" images"),
+            bbox_format=options.bbox_format,
+            single_gesture=len(gestures) == 1,
         )
+        for gesture in gestures
+    ]
+    print("\n".join(report_lines(reports)))
+    if options.html:
+        from hand1000.reports.data_check import write_data_page
+
+        write_data_page(options.html, options.source, reports)
+        print(f"page: {options.html}")
+    max_unusable = load_settings("default").data.max_unusable
+    for report in reports:
+        try:
+            report.require_usable(max_unusable)
+        except Hand1000Error as error:
+            raise Hand1000Error(f"{options.source}: {report.gesture}: {error}; repair or remove them") from error
 
 
 def _push(options: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `evaluate` to the commands of `hand1000`."""
     evaluate = commands.add_parser("evaluate", help="evaluate generated images against real ones")
-    evaluate.add_argument("real", type=Path, metavar="REAL_DIR", help="images, or a dataset split with metadata.jsonl")
+    evaluate.add_argument("real", type=Path, metavar="REAL_DIR", help="images in any layout of docs/data.md")
     evaluate.add_argument("fake", type=Path, metavar="FAKE_DIR", help="the generated images, likewise")
     evaluate.add_argument("--gesture", help="requested gesture of all images (default: that of each image's record)")
     evaluate.add_argument(
@@ -37,7 +37,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from hand1000.core.rng import numpy_generator
     from hand1000.evaluation.evaluator import Evaluator
     from hand1000.evaluation.features import ImageFeatures, extract_image_features
-    from hand1000.evaluation.folders import UNKNOWN_GESTURE, import_plain_folder, read_prompts
+    from hand1000.evaluation.folders import UNKNOWN_GESTURE, import_images, read_prompts
     from hand1000.evaluation.metrics import compute_metrics
     from hand1000.paper.metrics import paper_fid, paper_kid
     from hand1000.storage.files import write_json
@@ -50,7 +50,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         def import_folder(folder: Path, name: str, texts: list[str] | None = None) -> Path:
             # If prompts name the gestures of the generated images, the other images may show any gesture.
             gesture = options.gesture or (UNKNOWN_GESTURE if prompts and not texts else None)
-            return import_plain_folder(folder, Path(scratch) / name, gesture, texts)
+            return import_images(folder, Path(scratch) / name, gesture, texts)
 
         def extract(folder: Path, name: str, texts: list[str] | None = None) -> ImageFeatures:
             return evaluator.extract(import_folder(folder, name, texts), ProgressBar(name))

@@ -28,4 +28,9 @@ class DataSettings(FrozenSettings):
     crop: Literal["hand", "center"] = Field(
         description="hand: a square that contains the labelled hand; center: the authors' crop, which may cut it off."
     )
+    bbox_format: Literal["relative", "pixels"] = Field(
+        default="relative",
+        description="What boxes in metadata files are: x, y, width and height as shares of the image's sides, or in "
+        "its pixels. HaGRID's annotations are always relative.",
+    )
     filters: FilterSettings

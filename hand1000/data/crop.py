@@ -1,12 +1,15 @@
 """The square crop that models train on, which contains the labelled hand."""
 
+import io
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.data.formats import HEIF_SUFFIXES, image_suffixes, readable_formats
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
@@ -15,6 +18,18 @@ CropMode = Literal["hand", "center"]
 
 MAX_PIXELS = 80_000_000
 """A larger image is refused before it is decoded, since it needs more memory than a task has."""
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MAX_PNG_BYTES = 500_000_000
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImageError(Hand1000Error):
@@ -36,7 +51,7 @@ def load_square(
     """Load the square crop of an image file, upright and resized.
 
     Args:
-        path: JPEG, PNG, WebP, BMP or TIFF file.
+        path: Image file of any format in `hand1000.data.formats.readable_formats`; of several frames the first is read.
         resolution: Side of the result in pixels.
         bbox: Box of the labelled hand, relative to the upright image. Where it is longer than the square's side, the
             square is centered on it.
@@ -79,26 +94,84 @@ def _square_offset(extent: int, side: int, start: float, length: float, generato
     return min(max(last / 2, lowest), highest)
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return width and height of the upright image without decoding its pixels.
+
+    Raises:
+        UnreadableImageError: The file is not an image.
+    """
+    try:
+        with Image.open(path, formats=readable_formats()) as image:
+            width, height = image.size
+            return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnreadableImageError(path, "not an image") from error
+
+
 def _decode_image(path: Path, min_side: int) -> Image.Image:
     """Decode an upright RGB image, a JPEG at a reduced scale with sides of at least `min_side` pixels."""
     try:
         if not path.stat().st_size:
             raise UnreadableImageError(path, "empty file")
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImageError(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-            image.draft(None, (min_side, min_side))
-            return _convert_to_rgb(ImageOps.exif_transpose(image))
+        try:
+            return _decode(path, path, min_side)
+        except (OSError, SyntaxError, ValueError):
+            if (pixels := _without_ancillary_chunks(path)) is None:
+                raise
+            return _decode(path, pixels, min_side)
     except (UnreadableImageError, MemoryError):
         raise
     except FileNotFoundError:
         raise UnreadableImageError(path, "no such file") from None
     except Image.UnidentifiedImageError:
-        raise UnreadableImageError(path, "not an image") from None
+        heif = path.suffix.lower() in HEIF_SUFFIXES - image_suffixes()
+        raise UnreadableImageError(path, "it needs pillow-heif" if heif else "not an image") from None
     except Exception as error:
         # On a malformed file, Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError, IndexError and
         # more, which all mean the same here.
         raise UnreadableImageError(path, one_line(error)) from error
+
+
+def _decode(path: Path, file: Path | io.BytesIO, min_side: int) -> Image.Image:
+    with Image.open(file, formats=readable_formats()) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise UnreadableImageError(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+        image.draft(None, (min_side, min_side))
+        image.load()
+        method = _UPRIGHT.get(_orientation(image))
+        return _convert_to_rgb(image.copy() if method is None else image.transpose(method))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation in the image's EXIF block; 1, upright, if the block is malformed.
+
+    `ImageOps.exif_transpose` would refuse the image then, though its pixels are intact.
+    """
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # As many kinds as the decoders raise.
+        return 1
+
+
+def _without_ancillary_chunks(path: Path) -> io.BytesIO | None:
+    """Return a PNG file without what is beside its pixels: texts, times and EXIF; None for another file.
+
+    Pillow refuses the whole file if the checksum of such a chunk is wrong or its text is too long.
+    """
+    with open(path, "rb") as file:
+        if file.read(len(_PNG_SIGNATURE)) != _PNG_SIGNATURE or path.stat().st_size > _MAX_PNG_BYTES:
+            return None
+        kept = [_PNG_SIGNATURE]
+        while len(head := file.read(8)) == 8:
+            length, name = struct.unpack(">I4s", head)
+            chunk = file.read(length + 4)
+            if name[:1].isupper() or name == b"tRNS":
+                kept.append(head + chunk)
+    return io.BytesIO(b"".join(kept))
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:

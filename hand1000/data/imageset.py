@@ -17,7 +17,7 @@ NonEmpty = Annotated[str, Field(min_length=1)]
 BBox = tuple[Fraction, Fraction, Fraction, Fraction]
 """x, y, width and height of a box relative to its image: 0 to 1, from the upper left corner."""
 
-_OPTIONAL = ("text", "caption", "captioner", "seed", "attributes")
+_OPTIONAL = ("text", "caption", "captions", "captioner", "seed", "attributes", "provenance")
 """Fields that a line leaves out when they are empty, because a column of nulls says nothing."""
 
 
@@ -25,7 +25,7 @@ class ImageRecord(BaseModel):
     """One image of a set; docs/architecture.md, "Data formats", describes the fields.
 
     `text` and `captioner` are empty until the captioning stage fills them in; `caption` is the one that came with the
-    image until then, if there was one.
+    image until then, if there was one; of several it is the one that the seed drew, and `captions` are all of them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +40,8 @@ class ImageRecord(BaseModel):
     source: Sha256
     seed: int | None = Field(default=None, ge=0)
     attributes: dict[str, JsonValue] | None = None
+    captions: tuple[str, ...] | None = None
+    provenance: str = ""
 
     @field_validator("file_name")
     @classmethod

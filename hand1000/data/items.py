@@ -1,7 +1,9 @@
-"""An image of a source before it is cropped, and the log of images that cannot be used."""
+"""An image of a source before it is cropped, and the log of what a source says that cannot be used."""
 
 import logging
 import re
+from bisect import insort
+from collections import Counter
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,10 +14,51 @@ from hand1000.storage.digests import digest_bytes
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+MAX_LISTED = 3
+"""Number of names that are kept of each kind of problem."""
 
-Box = tuple[float, float, float, float]
-"""x, y, width and height as an annotator drew them: relative to the image, and possibly across its border."""
+UNKNOWN_FILE = "file not understood"
+NEEDS_HEIF = "image that needs pillow-heif"
+OTHER_FOLDER = "image outside the folders that are read"
+UNKNOWN_COLUMN = "column not read"
+SECOND_CAPTION = "caption in a further column"
+NO_IMAGE = "line without an image"
+BAD_LINE = "line not understood"
+BAD_BOX = "box not usable"
+BAD_CAPTION = "caption not usable"
+TWO_BOXES = "boxes contradict"
+TWO_PEOPLE = "people contradict"
+TWO_GESTURES = "gestures contradict"
+BAD_PERSON = "person not understood"
+NO_PERSON = "image without a person beside images with one"
+IN_BOTH_SPLITS = "test image of a person who is in training"
+REPEATS = "repeats of a folder not used"
+MEMBER = "member of an archive not used"
+SECOND_ANNOTATION = "second annotation of an image"
+BESIDE_ANNOTATIONS = "fact in a metadata file beside annotations"
+
+REMEDIES: dict[str, str] = {
+    UNKNOWN_FILE: "remove it, or bring it into a layout of docs/data.md",
+    NEEDS_HEIF: "install it: pip install 'hand1000[heic]'",
+    OTHER_FOLDER: "move it into the folder of its gesture",
+    UNKNOWN_COLUMN: "rename it if it holds a caption (text), a person (user_id), a gesture or a bbox",
+    SECOND_CAPTION: "of text, prompt, caption and captions the first that is filled counts; keep one",
+    NO_IMAGE: "add the image, correct file_name (with its folder), or remove the line",
+    BAD_LINE: "correct the line; its image is skipped, since it may be of a person in training",
+    BAD_BOX: "correct it to x, y, width, height relative to the image, or in pixels with data.bbox_format: pixels",
+    BAD_CAPTION: "write the caption as text",
+    TWO_BOXES: "keep one line; the image is used without a box",
+    TWO_PEOPLE: "keep one line; the image is skipped, since it may be on both sides of the split",
+    TWO_GESTURES: "keep one line; the image is skipped",
+    BAD_PERSON: "write user_id as text or as a number; the image is skipped",
+    NO_PERSON: "add its user_id; until then it counts as a person of its own, who may also be in the other split",
+    IN_BOTH_SPLITS: "move all images of a person to one side; until then they are only trained on",
+    REPEATS: "nothing: every image counts once, and steps are set by stage3.steps",
+    MEMBER: "store it as a plain file with a plain relative name of at most 100 MB, once",
+    SECOND_ANNOTATION: "keep one; the first is used",
+    BESIDE_ANNOTATIONS: "correct HaGRID's annotation: of a metadata file beside it only the captions are read",
+}
+"""What a person can do about each kind of problem, in the order of reports."""
 
 
 class SourceImage(msgspec.Struct, frozen=True):
@@ -26,7 +69,11 @@ class SourceImage(msgspec.Struct, frozen=True):
         file: Name within the source.
         bbox: Box of the hand that makes the gesture, relative to the upright image.
         hands: Number of labelled hands; 0 without labels.
+        caption: The only caption, or the first of several.
+        captions: All captions of an image that has several; a preparation draws one of them by its seed.
+        captioned_by: Who wrote the caption: the file that has it, or the captioner that the file names.
         attributes: Other known facts, such as `handedness`.
+        provenance: Where image and facts come from, "" if the layout says it, as HaGRID's does.
     """
 
     key: str
@@ -37,6 +84,9 @@ class SourceImage(msgspec.Struct, frozen=True):
     hands: int = 0
     caption: str | None = None
     attributes: dict[str, JsonValue] | None = None
+    captions: tuple[str, ...] = ()
+    captioned_by: str = ""
+    provenance: str = ""
 
 
 class SkippedImage(BaseModel):
@@ -48,14 +98,44 @@ class SkippedImage(BaseModel):
     reason: str
 
 
+class Problem(BaseModel):
+    """What of one kind could not be used: how often, the names of the first, and what a person can do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    count: int
+    names: tuple[str, ...]
+    remedy: str
+
+    def __str__(self) -> str:
+        """One line for a person."""
+        return f"{self.kind}: {self.describe()}"
+
+    def describe(self) -> str:
+        """Return the count, the first names and the remedy."""
+        more = f" and {self.count - len(self.names)} more" if self.count > len(self.names) else ""
+        return f"{self.count} ({'; '.join(self.names)}{more}); {self.remedy}"
+
+
 @dataclass
 class IssueLog:
-    """Faults of the source at `address` that do not stop the work; `quiet` keeps them out of the program's log."""
+    """Faults of the source at `address` that do not stop the work; `quiet` keeps them out of the program's log.
+
+    Attributes:
+        warnings: Sentences about the source.
+        unusable: Images that are skipped.
+        num_images: Number of images and annotations of the requested gestures that were read, with the skipped ones.
+    """
 
     address: str
     quiet: bool = False
     warnings: list[str] = field(default_factory=list)
     unusable: list[SkippedImage] = field(default_factory=list)
+    num_images: int = 0
+    _counts: Counter[str] = field(default_factory=Counter)
+    _names: dict[str, list[str]] = field(default_factory=dict)
+    _counted: set[tuple[str, str]] = field(default_factory=set)
 
     def warn(self, name: str, text: str) -> None:
         """Keep and log a warning about the file or folder `name`."""
@@ -68,19 +148,33 @@ class IssueLog:
         self.unusable.append(SkippedImage(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason))
         self._log(f"{file}: skipped: {reason}")
 
+    def count(self, kind: str, name: str, number: int = 1) -> None:
+        """Count what is not used, by its kind, a key of `REMEDIES`; the same name counts once.
+
+        The first names of a kind in alphabetical order are kept.
+        """
+        if (kind, name) in self._counted:  # A file above several gestures is read for each of them.
+            return
+        self._counted.add((kind, name))
+        self._counts[kind] += number
+        names = self._names.setdefault(kind, [])
+        if len(names) < MAX_LISTED:
+            self._log(f"{name}: {kind}")
+        insort(names, name)  # The names do not depend on the order of a listing.
+        del names[MAX_LISTED:]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What was counted, in the order of `REMEDIES`."""
+        return tuple(
+            Problem(kind=kind, count=self._counts[kind], names=tuple(self._names[kind]), remedy=remedy)
+            for kind, remedy in REMEDIES.items()
+            if kind in self._counts
+        )
+
     def _log(self, text: str) -> None:
         if not self.quiet:
             logger.warning("%s/%s", self.address, text)
-
-
-def clip_box(box: Box) -> BBox | None:
-    """Return the part of `box` inside the image, or None if it is empty; annotators drew some across the border."""
-    x, y, width, height = box
-    if x >= 0 and y >= 0 and x + width <= 1 and y + height <= 1:
-        return box if width > 0 and height > 0 else None
-    left, top = min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
-    right, bottom = min(max(x + width, 0.0), 1.0), min(max(y + height, 0.0), 1.0)
-    return (left, top, right - left, bottom - top) if right > left and bottom > top else None
 
 
 _MAX_KEY_LENGTH = 80

@@ -6,18 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from hand1000.config.data_settings import DataSettings
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.core.progress import ProgressCallback, noop_callback
-from hand1000.core.rng import numpy_generator
+from hand1000.core.rng import derived_seed, numpy_generator
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
-from hand1000.data.items import IssueLog, SkippedImage, SourceImage
+from hand1000.data.items import MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
 from hand1000.data.selection import Selection
 from hand1000.gestures import group_by_gesture
 from hand1000.storage.digests import digest_file
@@ -28,7 +29,6 @@ REPORT = "preparation.json"
 """File of a dataset with its `PreparationReport`."""
 
 _CHUNK_SIZE = 32  # Images in memory at a time; more gain nothing.
-_MAX_LISTED = 3
 
 HandCheck = Callable[[np.ndarray, BBox], bool]
 """Whether a detector finds the labelled hand in a crop, (S, S, 3) uint8 RGB."""
@@ -44,6 +44,30 @@ class PreparationReport(BaseModel):
     unusable: tuple[SkippedImage, ...]
     warnings: tuple[str, ...]
     filter_counts: dict[str, int]
+    problems: tuple[Problem, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_empty_problems(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the problems of a source that has none, so that its dataset keeps its digest."""
+        return {name: value for name, value in serialize(self).items() if name != "problems" or value}
+
+    def problem_counts(self) -> dict[str, float]:
+        """Return the number of skipped images and of each kind of problem, named as MLflow metrics."""
+        counts: dict[str, float] = {f"data/{problem.kind}": problem.count for problem in self.problems}
+        return counts | ({"data/skipped images": len(self.unusable)} if self.unusable else {})
+
+    def problem_lines(self) -> list[str]:
+        """Return one line per kind of problem, with the first names and the remedy."""
+        lines = [str(problem) for problem in self.problems]
+        if self.unusable:
+            problem = Problem(
+                kind="skipped image",
+                count=len(self.unusable),
+                names=tuple(f"{image.file}: {image.reason}" for image in self.unusable[:MAX_LISTED]),
+                remedy="repair or remove them",
+            )
+            lines.insert(0, str(problem))
+        return lines
 
 
 def prepare_image_sets(
@@ -94,6 +118,7 @@ def prepare_image_sets(
         unusable=tuple(preparation.issues.unusable),
         warnings=tuple(preparation.issues.warnings),
         filter_counts=filter_counts,
+        problems=selection.problems,
     )
 
 
@@ -114,17 +139,17 @@ class _Preparation:
     def __post_init__(self) -> None:
         selection = self.selection
         self.issues = IssueLog(selection.source.root, False, list(selection.warnings), list(selection.unusable))
-        self._num_selected = self.num_wanted + len(selection.unusable)
         self._single_gesture = len({item.gesture for item in selection.train}) == 1
 
     def require_usable(self) -> None:
-        """Raise a `Hand1000Error` if more images are unusable than the settings allow."""
-        num_unusable = len(self.issues.unusable)
-        if num_unusable > self.settings.max_unusable * self._num_selected:
-            raise Hand1000Error(
-                f"{num_unusable} of {self._num_selected} images are unusable, more than data.max_unusable = "
-                f"{self.settings.max_unusable} allows; {self._list_unusable()}"
-            )
+        """Raise a `Hand1000Error` if more images are unusable than the settings allow.
+
+        Images without a usable annotation are a share of those that the source has, images that do not decode a share
+        of those that this preparation reads.
+        """
+        unusable, num_in_source = self.issues.unusable, len(self.selection.unusable)
+        require_usable(unusable[:num_in_source], self.selection.num_read, self.settings.max_unusable)
+        require_usable(unusable[num_in_source:], self.num_wanted, self.settings.max_unusable)
 
     def crop_images(
         self, split: str, gesture: str, items: Sequence[SourceImage], count: int, directory: Path
@@ -151,7 +176,8 @@ class _Preparation:
         if not records:
             rejected = f"; MediaPipe rejected {self.num_rejected}" if self.num_rejected else ""
             raise Hand1000Error(
-                f"{split}: none of {len(items)} images of {gesture} is usable{rejected}; {self._list_unusable()}"
+                f"{split}: none of {len(items)} images of {gesture} is usable{rejected}; "
+                f"{_list_first(self.issues.unusable)}"
             )
         if num_used < num_wanted:
             missing = f"{num_wanted - num_used} fewer images of {gesture} than asked for"
@@ -176,16 +202,33 @@ class _Preparation:
             Image.fromarray(square).save(directory / name)
         record = ImageRecord(
             file_name=name,
-            caption=item.caption or "",
+            caption=draw_caption(item, self.seed),
             gesture=item.gesture,
             user_id=item.user_id,
             bbox=bbox,
             source=digest,
             attributes=item.attributes,
+            captions=item.captions or None,
+            provenance=item.provenance,
         )
         return record, square
 
-    def _list_unusable(self) -> str:
-        return "the first: " + "; ".join(
-            f"{image.file}: {image.reason}" for image in self.issues.unusable[:_MAX_LISTED]
+
+def require_usable(unusable: Sequence[SkippedImage], total: int, max_unusable: float) -> None:
+    """Raise a `Hand1000Error` if `unusable` are more than a share of `max_unusable` of `total` images."""
+    if len(unusable) > max_unusable * total:
+        raise Hand1000Error(
+            f"{len(unusable)} of {total} images are unusable, more than data.max_unusable = {max_unusable} allows; "
+            f"{_list_first(unusable)}"
         )
+
+
+def draw_caption(item: SourceImage, seed: int) -> str:
+    """Return the image's caption, or the one of several that `seed` draws for this image; "" without one."""
+    if not item.captions:
+        return item.caption or ""
+    return item.captions[derived_seed(seed, "caption", item.gesture, item.key) % len(item.captions)]
+
+
+def _list_first(unusable: Sequence[SkippedImage]) -> str:
+    return "the first: " + "; ".join(f"{image.file}: {image.reason}" for image in unusable[:MAX_LISTED])

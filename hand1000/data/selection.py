@@ -13,11 +13,10 @@ from pydantic import JsonValue
 
 from hand1000.config.data_settings import FilterSettings
 from hand1000.core.errors import Hand1000Error
-from hand1000.data.hagrid import ANNOTATIONS, read_hagrid
-from hand1000.data.image_folder import find_image_folder, read_image_folder
-from hand1000.data.items import IssueLog, SkippedImage, SourceImage
+from hand1000.data.items import IssueLog, Problem, SkippedImage, SourceImage
+from hand1000.data.sources.merge import BBoxFormat
+from hand1000.data.sources.reader import ImageReader
 from hand1000.data.split import split_by_person
-from hand1000.gestures import gesture_phrase
 from hand1000.storage.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,8 @@ class Selection:
     """The images that may become the two splits, in their order.
 
     Per gesture the first `num_train` and `num_test` images are used, and the others are spare. `unusable` are images
-    with malformed annotations, `filter_counts` has the number of images that each filter removed.
+    with malformed annotations, of the `num_read` images that were read, `problems` what else was not used, and
+    `filter_counts` has the number of images that each filter removed.
     """
 
     source: Source = field(compare=False)
@@ -41,6 +41,8 @@ class Selection:
     num_test: int
     warnings: tuple[str, ...] = ()
     unusable: tuple[SkippedImage, ...] = ()
+    num_read: int = 0
+    problems: tuple[Problem, ...] = ()
     filter_counts: tuple[tuple[str, int], ...] = ()
 
     def cache_key_fields(self) -> list[JsonValue]:
@@ -51,13 +53,22 @@ class Selection:
             versions = pool.map(self.source.file_version, [item.file for item in items])
             for item, version in zip(items, versions, strict=True):
                 bbox: list[JsonValue] | None = None if item.bbox is None else [*item.bbox]
-                facts.append([item.file, item.user_id, bbox, item.caption, *version])
+                captions: list[JsonValue] = [[*item.captions]] if item.captions else []
+                facts.append([item.file, item.user_id, bbox, item.caption, *version, *captions])
         unusable = (skipped.file for skipped in self.unusable)
-        return [len(self.train), facts, [*self.warnings, *unusable, *map(str, self.filter_counts)]]
+        report: list[JsonValue] = [*self.warnings, *unusable, *map(str, self.filter_counts), *map(str, self.problems)]
+        return [len(self.train), facts, report]
 
 
 def select_images(
-    source: Source, gestures: Sequence[str], *, num_train: int, num_test: int, seed: int, filters: FilterSettings
+    source: Source,
+    gestures: Sequence[str],
+    *,
+    num_train: int,
+    num_test: int,
+    seed: int,
+    filters: FilterSettings,
+    bbox_format: BBoxFormat = "relative",
 ) -> Selection:
     """Select the training and the test images of `gestures`.
 
@@ -69,7 +80,8 @@ def select_images(
             selection's `unusable`, and malformed annotation files in its `warnings`.
     """
     issues = IssueLog(source.root)
-    splits = {gesture: read_source(source, gesture, issues, len(gestures) == 1) for gesture in gestures}
+    reader = ImageReader(source, issues, bbox_format=bbox_format, single_gesture=len(gestures) == 1)
+    splits = {gesture: reader.read(gesture) for gesture in gestures}
     image_filter = ImageFilter(filters)
     train = {gesture: image_filter(items) for gesture, (items, _) in splits.items()}
     test = {gesture: image_filter(items) for gesture, (_, items) in splits.items() if items is not None}
@@ -84,44 +96,26 @@ def select_images(
             num_test=num_test,
             spare_fraction=SPARE_FRACTION if filters.min_detector_iou else 0.0,
             seed=seed,
-            source_name=source.root,
+            issues=issues,
         )
     except Hand1000Error as error:
         causes = [*image_filter.warnings(), *issues.warnings]
         causes += [f"{skipped.file}: {skipped.reason}" for skipped in issues.unusable]
+        causes += map(str, issues.problems)
         suffix = f" ({len(causes)} issues, the first: {causes[0]})" if causes else ""
         raise Hand1000Error(f"{error}{suffix}") from error
     return Selection(
-        source,
+        reader.source,
         tuple(train_items),
         tuple(test_items),
         num_train,
         num_test,
         warnings=(*warnings, *image_filter.warnings(), *issues.warnings),
         unusable=tuple(issues.unusable),
+        num_read=issues.num_images,
+        problems=issues.problems,
         filter_counts=tuple(image_filter.counts.items()),
     )
-
-
-def read_source(
-    source: Source, gesture: str, issues: IssueLog, single_gesture: bool = True
-) -> tuple[Iterable[SourceImage], Iterable[SourceImage] | None]:
-    """Return the training images of `gesture` and its test images, or None where the source has no split.
-
-    The caller reads each iterable once, the first one first, and `issues` receives what is malformed meanwhile. If
-    `single_gesture`, images without a known gesture count as images of `gesture`.
-
-    Raises:
-        Hand1000Error: The gesture is unknown, or the source has no images of it.
-    """
-    gesture_phrase(gesture)
-    folders = source.list_folders()
-    if ANNOTATIONS in folders:
-        return read_hagrid(source, gesture, issues)
-    if "train" in folders and "test" in folders:
-        train, test = (read_image_folder(source, split, gesture, single_gesture) for split in ("train", "test"))
-        return train, test
-    return read_image_folder(source, find_image_folder(source, gesture), gesture, single_gesture), None
 
 
 class ImageFilter:

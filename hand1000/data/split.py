@@ -4,13 +4,13 @@ import itertools
 import logging
 from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import lru_cache
 from operator import itemgetter
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seeds
-from hand1000.data.items import SourceImage
+from hand1000.data.items import IN_BOTH_SPLITS, IssueLog, SourceImage
 from hand1000.gestures import group_by_gesture
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def split_by_person(
     num_test: int,
     spare_fraction: float,
     seed: int,
-    source_name: str,
+    issues: IssueLog,
 ) -> tuple[list[SourceImage], list[SourceImage], list[str]]:
     """Sample the images of both splits, in an order that depends on their keys and `seed`, not on a listing.
 
@@ -42,7 +42,7 @@ def split_by_person(
         num_test: Test images per gesture.
         spare_fraction: Spare images per gesture, as a share of those asked for.
         seed: Random seed.
-        source_name: Name of the source in messages.
+        issues: Log of the source; it receives the test images of people who are in `train`.
 
     Returns:
         The training and the test images in their order, spare ones included, and warnings for the user.
@@ -71,26 +71,35 @@ def split_by_person(
     else:
         all_train = itertools.chain.from_iterable(train.values())
         train_images = _lowest_hash_k(max_train, count_images(all_train, train_counts), seed)
-        new_people = (item for item in itertools.chain.from_iterable(test.values()) if item.user_id not in train_people)
+        new_people = _drop_people(itertools.chain.from_iterable(test.values()), train_people, issues)
         test_images = _lowest_hash_k(max_test, count_images(new_people, test_counts), seed)
     warnings = []
     for gesture in train:
         found = len(train_images.get(gesture, ()))
         if test_counts[gesture] < num_test or not found:
             raise Hand1000Error(
-                f"{source_name}: {gesture}: too few images: {train_counts[gesture]} to train on and "
+                f"{issues.address}: {gesture}: too few images: {train_counts[gesture]} to train on and "
                 f"{test_counts[gesture]} of other people to test on, where {num_train} and {num_test} are needed; add "
                 "images or lower data.test_images"
             )
         if found < num_train:
             # Without the source's name: the dataset keeps the warning, and its content names the dataset.
             warnings.append(f"{gesture}: all {found} training images are used; {num_train} were asked for")
-            logger.warning("%s: %s", source_name, warnings[-1])
+            logger.warning("%s: %s", issues.address, warnings[-1])
     return (
         [item for gesture in train for item in train_images[gesture]],
         [item for gesture in train for item in test_images[gesture]],
         warnings,
     )
+
+
+def _drop_people(items: Iterable[SourceImage], people: Container[str], issues: IssueLog) -> Iterator[SourceImage]:
+    """Yield the images of others than `people`, and count the images of `people`."""
+    for item in items:
+        if item.user_id in people:
+            issues.count(IN_BOTH_SPLITS, f"{item.file}: {item.user_id}")
+        else:
+            yield item
 
 
 def _interleave(parts: Iterable[Iterable[SourceImage]]) -> Iterator[SourceImage]:

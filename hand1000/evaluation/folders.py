@@ -1,22 +1,28 @@
-"""Import of plain image folders, so that the images of any generator can be evaluated."""
+"""Import of any images of a user, so that the images of any generator can be evaluated."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
-from hand1000.data.crop import load_square
-from hand1000.data.imageset import METADATA, ImageRecord, write_metadata
+from hand1000.data.crop import load_square, upright_size
+from hand1000.data.imageset import METADATA, ImageRecord, read_image_set, write_metadata
+from hand1000.data.items import IssueLog, SourceImage
+from hand1000.data.sources.merge import BBoxFormat
+from hand1000.data.sources.reader import ImageReader
 from hand1000.gestures import PHRASES, find_gesture_in_prompt
 from hand1000.storage.digests import digest_file
+from hand1000.storage.sources import open_source
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+logger = logging.getLogger(__name__)
+
 UNKNOWN_GESTURE = "unknown"
 """Target gesture of images that may show any gesture; their accuracy is not computed."""
 
 MAX_SIDE = 512
-"""Side in pixels to which larger images are reduced. All images are cropped to squares, so that sizes may be mixed."""
+"""Side in pixels to which larger images are reduced; smaller ones keep their pixels, so that both imports are equal."""
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -29,48 +35,74 @@ def read_prompts(path: Path) -> list[str]:
         ) from error
 
 
-def import_plain_folder(folder: Path, output_dir: Path, gesture: str | None, prompts: Sequence[str] | None) -> Path:
-    """Return `folder` if it is an image set, else an image set of the center squares of its images.
+def import_images(
+    folder: Path,
+    output_dir: Path,
+    gesture: str | None,
+    prompts: Sequence[str] | None,
+    *,
+    bbox_format: BBoxFormat = "relative",
+) -> Path:
+    """Return `folder` if it is an image set of small squares, else an image set of the square crops of its images.
 
     Args:
-        folder: Folder of images, with or without a metadata.jsonl.
+        folder: Folder of images in any layout that a training reads (docs/data.md).
         output_dir: Folder that is created for the image set.
-        gesture: Target gesture of all images; None infers it from each prompt.
+        gesture: Target gesture of all images; None takes that of each image's record, or infers it from its prompt.
         prompts: Prompts of the images in the order of their file names.
+        bbox_format: What the numbers of boxes in metadata files are.
 
     Raises:
         Hand1000Error: The folder is missing, has fewer than two images or an unreadable one, or a gesture is unknown.
     """
-    if (folder / METADATA).is_file():
+    if prompts is None and _is_small_image_set(folder):
         return folder
-    if not folder.is_dir():
-        raise Hand1000Error(f"{folder}: no such folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if len(paths) < 2:
-        raise Hand1000Error(f"{folder}: {len(paths)} images ({', '.join(SUFFIXES)}); a distance needs at least two")
-    if prompts is not None and len(prompts) != len(paths):
-        raise Hand1000Error(f"{folder}: {len(paths)} images, but {len(prompts)} prompts; give one prompt per image")
-    if gesture is None and prompts is None:
-        raise Hand1000Error(f"{folder}: no {METADATA} names the gesture of its images; give --gesture or --prompts")
+    source = open_source(folder)
+    issues = IssueLog(source.root, quiet=True)
+    reader = ImageReader(source, issues, bbox_format=bbox_format)
+    items = sorted(reader.read_all(gesture if gesture in PHRASES else ""), key=lambda item: item.file)
+    for problem in issues.problems:
+        logger.warning("%s: %s", folder, problem)
+    if len(items) < 2:
+        raise Hand1000Error(f"{folder}: {len(items)} images; a distance needs at least two")
+    if prompts is not None and len(prompts) != len(items):
+        raise Hand1000Error(f"{folder}: {len(items)} images, but {len(prompts)} prompts; give one prompt per image")
     with translate_write_errors(output_dir):
         output_dir.mkdir(parents=True)
     records = []
-    for index, path in enumerate(paths):
-        pixels, _ = load_square(path, MAX_SIDE, crop="center")
-        name = f"{index:06d}.png"
-        with translate_write_errors(output_dir / name):
-            Image.fromarray(pixels).save(output_dir / name)
-        prompt = prompts[index] if prompts else path.name
-        records.append(
-            ImageRecord(
-                file_name=name,
-                text=prompt,
-                caption=prompt,
+    for index, item in enumerate(items):
+        prompt = prompts[index] if prompts else item.caption or ""
+        target = gesture if gesture in PHRASES else item.gesture or gesture
+        if not (target or prompt):
+            raise Hand1000Error(f"{folder}: nothing names the gesture of its images; give --gesture or --prompts")
+        with reader.source.local_path(item.file) as path:
+            record = ImageRecord(
+                file_name=f"{index:06d}.png",
+                text=prompt or path.name,
+                caption=prompt or path.name,
                 captioner="none",
-                gesture=gesture or find_gesture_in_prompt(prompt, tuple(PHRASES)),
-                user_id=path.stem,
+                gesture=target or find_gesture_in_prompt(prompt, tuple(PHRASES)),
+                user_id=item.user_id,
                 source=digest_file(path),
             )
-        )
+            _write_square(path, item, output_dir / record.file_name)
+        records.append(record)
     write_metadata(output_dir, records)
     return output_dir
+
+
+def _write_square(path: Path, item: SourceImage, target: Path) -> None:
+    pixels, _ = load_square(path, min(*upright_size(path), MAX_SIDE), item.bbox)
+    with translate_write_errors(target):
+        Image.fromarray(pixels).save(target)
+
+
+def _is_small_image_set(folder: Path) -> bool:
+    """Whether the folder is an image set that an import would not change."""
+    if not (folder / METADATA).is_file():
+        return False
+    try:
+        sizes = {upright_size(folder / record.file_name) for record in read_image_set(folder)}
+    except Hand1000Error:  # Not an image set of this project, which has stricter rules than an imagefolder.
+        return False
+    return all(width == height <= MAX_SIDE for width, height in sizes)

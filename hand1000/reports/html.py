@@ -48,6 +48,7 @@ def _environment() -> Environment:
         "hand_svg": hand_svg,
         "image_uri": _image_uri,
         "markdown": escape_markdown,
+        "png_uri": lambda data: _data_uri("png", data),
     }
     environment.filters.update(filters)
     environment.tests["bold"] = lambda cell: isinstance(cell, Bold)

@@ -107,6 +107,7 @@ def count_data(run: FinishedRun, features: Sequence[GestureFeature]) -> dict[str
         "training images": run.preparation.train,
         "test images": run.preparation.test,
         "skipped images": len(run.preparation.unusable),
+        **{f"not used: {problem.kind}": problem.describe() for problem in run.preparation.problems},
         **{f"filtered images: {reason}": count for reason, count in run.preparation.filter_counts.items() if count},
         "training images with a detected hand": sum(feature.found for feature in features),
         "training images without": sum(len(feature.images_without_hand) for feature in features),

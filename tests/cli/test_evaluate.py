@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_evaluated_is_one_line(folders: Path, tmp_path: 
     for name in ("a.png", "b.png"):
         (tmp_path / "broken" / name).write_text("no image")
     for fake, message in (
-        ("empty", "empty: 0 images"),
+        ("empty", "empty: no images of 'palm'; it is empty"),
         ("one", "one: 1 images"),
         ("nowhere", "nowhere: no such folder"),
         ("broken", "a.png"),

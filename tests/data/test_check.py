@@ -15,11 +15,18 @@ def test_the_check_of_a_source_names_what_is_wrong(tmp_path):
     four, ok = (
         check_source(open_source(source), gesture, lambda images, _: done.append(images)) for gesture in ("four", "ok")
     )
-    assert (four.images, four.people, four.labelled, four.captioned, four.has_split) == (6, 3, 6, 6, False)
-    assert [(skipped.file, skipped.reason) for skipped in four.unusable] == [("four/train-u0-0.jpg", "not an image")]
-    assert (ok.images, ok.labelled, ok.captioned) == (1, 0, 0) and done[0] == 6
-    lines = list(report_lines([four, ok], max_listed=0))
-    assert lines[1].split() == ["four", "6", "3", "6", "6", "no", "1"] and lines[-1] == "unusable: and 1 more of four"
+    assert (four.images, four.people, four.labelled, four.captioned, four.has_split) == (
+        6,
+        3,
+        6,
+        {"annotations": 6},
+        False,
+    )
+    assert [(skipped.file, skipped.reason) for skipped in four.undecodable] == [("four/train-u0-0.jpg", "not an image")]
+    assert (ok.images, ok.labelled, ok.captioned) == (1, 0, {}) and done[0] == 6
+    lines = list(report_lines([four, ok]))
+    assert lines[1].split() == ["four", "6", "6", "annotations", "6", "3", "no", "4", "1", "1"]
+    assert lines[-1] == "problem: unusable image: 1 (four/train-u0-0.jpg: not an image); repair or remove them"
 
 
 def test_the_command_checks_a_folder_and_sets_its_exit_status(tmp_path, capsys):
@@ -29,6 +36,7 @@ def test_the_command_checks_a_folder_and_sets_its_exit_status(tmp_path, capsys):
     (source / "four" / "train-u0-0.jpg").write_bytes(b"no image")
     assert main(["data", "check", str(source), "--gesture", "four"]) == 2
     output = capsys.readouterr()
-    assert "unusable: four/train-u0-0.jpg: not an image" in output.out and "1 of 6 images cannot be used" in output.err
+    assert "unusable image: 1 (four/train-u0-0.jpg: not an image)" in output.out
+    assert "1 of 6 images are unusable, more than data.max_unusable = 0.1" in output.err
     assert main(["data", "check", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err

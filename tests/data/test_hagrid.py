@@ -17,7 +17,7 @@ from tests.support.hagrid_source import data_settings, select, write_hagrid
         ({"user_id": None}, "annotation: Expected `str`, got `null` - at `$.user_id`"),
         ({"united_bbox": [[0.1]], "united_label": ["four"]}, "annotation: Expected `array` of length 4, got 1"),
         ({"labels": []}, "annotation: 1 bboxes but 0 labels"),
-        ({"bboxes": [[1.2, 0.1, 0.5, 0.5]]}, "box is outside the image"),
+        ({"bboxes": [[1.2, 0.1, 0.5, 0.5]]}, "it is outside the image"),
     ],
 )
 def test_a_malformed_annotation_is_skipped_and_reported(split_source, tmp_path, fields, reason):
@@ -31,7 +31,7 @@ def test_a_malformed_annotation_is_skipped_and_reported(split_source, tmp_path, 
     assert len(chosen.train) == 23
     report = prepare_image_sets(chosen, tmp_path / "out", data_settings(0.1), resolution=8, seed=1)
     assert report.unusable == (skipped,)
-    with pytest.raises(Hand1000Error, match=r"1 of 30 images are unusable.*data\.max_unusable.*train-u1-0"):
+    with pytest.raises(Hand1000Error, match=r"1 of 32 images are unusable.*data\.max_unusable.*train-u1-0"):
         prepare_image_sets(chosen, tmp_path / "other", data_settings(0.01), resolution=8, seed=1)
 
 

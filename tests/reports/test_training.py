@@ -195,7 +195,7 @@ def test_an_unreadable_image_is_named(tmp_path, content):
 
 def test_captions_cut_by_the_text_encoder_are_counted(tmp_path: Path) -> None:
     texts = ["hand " * (TOKENS - 2), "hand " * (TOKENS - 1), "hand " * TOKENS]
-    preparation = SimpleNamespace(train=3, test=2, unusable=[], filter_counts={})
+    preparation = SimpleNamespace(train=3, test=2, unusable=[], filter_counts={}, problems=())
     records = [SimpleNamespace(text=text) for text in texts]
     run = SimpleNamespace(model=save_tiny_base(tmp_path), training_records=records, preparation=preparation)
     assert count_data(run, [])["captions cut by the text encoder"] == "2 of 3"

@@ -1,0 +1,1 @@
+"""Readers of the layouts in which people have images, described in docs/data.md."""

@@ -1,0 +1,201 @@
+"""Archives of a source as if they were folders: webdataset tars, and Parquet files with embedded images.
+
+`shard.tar/0001.jpg` is a member of `shard.tar`. An archive is listed once and its members are copied out one by one, so
+that the archive is never unpacked. Names are data: a member is addressed by its offset, never written under its name.
+"""
+
+import contextlib
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.data.formats import image_suffixes
+from hand1000.data.items import MEMBER, IssueLog
+from hand1000.storage.scratch import process_scratch
+from hand1000.storage.sources import Source
+
+MAX_MEMBER_BYTES = 100_000_000
+_PATH = re.compile(r"(?P<archive>.+?\.(?:tar|parquet))/(?P<member>.+)", re.IGNORECASE)
+_SUFFIXES = frozenset({".tar", ".parquet"})
+_BLOCK_ROWS = 1024
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file of this name is read as an archive; `metadata.parquet` describes images and has none."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in _SUFFIXES and path.stem != "metadata" and not path.name.startswith(".")
+
+
+class _Archive(Protocol):
+    def names(self) -> Iterator[str]: ...
+
+    def version(self, member: str) -> list[int | str]: ...
+
+    def read(self, member: str) -> bytes: ...
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]: ...
+
+
+class ArchiveSource:
+    """A `Source` in which archives are folders too. `issues` receives the members that are not used."""
+
+    def __init__(self, source: Source, issues: IssueLog) -> None:
+        self.root, self.concurrency = source.root, source.concurrency
+        self._source, self._issues = source, issues
+        self._archives: dict[str, _Archive] = {}
+        self._copies = contextlib.ExitStack()  # Copies of archives on S3, which last as long as this object.
+
+    def list_folders(self, parent: str = "") -> list[str]:
+        """See `Source`; archives are not listed."""
+        return self._source.list_folders(parent)
+
+    def list_files(self, folder: str) -> Iterator[str]:
+        """See `Source`; the files of an archive are its members."""
+        if not is_archive(folder):
+            yield from self._source.list_files(folder)
+            return
+        for name in self._open(folder).names():
+            yield f"{folder}/{name}"
+
+    def list_rows(self, archive: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the columns beside the image of each member of a Parquet file; of a tar there are none."""
+        for name, row in self._open(archive).rows():
+            yield f"{archive}/{name}", row
+
+    def file_version(self, name: str) -> list[int | str]:
+        """See `Source`; that of a member is that of its archive and its place in it."""
+        if not (match := _PATH.fullmatch(name)):
+            return self._source.file_version(name)
+        return [*self._source.file_version(match["archive"]), *self._open(match["archive"]).version(match["member"])]
+
+    @contextlib.contextmanager
+    def local_path(self, name: str) -> Iterator[Path]:
+        """See `Source`; a member is copied out and removed afterwards."""
+        if not (match := _PATH.fullmatch(name)):
+            with self._source.local_path(name) as path:
+                yield path
+            return
+        path = self._scratch / f"{uuid4().hex}{PurePosixPath(name).suffix}"
+        try:
+            path.write_bytes(self._open(match["archive"]).read(match["member"]))
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _open(self, archive: str) -> _Archive:
+        if archive not in self._archives:
+            path = self._copies.enter_context(self._source.local_path(archive))
+            kind = _Tar if archive.lower().endswith(".tar") else _Parquet
+            self._archives[archive] = kind(path, f"{self.root}/{archive}", archive, self._issues)
+        return self._archives[archive]
+
+    @cached_property
+    def _scratch(self) -> Path:
+        return process_scratch(None)
+
+
+class _Extent(NamedTuple):
+    offset: int
+    size: int
+
+
+class _Tar:
+    """An uncompressed tar file; its members are found once, by their headers."""
+
+    def __init__(self, path: Path, address: str, archive: str, issues: IssueLog) -> None:
+        self._path, self._address = path, address
+        self._members: dict[str, _Extent] = {}
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for info in tar:
+                    name = info.name.removeprefix("./")
+                    parts = PurePosixPath(name).parts
+                    if info.isdir() or (parts and parts[-1].startswith(".")):
+                        continue
+                    is_safe = parts and ".." not in parts and not re.search(r"^/|[\\\0]", name)
+                    is_plain = info.isreg() and not info.issparse() and info.size <= MAX_MEMBER_BYTES
+                    if is_safe and is_plain and name not in self._members:
+                        self._members[name] = _Extent(info.offset_data, info.size)
+                    else:
+                        issues.count(MEMBER, f"{archive}: {name!r:.100}")
+        except (tarfile.TarError, EOFError) as error:
+            remedy = "pack it again as a plain tar, or unpack it"
+            raise Hand1000Error(f"{address}: cannot be read as a tar ({one_line(error)}); {remedy}") from error
+
+    def names(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        return iter(())
+
+    def version(self, member: str) -> list[int | str]:
+        return [*self._members[member]]
+
+    def read(self, member: str) -> bytes:
+        offset, size = self._members[member]
+        with open(self._path, "rb") as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+class _Parquet:
+    """A Parquet file with a column of embedded images, as the Hugging Face hub stores them: bytes and path."""
+
+    def __init__(self, path: Path, address: str, archive: str, issues: IssueLog) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self._address = address
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowException, OSError) as error:
+            raise Hand1000Error(f"{address}: cannot be read as Parquet ({one_line(error)}); write it again") from error
+        schema = self._file.schema_arrow
+        images = [field.name for field in schema if pa.types.is_struct(field.type) and _has_bytes(field.type)]
+        if not images:
+            raise Hand1000Error(
+                f"{address}: has no column of images with bytes and path; "
+                "call a table about image files metadata.parquet"
+            )
+        self._image, self._columns = images[0], [name for name in schema.names if name not in images]
+        for name in images[1:]:
+            issues.count(MEMBER, f"{archive}: the column {name!r}, {self._file.metadata.num_rows} images")
+        self._rows: dict[str, int] = {}
+        for index, row in enumerate(self._iter_rows([f"{self._image}.path"])):
+            path_text = str((row[self._image] or {}).get("path") or "")
+            suffix = PurePosixPath(path_text).suffix.lower()
+            # Pillow looks at the content, so that any image suffix will do for an image without a name.
+            self._rows[f"{index:08d}{suffix if suffix in image_suffixes() else '.png'}"] = index
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.num_row_groups)]
+        self._starts = [sum(sizes[:group]) for group in range(len(sizes))]
+
+    def names(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        if self._columns:
+            yield from zip(self._rows, self._iter_rows(self._columns), strict=True)
+
+    def version(self, member: str) -> list[int | str]:
+        return [self._rows[member]]
+
+    def read(self, member: str) -> bytes:
+        row = self._rows[member]
+        group = max(index for index, start in enumerate(self._starts) if start <= row)
+        column = self._file.read_row_group(group, columns=[f"{self._image}.bytes"]).column(0)
+        value = column[row - self._starts[group]].as_py()
+        data = value["bytes"] if isinstance(value, Mapping) else value
+        return data if data and len(data) <= MAX_MEMBER_BYTES else b""  # The reader of images reports an empty file.
+
+    def _iter_rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
+        for batch in self._file.iter_batches(_BLOCK_ROWS, columns=columns):
+            yield from batch.to_pylist()
+
+
+def _has_bytes(kind: Any) -> bool:
+    return {"bytes", "path"} <= {kind.field(index).name for index in range(kind.num_fields)}
