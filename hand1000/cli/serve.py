@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hand1000.cli.options import add_model_options
+from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
-from hand1000.serving.limits import Limits
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_serve_command(commands: "Commands") -> None:
-    """Add `serve`, with an option for each field of `Limits`."""
+    """Add `serve`, with an option for each field of `ServingLimits`."""
     serve = commands.add_parser("serve", help="serve a model over HTTP")
     add_model_options(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
@@ -27,7 +27,7 @@ def add_serve_command(commands: "Commands") -> None:
         default=30.0,
         help="seconds that accepted requests have to finish after SIGTERM (default: 30)",
     )
-    for name, field in Limits.model_fields.items():
+    for name, field in ServingLimits.model_fields.items():
         serve.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(field.default),
@@ -40,7 +40,9 @@ def add_serve_command(commands: "Commands") -> None:
 def _serve(options: argparse.Namespace) -> None:
     from hand1000.config.base import validate_settings
 
-    limits = validate_settings(Limits, {name: getattr(options, name) for name in Limits.model_fields}, "serve")
+    limits = validate_settings(
+        ServingLimits, {name: getattr(options, name) for name in ServingLimits.model_fields}, "serve"
+    )
     _check_range("--port", options.port, 0, 65_535)
     _check_range("--grace-seconds", options.grace_seconds, 0, 86_400)
     try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hand1000.config.sampler import CALL_FIELDS
+from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.library import LIBRARY, pack_library
 from hand1000.registry.load import MANIFEST, WEIGHTS
@@ -111,7 +112,8 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest
                 mlflow.pyfunc.save_model(
                     str(folder),
                     python_model=str(_MODEL_CODE),
-                    model_config={"weights_dir": WEIGHTS},
+                    # MLflow lets a server override only what is here. Its own option limits the time.
+                    model_config={"weights_dir": WEIGHTS, **ServingLimits().model_dump(exclude={"timeout_seconds"})},
                     signature=_signature(defaults),
                     pip_requirements=_requirements(),
                     mlflow_model=Model(

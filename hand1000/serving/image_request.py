@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from hand1000.config.sampler import CALL_FIELDS, SamplerSettings, describe_range
+from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
 from hand1000.serving.errors import InvalidRequestError
-from hand1000.serving.limits import Limits
 
 if TYPE_CHECKING:
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
@@ -64,7 +64,7 @@ class RequestParser:
         gestures: The gestures that the model knows.
     """
 
-    def __init__(self, pipeline: "Hand1000Pipeline", limits: Limits) -> None:
+    def __init__(self, pipeline: "Hand1000Pipeline", limits: ServingLimits) -> None:
         self.limits = limits
         self.gestures: tuple[str, ...] = tuple(pipeline.fusion.gestures) if pipeline.fusion is not None else ()
         self._has_guidance_unet = pipeline.guidance_unet is not None
@@ -230,7 +230,7 @@ class RequestParser:
         }[name]
 
 
-def _make_body_model(defaults: SamplerSettings, limits: Limits) -> type[ImageRequest]:
+def _make_body_model(defaults: SamplerSettings, limits: ServingLimits) -> type[ImageRequest]:
     """Return the body's class of a model, whose defaults and limits the OpenAPI document states."""
     fields: dict[str, Any] = {
         "prompt": (str, Field(description=ImageRequest.model_fields["prompt"].description)),

@@ -22,7 +22,10 @@ PROMPT, IMAGE = "prompt", "image"
 """Columns of the input and of the output."""
 
 _TIMEOUT_VARIABLE = "MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT"
-"""Seconds after which `mlflow models serve` answers 504, set by that command; the work should end then, too."""
+"""Seconds after which `mlflow models serve` answers 504, set by that command."""
+
+_TIMEOUT_SHARE = 0.9
+"""Share of that time after which our own answer says what to change, and the work has ended."""
 
 
 class MlflowModel:
@@ -67,7 +70,8 @@ class MlflowModel:
             values = {name: _to_python(value) for name, value in {**(params or {}), **(sent or {})}.items()}
             specs = self.model.parser.parse_rows(list(model_input[PROMPT]), values)
             job = self.model.worker.submit(specs)
-            timeout = float(os.environ[_TIMEOUT_VARIABLE]) if _TIMEOUT_VARIABLE in os.environ else None
+            limit = os.environ.get(_TIMEOUT_VARIABLE)
+            timeout = _TIMEOUT_SHARE * float(limit) if limit else None
             try:
                 job.future.result(timeout)
             except FutureTimeoutError:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import hand1000
 from hand1000.config.base import read_yaml, validate_settings
+from hand1000.config.serving import ServingLimits
 from hand1000.serving.drawing import make_drawer
 from hand1000.serving.errors import RefusedImageError
 from hand1000.serving.image_request import ImageSpec, RequestParser
-from hand1000.serving.limits import Limits
 from hand1000.serving.worker import Job, Worker
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class ServedModel:
     """A pipeline behind a queue.
 
     Attributes:
+        pipeline: The pipeline, which only the worker may call.
         info: Which model it is.
         limits: Bounds on requests and on the queue.
         parser: The check of requests.
@@ -49,9 +50,10 @@ class ServedModel:
         self,
         pipeline: "Hand1000Pipeline",
         info: ModelInfo,
-        limits: Limits,
+        limits: ServingLimits,
         safety_checker: "SafetyChecker | None" = None,
     ) -> None:
+        self.pipeline = pipeline
         self.info = info
         self._safety_checker = safety_checker
         self.limits = limits
@@ -110,7 +112,7 @@ class ServedModel:
 
 
 def load_served_model(
-    uri: str, *, registry: str | Path | None = None, limits: Limits, safety_checker: Path | None = None
+    uri: str, *, registry: str | Path | None = None, limits: ServingLimits, safety_checker: Path | None = None
 ) -> ServedModel:
     """Load a model; an alias is resolved once, here.
 
@@ -140,7 +142,7 @@ def load_logged_model(folder: Path, config: Mapping[str, Any]) -> ServedModel:
 
     Args:
         folder: Folder of the file `MLmodel`.
-        config: MLflow's `model_config`: the folder `weights_dir`, and fields of `Limits`.
+        config: MLflow's `model_config`: the folder `weights_dir`, and fields of `ServingLimits`.
 
     Raises:
         Hand1000Error: An unknown or invalid limit, or a missing or damaged file.
@@ -150,14 +152,14 @@ def load_logged_model(folder: Path, config: Mapping[str, Any]) -> ServedModel:
 
     values = dict(config)
     weights = load_model_folder(str(folder / values.pop("weights_dir")))
-    limits = validate_settings(Limits, values, "model_config")
+    limits = validate_settings(ServingLimits, values, "model_config")
     manifest = folder / MANIFEST
     digest = (read_manifest(manifest) if manifest.is_file() else tree_manifest(weights)).digest
     model_id = read_yaml(folder / "MLmodel").get("model_id")
     return _load(weights, ModelInfo(f"models:/{model_id}" if model_id else str(folder), digest), limits, None)
 
 
-def _load(folder: Path, info: ModelInfo, limits: Limits, safety_checker: Path | None) -> ServedModel:
+def _load(folder: Path, info: ModelInfo, limits: ServingLimits, safety_checker: Path | None) -> ServedModel:
     # These imports take seconds, so that they follow the check of the address.
     from hand1000.pipelines.pipeline_hand1000 import load_pipeline
     from hand1000.serving.safety import SafetyChecker

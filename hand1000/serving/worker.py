@@ -11,11 +11,11 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
 from hand1000.serving.drawing import ImageDrawer
 from hand1000.serving.errors import CanceledError, UnavailableError
 from hand1000.serving.image_request import ImageSpec
-from hand1000.serving.limits import Limits
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,7 +93,7 @@ class Worker:
         counts: What it has done so far.
     """
 
-    def __init__(self, draw: ImageDrawer, limits: Limits) -> None:
+    def __init__(self, draw: ImageDrawer, limits: ServingLimits) -> None:
         self.counts = WorkerCounts()
         self._draw = draw
         self._limits = limits

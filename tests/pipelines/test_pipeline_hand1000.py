@@ -70,6 +70,30 @@ def test_concurrent_calls_do_not_change_each_other() -> None:
         assert np.array_equal(first, second)
 
 
+def test_callback_sees_each_step_and_may_replace_or_end_it() -> None:
+    pipeline = pipeline_of("four")
+    steps: list[tuple[int, int]] = []
+
+    def record(pipe: object, step: int, timestep: int, tensors: dict) -> dict:
+        assert pipe is pipeline and tensors["latents"].shape == (1, 4, 8, 8)
+        steps.append((step, timestep))
+        return {}
+
+    def draw(**options: object) -> np.ndarray:
+        return pipeline(TEXTS[0], generator=generators(1), output_type="np", **options).images
+
+    assert (draw(callback_on_step_end=record) == draw()).all()
+    assert [step for step, _ in steps] == [0, 1, 2] and steps[0][1] > steps[1][1] > steps[2][1] >= 0
+    zeros = draw(callback_on_step_end=lambda *arguments: {"latents": 0 * arguments[3]["latents"]})
+    assert not (zeros == draw()).all()
+
+    def stop(*_: object) -> dict:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        draw(callback_on_step_end=stop)
+
+
 def test_one_generator_or_none_serves_all_prompts() -> None:
     pipeline = pipeline_of("four")
     first, second = (pipeline(TEXTS, generator=generators(1)[0], output_type="np").images for _ in range(2))

@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hand1000.config.sampler import CALL_FIELDS
+from hand1000.config.serving import ServingLimits
 from hand1000.gestures import gesture_phrase
 from hand1000.serving.errors import InvalidRequestError
 from hand1000.serving.image_request import ImageRequest, RequestParser
-from hand1000.serving.limits import Limits
 from tests.support.serving import GESTURES, PROMPTS
 from tests.support.tiny_pipelines import pipeline_of
 
-PARSER = RequestParser(pipeline_of(*GESTURES), Limits(max_images=8, max_image_steps=3000, max_prompt_length=500))
+PARSER = RequestParser(pipeline_of(*GESTURES), ServingLimits(max_images=8, max_image_steps=3000, max_prompt_length=500))
 PROMPT = PROMPTS["four"]
 FIELDS = (*ImageRequest.model_fields, *CALL_FIELDS)
 
@@ -103,7 +103,7 @@ def test_a_model_without_gestures_needs_no_phrase() -> None:
     from tests.support.tiny_models import tiny_base
     from tests.support.tiny_pipelines import SAMPLER
 
-    parser = RequestParser(build_pipeline(tiny_base(), **SAMPLER), Limits())
+    parser = RequestParser(build_pipeline(tiny_base(), **SAMPLER), ServingLimits())
     assert parser.parse({"prompt": "a hand"})[0].gesture == ""
     with pytest.raises(InvalidRequestError, match="^gesture: 'four'; this model knows none"):
         parser.parse({"prompt": "a hand", "gesture": "four"})
@@ -115,7 +115,7 @@ def test_more_steps_than_the_noise_schedule_has_are_rejected() -> None:
     pipeline = pipeline_of(*GESTURES)
     pipeline.register_modules(scheduler=DDIMScheduler(num_train_timesteps=100))
     with pytest.raises(InvalidRequestError, match="num_inference_steps: 101 .*100 timesteps, so choose 1 to 100"):
-        RequestParser(pipeline, Limits()).parse({"prompt": PROMPT, "num_inference_steps": 101})
+        RequestParser(pipeline, ServingLimits()).parse({"prompt": PROMPT, "num_inference_steps": 101})
 
 
 JSON = st.recursive(

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
 from hand1000.serving.drawing import make_drawer
 from hand1000.serving.errors import CanceledError, UnavailableError
 from hand1000.serving.image_request import ImageSpec
-from hand1000.serving.limits import Limits
 from hand1000.serving.worker import Worker
 from tests.support.serving import GESTURES, PROMPTS, served_model
 from tests.support.tiny_pipelines import pipeline_of
@@ -61,7 +61,7 @@ def seeds_of(images: list[Image.Image]) -> list[int]:
 
 def test_compatible_requests_share_batches_in_order() -> None:
     drawer = HeldDrawer()
-    worker = Worker(drawer, Limits(batch_size=3))
+    worker = Worker(drawer, ServingLimits(batch_size=3))
     first = worker.submit([spec(0)])
     drawer.wait_for(1)
     jobs = [worker.submit([spec(1), spec(2)]), worker.submit([spec(3, steps=5)]), worker.submit([spec(4), spec(5)])]
@@ -73,7 +73,7 @@ def test_compatible_requests_share_batches_in_order() -> None:
 
 def test_full_queue_refuses_and_says_when_to_try_again() -> None:
     drawer = HeldDrawer()
-    worker = Worker(drawer, Limits(max_queue=2))
+    worker = Worker(drawer, ServingLimits(max_queue=2))
     running = worker.submit([spec(0)])
     drawer.wait_for(1)
     waiting = [worker.submit([spec(seed)]) for seed in (1, 2)]
@@ -91,7 +91,7 @@ def test_full_queue_refuses_and_says_when_to_try_again() -> None:
 
 def test_canceled_request_stops_within_one_step() -> None:
     drawer = HeldDrawer()
-    worker = Worker(drawer, Limits())
+    worker = Worker(drawer, ServingLimits())
     job = worker.submit([spec(0, steps=100), spec(1, steps=100)])
     drawer.wait_for(1)
     drawer.release(3)
@@ -107,7 +107,7 @@ def test_canceled_request_stops_within_one_step() -> None:
 
 def test_neighbor_of_a_canceled_request_is_finished() -> None:
     drawer = HeldDrawer()
-    worker = Worker(drawer, Limits(batch_size=2))
+    worker = Worker(drawer, ServingLimits(batch_size=2))
     worker.submit([spec(0)])
     drawer.wait_for(1)
     canceled, neighbor = worker.submit([spec(1)]), worker.submit([spec(2)])
@@ -122,7 +122,7 @@ def test_neighbor_of_a_canceled_request_is_finished() -> None:
 def test_failure_hits_only_the_request_that_causes_it() -> None:
     drawer = HeldDrawer()
     drawer.bad_seeds = {2}
-    worker = Worker(drawer, Limits(batch_size=3))
+    worker = Worker(drawer, ServingLimits(batch_size=3))
     worker.submit([spec(0)])
     drawer.wait_for(1)
     jobs = [worker.submit([spec(seed)]) for seed in (1, 2, 3)]
@@ -136,7 +136,7 @@ def test_failure_hits_only_the_request_that_causes_it() -> None:
 
 def test_stop_finishes_what_was_accepted_and_refuses_the_rest() -> None:
     drawer = HeldDrawer()
-    worker = Worker(drawer, Limits())
+    worker = Worker(drawer, ServingLimits())
     jobs = [worker.submit([spec(seed)]) for seed in range(3)]
     stopping = threading.Thread(target=worker.stop, args=(10,))
     worker.stop_accepting()
@@ -150,7 +150,7 @@ def test_stop_finishes_what_was_accepted_and_refuses_the_rest() -> None:
 
 def test_stop_ends_what_does_not_finish_in_time() -> None:
     drawer = HeldDrawer()
-    worker = Worker(drawer, Limits())
+    worker = Worker(drawer, ServingLimits())
     jobs = [worker.submit([spec(seed, steps=1000)]) for seed in range(2)]
     drawer.wait_for(1)
     stopping = threading.Thread(target=worker.stop, args=(0.1,))

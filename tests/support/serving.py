@@ -6,8 +6,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from hand1000.config.serving import ServingLimits
 from hand1000.gestures import gesture_phrase
-from hand1000.serving.limits import Limits
 from hand1000.serving.model import ModelInfo, ServedModel
 from tests.support.tiny_pipelines import pipeline_of
 
@@ -18,7 +18,7 @@ INFO = ModelInfo("models:/hand1000-four-ok/3", "0" * 64)
 
 def served_model(**limits: Any) -> ServedModel:
     """Return the tiny model behind a queue with these limits."""
-    return ServedModel(pipeline_of(*GESTURES, strong=True), INFO, Limits(**limits))
+    return ServedModel(pipeline_of(*GESTURES, strong=True), INFO, ServingLimits(**limits))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from pydantic import Field
 from hand1000.config.base import FrozenSettings
 
 
-class Limits(FrozenSettings):
+class ServingLimits(FrozenSettings):
     """Bounds on one request and on the queue; every one has an option of `hand1000 serve`."""
 
     batch_size: int = Field(
