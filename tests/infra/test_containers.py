@@ -19,8 +19,17 @@ INSTALL = re.compile(r"^RUN /opt/venv/bin/pip (install .*)$", re.MULTILINE)
 PIP = re.compile(r"\bpip3? install\b")
 
 
-def test_there_are_three_dockerfiles() -> None:
-    assert [path.name for path in DOCKERFILES] == ["cpu.Dockerfile", "gpu.Dockerfile", "mlflow.Dockerfile"]
+MODULES = {
+    "cpu": "hand1000.pipelines.pipeline_hand1000, flytekit",
+    "gpu": "hand1000.pipelines.pipeline_hand1000, flytekit",
+    "mlflow": "mlflow.server.auth",
+    "serve": "hand1000.pipelines.pipeline_hand1000, hand1000.serving.server",
+}
+"""By Dockerfile: what a container imports at its start."""
+
+
+def test_every_dockerfile_is_tested() -> None:
+    assert [path.stem for path in DOCKERFILES] == list(MODULES)
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.stem)
@@ -106,5 +115,29 @@ def test_an_images_packages_install_into_a_fresh_environment(path: Path, tmp_pat
             ["sh", "-c", f"{tmp_path}/venv/bin/pip {arguments}"], cwd=ROOT, capture_output=True, text=True, timeout=1200
         )
         assert done.returncode == 0, done.stderr[-2000:]
-    module = "mlflow.server.auth" if path.stem == "mlflow" else "hand1000.pipelines.pipeline_hand1000, flytekit"
-    run(tmp_path / "venv/bin/python", "-c", f"import {module}", cwd=tmp_path)
+    run(tmp_path / "venv/bin/python", "-c", f"import {MODULES[path.stem]}", cwd=tmp_path)
+
+
+def test_the_image_serve_needs_no_system_packages() -> None:
+    """Its Dockerfile installs none, so the server must not import what OpenCV, MediaPipe or Mitsuba load."""
+    script = (
+        "import sys; from hand1000.cli.main import main\n"
+        "import hand1000.serving.server, hand1000.serving.safety, hand1000.registry.load\n"
+        "import hand1000.pipelines.pipeline_hand1000, hand1000.pipelines.generation\n"
+        "print([name for name in ('cv2', 'mediapipe', 'mitsuba') if name in sys.modules])"
+    )
+    assert run(sys.executable, "-c", script).splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ports": ["0.0.0.0:8000:8000"]}, "serve: open port"),
+        ({"environment": {"MLFLOW_TRACKING_PASSWORD": "x"}}, "serve: plain MLFLOW_TRACKING_PASSWORD"),
+        ({"deploy": {"resources": {"limits": {"cpus": "1"}}}}, "serve: no limits"),
+    ],
+)
+def test_the_policy_detects_a_fault_of_the_service_serve(change: dict, message: str) -> None:
+    broken = copy.deepcopy(compose())
+    broken["services"]["serve"] |= change
+    assert any(message in fault for fault in faults_of_compose(broken))
