@@ -6,11 +6,29 @@ from hand1000.config.settings import ComputeSettings, Stage2Settings
 from hand1000.core.devices import best_device
 from hand1000.models.base_model import load_base_model
 from hand1000.storage.files import write_jsonl
-from tasks.context import BaseModelAddress, TaskContext, shard_slice
+from tasks.context import Artifact, BaseModelAddress, TaskContext, TaskResult, address, shard_slice
 from tasks.decorators import artifact_task
 
 
-@artifact_task()
+def report_captions(result: TaskResult) -> Artifact:
+    """Print which training captions were shortened, and log their number, also when an earlier run encoded them."""
+    from hand1000.captions.records import read_caption_records
+    from hand1000.captions.token_limit import describe_shortened, load_tokenizer
+    from hand1000.models.base_model import resolve_base_model
+
+    store, base_model = result.run.open_store(), result.inputs["base_model"]
+    parts = [store.fetch(address(part)) for part in result.inputs["captions"]]
+    records = read_caption_records(part / "train.jsonl" for part in parts)
+    shortened = [record.file_name for record in records.values() if record.shortened]
+    if shortened:
+        max_tokens = load_tokenizer(resolve_base_model(base_model), base_model).model_max_length
+        print(describe_shortened(shortened, len(records), max_tokens), flush=True)
+        if result.run.run_id:
+            result.run.open_tracker().log_metrics({"data/shortened captions": len(shortened)})
+    return result.artifact
+
+
+@artifact_task(finish=report_captions)
 def encode_dataset(
     context: TaskContext, dataset: FlyteDirectory, captions: list[FlyteDirectory], base_model: BaseModelAddress
 ) -> None:

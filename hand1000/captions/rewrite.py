@@ -7,14 +7,13 @@ so every text ends with its phrase, and the records say how it came about.
 
 import json
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from pydantic import BaseModel, ConfigDict
 
 from hand1000.captions.completion import complete_caption, remove_gesture_words, to_plain_text
+from hand1000.captions.token_limit import TokenLimit, fit_caption
 from hand1000.captions.writers import Message, Writer
 from hand1000.gestures import gesture_phrase
 
@@ -56,18 +55,6 @@ class Completion(BaseModel):
     shortened: bool = False
 
 
-@dataclass(frozen=True)
-class TokenLimit:
-    """How much text the text encoder reads; `count` includes the tokens that mark start and end."""
-
-    count: Callable[[str], int]
-    max_tokens: int
-
-    def fits(self, text: str) -> bool:
-        """Whether the text encoder reads all of `text`."""
-        return self.count(text) <= self.max_tokens
-
-
 def complete_captions(
     captions: Sequence[str],
     gestures: Sequence[str],
@@ -81,7 +68,7 @@ def complete_captions(
     The rule applies without a writer, and after `attempts` refused answers.
 
     Raises:
-        Hand1000Error: A gesture is unknown, or the writer raises it.
+        Hand1000Error: A gesture is unknown, its phrase is longer than the text encoder reads, or the writer raises it.
     """
     done: dict[int, Completion] = {}
     faults: dict[int, list[str]] = {index: [] for index in range(len(captions))}
@@ -101,7 +88,7 @@ def complete_captions(
     for index, (caption, gesture) in enumerate(zip(captions, gestures, strict=True)):
         if index not in done:
             text = complete_caption(caption, gesture)
-            short = shorten_caption(text, gesture_phrase(gesture), limit)
+            short = fit_caption(text, gesture_phrase(gesture), limit)
             done[index] = Completion(text=short, writer=RULE, faults=tuple(faults[index]), shortened=short != text)
     return [done[index] for index in range(len(captions))]
 
@@ -134,18 +121,6 @@ def find_fault(answer: str, caption: str, gesture: str) -> str | None:
     if len(words) - same > MAX_WORDS_ADDED * len(words):
         return "words were added"
     return None
-
-
-def shorten_caption(text: str, phrase: str, limit: TokenLimit) -> str:
-    """Return `text` without as many words before its phrase as exceed `limit`."""
-    words = text.removesuffix(phrase).rstrip(" ,").split()
-
-    def keep_words(count: int) -> str:
-        return f"{' '.join(words[:count]).rstrip(' ,;')}, {phrase}" if count else phrase
-
-    if limit.fits(text):
-        return text
-    return keep_words(bisect_left(range(1, len(words)), True, key=lambda count: not limit.fits(keep_words(count))))
 
 
 def _words(text: str) -> list[str]:

@@ -131,6 +131,7 @@ def _generate(options: argparse.Namespace) -> None:
     from hand1000.registry.load import load_pipeline
 
     pipeline = load_pipeline(options.model, registry=options.registry)
+    pipeline.check_prompts([options.prompt], options.gesture, need_phrase=True)
     # These take seconds to import, so they follow the check of the address.
     import math
 

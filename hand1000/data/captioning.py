@@ -14,7 +14,8 @@ from hand1000.captions.cache import compute_missing
 from hand1000.captions.captioners import DATASET_CAPTIONER, FALLBACK_CAPTION, VisionCaptioner
 from hand1000.captions.completion import to_plain_text
 from hand1000.captions.records import CaptionRecord, read_caption_records
-from hand1000.captions.rewrite import RULE, Completion, TokenLimit, complete_captions
+from hand1000.captions.rewrite import RULE, Completion, complete_captions
+from hand1000.captions.token_limit import TokenLimit, load_tokenizer
 from hand1000.captions.writers import Writer, load_writer
 from hand1000.config.caption_settings import CaptionSettings
 from hand1000.core.errors import Hand1000Error
@@ -120,10 +121,7 @@ class CaptioningStage:
 
     @cached_property
     def _limit(self) -> TokenLimit:
-        from transformers import CLIPTokenizer
-
-        tokenizer = CLIPTokenizer.from_pretrained(fetch_model_folder(self.base_model) / "tokenizer")
-        return TokenLimit(lambda text: len(tokenizer(text, verbose=False).input_ids), tokenizer.model_max_length)
+        return TokenLimit.of(load_tokenizer(fetch_model_folder(self.base_model), self.base_model))
 
 
 def read_captioned_split(dataset: Path, split: str, captions: Sequence[Path]) -> list[ImageRecord]:

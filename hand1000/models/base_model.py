@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hand1000.captions.token_limit import load_tokenizer
 from hand1000.core.errors import Hand1000Error, translate_load_errors
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.storage.files import read_json
@@ -67,7 +68,7 @@ def load_base_model(
     """
     import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel
 
     folder = resolve_base_model(source)
     options = {"use_safetensors": True}
@@ -77,7 +78,7 @@ def load_base_model(
             folder, subfolder="unet", torch_dtype=unet_dtype or torch.float32, **options
         )
         text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32, **options)
-        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    tokenizer = load_tokenizer(folder, source)
     scheduler = make_noise_scheduler(read_json(folder / "scheduler" / "scheduler_config.json"), source)
     for module in (vae, unet, text_encoder):
         module.to(memory_format=torch.channels_last if module is not text_encoder else torch.preserve_format)

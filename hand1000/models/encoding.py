@@ -9,15 +9,17 @@ import torch
 
 def find_truncated(tokenizer, texts: Sequence[str]) -> list[int]:
     """Indices of the texts that are longer than the text encoder reads, so that their end is lost."""
-    token_ids = tokenizer(list(texts), truncation=False, verbose=False).input_ids if texts else []
+    token_ids = tokenizer(list(texts), verbose=False).input_ids if texts else []
     return [index for index, ids in enumerate(token_ids) if len(ids) > tokenizer.model_max_length]
 
 
 def tokenize(tokenizer, texts: Sequence[str]) -> torch.Tensor:
     """Token ids of `texts`, padded or truncated to the length of the text encoder, (N, L) int64."""
-    return tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-    ).input_ids
+    length, end, padding = tokenizer.model_max_length, tokenizer.eos_token_id, tokenizer.pad_token_id
+    # Padding and truncation are states of a tokenizer, which threads would change under each other.
+    token_ids = tokenizer(list(texts), verbose=False).input_ids
+    cut = [ids if len(ids) <= length else [*ids[: length - 1], end] for ids in token_ids]
+    return torch.tensor([[*ids, *[padding] * (length - len(ids))] for ids in cut])
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """`Hand1000Pipeline`, which generates images of the gesture from a prompt, and how to build and load it."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,16 +15,19 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from hand1000.captions.token_limit import TokenLimit, check_prompt
 from hand1000.config.sampler import SamplerSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
-from hand1000.gestures import find_gesture_in_prompt
+from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.pipelines.ddim import ddim_step, sampling_timesteps
+
+logger = logging.getLogger(__name__)
 
 FORMER_NAMES = {"guide": "guidance_unet", "fuse_empty_prompt": "fuse_null_prompt"}
 """Components and settings in the `model_index.json` of version 0.1, and their present names."""
@@ -134,6 +138,27 @@ class Hand1000Pipeline(DiffusionPipeline):
         gesture_ids = torch.arange(len(self.fusion.gestures) if self.fusion is not None else 1)
         return self.encode_prompt([""] * len(gesture_ids), mu if self.config.fuse_null_prompt else 1.0, gesture_ids)
 
+    def check_prompts(
+        self, prompts: Sequence[str], gesture: str | Sequence[str] | None = None, *, need_phrase: bool = False
+    ) -> None:
+        """Check that the text encoder reads the gesture's phrase in every prompt; warn if it does not read the rest.
+
+        Args:
+            prompts: B prompts.
+            gesture: Gesture of all prompts or of each, as for a call.
+            need_phrase: Whether every prompt must have the phrase, without which the model draws the gesture less
+                reliably. A model without a fusion needs none.
+
+        Raises:
+            Hand1000Error: A phrase is missing though needed, or is beyond the text encoder's window.
+        """
+        limit = TokenLimit.of(self.tokenizer)
+        gestures = self.fusion.gestures if self.fusion is not None else ()
+        for prompt, index in zip(prompts, self._gesture_ids(list(prompts), gesture).tolist(), strict=True):
+            phrase = gesture_phrase(gestures[index]) if gestures else ""
+            if unread := check_prompt(prompt, phrase, limit, need_phrase=need_phrase):
+                logger.warning("prompt %r: the text encoder does not read its last %d tokens", prompt, unread)
+
     def check_inputs(self, prompt: list[str], generators: Sequence, autoguidance_scale: float) -> None:
         """Raise a Hand1000Error if a call has the wrong number of generators, or the model has no guidance UNet."""
         if len(generators) != len(prompt):
@@ -195,7 +220,8 @@ class Hand1000Pipeline(DiffusionPipeline):
 
         Raises:
             Hand1000Error: A setting is out of range, the model has no guidance UNet for autoguidance, the model does
-                not know the gesture, or a prompt does not say which of several gestures it means.
+                not know the gesture, a prompt does not say which of several gestures it means, or it is so long that
+                the text encoder does not read the gesture's phrase.
         """
         # 1. Resolve the settings and check the inputs
         prompt = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -216,6 +242,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         # 2. Encode the prompts
         gesture_ids = self._gesture_ids(prompt, gesture)
         if prompt_embeds is None:
+            self.check_prompts(prompt, gesture)
             prompt_embeds = self.encode_prompt(prompt, sampler.mu, gesture_ids)
         prompt_embeds = prompt_embeds.to(device)
         encoder_hidden_states = prompt_embeds

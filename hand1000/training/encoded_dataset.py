@@ -7,15 +7,15 @@ from pathlib import Path
 
 import torch
 
+from hand1000.captions.token_limit import TokenLimit, describe_shortened, fit_caption
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.imageset import ImageRecord
+from hand1000.gestures import gesture_phrase
 from hand1000.models.base_model import BaseModel
-from hand1000.models.encoding import encode_latents, encode_texts, find_truncated, read_images
+from hand1000.models.encoding import encode_latents, encode_texts, read_images
 from hand1000.storage.tensors import TensorRecord
 
 logger = logging.getLogger(__name__)
-
-_MAX_LISTED = 5
 
 
 @dataclass
@@ -28,7 +28,7 @@ class EncodedDataset(TensorRecord, stem="prepared", remedy="prepare the data aga
         empty_embedding: Text embedding of the empty prompt, (L, D).
         file_names: File name of each image, N in this order.
         captions: Caption of each image, without the gesture's phrase.
-        texts: Caption of each image, with the phrase.
+        texts: Caption of each image, with the phrase, as it is encoded.
         user_ids: Person on each image.
         gestures: Gesture of each image.
     """
@@ -50,13 +50,19 @@ def encode_dataset(
     on_progress: ProgressCallback = noop_callback,
     batch_size: int = 32,
 ) -> EncodedDataset:
-    """Encode the images in `folder` and their captions; warn about captions that the text encoder truncates."""
-    file_names, texts = [record.file_name for record in records], [record.text for record in records]
-    truncated = [file_names[index] for index in find_truncated(base.tokenizer, texts)]
-    if truncated:
-        names = ", ".join(truncated[:_MAX_LISTED]) + (", ..." if len(truncated) > _MAX_LISTED else "")
-        message = "%d of %d captions are longer than the %d tokens that the text encoder reads; their end is lost: %s"
-        logger.warning(message, len(truncated), len(texts), base.tokenizer.model_max_length, names)
+    """Encode the images in `folder` and their captions.
+
+    Captions that the text encoder does not read to their end lose words, but not their phrases (`fit_caption`). The
+    captioning stage has done that already, for the same text encoder; other captions are named in a warning.
+
+    Raises:
+        Hand1000Error: A phrase is longer than the text encoder reads.
+    """
+    file_names, limit = [record.file_name for record in records], TokenLimit.of(base.tokenizer)
+    texts = [fit_caption(record.text, gesture_phrase(record.gesture), limit) for record in records]
+    shortened = [record.file_name for record, text in zip(records, texts, strict=True) if text != record.text]
+    if shortened:
+        logger.warning("%s", describe_shortened(shortened, len(texts), limit.max_tokens))
     latents = []
     for start in range(0, len(file_names), batch_size):
         images = read_images([folder / name for name in file_names[start : start + batch_size]])

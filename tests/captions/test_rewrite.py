@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hand1000.captions.completion import complete_caption, remove_gesture_words
-from hand1000.captions.rewrite import TokenLimit, build_messages, complete_captions, find_fault, shorten_caption
+from hand1000.captions.rewrite import build_messages, complete_captions, find_fault
+from hand1000.captions.token_limit import TokenLimit
 from hand1000.captions.writers import EndpointWriter, LocalWriter, Message
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
@@ -113,7 +114,6 @@ def test_what_is_too_long_loses_words_but_not_its_phrase() -> None:
     (done,) = complete([long], Scripted(f"{long}, {FOUR}", f"{long}, {FOUR}"), max_tokens=20)
     assert done.shortened and done.faults == ("longer than the text encoder reads",) * 2
     assert done.text == f"{' '.join(f'word{number}' for number in range(12))}, {FOUR}"
-    assert shorten_caption(f"one, {FOUR}", FOUR, TokenLimit(lambda text: 999, 77)) == FOUR
 
 
 class Endpoint(BaseHTTPRequestHandler):

@@ -7,13 +7,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from benchmarks.memory import random_unet
 from hand1000.models.base_model import BaseModel
 from hand1000.models.small_base import build_scheduler, build_tokenizer
-from tests.support.tiny_models import TEXTS
+from tests.support.tiny_models import VOCABULARY
 
 
 def random_sd15(sample_size: int) -> BaseModel:
     """A frozen base of 859.5 million UNet weights, for images of 8 * `sample_size` px."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(TEXTS)
+    tokenizer = build_tokenizer(VOCABULARY)
     tokenizer.model_max_length = 77
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,

@@ -15,7 +15,10 @@ from hand1000.models.small_base import build_scheduler, build_tokenizer
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.encoded_dataset import EncodedDataset
 
-TEXTS = ["a photo of a left hand in front of a blue wall, making four fingers up hand gesture", "a red hand"]
+VOCABULARY = ["a photo of a left hand in front of a blue wall, making four fingers up hand gesture", "a red hand"]
+TEXTS = ["a photo of a left hand, making four fingers up hand gesture", "a red hand"]
+"""Texts that the text encoder reads to their ends."""
+
 LATENT, WIDTH, TOKENS = 8, 16, 16
 
 
@@ -23,7 +26,7 @@ LATENT, WIDTH, TOKENS = 8, 16, 16
 def tiny_base() -> BaseModel:
     """A base of 32 px images and (4, 8, 8) latents, frozen; shared, so tests must not change it."""
     torch.manual_seed(0)
-    tokenizer = build_tokenizer(TEXTS)
+    tokenizer = build_tokenizer(VOCABULARY)
     tokenizer.model_max_length = TOKENS
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,

@@ -1,5 +1,6 @@
 """The encoded training images."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ from PIL import Image
 
 from hand1000.core.progress import noop_callback
 from hand1000.data.imageset import ImageRecord
-from hand1000.models.encoding import encode_texts, find_truncated
+from hand1000.gestures import PHRASES
+from hand1000.models.base_model import load_base_model
+from hand1000.models.encoding import encode_texts, tokenize
 from hand1000.training.encoded_dataset import EncodedDataset, encode_dataset
 from tests.support.tiny_models import LATENT, TEXTS, tiny_base
 
 
-def test_encoded_data_keeps_order_and_names_cut_captions(tmp_path: Path, caplog) -> None:
+def test_encoded_data_keeps_order_and_names_short_captions(tmp_path: Path, caplog) -> None:
     base = tiny_base()
     rng = np.random.default_rng(0)
     names = ["a.png", "b.png"]
@@ -28,12 +31,35 @@ def test_encoded_data_keeps_order_and_names_cut_captions(tmp_path: Path, caplog)
     assert prepared.latents.shape == (2, 4, LATENT, LATENT)
     messages = [record.getMessage() for record in caplog.records if record.name.startswith("hand1000")]
     assert messages == [
-        "1 of 2 captions are longer than the 16 tokens that the text encoder reads; their end is lost: b.png"
+        "1 of 2 captions were shortened before the gesture's phrase to the 16 tokens that the text encoder reads: b.png"
     ]
     assert torch.equal(prepared.empty_embedding, encode_texts(base.text_encoder, base.tokenizer, [""])[0])
     prepared.save(tmp_path)
     loaded = EncodedDataset.load(tmp_path)
     assert torch.equal(loaded.text_embeddings, prepared.text_embeddings) and loaded.file_names == names
-    assert (loaded.captions, loaded.texts, loaded.user_ids) == (texts, texts, ["u", "u"])
+    assert loaded.captions == texts and loaded.user_ids == ["u", "u"]
+    assert loaded.texts == [texts[0], " ".join(["hand"] * 14)]
     assert loaded.gestures == ["four", "four"]
-    assert find_truncated(base.tokenizer, []) == []
+
+
+def test_long_captions_keep_the_phrases_of_their_gestures(tmp_path: Path) -> None:
+    """Cut at its end, a long caption would lose the phrase, and two gestures would have one embedding."""
+    base = load_base_model(str(Path(__file__).parents[2] / "models" / "small-base"))
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    common = {"file_name": "a.png", "captioner": "dataset", "user_id": "u", "source": "0" * 64, "caption": "wall " * 60}
+    records = [
+        ImageRecord(text=f"{'wall ' * 60}, {PHRASES[gesture]}", gesture=gesture, **common) for gesture in ("four", "ok")
+    ]
+    encoded = encode_dataset(base, tmp_path, records)
+    assert not torch.equal(*encoded.text_embeddings)
+    assert [text.endswith(PHRASES[record.gesture]) for text, record in zip(encoded.texts, records, strict=True)] == [
+        True
+    ] * 2
+
+
+def test_token_ids_are_padded_and_cut_as_the_tokenizer_does() -> None:
+    tokenizer = tiny_base().tokenizer
+    texts = ["", *TEXTS, "hand " * 14, "hand " * 15, "hand " * 50]
+    options = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
+    expected = copy.deepcopy(tokenizer)(texts, return_tensors="pt", **options).input_ids
+    assert torch.equal(tokenize(tokenizer, texts), expected)

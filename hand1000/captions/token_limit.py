@@ -1,0 +1,116 @@
+"""The text encoder's window: how much of a text it reads, and whether a gesture's phrase is within it."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from hand1000.core.errors import Hand1000Error, translate_load_errors
+from hand1000.storage.files import read_json
+
+_MAX_PROMPT_LENGTH, _MAX_LISTED = 80, 5
+"""Characters of a prompt that an error repeats, and file names that a message lists."""
+
+
+@dataclass(frozen=True)
+class TokenLimit:
+    """How much text the text encoder reads; `count` includes the tokens that mark start and end."""
+
+    count: Callable[[str], int]
+    max_tokens: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Self:
+        """Return the limit of a tokenizer whose `model_max_length` is that of its text encoder."""
+        return cls(lambda text: len(tokenizer(text, verbose=False).input_ids), tokenizer.model_max_length)
+
+    def fits(self, text: str) -> bool:
+        """Whether the text encoder reads all of `text`."""
+        return self.count(text) <= self.max_tokens
+
+
+def load_tokenizer(folder: Path, source: str) -> Any:
+    """Load the CLIPTokenizer of a diffusers folder, limited to the positions of the text encoder beside it.
+
+    Raises:
+        Hand1000Error: A file is missing or is not a tokenizer's; names `source`.
+    """
+    from transformers import CLIPTokenizer
+
+    with translate_load_errors(source, "a tokenizer of CLIP"):
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        positions = read_json(folder / "text_encoder" / "config.json")["max_position_embeddings"]
+    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    return tokenizer
+
+
+def fit_caption(text: str, phrase: str, limit: TokenLimit) -> str:
+    """Return `text` without as many whole words as exceed `limit`, and with `phrase`.
+
+    The words before the phrase go first, from the last one on, then those after it. A text that fits stays as it is.
+
+    Args:
+        text: A caption; one without the phrase loses its last words.
+        phrase: The phrase to keep, as it is spelled in the text.
+        limit: How much the text encoder reads.
+
+    Raises:
+        Hand1000Error: The phrase alone is longer than the text encoder reads.
+    """
+    if limit.fits(text):
+        return text
+    before, found, after = text.partition(phrase)
+
+    def keep_words(words: Sequence[str], build: Callable[[Sequence[str]], str]) -> str:
+        too_many = bisect_left(range(1, len(words)), True, key=lambda count: not limit.fits(build(words[:count])))
+        return build(words[:too_many])
+
+    def with_words_before(words: Sequence[str]) -> str:
+        return ", ".join(part for part in (" ".join(words).rstrip(" ,;"), found) if part) + after
+
+    if limit.fits(with_words_before([])):
+        return keep_words(before.rstrip(" ,").split(), with_words_before)
+    if not limit.fits(found):
+        raise Hand1000Error(
+            f"the phrase {phrase!r} has {limit.count(found)} tokens, with those of start and end, of which the text "
+            f"encoder reads {limit.max_tokens}; choose another base model"
+        )
+    return keep_words(after.split(), lambda words: " ".join([found, *words]))
+
+
+def describe_shortened(names: Sequence[str], count: int, max_tokens: int) -> str:
+    """Describe in one line that of `count` captions those of the files `names` were shortened."""
+    listed = ", ".join(names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
+    return (
+        f"{len(names)} of {count} captions were shortened before the gesture's phrase to the {max_tokens} tokens that "
+        f"the text encoder reads: {listed}"
+    )
+
+
+def check_prompt(prompt: str, phrase: str, limit: TokenLimit, *, need_phrase: bool = False) -> int:
+    """Check that the text encoder reads the phrase of the gesture in a prompt.
+
+    Args:
+        prompt: The prompt, which is never shortened.
+        phrase: Phrase of the gesture, in upper or lower case; "" checks nothing.
+        limit: How much the text encoder reads.
+        need_phrase: Whether the prompt must have the phrase.
+
+    Returns:
+        The number of tokens at the end of the prompt that the text encoder does not read.
+
+    Raises:
+        Hand1000Error: The phrase is missing though needed, or begins or ends beyond the text encoder's window.
+    """
+    text = " ".join(prompt.split())
+    start = text if len(text) <= _MAX_PROMPT_LENGTH else f"{text[:_MAX_PROMPT_LENGTH]}..."
+    before, found, _ = text.lower().partition(phrase) if phrase else ("", "", "")
+    if phrase and not found and need_phrase:
+        raise Hand1000Error(f"prompt {start!r}: lacks the phrase of the gesture; add {phrase!r}")
+    if found and (excess := limit.count(before + found) - limit.max_tokens) > 0:
+        raise Hand1000Error(
+            f"prompt {start!r}: the text encoder reads {limit.max_tokens - 2} tokens, which end before the phrase "
+            f"{phrase!r} does; shorten the words before the phrase by {excess} tokens or more"
+        )
+    return max(0, limit.count(text) - limit.max_tokens)
