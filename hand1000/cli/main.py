@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hand1000.cli.accounts import add_accounts_command
 from hand1000.cli.data import add_data_commands
 from hand1000.cli.evaluate import add_evaluate_command
 from hand1000.cli.options import add_model_options
@@ -52,6 +53,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_data_commands(commands)
     add_serve_command(commands)
     add_remote_commands(commands)
+    add_accounts_command(commands)
     return parser
 
 

@@ -89,6 +89,6 @@ resource "aws_secretsmanager_secret_version" "this" {
   for_each  = local.secrets
   secret_id = aws_secretsmanager_secret.this[each.key].id
   secret_string = jsonencode({
-    for key in each.value : key => key == "username" ? "tasks" : random_password.this["${each.key}/${key}"].result
+    for key in each.value : key => key == "username" ? "pipeline" : random_password.this["${each.key}/${key}"].result
   })
 }
