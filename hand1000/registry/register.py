@@ -30,7 +30,7 @@ _REQUIRED = (
     "mlflow", "torch", "diffusers", "transformers", "safetensors", "numpy", "pandas", "pillow", "pydantic", "pyyaml",
     "filelock",
 )  # fmt: skip
-"""Packages that drawing needs. `hand1000` itself, which no index has, lies beside the weights."""
+"""Packages that generation needs. `hand1000` itself, which no index has, is uploaded beside the weights."""
 
 
 def register_candidate(

@@ -24,7 +24,7 @@ FIELDS = (*ImageRequest.model_fields, *CALL_FIELDS)
     [
         ({"steps": 5}, "^steps: unknown; did you mean num_inference_steps\\? accepted: prompt, gesture, seed"),
         ({"negative_prompt": "x"}, "^negative_prompt: unknown; .*accepted: prompt, gesture, seed"),
-        ({"guidence_scale": 2}, "did you mean guidance_scale"),
+        ({"guidance": 2}, "did you mean guidance_scale"),
         ({"seed": None}, "^seed: null; give an integer, 0 to 2147483647, or leave the field out"),
         ({"mu": None}, "^mu: null; give a number, 0 to 1"),
         ({"seed": True}, "^seed: True is not accepted; give an integer"),
