@@ -14,6 +14,7 @@ from hand1000.cli.data import add_data_commands
 from hand1000.cli.evaluate import add_evaluate_command
 from hand1000.cli.options import add_model_options
 from hand1000.cli.remote import add_remote_commands
+from hand1000.cli.review import add_review_commands
 from hand1000.cli.serve import add_serve_command
 from hand1000.core.errors import Hand1000Error
 
@@ -54,6 +55,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_serve_command(commands)
     add_remote_commands(commands)
     add_accounts_command(commands)
+    add_review_commands(commands)
     return parser
 
 

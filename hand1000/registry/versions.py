@@ -42,7 +42,8 @@ DECISION = "hand1000.decision."
 METRIC = "metric."
 """Prefix of the tags that hold metrics."""
 
-_CANDIDATES = "-candidates"
+CANDIDATES = "-candidates"
+"""Suffix of the name of a model of candidates."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class RegisteredVersion:
 
 def candidate_name(gestures: Sequence[str]) -> str:
     """Return the name of the model to which the pipeline adds versions, such as `hand1000-call-four-candidates`."""
-    return f"{reviewed_name(gestures)}{_CANDIDATES}"
+    return f"{reviewed_name(gestures)}{CANDIDATES}"
 
 
 def reviewed_name(gestures: Sequence[str]) -> str:
@@ -85,9 +86,9 @@ def reviewed_name_of(candidates: str) -> str:
     Raises:
         Hand1000Error: `candidates` does not end in `-candidates`.
     """
-    if not candidates.endswith(_CANDIDATES):
-        raise Hand1000Error(f"{candidates}: no model of candidates; their names end in {_CANDIDATES}")
-    return candidates.removesuffix(_CANDIDATES)
+    if not candidates.endswith(CANDIDATES):
+        raise Hand1000Error(f"{candidates}: no model of candidates; their names end in {CANDIDATES}")
+    return candidates.removesuffix(CANDIDATES)
 
 
 def find_champion(tracking: Tracking, gestures: Sequence[str]) -> RegisteredVersion | None:

@@ -22,18 +22,26 @@ ADMIN, ADMIN_PASSWORD = "admin", "the-admins-password"
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, artifacts: str = "", *, default_permission: str = "") -> Iterator[str]:
-    """Run `mlflow server` with a sqlite file in `folder` until the block ends; provide its URI.
+def mlflow_server(
+    folder: Path,
+    artifacts: str = "",
+    *,
+    database: str = "",
+    default_permission: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[str]:
+    """Run `mlflow server` until the block ends; provide its URI.
 
-    Its artifacts are in `folder`, too, or at the `s3://` address `artifacts`. With a default permission the server has
-    accounts, at first the administrator's alone.
+    Its database is a sqlite file in `folder` unless `database` is a URI. Its artifacts are in `folder`, too, or at the
+    `s3://` address `artifacts`. With a default permission the server has accounts, at first the administrator's alone.
+    `environment` has further variables of the server.
     """
     uri = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2]]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{folder / 'server.db'}"]
+    command += ["--workers", "1", "--backend-store-uri", database or f"sqlite:///{folder / 'server.db'}"]
     command += ["--artifacts-destination", artifacts or str(folder / "server-artifacts")]
     # Workers for jobs of other parts of MLflow would take most of the start.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
     if default_permission:
         (folder / "auth.ini").write_text(
             f"[mlflow]\ndefault_permission = {default_permission}\ndatabase_uri = sqlite:///{folder / 'auth.db'}\n"
@@ -42,8 +50,8 @@ def mlflow_server(folder: Path, artifacts: str = "", *, default_permission: str 
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
         )
         command += ["--app-name", "basic-auth"]
-        environment |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "key"}
-    with serving(command, f"{uri}/health", folder / "server.log", environment):
+        variables |= {"MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"), "MLFLOW_FLASK_SERVER_SECRET_KEY": "key"}
+    with serving(command, f"{uri}/health", folder / "server.log", variables):
         yield uri
 
 

@@ -1,0 +1,216 @@
+"""What `hand1000 review` prints: tables for a terminal, and JSON for programs."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from hand1000.core.errors import Hand1000Error
+from hand1000.core.tables import Table, format_number
+from hand1000.registry.connection import Tracking
+from hand1000.registry.decisions import Decision
+from hand1000.registry.review import ReviewCommands
+from hand1000.registry.review_state import Candidate, ReviewedModel
+from hand1000.registry.versions import RegisteredVersion
+from hand1000.storage.files import read_json
+
+_MAX_GATES = 80
+_GATES_FILE = "gates.json"
+_REPORT_FILE = "report.html"
+_TIME = "%Y-%m-%d %H:%M"
+
+
+def candidates_page(models: Sequence[ReviewedModel], rows: Sequence[tuple[ReviewedModel, Candidate]]) -> str:
+    """Return the table of candidates, then one line for the champion of each model."""
+    header = ("candidate", "state", "gates", "compared with", "registered (UTC)", "outcome of the gates")
+    cells = [
+        (
+            f"{model.pair.gestures}/{candidate.version.version}",
+            candidate.state,
+            candidate.verdict or "none",
+            _compared_with(candidate),
+            f"{candidate.created:{_TIME}}",
+            _shorten(candidate.gates.partition(": ")[2] or candidate.gates, _MAX_GATES),
+        )
+        for model, candidate in rows
+    ]
+    table = Table(header, cells).text() if cells else "no candidate in this state\n"
+    return f"{table}\n" + "".join(f"{_describe_champion(model)}\n" for model in models)
+
+
+def candidate_page(
+    tracking: Tracking,
+    model: ReviewedModel,
+    candidate: Candidate,
+    gates: list[dict[str, Any]],
+    commands: ReviewCommands,
+) -> str:
+    """Return all that a reviewer needs to know about one candidate, and the commands to decide."""
+    version = candidate.version
+    facts = [
+        ("state", candidate.state),
+        ("gates", candidate.verdict or "none"),
+        ("compared with", _compared_with(candidate)),
+        ("champion now", _describe_champion(model).partition(": ")[2]),
+        ("registered", f"{candidate.created:{_TIME}} UTC"),
+        ("run", _run_address(tracking, candidate)),
+        ("report", _report_address(tracking, candidate)),
+    ]
+    width = max(len(name) for name, _ in facts)
+    lines = [version.uri, *(f"  {name:{width}}  {value}" for name, value in facts if value)]
+    if gates:
+        lines += ["", _gates_table(gates).text().rstrip()]
+    elif candidate.gates:
+        lines += ["", candidate.gates]
+    if version.metrics:
+        rows = [(name, format_number(value)) for name, value in sorted(version.metrics.items())]
+        lines += ["", Table(("metric", "value"), rows, numeric=[1]).text().rstrip()]
+    lines += ["", *(_describe(decision) for decision in candidate.decisions)] if candidate.decisions else []
+    if candidate.state == "approved":
+        decide = [commands.rollback] if model.previous else []
+    else:
+        decide = [commands.compare] if model.champion else []
+        decide += [commands.promote] + ([commands.reject] if candidate.state != "rejected" else [])
+    return "\n".join([*lines, *(["", "next"] if decide else []), *(f"  {line}" for line in decide), ""])
+
+
+def comparison_page(candidate: RegisteredVersion, other: RegisteredVersion) -> str:
+    """Return the metrics of both versions and their differences."""
+    rows = []
+    for name in sorted({*candidate.metrics, *other.metrics}):
+        new, old = candidate.metrics.get(name, math.nan), other.metrics.get(name, math.nan)
+        values = (None if math.isnan(value) else value for value in (old, new))
+        difference = "–" if math.isnan(new - old) else f"{new - old:+.4g}"
+        rows.append((name, *map(format_number, values), difference))
+    titles = ("metric", other.uri.removeprefix("models:/"), candidate.uri.removeprefix("models:/"), "difference")
+    return Table(titles, rows, numeric=range(1, 4)).text()
+
+
+def history_page(model: ReviewedModel) -> str:
+    """Return the decisions, oldest first, and the champion."""
+    rows = [
+        (
+            decision.number,
+            f"{decision.when:{_TIME}}",
+            decision.who,
+            f"{decision.action}{' (override)' if decision.override else ''}",
+            f"{model.pair.gestures}/{decision.candidate}" if decision.candidate else "–",
+            decision.version or "–",
+            decision.champion_before or "–",
+            decision.why,
+        )
+        for decision in model.decisions
+    ]
+    header = ("#", "when (UTC)", "who", "decision", "candidate", "champion", "before", "why")
+    table = Table(header, rows, numeric=(0, 5, 6)).text() if rows else "no decisions yet\n"
+    return f"{table}\n{_describe_champion(model)}\n"
+
+
+def candidate_json(model: ReviewedModel, candidate: Candidate) -> dict[str, Any]:
+    """Return a candidate as JSON."""
+    return {
+        "uri": candidate.version.uri,
+        "candidate": candidate.version.version,
+        "model": model.pair.name,
+        "state": candidate.state,
+        "verdict": candidate.verdict or None,
+        "gates": candidate.gates,
+        "compared_with": candidate.compared_with,
+        "registered": candidate.created.isoformat(timespec="seconds"),
+        "run_id": candidate.run_id,
+        "metrics": dict(sorted(candidate.version.metrics.items())),
+        "champion": model.champion,
+        "previous": model.previous,
+        "decisions": [decision_json(decision) for decision in candidate.decisions],
+    }
+
+
+def decision_json(decision: Decision) -> dict[str, Any]:
+    """Return a decision as JSON, with its number."""
+    return {"number": decision.number, **decision.model_dump(mode="json")}
+
+
+def read_gates(tracking: Tracking, candidate: Candidate) -> list[dict[str, Any]]:
+    """Return the results in the file `gates.json` of the candidate's run; empty if the run has none."""
+    if not candidate.run_id:
+        return []
+    with tempfile.TemporaryDirectory() as folder, tracking.readable_errors():
+        names = {file.path for file in tracking.client.list_artifacts(candidate.run_id)}
+        if _GATES_FILE not in names:
+            return []
+        from pathlib import Path
+
+        path = tracking.client.download_artifacts(candidate.run_id, _GATES_FILE, folder)
+        return list(read_json(Path(path))["results"])
+
+
+def _gates_table(gates: Sequence[dict[str, Any]]) -> Table:
+    rows = [
+        (
+            "passed" if gate["passed"] else "FAILED",
+            gate["name"] + (f", {gate['gesture']}" if gate.get("gesture") else ""),
+            gate["rule"],
+            format_number(gate.get("value")),
+            _interval(gate.get("low"), gate.get("high")),
+            format_number(gate.get("champion")),
+        )
+        for gate in gates
+    ]
+    return Table(("gate", "metric", "rule", "value", "95 % interval", "champion"), rows, numeric=range(3, 6))
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "–" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+
+
+def _compared_with(candidate: Candidate) -> str:
+    compared = candidate.compared_with
+    return "unknown" if compared is None else compared.removeprefix("models:/") or "none"
+
+
+def _describe_champion(model: ReviewedModel) -> str:
+    name = model.pair.name
+    if model.champion is None:
+        return f"{name}: no champion"
+    candidate = model.candidate_of(model.champion)
+    line = f"{name}: champion {model.champion}"
+    line += f" (candidate {candidate})" if candidate else ""
+    line += f", previous {model.previous}" if model.previous else ""
+    decided = [decision.version for decision in model.decisions if decision.version]
+    if decided and decided[-1] != model.champion:
+        line += "; the alias was moved without a decision: promote or roll back to record one"
+    return line
+
+
+def _describe(decision: Decision) -> str:
+    what = f"{decision.action}{' (override)' if decision.override else ''}"
+    return f"{decision.when:{_TIME}}  {decision.who}  {what}  {decision.why}".rstrip()
+
+
+def _run_address(tracking: Tracking, candidate: Candidate) -> str:
+    try:
+        with tracking.readable_errors():
+            run = tracking.client.get_run(candidate.run_id)
+    except Hand1000Error:
+        return candidate.run_id
+    if tracking.lock_file is not None:
+        return f"{run.info.run_name} ({candidate.run_id})"
+    return f"{tracking.redacted_uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{candidate.run_id}"
+
+
+def _report_address(tracking: Tracking, candidate: Candidate) -> str:
+    try:
+        with tracking.readable_errors():
+            run = tracking.client.get_run(candidate.run_id)
+            names = {file.path for file in tracking.client.list_artifacts(candidate.run_id)}
+    except Hand1000Error:
+        return ""
+    if _REPORT_FILE not in names:
+        return ""
+    if tracking.lock_file is None:
+        return f"{_run_address(tracking, candidate)}/artifacts/{_REPORT_FILE}"
+    return f"{run.info.artifact_uri.removeprefix('file://')}/{_REPORT_FILE}"
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
