@@ -113,7 +113,7 @@ def _show(options: argparse.Namespace) -> None:
     model, candidate = _get(tracking, options.candidate)
     gates = read_gates(tracking, candidate)
     if options.json:
-        _print_json({**candidate_json(model, candidate), "gate_results": gates})
+        _print_json({**candidate_json(model, candidate), "gate_report": gates and gates.model_dump(mode="json")})
         return
     commands = review_commands(candidate.version.uri, model.champion, tracking, verdict=candidate.verdict)
     print(candidate_page(tracking, model, candidate, gates, commands), end="")

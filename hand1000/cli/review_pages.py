@@ -3,10 +3,13 @@
 import math
 import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from hand1000.config.base import validate_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.tables import Table, format_number
+from hand1000.evaluation.gates import GateReport
 from hand1000.registry.connection import Tracking
 from hand1000.registry.decisions import Decision
 from hand1000.registry.review import ReviewCommands
@@ -42,24 +45,24 @@ def candidate_page(
     tracking: Tracking,
     model: ReviewedModel,
     candidate: Candidate,
-    gates: list[dict[str, Any]],
+    gates: GateReport | None,
     commands: ReviewCommands,
 ) -> str:
     """Return all that a reviewer needs to know about one candidate, and the commands to decide."""
-    version = candidate.version
+    version, (run, report) = candidate.version, _addresses(tracking, candidate)
     facts = [
         ("state", candidate.state),
         ("gates", candidate.verdict or "none"),
         ("compared with", _compared_with(candidate)),
         ("champion now", _describe_champion(model).partition(": ")[2]),
         ("registered", f"{candidate.created:{_TIME}} UTC"),
-        ("run", _run_address(tracking, candidate)),
-        ("report", _report_address(tracking, candidate)),
+        ("run", run),
+        ("report", report),
     ]
     width = max(len(name) for name, _ in facts)
     lines = [version.uri, *(f"  {name:{width}}  {value}" for name, value in facts if value)]
     if gates:
-        lines += ["", _gates_table(gates).text().rstrip()]
+        lines += ["", _gates_table(gates).text().rstrip(), *gates.notes]
     elif candidate.gates:
         lines += ["", candidate.gates]
     if version.metrics:
@@ -130,37 +133,29 @@ def decision_json(decision: Decision) -> dict[str, Any]:
     return {"number": decision.number, **decision.model_dump(mode="json")}
 
 
-def read_gates(tracking: Tracking, candidate: Candidate) -> list[dict[str, Any]]:
-    """Return the results in the file `gates.json` of the candidate's run; empty if the run has none."""
-    if not candidate.run_id:
-        return []
+def read_gates(tracking: Tracking, candidate: Candidate) -> GateReport | None:
+    """Return the report in the file `gates.json` of the candidate's run, None if the run has none."""
+    if _GATES_FILE not in _artifacts(tracking, candidate):
+        return None
     with tempfile.TemporaryDirectory() as folder, tracking.readable_errors():
-        names = {file.path for file in tracking.client.list_artifacts(candidate.run_id)}
-        if _GATES_FILE not in names:
-            return []
-        from pathlib import Path
-
         path = tracking.client.download_artifacts(candidate.run_id, _GATES_FILE, folder)
-        return list(read_json(Path(path))["results"])
+        return validate_settings(GateReport, read_json(Path(path)), f"{_GATES_FILE} of run {candidate.run_id}")
 
 
-def _gates_table(gates: Sequence[dict[str, Any]]) -> Table:
+def _gates_table(gates: GateReport) -> Table:
     rows = [
         (
-            "passed" if gate["passed"] else "FAILED",
-            gate["name"] + (f", {gate['gesture']}" if gate.get("gesture") else ""),
-            gate["rule"],
-            format_number(gate.get("value")),
-            _interval(gate.get("low"), gate.get("high")),
-            format_number(gate.get("champion")),
+            "passed" if gate.passed else "FAILED",
+            gate.title,
+            gate.rule,
+            format_number(gate.value),
+            "–" if gate.low is None or gate.high is None else f"{gate.low:.4g} to {gate.high:.4g}",
+            format_number(gate.champion),
         )
-        for gate in gates
+        for gate in gates.results
     ]
+    # In a comparison the interval is that of the difference, which the rule tells.
     return Table(("gate", "metric", "rule", "value", "95 % interval", "champion"), rows, numeric=range(3, 6))
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "–" if low is None or high is None else f"{low:.4g} to {high:.4g}"
 
 
 def _compared_with(candidate: Candidate) -> str:
@@ -187,29 +182,28 @@ def _describe(decision: Decision) -> str:
     return f"{decision.when:{_TIME}}  {decision.who}  {what}  {decision.why}".rstrip()
 
 
-def _run_address(tracking: Tracking, candidate: Candidate) -> str:
+def _artifacts(tracking: Tracking, candidate: Candidate) -> set[str]:
+    """Return the names of the files of the candidate's run; none if the run was deleted or cannot be read."""
+    try:
+        with tracking.readable_errors():
+            return {file.path for file in tracking.client.list_artifacts(candidate.run_id)}
+    except Hand1000Error:
+        return set()
+
+
+def _addresses(tracking: Tracking, candidate: Candidate) -> tuple[str, str]:
+    """Return where a person finds the run and its report; "" for what does not exist."""
     try:
         with tracking.readable_errors():
             run = tracking.client.get_run(candidate.run_id)
     except Hand1000Error:
-        return candidate.run_id
+        return candidate.run_id, ""
+    has_report = _REPORT_FILE in _artifacts(tracking, candidate)
     if tracking.lock_file is not None:
-        return f"{run.info.run_name} ({candidate.run_id})"
-    return f"{tracking.redacted_uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{candidate.run_id}"
-
-
-def _report_address(tracking: Tracking, candidate: Candidate) -> str:
-    try:
-        with tracking.readable_errors():
-            run = tracking.client.get_run(candidate.run_id)
-            names = {file.path for file in tracking.client.list_artifacts(candidate.run_id)}
-    except Hand1000Error:
-        return ""
-    if _REPORT_FILE not in names:
-        return ""
-    if tracking.lock_file is None:
-        return f"{_run_address(tracking, candidate)}/artifacts/{_REPORT_FILE}"
-    return f"{run.info.artifact_uri.removeprefix('file://')}/{_REPORT_FILE}"
+        folder = run.info.artifact_uri.removeprefix("file://")
+        return f"{run.info.run_name} ({candidate.run_id})", f"{folder}/{_REPORT_FILE}" if has_report else ""
+    page = f"{tracking.redacted_uri.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{candidate.run_id}"
+    return page, f"{page}/artifacts/{_REPORT_FILE}" if has_report else ""
 
 
 def _shorten(text: str, length: int) -> str:

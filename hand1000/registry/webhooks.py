@@ -19,12 +19,16 @@ from hand1000.registry.connection import Tracking
 from hand1000.registry.versions import CANDIDATES, CHAMPION, GATES, STATE
 
 if TYPE_CHECKING:
-    from mlflow.entities.webhook import Webhook
+    from mlflow.entities.webhook import Webhook, WebhookEventStr
 
 NAME = "hand1000-review"
 """Name of every webhook of this project in MLflow."""
 
-EVENTS = ("model_version.created", "model_version_tag.set", "model_version_alias.created")
+EVENTS: tuple["WebhookEventStr", ...] = (
+    "model_version.created",
+    "model_version_tag.set",
+    "model_version_alias.created",
+)
 """A candidate is registered, its state changes, there is another champion."""
 
 SECRET_VARIABLE = "HAND1000_WEBHOOK_SECRET"
