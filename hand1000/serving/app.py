@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import ClientDisconnect
 
 import hand1000
+from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
 from hand1000.serving.errors import (
     CanceledError,
@@ -28,9 +29,11 @@ from hand1000.serving.model import ServedModel
 from hand1000.serving.openapi import describe_generate
 from hand1000.serving.worker import Job
 
-MAX_BODY_BYTES = 1_000_000
 _JSON, _PNG = "application/json", "image/png"
 _HUNG_UP = 499
+_BYTES_PER_CHARACTER = 12
+"""Most bytes of a character in JSON, as two escapes."""
+_BYTES_BESIDE_PROMPT = 4096
 _STATUS: dict[type[Hand1000Error], int] = {
     InvalidRequestError: 400,
     RefusedImageError: 422,
@@ -93,7 +96,7 @@ async def _answer_errors(answer: Callable[[], Awaitable[Response]]) -> Response:
     try:
         return await answer()
     except Hand1000Error as error:
-        status = error.status if isinstance(error, _HttpError) else _STATUS.get(type(error), 500)
+        status = error.status if isinstance(error, _HttpError) else _STATUS.get(type(error), 400)
         message = str(error)
         if isinstance(error, UnavailableError):
             headers["Retry-After"] = str(error.retry_after)
@@ -107,7 +110,7 @@ async def _generate(model: ServedModel, request: Request) -> Response:
     if request.query_params:
         raise InvalidRequestError(f"{next(iter(request.query_params))}: no query is accepted; send a JSON body")
     media_type = _choose_media_type(request.headers.get("accept", "*/*"))
-    values = await _read_body(request)
+    values = await _read_body(request, model.limits)
     if media_type == _PNG and isinstance(values, dict) and values.get("num_images", 1) != 1:
         raise InvalidRequestError(f"num_images: a PNG holds one image; accept {_JSON} for several")
     job = await asyncio.to_thread(model.submit, values)
@@ -140,18 +143,22 @@ def _choose_media_type(accept: str) -> str:
     raise _HttpError(406, f"Accept: {accept[:100]!r}; accept {_PNG} or {_JSON}")
 
 
-async def _read_body(request: Request) -> Any:
+async def _read_body(request: Request, limits: ServingLimits) -> Any:
     kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if kind != _JSON:
         raise _HttpError(415, f"Content-Type: {kind[:100]!r}; send {_JSON}")
+    most = _BYTES_PER_CHARACTER * limits.max_prompt_length + _BYTES_BESIDE_PROMPT
     body = bytearray()
     try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise _HttpError(413, f"the body has more than {MAX_BODY_BYTES} bytes; send a shorter prompt")
+        async with asyncio.timeout(limits.timeout_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise _HttpError(413, f"the body has more than {most} bytes; send a shorter prompt")
     except ClientDisconnect as error:
         raise CanceledError("the client hung up") from error
+    except TimeoutError as error:
+        raise _HttpError(408, f"the body did not arrive within {limits.timeout_seconds:g} seconds") from error
     try:
         return json.loads(bytes(body), object_pairs_hook=_refuse_repeated)
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ from hand1000.serving.model import ServedModel
 _ERRORS = {
     400: "A field is unknown, missing or out of range; `error` names it and what is accepted.",
     406: "Neither PNG nor JSON is accepted.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "The safety checker refused an image.",

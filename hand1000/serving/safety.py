@@ -1,5 +1,6 @@
 """The optional check of drawn images, by the classifier that Stable Diffusion 1.x ships with."""
 
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ class SafetyChecker:
     """
 
     def __init__(self, folder: Path) -> None:
-        from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+        from diffusers.pipelines.stable_diffusion import safety_checker
         from transformers import CLIPImageProcessorPil
 
         beside = folder.parent / "feature_extractor"
@@ -34,7 +35,11 @@ class SafetyChecker:
             self._processor = CLIPImageProcessorPil.from_pretrained(
                 beside if beside.is_dir() else folder, local_files_only=True
             )
-            checker = StableDiffusionSafetyChecker.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            checker = safety_checker.StableDiffusionSafetyChecker.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
+        # It announces a black image, which nobody gets.
+        safety_checker.logger.setLevel(logging.ERROR)
         self._checker = checker.to(best_device()).eval()
         self._lock = threading.Lock()
 
@@ -44,7 +49,7 @@ class SafetyChecker:
 
     def _is_refused(self, image: "Image.Image") -> bool:
         pixels = self._processor(image.convert("RGB"), return_tensors="pt").pixel_values
-        # The checker blackens refused images in place, and logs a line that we would repeat.
+        # The checker blackens refused images in place, of which we send none.
         with self._lock:
             _, (is_refused,) = self._checker(clip_input=pixels.to(self._checker.device), images=[np.zeros((1, 1, 3))])
         return bool(is_refused)

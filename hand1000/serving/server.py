@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 5
 _BACKLOG = 1024
+_FURTHER_CONNECTIONS = 1024
+"""Connections beside those that wait in the queue; uvicorn itself refuses more, so that they cannot fill the memory."""
 _ANSWER_SECONDS = 5
 """Seconds to answer 503 to what was not finished within the grace period."""
 
@@ -64,6 +66,7 @@ def run_server(model: ServedModel, host: str, port: int, grace_seconds: float) -
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(grace_seconds) + _ANSWER_SECONDS,
         backlog=_BACKLOG,
+        limit_concurrency=model.limits.max_queue + _FURTHER_CONNECTIONS,
     )
     with _listen(host, port) as listener:
         logger.info(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_IDLE_SECONDS = 1.0
+"""Seconds without a request after which the thread ends."""
+
 _SMOOTHING = 0.1
 """Weight of the last step in the average time of a step."""
 
@@ -85,6 +88,9 @@ class _AbandonedError(Exception):
 class Worker:
     """A queue and the thread that serves it; all methods may be called from any thread.
 
+    The thread ends when there is nothing to do and starts with the next request, so that a model which is no longer
+    used can be freed.
+
     Args:
         draw: Draws a batch, from `drawing.make_drawer`.
         limits: `batch_size` and `max_queue` are used.
@@ -102,13 +108,13 @@ class Worker:
         self._running: list[Job] = []
         self._is_stopping = False
         self._seconds_per_step = 0.0
-        self._thread = threading.Thread(target=self._run, name="hand1000-worker", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread still serves the queue."""
-        return self._thread.is_alive()
+        """Whether the thread works, or has nothing to do."""
+        thread = self._thread
+        return thread is None or thread.is_alive()
 
     @property
     def is_accepting(self) -> bool:
@@ -136,6 +142,9 @@ class Worker:
                 )
             self._waiting.append(job)
             self._condition.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="hand1000-worker", daemon=True)
+                self._thread.start()
         return job
 
     def cancel(self, job: Job, error: Hand1000Error | None = None) -> None:
@@ -153,13 +162,16 @@ class Worker:
     def stop(self, seconds: float) -> None:
         """Refuse new requests, wait up to `seconds` for those in the queue, and then end the others."""
         self.stop_accepting()
-        self._thread.join(seconds)
+        thread = self._thread
+        if thread is None:
+            return
+        thread.join(seconds)
         with self._condition:
             jobs = [*self._waiting, *self._running]
             self._waiting.clear()
         for job in jobs:
             job.fail(UnavailableError("the server stopped before the images were finished", 10))
-        self._thread.join()
+        thread.join()
 
     def _estimate_seconds(self) -> int:
         steps = sum(job.steps_left for job in self._waiting)
@@ -168,14 +180,15 @@ class Worker:
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not self._waiting and not self._is_stopping:
-                    self._condition.wait()
+                if not self._waiting and not self._is_stopping:
+                    self._condition.wait(_IDLE_SECONDS)
+                if not self._waiting:
+                    self._thread = None
+                    return
                 batch = self._take_batch()
                 self._running = list({id(job): job for job, _ in batch}.values())
             if batch:
                 self._draw_batch(batch)
-            elif self._is_stopping:
-                return
 
     def _take_batch(self) -> list[tuple[Job, int]]:
         """Take up to a batch of images of equal settings from the queue, in the order of arrival."""

@@ -103,9 +103,9 @@ def test_prompt_beyond_ascii_is_kept(server: str) -> None:
         ({**BODY, "num_images": 2}, {"Accept": PNG}, 400, "a PNG holds one image"),
         (b'{"prompt": "x", "seed": 1, "seed": 2}', {}, 400, "seed: given 2 times"),
         (b"{", {}, 400, "the body is not JSON"),
-        (b"[" * 100_000, {}, 400, "the body is not JSON"),
+        (b"[" * 20_000, {}, 400, "the body is not JSON"),
         (b"\xff", {}, 400, "the body is not JSON"),
-        (b" " * 1_000_001, {}, 413, "the body has more than"),
+        (b" " * 28_097, {}, 413, "the body has more than 28096 bytes"),
         (BODY, {"Content-Type": "text/csv"}, 415, "send application/json"),
         (BODY, {"Accept": "image/webp"}, 406, "accept image/png or application/json"),
     ],
@@ -211,6 +211,10 @@ def test_slow_request_times_out_and_termination_is_graceful(process: tuple[subpr
     slow = post(f"{url}/generate", {**BODY, "num_images": 5, "num_inference_steps": 1000})
     assert slow.status == 504 and "not finished within 2 seconds" in slow.json["error"]
     wait_until(lambda: metric(url, "hand1000_queue_length") == 0)
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as stalled:
+        stalled.sendall(b"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
+        assert b"408" in stalled.recv(1000)
     steps = metric(url, "hand1000_steps_total")
     body = {**BODY, "num_inference_steps": 100}
     with ThreadPoolExecutor(1) as pool:

@@ -1,7 +1,9 @@
 """The queue: batches, bounds, cancellation and the end, with the tiny model and with a drawer that can be held."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -145,7 +147,7 @@ def test_stop_finishes_what_was_accepted_and_refuses_the_rest() -> None:
         worker.submit([spec(9)])
     drawer.release()
     stopping.join(10)
-    assert [seeds_of(job.future.result(0)) for job in jobs] == [[0], [1], [2]] and not worker.is_alive
+    assert [seeds_of(job.future.result(0)) for job in jobs] == [[0], [1], [2]] and not worker.is_accepting
 
 
 def test_stop_ends_what_does_not_finish_in_time() -> None:
@@ -160,7 +162,20 @@ def test_stop_ends_what_does_not_finish_in_time() -> None:
             job.future.result(10)
     drawer.release()
     stopping.join(10)
-    assert not worker.is_alive and drawer.steps <= 2
+    assert not worker.is_accepting and drawer.steps <= 2
+
+
+def test_an_unused_model_is_freed_and_a_used_one_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hand1000.serving.worker._IDLE_SECONDS", 0.01)
+    model = served_model()
+    for _ in range(3):
+        model.submit({"prompt": PROMPTS["ok"], "num_inference_steps": 1}).future.result(60)
+        time.sleep(0.1)
+        assert "hand1000-worker" not in {thread.name for thread in threading.enumerate()} and model.worker.is_alive
+    pipeline = weakref.ref(model.pipeline)
+    del model
+    gc.collect()
+    assert pipeline() is None
 
 
 def bytes_of(images: Sequence[Image.Image]) -> list[bytes]:
