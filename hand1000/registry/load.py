@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.registry.connection import Tracking, connect
-from hand1000.registry.versions import MODEL_DIGEST, RegisteredVersion
+from hand1000.registry.versions import MODEL_DIGEST, REMOVED, RegisteredVersion
 from hand1000.storage.digests import DamagedError, FileEntry, Manifest, digest_file, digest_json, tree_manifest
 from hand1000.storage.files import read_json
 from hand1000.storage.hub import fetch_model_folder
@@ -175,6 +175,11 @@ def find_version(uri: str, *, registry: str | Path | Tracking | None = None) -> 
 def _resolve_version(uri: str, tracking: Tracking) -> tuple[str, str | None]:
     """Return the address of the files of a registered version, and the digest of its weights if it has one."""
     version = _find_version(uri, tracking)
+    if REMOVED in version.tags:
+        raise Hand1000Error(
+            f"{uri}: its weights were removed by `hand1000 gc` on {version.tags[REMOVED][:10]}; choose another "
+            "version, or run the training again"
+        )
     with tracking.readable_errors():
         location = tracking.client.get_model_version_download_uri(version.name, version.version)
     return location.rstrip("/"), version.tags.get(MODEL_DIGEST)

@@ -14,7 +14,15 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.registry.library import LIBRARY, pack_library
 from hand1000.registry.load import MANIFEST, WEIGHTS
 from hand1000.registry.tracking import Run
-from hand1000.registry.versions import GESTURE, METRIC, MODEL_DIGEST, RUN_KEY, RegisteredVersion, candidate_name
+from hand1000.registry.versions import (
+    GESTURE,
+    METRIC,
+    MODEL_DIGEST,
+    REMOVED,
+    RUN_KEY,
+    RegisteredVersion,
+    candidate_name,
+)
 from hand1000.storage.digests import Manifest, tree_manifest
 from hand1000.storage.files import write_json
 
@@ -66,7 +74,9 @@ def register_candidate(
     with tracking.lock(), tracking.readable_errors():
         same_weights = f"name = '{name}' AND tags.`{MODEL_DIGEST}` = '{manifest.digest}'"
         versions = tracking.client.search_model_versions(same_weights)
-        version = min(versions, key=lambda version: int(version.version), default=None)
+        # One whose weights retention removed stays as history.
+        complete = [version for version in versions if REMOVED not in version.tags]
+        version = min(complete, key=lambda version: int(version.version), default=None)
         if version is None:
             logged = _get_or_create_logged_model(run, name, manifest.digest)
             _upload(run, logged, model_dir, manifest, card, defaults)
@@ -87,7 +97,8 @@ def register_candidate(
 def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "LoggedModel":
     """Return the logged model that an interrupted attempt created, else a new one."""
     client, experiment = run.tracking.client, run.experiment_id
-    models = client.search_logged_models([experiment], f"tags.`{MODEL_DIGEST}` = '{model_digest}'", max_results=1)
+    found = client.search_logged_models([experiment], f"tags.`{MODEL_DIGEST}` = '{model_digest}'")
+    models = [model for model in found if REMOVED not in model.tags]
     tags = {MODEL_DIGEST: model_digest, RUN_KEY: run.run_key}
     return models[0] if models else client.create_logged_model(experiment, name, run.run_id, tags)
 

@@ -39,6 +39,9 @@ STATE = "hand1000.state"
 DECISION = "hand1000.decision."
 """Prefix of the tags of a reviewed model that hold its decisions, followed by six digits."""
 
+REMOVED = "hand1000.removed"
+"""Tag of a version and of its logged model: when retention removed the weights, in UTC."""
+
 METRIC = "metric."
 """Prefix of the tags that hold metrics."""
 

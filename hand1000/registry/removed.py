@@ -1,0 +1,88 @@
+"""The removal of weights that nobody needs.
+
+Of a logged model only the weights are removed. Its record, card and metrics, and every version that refers to it, stay
+as history. The tag is set before the first byte goes, so that no version ever promises weights that are half there.
+MLflow's own `mlflow gc --logged-model-ids` has no such order: it deletes the files under versions that stay registered.
+"""
+
+import datetime
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.registry.connection import Tracking
+from hand1000.registry.load import WEIGHTS
+from hand1000.registry.versions import REMOVED
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+
+def measure_weights(tracking: Tracking, location: str) -> int:
+    """Return the bytes of the weights of the logged model at `location`; 0 if they are gone.
+
+    Raises:
+        Hand1000Error: The files cannot be listed.
+    """
+    repository = _open_repository(tracking, location)
+    try:
+        return sum(_file_sizes(repository, WEIGHTS))
+    except Exception as error:
+        # MLflow raises the errors of its storage: botocore's, requests' and its own.
+        raise Hand1000Error(f"{location}: cannot be listed: {one_line(error)}") from error
+
+
+def remove_weights(tracking: Tracking, model_id: str, location: str, versions: Sequence["ModelVersion"]) -> bool:
+    """Mark a logged model and its versions, then remove the weights; return False if a version is in use after all.
+
+    Safe to interrupt and to repeat.
+
+    Args:
+        tracking: Connection to MLflow.
+        model_id: MLflow's id of the logged model.
+        location: Address of its files.
+        versions: All versions that refer to it.
+
+    Raises:
+        Hand1000Error: MLflow or its storage refuses; the account needs MANAGE on the experiment.
+    """
+    client = tracking.client
+    today = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    with tracking.lock(), tracking.readable_errors():
+        for version in versions:
+            if REMOVED not in version.tags:
+                client.set_model_version_tag(version.name, str(version.version), REMOVED, today)
+        # A reviewer may have promoted one meanwhile; from here on the tag forbids it.
+        if any(str(version.version) in _aliased(tracking, version.name) for version in versions):
+            for version in versions:
+                client.delete_model_version_tag(version.name, str(version.version), REMOVED)
+            return False
+        client.set_logged_model_tags(model_id, {REMOVED: today})
+        try:
+            _open_repository(tracking, location).delete_artifacts(WEIGHTS)
+        except Exception as error:
+            raise Hand1000Error(
+                f"{location}: not removed: {one_line(error)}; on a server with accounts, only the administrator may"
+            ) from error
+        if not versions:  # An upload that was never registered; nothing refers to its record.
+            client.delete_logged_model(model_id)
+    return True
+
+
+def _aliased(tracking: Tracking, name: str) -> set[str]:
+    return {str(version) for version in tracking.client.get_registered_model(name).aliases.values()}
+
+
+def _open_repository(tracking: Tracking, location: str) -> "ArtifactRepository":
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location, tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+
+def _file_sizes(repository: "ArtifactRepository", path: str) -> Iterator[int]:
+    for item in repository.list_artifacts(path):
+        if item.is_dir:
+            yield from _file_sizes(repository, item.path)
+        else:
+            yield item.file_size or 0
