@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # Compiling every package takes longer than the installation itself; Python compiles what it imports, once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow check check-prose format docs register setup clean
+.PHONY: help demo story test test-slow check check-prose format docs register setup clean
 
 help:  ## Print this list.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -21,6 +21,10 @@ help:  ## Print this list.
 demo: setup  ## Train, evaluate and register one gesture on rendered hands: GESTURE=four IMAGES=200 ROOT=artifacts SHARDS=1.
 	$(BIN)/pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/configs/demo.yaml \
 		--gesture $(GESTURE) --images $(IMAGES) --root $(ROOT) --shards $(SHARDS)
+
+story: setup  ## Tell how models are reviewed, on a real MLflow server with PostgreSQL and S3.
+	sh tooling/test-packages.sh
+	$(BIN)/python -m tests.stories.review_story
 
 test: setup  ## Run the tests.
 	sh tooling/test-packages.sh

@@ -69,8 +69,12 @@ def list_webhooks(tracking: Tracking) -> "list[Webhook]":
     _require_server(tracking)
     webhooks, token = [], None
     while True:
-        with tracking.readable_errors():
-            page = tracking.client.list_webhooks(page_token=token)
+        try:
+            with tracking.readable_errors():
+                page = tracking.client.list_webhooks(page_token=token)
+        except Hand1000Error as error:
+            # MLflow encrypts the secrets, without this variable by a key that a restart forgets.
+            raise Hand1000Error(f"{error}; does the server have MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY?") from error
         webhooks += [webhook for webhook in page if webhook.name == NAME]
         token = page.token
         if not token:

@@ -67,7 +67,7 @@ resource "aws_db_instance" "this" {
 locals {
   secrets = {
     flyte-database = ["password"]
-    mlflow         = ["password", "admin_password", "secret_key"]
+    mlflow         = ["password", "admin_password", "secret_key", "webhook_key"]
     mlflow-tasks   = ["username", "password"]
   }
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from sqlalchemy import make_url
 
 from tests.support.container_policy import faults_of_compose, faults_of_dockerfile
 from tests.support.infra_tools import BIN, run
@@ -71,6 +72,15 @@ def test_compose_follows_the_policy() -> None:
     required = set(re.findall(r"\$\{(\w+):\?", (ROOT / "containers/compose.yaml").read_text()))
     assert required == {line[:-1] for line in (ROOT / "containers/example.env").read_text().splitlines() if "=" in line}
     assert any("healthcheck" in service for service in compose()["services"].values())
+
+
+def test_the_database_addresses_name_a_driver_that_is_installed() -> None:
+    """SQLAlchemy 2.1 reads `postgresql://` as psycopg 3, which the image does not have."""
+    chart = (ROOT / "infra/mlflow/templates/secret.yaml").read_text()
+    addresses = [compose()["services"]["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"], chart]
+    for address in addresses:
+        scheme = re.search(r"(postgresql\S*)://", address)
+        assert scheme and make_url(f"{scheme[1]}://mlflow@host/mlflow").get_dialect().import_dbapi()
 
 
 @pytest.mark.parametrize(
