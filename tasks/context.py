@@ -30,6 +30,12 @@ def address(artifact: FlyteDirectory) -> str:
     return artifact.remote_source or str(artifact.path)
 
 
+def portable_address(artifact: FlyteDirectory | str) -> str:
+    """The address of an artifact for a record that outlives a move of its root: relative if the root is a folder."""
+    text = artifact if isinstance(artifact, str) else address(artifact)
+    return text if "://" in text else "/".join(text.rstrip("/").rsplit("/", 3)[1:])
+
+
 def digest(artifact: FlyteDirectory) -> str:
     """The content digest of an artifact, the last part of its address."""
     return address(artifact).rstrip("/").rsplit("/", 1)[-1]
@@ -64,11 +70,11 @@ class RunContext(BaseModel):
 
         return connect(Path("artifacts" if "://" in self.root else self.root))
 
-    def open_tracker(self) -> "RunTracker":
-        """The MLflow parent run."""
+    def open_tracker(self, name: str = "") -> "RunTracker":
+        """The MLflow parent run; a new one has the key as its name, or `name`."""
         from hand1000.registry.tracking import RunTracker
 
-        return RunTracker(EXPERIMENT, self.run_id, self.connect_mlflow())
+        return RunTracker(EXPERIMENT, self.run_id, self.connect_mlflow(), name=name)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from hand1000.core.progress import ProgressBar, noop_callback
 from hand1000.storage.digests import digest_json
 from hand1000.storage.files import read_jsonl
 from hand1000.storage.hub import model_identity
-from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest
+from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest, portable_address
 from tasks.resources import resources_table
 
 if TYPE_CHECKING:
@@ -297,5 +297,5 @@ def _log_record(child: "Run", part: str, record: Mapping[str, Any], store: "Arti
     if history.is_file():
         child.log_history(row for _, row in read_jsonl(history))
     child.log_seconds(part, record["seconds"])
-    child.set_tags({f"hand1000.artifact.{part}": record["address"]})
+    child.set_tags({f"hand1000.artifact.{part}": portable_address(record["address"])})
     child.finish()

@@ -8,14 +8,15 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.gestures import parse_gestures
+from hand1000.gestures import parse_gestures, slug
 from hand1000.storage.files import read_json, write_json
 from hand1000.storage.hub import model_identity
-from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest
+from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest, portable_address
 from tasks.decorators import artifact_task, config_digest
 
 if TYPE_CHECKING:
     from hand1000.evaluation.drift import Drift
+    from hand1000.registry.tracking import RunTracker
 
 _MAX_TAG = 1000
 KINDS = {"hand1000.dataset": "prepare_data", "hand1000.feature": "compute_gesture_feature"}
@@ -35,31 +36,30 @@ class RegistrationResult(NamedTuple):
 
 
 def load_registry(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The MLflow server and the run in it, as each server has a registry, and what the champion was trained on."""
+    """The run in MLflow, whose id no other registry has, and what the champion was trained on."""
     from hand1000.registry.versions import get_version
 
     tracking = run.connect_mlflow()
     champion = get_version(tracking, inputs["champion"]) if inputs["champion"] else None
     trained_on = [[kind, champion.tags.get(tag, "")] for tag, kind in KINDS.items()] if champion else []
-    return {"mlflow": tracking.redacted_uri, "run_id": run.run_id, "champion_trained_on": trained_on}
+    return {"run": run.open_tracker().run_id, "champion_trained_on": trained_on}
 
 
 def finish_registration(result: TaskResult) -> RegistrationResult:
-    """Log report and metrics to the parent run, close it, and print what a person does next.
+    """Log the results to the parent run, close it, and print what a person does next.
 
     Raises:
         Hand1000Error: A gate failed, and the settings ask for a failed run.
     """
     from hand1000.evaluation.gates import GateReport
+    from hand1000.registry.connection import registry_address
     from hand1000.reports.model_card import shell_snippet
 
     registered = read_json(result.folder / "registered.json")
     gates = GateReport.model_validate(read_json(result.folder / "gates.json"))
     fails = not gates.passed and result.inputs["settings"].gates.on_failed_gate == "fail"
     tracker = result.run.open_tracker()
-    tracker.log_file(result.folder / "report.html")
-    tracker.log_file(result.folder / "gates.json")
-    tracker.log_metrics(registered["metrics"])
+    log_results(result, registered, tracker)
     tracker.finish("FAILED" if fails else "FINISHED")
     page, model_uri = f"{address(result.artifact)}/report.html", registered["model_uri"]
     print(f"gates       {gates.summary}\nregistered  {model_uri}", flush=True)
@@ -68,8 +68,31 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
             f"{model_uri}: {gates.summary}; {page} has the details; set gates.on_failed_gate to register to end such a "
             "run without an error"
         )
-    print(f"\nnext\n  open {page}\n  {shell_snippet(model_uri, registered['prompt'])}", flush=True)
+    snippet = shell_snippet(model_uri, registered["prompt"], registry_address(tracker.tracking))
+    print(f"\nnext\n  open {page}\n  {snippet}", flush=True)
     return RegistrationResult(outcome=gates.summary, model_uri=model_uri, report=result.artifact)
+
+
+def log_results(result: TaskResult, registered: Mapping[str, Any], tracker: "RunTracker") -> None:
+    """Log report, gates, images, datasets and metrics to the run; the metrics also to the logged model."""
+    from hand1000.registry.source import LoggedDataset
+
+    for name in ("report.html", "gates.json"):
+        tracker.log_file(result.folder / name)
+    for path in sorted((result.folder / "images").glob("*.png")):
+        tracker.log_file(path, "images")
+    dataset, gesture = result.inputs["dataset"], slug(parse_gestures(result.inputs["gesture"]))
+    train, test = (
+        LoggedDataset(
+            f"{gesture}, {split}", digest(dataset), portable_address(dataset), registered["num_images"][split]
+        )
+        for split in ("train", "test")
+    )
+    tracker.log_dataset(train, "training")
+    tracker.log_dataset(test, "testing")
+    tracker.log_metrics(registered["metrics"])
+    if registered["model_id"]:
+        tracker.log_model_metrics(registered["model_id"], registered["metrics"], test)
 
 
 @artifact_task(load=load_registry, finish=finish_registration, deck="report.html", summary="table.txt")
@@ -103,6 +126,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
     from hand1000.evaluation.paired_metrics import PairedMetrics
     from hand1000.registry.register import register_candidate
     from hand1000.registry.versions import COMPARED_WITH, DATASET, FEATURE, GATES, RECIPE, VERDICT
+    from hand1000.reports.image_grids import write_image_grids
     from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
     from hand1000.reports.training import write_report
@@ -140,7 +164,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
     )
     tracker = context.run.open_tracker()
     version = register_candidate(
-        tracker.child_run("register"),
+        tracker,
         finished.model,
         gestures=finished.gestures,
         metrics=finished.candidate_metrics,
@@ -158,12 +182,15 @@ def register(  # noqa: PLR0913 (Flyte signature)
     write_report(report, finished, model_uri=version.uri, seconds=tracker.stage_seconds())
     registered = {
         "model_uri": version.uri,
+        "model_id": version.model_id,
         "prompt": finished.example_prompt,
         "metrics": finished.tracked_metrics,
+        "num_images": {"train": finished.preparation.train, "test": finished.preparation.test},
         "gesture_accuracy": finished.gesture_accuracies,
     }
     write_json(context.output_dir / "registered.json", registered)
     write_json(context.output_dir / "gates.json", gates)
+    write_image_grids(context.output_dir / "images", finished)
     if drift:
         write_json(context.output_dir / "drift.json", drift)
     shutil.copy(finished.evaluation / "table.txt", context.output_dir)

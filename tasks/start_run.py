@@ -20,9 +20,9 @@ def start_run(gesture: str, images: int, data: str, base_model: str, settings: S
         "base_model": base_model,
         "settings": settings.recipe(),
     }
-    run_id = f"{slug(gestures)}-{digest_json([inputs, model_identity(base_model)])[:12]}"
-    run = RunContext(root=root, run_id=run_id)
-    run.open_tracker().log_params(inputs)
+    digest = digest_json([inputs, model_identity(base_model)])
+    run = RunContext(root=root, run_id=f"{slug(gestures)}-{digest[:12]}")
+    run.open_tracker(f"{slug(gestures)}, {images} images, {digest[:6]}").log_params(inputs)
     return run
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hand1000.config.sampler import CALL_FIELDS
 from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
+from hand1000.gestures import gesture_phrase
 from hand1000.registry.library import LIBRARY, pack_library
 from hand1000.registry.load import MANIFEST, WEIGHTS
 from hand1000.registry.tracking import Run
@@ -18,10 +19,12 @@ from hand1000.registry.versions import (
     GESTURE,
     METRIC,
     MODEL_DIGEST,
+    MODEL_ID,
     REMOVED,
     RUN_KEY,
     RegisteredVersion,
     candidate_name,
+    link_logged_model,
 )
 from hand1000.storage.digests import Manifest, tree_manifest
 from hand1000.storage.files import write_json
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.models import ModelSignature
 
+_EXAMPLE = "a photo of a left hand in front of a blue wall, {}"
 _MODEL_CODE = Path(__file__).with_name("model_code.py")
 # Postgres refuses a longer text.
 _MAX_DESCRIPTION = 5000
@@ -67,7 +71,7 @@ def register_candidate(
         Hand1000Error: Not a model folder, or MLflow refused.
     """
     name = candidate_name(gestures)
-    defaults = _generation_defaults(model_dir)
+    _generation_defaults(model_dir)
     manifest = tree_manifest(model_dir)
     tracking = run.tracking
     # Two processes that search at the same time would both find nothing and register twice.
@@ -79,19 +83,32 @@ def register_candidate(
         version = min(complete, key=lambda version: int(version.version), default=None)
         if version is None:
             logged = _get_or_create_logged_model(run, name, manifest.digest)
-            _upload(run, logged, model_dir, manifest, card, defaults)
+            _upload(run, logged, model_dir, manifest, card, gestures[0])
             all_tags = {
                 MODEL_DIGEST: manifest.digest,
+                MODEL_ID: logged.model_id,
                 RUN_KEY: run.run_key,
                 GESTURE: ",".join(gestures),
                 **{f"{METRIC}{key}": f"{value:.6g}" for key, value in metrics.items() if value is not None},
                 **(tags or {}),
             }
-            version = _create_version(run, name, logged, all_tags, card)
+            created = _create_version(run, name, logged, all_tags, card)
+            # A server has no lock: of two processes that both found nothing, the second withdraws its version.
+            versions = tracking.client.search_model_versions(same_weights)
+            complete = [version for version in versions if REMOVED not in version.tags]
+            version = min([created, *complete], key=lambda version: int(version.version))
+            if version.version != created.version:
+                tracking.client.delete_model_version(name, created.version)
+                if version.tags[MODEL_ID] != logged.model_id:
+                    tracking.client.delete_logged_model(logged.model_id)
         else:
             for key, value in (tags or {}).items():
                 tracking.client.set_model_version_tag(name, version.version, key, value)
-    return RegisteredVersion.of(version)
+            version = tracking.client.get_model_version(name, version.version)
+        registered = RegisteredVersion.of(version)
+        _log_output(run, registered.model_id)
+    link_logged_model(tracking, registered)
+    return registered
 
 
 def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "LoggedModel":
@@ -103,13 +120,14 @@ def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "Logg
     return models[0] if models else client.create_logged_model(experiment, name, run.run_id, tags)
 
 
-def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest, card: str, defaults: dict) -> None:
+def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest, card: str, gesture: str) -> None:
     """Upload weights, manifest, code, signature and card to the logged model's own prefix, and declare it ready.
 
     `mlflow.pyfunc.log_model` would need a global tracking URI and copy the weights once more into its own folder.
     """
     import mlflow.pyfunc
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    import pandas as pd
+    from mlflow.entities import LoggedModelStatus
     from mlflow.models import Model
 
     client = run.tracking.client
@@ -118,14 +136,16 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "model"
             with warnings.catch_warnings():
-                # A warning asks for an input example, which would run before the weights are uploaded.
+                # A warning asks for type hints of `predict`.
                 warnings.simplefilter("ignore", UserWarning)
                 mlflow.pyfunc.save_model(
                     str(folder),
                     python_model=str(_MODEL_CODE),
                     # MLflow lets a server override only what is here. Its own option limits the time.
                     model_config={"weights_dir": WEIGHTS, **ServingLimits().model_dump(exclude={"timeout_seconds"})},
-                    signature=_signature(defaults),
+                    signature=_signature(_generation_defaults(model_dir)),
+                    # With a signature MLflow does not run the example, for which there are no weights yet.
+                    input_example=(pd.DataFrame({"prompt": [_EXAMPLE.format(gesture_phrase(gesture))]}), {"seed": 0}),
                     pip_requirements=_requirements(),
                     mlflow_model=Model(
                         logged.artifact_location, run.run_id, model_uuid=logged.model_id, model_id=logged.model_id
@@ -136,10 +156,16 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest
             write_json(folder / MANIFEST, manifest)
             client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    # MLflow's database refuses an output that the run already has.
+
+
+def _log_output(run: Run, model_id: str) -> None:
+    """Record the logged model as output of the run, which MLflow's database refuses the second time."""
+    from mlflow.entities import LoggedModelOutput
+
+    client = run.tracking.client
     outputs = client.get_run(run.run_id).outputs
-    if logged.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
-        client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    if model_id and model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
+        client.log_outputs(run.run_id, [LoggedModelOutput(model_id, step=0)])
 
 
 def _create_version(run: Run, name: str, logged: "LoggedModel", tags: dict[str, str], card: str) -> "ModelVersion":

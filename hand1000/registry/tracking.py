@@ -9,13 +9,17 @@ from typing import Any, Literal
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking
+from hand1000.registry.source import LoggedDataset, source_tags
 from hand1000.registry.versions import RUN_KEY
+from hand1000.storage.digests import digest_bytes
 
 STAGE = "hand1000.stage"
 SECONDS = "seconds"
 _PARENT = "mlflow.parentRunId"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
+# MLflow cuts longer values, and would then find that the uncut value of a retry differs.
+_MAX_PARAM, _MAX_TAG = 6000, 8000
 
 
 class Run:
@@ -33,9 +37,12 @@ class Run:
         self.run_key = run_key
         self.experiment_id = experiment_id
         self._steps: dict[str, set[int]] = {}
+        self._is_open = False
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record settings; nested mappings become `outer.inner`.
+
+        A value of more than 6,000 characters is cut; its digest at the end still tells it from others.
 
         Raises:
             Hand1000Error: A parameter was recorded with another value: a run key identifies one set of settings.
@@ -45,7 +52,8 @@ class Run:
         with self.tracking.readable_errors():
             recorded = self.tracking.client.get_run(self.run_id).data.params
             new = []
-            for name, value in _flatten(params):
+            for name, text in _flatten(params):
+                value = _shorten(text, _MAX_PARAM)
                 if name not in recorded:
                     new.append(Param(name, value))
                 elif recorded[name] != value:
@@ -61,7 +69,7 @@ class Run:
 
         Args:
             rows: `{"step": i, "loss": x, ...}`, as in a history file. A step that a metric already has is skipped, so
-                that a retry may pass all rows again. Values that are None or NaN are omitted.
+                that a retry may pass all rows again. Values that are None, NaN or infinite are omitted.
         """
         from mlflow.entities import Metric
 
@@ -70,19 +78,45 @@ class Run:
             for row in rows:
                 step = int(row["step"])
                 for name, value in row.items():
-                    is_number = isinstance(value, int | float) and not math.isnan(value)
-                    if name == "step" or not is_number or step in self._recorded_steps(name):
+                    if name == "step" or not _is_number(value) or step in self._recorded_steps(name):
                         continue
                     self._steps[name].add(step)
                     # MLflow distinguishes points by their time, too. With a fixed one, a second process cannot add
                     # the same point again after our check.
                     metrics.append(Metric(name, float(value), timestamp=step, step=step))
             for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                self._reopen()
                 self.tracking.client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
 
     def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
-        """Record final values, once; None and NaN are omitted."""
+        """Record final values, once; None, NaN and infinity are omitted."""
         self.log_history([{"step": 0, **metrics}])
+
+    def log_model_metrics(self, model_id: str, metrics: Mapping[str, float | None], dataset: LoggedDataset) -> None:
+        """Record final values of this run and of a logged model on a dataset, once, as `log_metrics` does."""
+        from mlflow.entities import Metric
+
+        with self.tracking.readable_errors():
+            client = self.tracking.client
+            recorded = client.get_run(self.run_id).data.metrics
+            of_model = {metric.key for metric in client.get_logged_model(model_id).metrics or ()}
+            new = [
+                # The value of the run, where it has one: with another, it would get a second point.
+                Metric(name, recorded.get(name, value), 0, 0, model_id, dataset.name, dataset.digest, self.run_id)
+                for name, value in metrics.items()
+                if value is not None and math.isfinite(value) and name not in of_model
+            ]
+            if new:
+                self._reopen()
+                client.log_batch(self.run_id, metrics=new)
+
+    def log_dataset(self, dataset: LoggedDataset, context: Literal["training", "testing"]) -> None:
+        """Record a dataset as an input of this run, once."""
+        from mlflow.entities import DatasetInput, InputTag
+
+        with self.tracking.readable_errors():
+            inputs = [DatasetInput(dataset.to_mlflow(), [InputTag("mlflow.data.context", context)])]
+            self.tracking.client.log_inputs(self.run_id, datasets=inputs)
 
     def log_seconds(self, name: str, seconds: float) -> None:
         """Record the duration of `name` as the metric `seconds.<name>`; the first value stays."""
@@ -98,12 +132,23 @@ class Run:
         from mlflow.entities import RunTag
 
         with self.tracking.readable_errors():
-            self.tracking.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+            short = [RunTag(key, _shorten(str(value), _MAX_TAG)) for key, value in tags.items()]
+            self.tracking.client.log_batch(self.run_id, tags=short)
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
-        """Close the run; opening it again by its key resumes it."""
+        """Close the run; opening it again by its key resumes it.
+
+        A run that was finished before keeps its end, unless it has recorded new metrics since then.
+        """
         with self.tracking.readable_errors():
-            self.tracking.client.set_terminated(self.run_id, status)
+            if self.tracking.client.get_run(self.run_id).info.status != status:
+                self.tracking.client.set_terminated(self.run_id, status)
+
+    def _reopen(self) -> None:
+        """Mark the run as running before it records something new."""
+        if not self._is_open:
+            self.tracking.client.update_run(self.run_id, status="RUNNING")
+            self._is_open = True
 
     def _recorded_steps(self, name: str) -> set[int]:
         if name not in self._steps:
@@ -119,16 +164,17 @@ class RunTracker(Run):
         experiment: Name of the experiment, which is created if necessary.
         run_key: Key of the workflow run, unique in the experiment: at most 200 letters, digits and `._:/-`.
         tracking: Connection from `connection.connect`.
+        name: Name of a new run on MLflow's pages; by default its key.
 
     Raises:
         Hand1000Error: A malformed key, a deleted experiment, or an MLflow that does not answer.
     """
 
-    def __init__(self, experiment: str, run_key: str, tracking: Tracking) -> None:
+    def __init__(self, experiment: str, run_key: str, tracking: Tracking, *, name: str = "") -> None:
         _check_key("run key", run_key)
         with tracking.lock(), tracking.readable_errors():
-            experiment_id = _get_or_create_experiment(tracking, experiment)
-            run_id = _get_or_create_run(tracking, experiment_id, run_key, {RUN_KEY: run_key})
+            experiment_id = get_or_create_experiment(tracking, experiment)
+            run_id = _get_or_create_run(tracking, experiment_id, name or run_key, {RUN_KEY: run_key})
         super().__init__(tracking, run_id, run_key, experiment_id)
 
     def child_run(self, name: str) -> Run:
@@ -153,7 +199,8 @@ class RunTracker(Run):
         }
 
 
-def _get_or_create_experiment(tracking: Tracking, name: str) -> str:
+def get_or_create_experiment(tracking: Tracking, name: str) -> str:
+    """Return the id of the experiment `name`; raise `Hand1000Error` if it is deleted."""
     from mlflow.exceptions import MlflowException
 
     client = tracking.client
@@ -173,7 +220,7 @@ def _get_or_create_experiment(tracking: Tracking, name: str) -> str:
 
 
 def _get_or_create_run(tracking: Tracking, experiment_id: str, name: str, tags: dict[str, str]) -> str:
-    """Return the id of the run with the first of `tags`, set to running."""
+    """Return the id of the run with the first of `tags`, set to running unless it is finished."""
     client = tracking.client
     key, value = next(iter(tags.items()))
 
@@ -182,13 +229,14 @@ def _get_or_create_run(tracking: Tracking, experiment_id: str, name: str, tags: 
 
     runs, created = search(), None
     if not runs:
-        created = client.create_run(experiment_id, start_time=int(time.time() * 1000), tags=tags, run_name=name)
+        started = int(time.time() * 1000)
+        created = client.create_run(experiment_id, start_time=started, tags=source_tags() | tags, run_name=name)
         # Without a lock, two processes may both create one: all use the older one, and the other is deleted.
         runs = search() or [created]
     run = min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
     if created is not None and created.info.run_id != run.info.run_id:
         client.delete_run(created.info.run_id)
-    if run.info.status != "RUNNING":
+    if run.info.status in ("FAILED", "KILLED"):
         client.update_run(run.info.run_id, status="RUNNING")
     return run.info.run_id
 
@@ -199,6 +247,17 @@ def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterable[tuple[s
             yield from _flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _shorten(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    digest = f"... (sha256 {digest_bytes(text.encode())})"
+    return text[: length - len(digest)] + digest
 
 
 def _check_key(role: str, text: str) -> None:

@@ -4,6 +4,7 @@ The pipeline writes to `hand1000-<gestures>-candidates` only. A reviewer copies 
 two names, MLflow's permissions can separate the two duties.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -20,6 +21,9 @@ CHAMPION, PREVIOUS = "champion", "previous"
 
 MODEL_DIGEST = "hand1000.model_digest"
 """Tag: digest of the manifest of the weights."""
+
+MODEL_ID = "hand1000.model_id"
+"""Tag: MLflow's id of the logged model that holds the files, which the registry itself does not keep."""
 
 RUN_KEY = "hand1000.run_key"
 """Tag of a run and of its version: the key of the workflow run."""
@@ -48,6 +52,8 @@ METRIC = "metric."
 CANDIDATES = "-candidates"
 """Suffix of the name of a model of candidates."""
 
+_MODEL_VERSIONS = "mlflow.modelVersions"
+
 
 @dataclass(frozen=True)
 class RegisteredVersion:
@@ -66,6 +72,11 @@ class RegisteredVersion:
     def uri(self) -> str:
         """The address `models:/<name>/<version>`."""
         return f"models:/{self.name}/{self.version}"
+
+    @property
+    def model_id(self) -> str:
+        """MLflow's id of the logged model that holds the files; "" if an earlier hand1000 registered the version."""
+        return self.tags.get(MODEL_ID, "")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -125,3 +136,15 @@ def tag_version(tracking: Tracking, version: RegisteredVersion, tags: Mapping[st
     with tracking.readable_errors():
         for key, value in tags.items():
             tracking.client.set_model_version_tag(version.name, str(version.version), key, value)
+
+
+def link_logged_model(tracking: Tracking, version: RegisteredVersion) -> None:
+    """Let MLflow's page of the logged model show the version; a server does so itself, an embedded MLflow does not."""
+    if not version.model_id:
+        return
+    with tracking.readable_errors():
+        present = tracking.client.get_logged_model(version.model_id).tags.get(_MODEL_VERSIONS, "[]")
+        links = json.loads(present)
+        link = {"name": version.name, "version": version.version}
+        if not any((other["name"], int(other["version"])) == (version.name, version.version) for other in links):
+            tracking.client.set_logged_model_tags(version.model_id, {_MODEL_VERSIONS: json.dumps([*links, link])})

@@ -47,16 +47,21 @@ def render_model_card(run: FinishedRun) -> str:
     )
 
 
-def usage_snippets(model_uri: str, prompt: str) -> tuple[str, str]:
-    """Python code that loads the model and generates an image, and a shell command that generates several."""
+def usage_snippets(model_uri: str, prompt: str, registry: str = "") -> tuple[str, str]:
+    """Python code that loads the model and generates an image, and a shell command that generates several.
+
+    `registry` is the address of the model's MLflow, "" where it is found without one.
+    """
+    option = f", registry={json.dumps(registry)}" if registry else ""
     python = (
         "from hand1000 import load_pipeline\n\n"
-        f'pipeline = load_pipeline("{model_uri}")\n'
+        f'pipeline = load_pipeline("{model_uri}"{option})\n'
         f'pipeline({json.dumps(prompt, ensure_ascii=False)}).images[0].save("out.png")'
     )
-    return python, shell_snippet(model_uri, prompt)
+    return python, shell_snippet(model_uri, prompt, registry)
 
 
-def shell_snippet(model_uri: str, prompt: str) -> str:
-    """A shell command that loads the model and generates images."""
-    return f"hand1000 generate --model {model_uri} --prompt {shlex.quote(prompt)} --num 8 --out grid.png"
+def shell_snippet(model_uri: str, prompt: str, registry: str = "") -> str:
+    """A shell command that loads the model and generates images; see `usage_snippets`."""
+    model = f"--model {model_uri}" + (f" --registry {shlex.quote(registry)}" if registry else "")
+    return f"hand1000 generate {model} --prompt {shlex.quote(prompt)} --num 8 --out grid.png"

@@ -107,17 +107,21 @@ class FinishedRun:
 
     @property
     def tracked_metrics(self) -> dict[str, float | None]:
-        """The metrics of both models as MLflow logs them: their names begin with `base.` or `tuned.`."""
-        metrics: dict[str, float | None] = {}
-        for row in self.metric_rows:
-            metrics |= {f"base.{row.name}": row.base, f"tuned.{row.name}": row.tuned}
-        accuracies = self.gesture_accuracies
-        for gesture, models in accuracies.items() if len(accuracies) > 1 else ():
-            metrics |= {f"{model}.gesture_accuracy.{gesture}": accuracy for model, accuracy in models.items()}
-        return metrics
+        """The metrics of each model as MLflow logs them, such as `base/FID` and `tuned/gesture accuracy/four`."""
+        base, tuned = self.metrics
+        models = {BASE: base, TUNED: tuned} | ({CHAMPION: self.champion_metrics} if self.champion_metrics else {})
+        tracked = {
+            f"{name}/{row.name}": row.tuned for name, model in models.items() for row in compare_metrics(base, model)
+        }
+        for metric in self.paired_metrics.metrics:
+            gesture = f"/{metric.gesture}" if metric.gesture else ""
+            for name, estimate in metric.models.items():
+                tracked.setdefault(f"{name}/{metric.name}{gesture}", estimate.value)
+        return tracked
 
     @property
     def candidate_metrics(self) -> dict[str, float | None]:
         """The metrics of the fine-tuned model, which become tags of its registered version."""
+        prefix = f"{TUNED}/"
         metrics = self.tracked_metrics.items()
-        return {name.removeprefix("tuned."): value for name, value in metrics if name.startswith("tuned.")}
+        return {name.removeprefix(prefix): value for name, value in metrics if name.startswith(prefix)}

@@ -1,14 +1,18 @@
 """Runs in MLflow: parameters, curves and files, recorded once however often a task runs."""
 
+import json
 import math
+import time
 from pathlib import Path
 
 import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import connect
+from hand1000.registry.register import register_candidate
+from hand1000.registry.source import LoggedDataset, source_tags
 from hand1000.registry.tracking import RunTracker
-from tests.support.registration import HISTORY
+from tests.support.registration import CARD, HISTORY
 
 
 def test_changed_parameter_is_an_error(runs):
@@ -73,3 +77,71 @@ def test_deleted_experiment_and_malformed_key_are_errors(runs):
         RunTracker("e", "k", tracking)
     with pytest.raises(Hand1000Error, match="run key"):
         RunTracker("f", "k' OR 1=1", tracking)
+
+
+def test_long_values_are_cut_and_still_told_apart(runs):
+    run = RunTracker("e", "k", connect(runs))
+    long = {"filters": "x" * 7000}
+    run.log_params(long)
+    run.log_params(long)
+    with pytest.raises(Hand1000Error, match="filters was recorded as"):
+        run.log_params({"filters": "x" * 7001})
+    run.set_tags({"note": "y" * 9000})
+    data = run.tracking.client.get_run(run.run_id).data
+    assert len(data.params["filters"]) == 6000 and len(data.tags["note"]) == 8000
+
+
+def test_finished_run_keeps_its_end_and_its_seconds(runs):
+    tracking = connect(runs)
+    stage = RunTracker("e", "k", tracking).child_run("train")
+    stage.log_seconds("all", 12.5)
+    stage.finish()
+    end = tracking.client.get_run(stage.run_id).info.end_time
+    time.sleep(0.01)
+    again = RunTracker("e", "k", connect(runs)).child_run("train")
+    again.log_seconds("all", 0.0)
+    again.set_tags({"hand1000.artifact.all": "artifacts/train/0"})
+    again.finish()
+    info = tracking.client.get_run(stage.run_id).info
+    assert (info.status, info.end_time) == ("FINISHED", end)
+    assert RunTracker("e", "k", tracking).stage_seconds() == {"train": 12.5}
+    # What is new opens it again.
+    again.log_seconds("more", 1.0)
+    assert tracking.client.get_run(stage.run_id).info.status == "RUNNING"
+    again.finish()
+    assert tracking.client.get_run(stage.run_id).info.end_time > end
+
+
+def test_run_names_its_source_and_commit(runs, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["pyflyte", "run", "workflows/train_gesture.py", "train_gesture"])
+    monkeypatch.setenv("HAND1000_COMMIT", "0123abc")
+    source_tags.cache_clear()
+    run = RunTracker("e", "k", connect(runs), name="four, 200 images, abc")
+    recorded = run.tracking.client.get_run(run.run_id)
+    assert recorded.info.run_name == "four, 200 images, abc"
+    assert recorded.data.tags["mlflow.source.name"] == "workflows/train_gesture.py"
+    assert recorded.data.tags["mlflow.source.git.commit"] == "0123abc"
+    source_tags.cache_clear()
+
+
+def test_metrics_of_a_model_name_their_dataset(tracking, model_dir):
+    run = RunTracker("hand1000 tests", "run-1", tracking)
+    gesture = "peace" if tracking.lock_file else "stop"
+    version = register_candidate(run, model_dir, gestures=(gesture,), metrics={}, card=CARD)
+    dataset = LoggedDataset(f"{gesture}, test", "d" * 64, "s3://bucket/images", 200)
+    values = {"base/FID": 60.0, "tuned/FID": 20.0, "tuned/gesture accuracy/four": None, "tuned/KID": math.inf}
+    for _ in range(2):
+        run.log_dataset(dataset, "testing")
+        run.log_metrics(values)
+        run.log_model_metrics(version.model_id, values, dataset)
+    recorded = tracking.client.get_run(run.run_id)
+    assert recorded.data.metrics.items() >= {"base/FID": 60.0, "tuned/FID": 20.0}.items()
+    assert len(tracking.client.get_metric_history(run.run_id, "tuned/FID")) == 1
+    (used,) = [used.dataset for used in recorded.inputs.dataset_inputs if used.dataset.name == dataset.name]
+    assert used.digest == 36 * "d" and "s3://bucket/images" in used.source
+    model = tracking.client.get_logged_model(version.model_id)
+    assert {(metric.key, metric.value, metric.dataset_name, metric.run_id) for metric in model.metrics} == {
+        ("base/FID", 60.0, dataset.name, run.run_id),
+        ("tuned/FID", 20.0, dataset.name, run.run_id),
+    }
+    assert version.name in {link["name"] for link in json.loads(model.tags["mlflow.modelVersions"])}

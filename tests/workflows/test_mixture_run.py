@@ -61,8 +61,8 @@ def test_one_model_generates_two_gestures(tmp_path: Path) -> None:
     assert "Rates by gesture" in report.read_text()
     tracking = connect(tmp_path / "root")
     (logged,) = tracking.client.search_runs([RunTracker("hand1000", "probe", tracking).experiment_id],
-                                            "metrics.`tuned.gesture_accuracy.four` >= 0")  # fmt: skip
-    assert logged.data.metrics["tuned.gesture_accuracy.ok"] == metrics.by_gesture["ok"].gesture_accuracy
+                                            "metrics.`tuned/gesture accuracy/four` >= 0")  # fmt: skip
+    assert logged.data.metrics["tuned/gesture accuracy/ok"] == metrics.by_gesture["ok"].gesture_accuracy
 
     (model,) = (path.parent for path in (artifacts / "assemble_model").glob("*/model_index.json"))
     assert load_fusion(model / "fusion").gestures == ("ok", "four")
