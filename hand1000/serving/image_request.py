@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from hand1000.captions.token_limit import TokenLimit, check_prompt
 from hand1000.config.sampler import CALL_FIELDS, SamplerSettings, describe_range
 from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
@@ -71,7 +72,7 @@ class RequestParser:
         self._defaults = pipeline.sampler_settings()
         self._scheduler = pipeline.scheduler
         # A tokenizer changes while it is used, and the pipeline uses its own in another thread.
-        self._tokenizer = copy.deepcopy(pipeline.tokenizer)
+        self._token_limit = TokenLimit.of(copy.deepcopy(pipeline.tokenizer))
         self._tokenizer_lock = threading.Lock()
         self.body_model = _make_body_model(self._defaults, limits)
 
@@ -174,30 +175,17 @@ class RequestParser:
 
     def _check_window(self, prompt: str, gesture: str) -> None:
         """Check that the text encoder reads the whole prompt, and in it the phrase of the gesture."""
-        text = " ".join(prompt.split())
-        # Lower case may have another length than the text itself, so the end of the phrase is one of the former.
-        end = 0
-        if gesture:
-            phrase = gesture_phrase(gesture)
-            start = text.lower().find(phrase)
-            if start < 0:
-                raise InvalidRequestError(f"prompt: lacks the phrase of the gesture {gesture}; add {phrase!r}")
-            end = start + len(phrase)
-        window = self._tokenizer.model_max_length
-        if end and self._count_tokens(text.lower()[:end]) > window:
+        phrase = gesture_phrase(gesture) if gesture else ""
+        try:
+            with self._tokenizer_lock:
+                unread = check_prompt(prompt, phrase, self._token_limit, need_phrase=True)
+        except Hand1000Error as error:
+            raise InvalidRequestError(str(error)) from error
+        if unread:
             raise InvalidRequestError(
-                f"prompt: the phrase {phrase!r} is beyond the {window - 2} tokens that the text encoder reads; "
-                "put fewer words before it"
+                f"prompt: the text encoder reads {self._token_limit.max_tokens - 2} tokens, which leaves out the last "
+                f"{unread}; use fewer words"
             )
-        if (count := self._count_tokens(text)) > window:
-            raise InvalidRequestError(
-                f"prompt: {count - 2} tokens, of which the text encoder reads {window - 2}; use fewer words"
-            )
-
-    def _count_tokens(self, text: str) -> int:
-        """Return the number of tokens with those of start and end."""
-        with self._tokenizer_lock:
-            return len(self._tokenizer(text, truncation=False, verbose=False).input_ids)
 
     def _describe_unknown(self, name: str, accepted: Sequence[str]) -> str:
         # "steps" is part of a field's name, other slips are close to one.

@@ -40,7 +40,7 @@ FIELDS = (*ImageRequest.model_fields, *CALL_FIELDS)
         ({"autoguidance_interval": [0.5]}, "^autoguidance_interval: .*two ends"),
         ({"autoguidance_scale": 2}, "^autoguidance_scale: 2.0 needs a guidance UNet"),
         ({"gesture": "like"}, "^gesture 'like': this model knows four, ok only"),
-        ({"gesture": "ok"}, "^prompt: lacks the phrase of the gesture ok; add 'making ok sign hand gesture'"),
+        ({"gesture": "ok"}, "^prompt 'a red.*': lacks the phrase of the gesture; add 'making ok sign hand gesture'"),
         ({"num_images": 9}, "^num_images: 9 is not accepted; give an integer, 1 to 8"),
         ({"num_images": 4, "num_inference_steps": 1000}, "4000 steps; at most 3000 are accepted"),
         ({"prompt": "a hand"}, "contains the phrase of none of this model's gestures, four, ok"),
@@ -50,8 +50,11 @@ FIELDS = (*ImageRequest.model_fields, *CALL_FIELDS)
         ({"prompt": "a" * 501}, "^prompt: 501 characters"),
         ({"prompt": f"{PROMPT}\0"}, "control code"),
         ({"prompt": f"\ud800 {PROMPT}"}, "half a character"),
-        ({"prompt": "red " * 12 + PROMPT}, "the phrase 'making four .*' is beyond the 14 tokens that the text"),
-        ({"prompt": PROMPT + " red" * 12}, "tokens, of which the text encoder reads 14; use fewer words"),
+        (
+            {"prompt": "red " * 12 + PROMPT},
+            "reads 14 tokens, which end before the phrase 'making four .*' does; shorten",
+        ),
+        ({"prompt": PROMPT + " red" * 12}, "reads 14 tokens, which leaves out the last .*; use fewer words"),
     ],
 )
 def test_fault_is_named_with_what_is_accepted(fields: dict, fault: str) -> None:

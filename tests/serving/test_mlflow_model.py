@@ -94,7 +94,7 @@ FAULTS: list[tuple[dict, dict, str]] = [
     ({}, {"mu": True}, "mu"),
     ({}, {"mu": 1.5}, "mu: 1.5 is not accepted; give a number, 0 to 1"),
     ({"prompt": "a hand"}, {}, "prompt 0 'a hand': contains the phrase of none"),
-    ({"prompt": "red " * 12 + PROMPT}, {}, "beyond the 14 tokens that the text encoder reads"),
+    ({"prompt": "red " * 12 + PROMPT}, {}, "reads 14 tokens, which end before the phrase"),
     ({"prompt": 5}, {}, "prompt"),
     ({}, {"num_images": 2}, "num_images: unknown; accepted: gesture, seed, mu"),
 ]
