@@ -3,7 +3,7 @@
 import zipfile
 from pathlib import Path
 
-LIBRARY = "hand1000.zip"
+LIBRARY = "library.zip"
 """File beside `model_code.py`, which Python imports from directly."""
 
 _PACKAGE = Path(__file__).parents[1]

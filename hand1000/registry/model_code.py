@@ -1,7 +1,7 @@
 """The registered model as MLflow runs it. This file is copied beside the weights and executed from there.
 
 The input has a column `prompt`, the output a column `image`, a PNG in base64. This file uses the public API of the
-package `hand1000` alone: the installed one, or where there is none, the one in `hand1000.zip` beside this file.
+package `hand1000` alone: the installed one, or where there is none, the one in `library.zip` beside this file.
 """
 
 import sys
@@ -13,7 +13,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 
 # Python looks into the last entry for what no other one has.
-sys.path.append(str(Path(__file__).with_name("hand1000.zip")))
+sys.path.append(str(Path(__file__).with_name("library.zip")))
 
 from hand1000 import MlflowModel  # noqa: E402
 

@@ -9,8 +9,14 @@ import sysconfig
 import pandas as pd
 
 from hand1000.registry.connection import connect
-from tests.support.mlflow_server import free_port, serving
 from tests.support.registration import record_and_register
+
+
+def pixels(image: str) -> bytes:
+    """The pixels of a base64 PNG, whose text fields differ with the seed."""
+    from PIL import Image
+
+    return Image.open(io.BytesIO(base64.b64decode(image))).tobytes()
 
 
 def test_registered_model_generates_images(runs, model_dir, monkeypatch):
@@ -26,7 +32,7 @@ def test_registered_model_generates_images(runs, model_dir, monkeypatch):
     assert list(first.columns) == ["image"] and list(first.index) == [7, 8, 9]
     assert Image.open(io.BytesIO(base64.b64decode(first["image"][7]))).size == (32, 32)
     assert model.predict(prompts, params={"seed": 5}).equals(first)
-    assert first["image"][8] != first["image"][9]
+    assert pixels(first["image"][8]) != pixels(first["image"][9])
     assert model.predict(prompts, params={"seed": 6})["image"][8] == first["image"][9]
     assert model.predict(prompts, params={"seed": 5, "guidance_scale": 9.0})["image"][7] != first["image"][7]
     defaults = {param.name: param.default for param in model.metadata.get_params_schema().params}
@@ -40,28 +46,6 @@ def test_registered_model_generates_images(runs, model_dir, monkeypatch):
         "eta": 0.5,
         "num_inference_steps": 2,
     }
-
-
-def test_mlflow_serves_the_registered_model(runs, model_dir, tmp_path, monkeypatch):
-    import json
-    import urllib.request
-
-    from PIL import Image
-
-    tracking = connect(runs)
-    version = record_and_register(tracking, model_dir, "run-1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
-    address = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", version.uri, "--env-manager", "local"]
-    with serving([*command, "--port", address.rpartition(":")[2]], f"{address}/ping", tmp_path / "log"):
-        body = {"dataframe_records": [{"prompt": "a hand"}], "params": {"seed": 3, "num_inference_steps": 1}}
-        body["params"]["autoguidance_interval"] = [0.25, 0.75]
-        request = urllib.request.Request(
-            f"{address}/invocations", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            (row,) = json.load(answer)["predictions"]
-    assert Image.open(io.BytesIO(base64.b64decode(row["image"]))).size == (32, 32)
 
 
 def test_attached_library_draws_the_same_without_the_package(runs, model_dir, tmp_path, monkeypatch):
@@ -88,7 +72,7 @@ def test_attached_library_draws_the_same_without_the_package(runs, model_dir, tm
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
     library, image = done.stdout.split()[-2:]
-    assert "hand1000.zip" in library
+    assert "library.zip" in library
     here = mlflow.pyfunc.load_model(folder).predict(pd.DataFrame({"prompt": ["a hand"]}), params={"seed": 5})
     assert image == here["image"][0]
 
