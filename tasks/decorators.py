@@ -38,7 +38,10 @@ TASK_REVISIONS: dict[str, int] = {
     "generate_tuned": 1,
     "imagic_base": 1,
     "imagic_tuned": 1,
+    "optimize_embeddings": 1,
     "prepare_data": 1,
+    "train_fusion": 1,
+    "train_unet": 1,
 }
 """How often the result of a single task has changed since `CACHE_VERSION` was raised; later tasks see new content."""
 

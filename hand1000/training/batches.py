@@ -73,6 +73,7 @@ class TrainingSet:
         null_embeddings: Conditioning of the empty prompt, which replaces a dropped caption, per gesture, (K, L, D).
         gesture_ids: Index of each image's gesture, 0..K-1, (N,).
         embedding_ids: Index of each image's conditioning, 0..M-1, (N,); None if image i has embedding i.
+        file_names: Names of the N images, for messages; without them messages have the indices.
     """
 
     latents: torch.Tensor
@@ -80,6 +81,7 @@ class TrainingSet:
     null_embeddings: torch.Tensor
     gesture_ids: torch.Tensor
     embedding_ids: torch.Tensor | None = None
+    file_names: Sequence[str] = ()
 
 
 def encode_training_set(latents: torch.Tensor, captions: Sequence[str], text_encoder, tokenizer) -> TrainingSet:

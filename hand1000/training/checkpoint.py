@@ -58,7 +58,8 @@ def save_checkpoint(
             save_file(tensors, directory / f"{name}.safetensors")
         if files is not None:
             shutil.copytree(files, directory / FILES)
-        (directory / STATE).write_text(json.dumps({"step": state.step, "history": state.history, "counts": counts}))
+        saved = {"step": state.step, "history": state.history, "counts": counts}
+        (directory / STATE).write_text(json.dumps(saved, allow_nan=False))
         checkpoint.save(directory)
 
 

@@ -1,5 +1,6 @@
 """Training loop of a network from scratch, with an averaged copy of its weights."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from hand1000.config.pretraining import TrainingSchedule
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
 from hand1000.training.ema import EMA
+from hand1000.training.finite import all_finite, not_finite_error
 from hand1000.training.lr import get_lr
 
 LOG_EVERY = 50
@@ -24,6 +26,9 @@ def train_with_ema(
 
     Returns:
         The module, frozen and in evaluation mode, and the mean loss of every `LOG_EVERY` steps.
+
+    Raises:
+        Hand1000Error: The loss or a weight is not finite.
     """
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     ema = EMA(module, schedule.ema_decay)
@@ -31,6 +36,7 @@ def train_with_ema(
     state = load_checkpoint(context.checkpoint, modules=modules, optimizer=optimizer)
     ema.load(state.tensors.get("average", {}))
     losses: list[float] = []
+    checkpoint_step = state.step
     while state.step < schedule.steps:
         for group in optimizer.param_groups:
             group["lr"] = get_lr(state.step, schedule, "cosine")
@@ -42,6 +48,8 @@ def train_with_ema(
         state.step += 1
         ema.update(state.step)
         losses.append(loss.item())
+        if not math.isfinite(losses[-1]) or not all_finite(module.parameters()):
+            raise not_finite_error("the loss or a weight", state.step, [], checkpoint_step)
         context.on_progress(state.step, schedule.steps, {"loss": losses[-1]})
         if state.step % LOG_EVERY == 0 or state.step == schedule.steps:
             state.history.append({"step": state.step, "loss": sum(losses) / len(losses)})
@@ -50,5 +58,6 @@ def train_with_ema(
             if state.step % (LOG_EVERY * max(1, schedule.checkpoint_every // LOG_EVERY)) == 0:
                 state.tensors = {"average": ema.tensors}
                 save_checkpoint(context.checkpoint, state, modules=modules, optimizer=optimizer)
+                checkpoint_step = state.step
     module.load_state_dict(ema.tensors, strict=False)
     return module.requires_grad_(False).eval(), state.history

@@ -42,11 +42,6 @@ def autocast_context(device: torch.device, compute: ComputeSettings) -> Abstract
     return torch.autocast(device.type, DTYPES[compute.precision])
 
 
-def make_grad_scaler(device: torch.device, compute: ComputeSettings) -> torch.amp.GradScaler:
-    """A loss scaler that keeps small fp16 gradients from vanishing; disabled in the other precisions."""
-    return torch.amp.GradScaler(device.type, enabled=compute.precision == "fp16")
-
-
 def build_optimizer(
     kind: str, parameters: list[torch.Tensor], *, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """Training loops for what belongs to a single image: its embedding, or a UNet of its own."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.context import TrainContext
+from hand1000.training.finite import LossScaler, all_finite, not_finite_error
 from hand1000.training.losses import diffusion_loss
 
 
@@ -45,16 +47,23 @@ def optimize_embeddings(
         learning_rate: Learning rate.
 
     Returns:
-        The embeddings, (B, L, D) on the CPU, and the mean loss of every step.
+        The embeddings, (B, L, D) on the CPU, and the mean loss of every step, which is not finite where fp16 overflowed
+        and the step was skipped.
+
+    Raises:
+        Hand1000Error: An embedding or, where the precision has no remedy, its gradient is not finite.
     """
     embeddings = start.to(base.unet.device, copy=True).requires_grad_(True)
     latents, history = latents.to(base.unet.device), []
     optimizer = torch.optim.Adam([embeddings], lr=learning_rate)
+    scaler = LossScaler(base.unet.device, context.compute)
     for step in range(steps):
         losses = _losses(base, latents, embeddings, [(key, step) for key in keys], context, "refine")
         optimizer.zero_grad(set_to_none=True)
-        losses.sum().backward()
-        optimizer.step()
+        scaler.scale(losses.sum()).backward()
+        scaler.step(optimizer, [embeddings])
+        if scaler.failed or not all_finite([embeddings]):
+            raise not_finite_error("an embedding", step + 1, keys)
         history.append(losses.mean().item())
     return embeddings.detach().cpu(), history
 
@@ -76,6 +85,9 @@ def finetune_on_image(
         key: Key of the noise, combined with the step.
         context: Seed and compute settings; fp16 is not supported because the loss is not scaled.
         options: Steps, learning rate, weight decay and clipping.
+
+    Raises:
+        Hand1000Error: The loss or a weight is not finite.
     """
     parameters, history = list(base.unet.parameters()), []
     # A fused kernel: with one image an unfused optimizer takes a third of the time.
@@ -88,6 +100,8 @@ def finetune_on_image(
             torch.nn.utils.clip_grad_norm_(parameters, options.max_grad_norm)
         optimizer.step()
         history.append(loss.item())
+        if not math.isfinite(history[-1]) or not all_finite(parameters):
+            raise not_finite_error("the loss or a weight", step + 1, [key])
     return history
 
 

@@ -22,6 +22,7 @@ from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
 from hand1000.training.encoded_dataset import EncodedDataset
+from hand1000.training.finite import LossScaler, all_finite, finite_metrics, not_finite_error
 from hand1000.training.losses import diffusion_loss
 from hand1000.training.precision import configure_unet
 from hand1000.training.single_image import optimize_embeddings
@@ -50,7 +51,7 @@ def train_fusion(
         The trained fusion on the CPU, and the step and mean loss of every step.
 
     Raises:
-        Hand1000Error: Several gestures for the flat fusion, or a gesture without a feature.
+        Hand1000Error: Several gestures for the flat fusion, no feature of a gesture, or weights that are not finite.
     """
     settings.check_gestures(features)
     num_tokens, text_dim = data.text_embeddings.shape[1:]
@@ -67,8 +68,12 @@ def train_fusion(
     fusion.to(device)
     gesture_ids = gesture_indices(fusion, data.gestures)
     # The gradient on f is large and the same for every token; weight decay would pull the identity on e to zero.
-    optimizer = torch.optim.Adam(fusion.parameters(), lr=settings.fusion_learning_rate)
+    parameters = list(fusion.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=settings.fusion_learning_rate)
+    scaler = LossScaler(device, context.compute)
     state = load_checkpoint(context.checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
+    scaler.load(state.tensors.get("scaler", {}))
+    checkpoint_step = state.step
     while state.step < settings.fusion_steps:
         indices = shuffled_batch(len(data.latents), settings.fusion_batch_size, state.step, context.seed, "fusion")
         batch_poses = None if pose_tensor is None else pose_tensor[indices].to(device)
@@ -81,14 +86,22 @@ def train_fusion(
         ).to(device)
         loss = diffusion_loss(base.unet, base.scheduler, batch, context.compute)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        skipped = scaler.skipped
+        scaler.step(optimizer, parameters)
         state.step += 1
-        metrics = {"loss": loss.item()}
+        if scaler.failed or not all_finite(parameters):
+            what = "the gradient" if scaler.failed else "a weight of the fusion"
+            raise not_finite_error(what, state.step, [data.file_names[index] for index in indices], checkpoint_step)
+        metrics = finite_metrics({"loss": loss.item()})
+        if scaler.skipped > skipped:
+            metrics["skipped_steps"] = scaler.skipped
         state.history.append({"step": state.step} | metrics)
         context.on_progress(state.step, settings.fusion_steps, metrics)
         if state.step % settings.checkpoint_every == 0 and state.step < settings.fusion_steps:
+            state.tensors = {"scaler": scaler.tensors()}
             save_checkpoint(context.checkpoint, state, modules={"fusion": fusion}, optimizer=optimizer)
+            checkpoint_step = state.step
     return fusion.requires_grad_(False).cpu(), state.history
 
 
@@ -133,8 +146,9 @@ def optimize_all_embeddings(
             learning_rate=settings.embedding_learning_rate,
         )
         state.step = batch.stop
-        state.history.append({"step": state.step, "loss_first": losses[0], "loss": losses[-1]})
-        context.on_progress(state.step, len(latents), {"loss": losses[-1]})
+        metrics = finite_metrics({"loss_first": losses[0], "loss": losses[-1]})
+        state.history.append({"step": state.step} | metrics)
+        context.on_progress(state.step, len(latents), {name: metrics[name] for name in metrics if name == "loss"})
         if state.step < len(latents):
             state.tensors = {"refined": {"embeddings": embeddings[: state.step]}}
             save_checkpoint(context.checkpoint, state)

@@ -17,10 +17,11 @@ from hand1000.training.checkpoint import (
 from hand1000.training.context import TrainContext
 from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
 from hand1000.training.ema import EMA
+from hand1000.training.finite import LossScaler, all_finite, finite_metrics, not_finite_error
 from hand1000.training.lora import add_adapter
 from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.lr import get_lr
-from hand1000.training.precision import autocast_context, build_optimizer, configure_unet, make_grad_scaler
+from hand1000.training.precision import autocast_context, build_optimizer, configure_unet
 from hand1000.training.validation import Validation, should_stop_early, validation_losses
 
 
@@ -82,9 +83,9 @@ class Stage3Trainer:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
-        self.scaler = make_grad_scaler(self.unet.device, context.compute)
+        self.scaler = LossScaler(self.unet.device, context.compute)
         self.model = distributed.wrap_ddp(self.unet)
-        self.global_step = 0
+        self.global_step = self.checkpoint_step = 0
         self.history: list[dict] = []
         self.best: Tensors = {}
 
@@ -120,18 +121,27 @@ class Stage3Trainer:
         return TrainingBatch.concatenate(batches)
 
     def train_step(self, batch: TrainingBatch) -> None:
-        """Make one optimizer step."""
+        """Make one optimizer step.
+
+        A step that overflows in fp16 is skipped and counted in its row of the history.
+
+        Raises:
+            Hand1000Error: A weight is not finite any more, or a gradient is not and the precision has no remedy.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = get_lr(self.global_step, self.settings, self.settings.lr_scheduler)
-        loss = self.compute_gradients(batch)
-        self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.settings.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        loss, parameters = self.compute_gradients(batch), list(self.parameters.values())
+        skipped = self.scaler.skipped
+        grad_norm = self.scaler.step(self.optimizer, parameters, self.settings.max_grad_norm)
         self.global_step += 1
+        if self.scaler.failed or not all_finite(parameters):
+            what = "the gradient" if self.scaler.failed else "a weight"
+            raise not_finite_error(what, self.global_step, self._item_names(), self.checkpoint_step)
         self.ema.update(self.global_step)
-        self.history.append({"step": self.global_step, "loss": loss})
+        row = finite_metrics({"loss": loss, "grad_norm": grad_norm})
+        if self.scaler.skipped > skipped:
+            row["skipped_steps"] = self.scaler.skipped
+        self.history.append({"step": self.global_step} | row)
 
     def compute_gradients(self, batch: TrainingBatch) -> float:
         """Accumulate the gradients of this process's shard by micro-batches and return the loss of the whole batch."""
@@ -162,7 +172,7 @@ class Stage3Trainer:
         self.unet.train()
         if self.settings.validation.patience and loss < min(validation_losses(self.history), default=float("inf")):
             self.best = self._averaged_weights()
-        self.history[-1]["validation_loss"] = loss
+        self.history[-1] |= finite_metrics({"validation_loss": loss})
 
     def best_weights(self) -> Tensors:
         """The averaged weights of the best validation if training may stop early, otherwise those of the last step.
@@ -177,26 +187,33 @@ class Stage3Trainer:
             "weights": self.parameters,
             "average": self.ema.tensors if self.settings.ema_decay else {},
             "best": self.best,
-            "scaler": {name: torch.tensor(value) for name, value in self.scaler.state_dict().items()},
+            "scaler": self.scaler.tensors(),
         }
         state = TrainingState(self.global_step, self.history, tensors)
         save_checkpoint(self.context.checkpoint, state, optimizer=self.optimizer, files=self.files)
+        self.checkpoint_step = self.global_step
 
     def load_checkpoint(self) -> None:
         """Continue an interrupted training, if there is one."""
         state = load_checkpoint(self.context.checkpoint, optimizer=self.optimizer, files=self.files)
-        self.global_step, self.history = state.step, state.history
+        self.global_step = self.checkpoint_step = state.step
+        self.history = state.history
         load_trainable_parameters(self.unet, state.tensors.get("weights", {}))
         self.ema.load(state.tensors.get("average", {}))
         self.best = state.tensors.get("best", {})
-        if "scaler" in state.tensors:
-            self.scaler.load_state_dict({name: value.item() for name, value in state.tensors["scaler"].items()})
+        self.scaler.load(state.tensors.get("scaler", {}))
 
     def _averaged_weights(self) -> Tensors:
         return {
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in self.ema.tensors.items()
         }
+
+    def _item_names(self) -> list[str]:
+        """Name the images of the step that was made last."""
+        sampler, _ = self.samplers[0]
+        names = sampler.data.file_names
+        return [names[index] if names else str(index) for index in sampler.indices(self.global_step - 1)]
 
     def _sampler(self, data: TrainingSet, batch_size: int, stage: str) -> BatchSampler:
         return BatchSampler(

@@ -68,7 +68,13 @@ def setup_stage3(
         prior = TrainingSet(inputs.prior.latents, embeddings, null_embeddings, prior_ids)
     return Stage3Trainer(
         base,
-        TrainingSet(data.latents[training], inputs.embeddings[training], null_embeddings, gesture_ids[training]),
+        TrainingSet(
+            data.latents[training],
+            inputs.embeddings[training],
+            null_embeddings,
+            gesture_ids[training],
+            file_names=[data.file_names[index] for index in training],
+        ),
         settings.stage3,
         context,
         prior=prior,

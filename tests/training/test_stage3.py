@@ -152,8 +152,8 @@ def test_state_of_the_loss_scaler_is_restored(tmp_path) -> None:
     context = TrainContext(seed=0, compute=settings.compute, checkpoint=store)
     trainer = Stage3Trainer(fresh_base(), training_set(), settings.stage3, context)
     trainer.load_checkpoint()
-    state = trainer.scaler.state_dict()
-    assert (state["scale"], state["_growth_tracker"]) != (65536.0, 0)
+    state = trainer.scaler.tensors()
+    assert (state["scale"].item(), state["_growth_tracker"].item()) != (65536.0, 0)
 
 
 def test_every_step_has_the_scheduled_learning_rate() -> None:
