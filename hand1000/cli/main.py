@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hand1000.cli.accounts import add_accounts_command
 from hand1000.cli.data import add_data_commands
+from hand1000.cli.demo import add_demo_command
 from hand1000.cli.evaluate import add_evaluate_command
 from hand1000.cli.gc import add_gc_command
 from hand1000.cli.options import add_model_options
@@ -54,6 +55,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_evaluate_command(commands)
     add_data_commands(commands)
     add_serve_command(commands)
+    add_demo_command(commands)
     add_remote_commands(commands)
     add_accounts_command(commands)
     add_gc_command(commands)
