@@ -202,6 +202,13 @@ def tell_story(folder: Path) -> Story:
         ["four/2", "approved"],
         ["four/1", "superseded"],
     ]
+
+    story.tell("Months later, the weights that nobody uses or reviews are removed. What a rollback needs stays.")
+    story.run(f"gc --root s3://{BUCKET}/root --keep-days 0 --dry-run")
+    story.run(f"gc --root s3://{BUCKET}/root --keep-days 0")
+    story.run("review promote four/1 --champion 2", status=2)
+    story.run("review rollback four")
+    story.run("review history four")
     return story
 
 
