@@ -1,4 +1,4 @@
-"""Webhooks by which an MLflow server tells a reviewer what happens to candidates, and their verification.
+"""Webhooks by which an MLflow server notifies a reviewer about candidates, and their verification.
 
 MLflow calls the URL from its server only: an embedded MLflow calls nobody. It signs each request with HMAC-SHA256 over
 the id of the delivery, its time and the body.
@@ -33,6 +33,8 @@ EVENTS: tuple["WebhookEventStr", ...] = (
 
 SECRET_VARIABLE = "HAND1000_WEBHOOK_SECRET"
 MAX_AGE_SECONDS = 300.0
+MAX_BODY = 1_000_000
+"""More bytes than any request of MLflow has, which holds a description of a version."""
 
 _MIN_SECRET, _MAX_SECRET = 16, 500
 _MODEL = re.compile(r"hand1000-[A-Za-z0-9_-]+")
@@ -134,7 +136,7 @@ def verify_webhook(
 
 
 def describe_event(payload: Mapping[str, Any]) -> str | None:
-    """Return a line for a reviewer, or None for what this project does not tell, such as other models and tags."""
+    """Return a line for a reviewer, or None for any other event, such as one of another model or tag."""
     event, data = f"{payload['entity']}.{payload['action']}", payload["data"]
     name, version = str(data.get("name", "")), str(data.get("version", ""))
     if not _MODEL.fullmatch(name) or not version.isdecimal():

@@ -26,6 +26,15 @@ SETTING = re.compile(
 )
 
 
+TAG = re.compile(r'"(hand1000\.[a-z_.]+)"')
+
+
+@functools.cache
+def tags() -> tuple[str, ...]:
+    """The tags in MLflow, and the prefixes of tags, which end in a dot."""
+    return tuple(tag for path in (ROOT / "hand1000/registry").glob("*.py") for tag in TAG.findall(path.read_text()))
+
+
 @functools.cache
 def defined_names(path: Path) -> set[str]:
     """The functions, classes, methods (`Class.method`) and constants of a Python file."""
@@ -43,6 +52,8 @@ def defined_names(path: Path) -> set[str]:
 
 
 def symbol_exists(dotted: str) -> bool:
+    if any(dotted == tag or (tag.endswith(".") and dotted.startswith(tag)) for tag in tags()):
+        return True
     parts = dotted.split(".")
     for length in range(len(parts), 0, -1):
         path = ROOT.joinpath(*parts[:length])

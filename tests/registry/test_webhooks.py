@@ -3,6 +3,8 @@
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,6 +16,7 @@ from hand1000.registry.review import promote, reject
 from hand1000.registry.webhooks import describe_event, verify_webhook
 from tests.support.mlflow_server import mlflow_server
 from tests.support.reviews import register
+from tests.support.short_demo import ROOT
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -78,7 +81,7 @@ def notify(registry, receiver, monkeypatch, capsys):
     return run
 
 
-def test_a_reviewer_is_told_what_happens(registry, receiver, notify, tmp_path):
+def test_a_reviewer_is_notified_of_all_that_happens(registry, receiver, notify, tmp_path):
     status, identifier = notify("add", receiver.url)
     assert status == 0
     assert notify("add", receiver.url)[0] == 2
@@ -101,6 +104,24 @@ def test_a_reviewer_is_told_what_happens(registry, receiver, notify, tmp_path):
     assert sorted(receiver.lines()) == sorted(expected)
     assert notify("remove", identifier) == (0, f"{identifier} is removed")
     assert notify("list") == (0, "no webhooks")
+
+
+def test_the_receiver_of_the_documentation_prints_what_is_signed(registry, receiver, notify, tmp_path):
+    lines, names = [], {"__name__": "receiver"}
+    exec(compile((ROOT / "docs/review_receiver.py").read_text(), "review_receiver.py", "exec"), names)
+    names["print"] = lambda line, flush: lines.append(line)
+    names["Receiver"].log_message = lambda *_: None
+    receiver.server.RequestHandlerClass = names["Receiver"]
+    _, identifier = notify("add", receiver.url)
+    assert notify("test", identifier) == (0, "status 204") and not lines
+    register(connect(registry=registry), tmp_path, 1, gesture="like")
+    deadline = time.monotonic() + 30
+    while not lines and time.monotonic() < deadline:
+        time.sleep(0.1)
+    notify("remove", identifier)
+    assert lines and "models:/hand1000-like-candidates/1 waits for a review" in lines[0]
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(receiver.url, data=b"{}")
 
 
 def test_an_example_reports_the_answer(receiver, notify):
@@ -138,7 +159,7 @@ def test_forged_changed_and_old_requests_are_refused(receiver, notify, monkeypat
         verify_webhook(headers, body, SECRET)
 
 
-def test_other_models_and_tags_are_not_told():
+def test_other_models_and_tags_are_ignored():
     created = {"entity": "model_version", "action": "created", "data": {"name": "other-candidates", "version": "1"}}
     tagged = {"entity": "model_version_tag", "action": "set"}
     data = {"name": "hand1000-four-candidates", "version": "1", "key": "hand1000.verdict", "value": "passed"}

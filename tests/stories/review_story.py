@@ -1,4 +1,4 @@
-"""The life of a model in the registry, told by the commands of a reviewer: `make story`.
+"""The life of a model in the registry, by the commands of a reviewer: `make story`.
 
 A real MLflow server keeps its records in PostgreSQL and its files on S3. The models are real but tiny, and what their
 gates measure is drawn from a random generator instead of from images; everything else is what users run.
