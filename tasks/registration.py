@@ -124,12 +124,14 @@ def register(  # noqa: PLR0913 (Flyte signature)
     from hand1000.data.imageset import merge_image_sets
     from hand1000.evaluation.gates import evaluate_gates
     from hand1000.evaluation.paired_metrics import PairedMetrics
+    from hand1000.registry.connection import registry_address
     from hand1000.registry.register import register_candidate
-    from hand1000.registry.versions import COMPARED_WITH, DATASET, FEATURE, GATES, RECIPE, VERDICT
+    from hand1000.registry.review import review_commands
+    from hand1000.registry.versions import COMPARED_WITH, DATASET, FEATURE, GATES, RECIPE, VERDICT, get_version
     from hand1000.reports.image_grids import write_image_grids
     from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
-    from hand1000.reports.training import write_report
+    from hand1000.reports.training import Candidate, write_report
 
     def merge(shards: list[FlyteDirectory], name: str) -> Path:
         return merge_image_sets(context.download_all(shards), context.scratch_dir(name))
@@ -168,7 +170,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
         finished.model,
         gestures=finished.gestures,
         metrics=finished.candidate_metrics,
-        card=render_model_card(finished),
+        card=render_model_card(finished, f"/get-artifact?path=images/random.png&run_uuid={tracker.run_id}"),
         tags={
             DATASET: digest(dataset),
             FEATURE: digest(feature),
@@ -179,7 +181,10 @@ def register(  # noqa: PLR0913 (Flyte signature)
         },
     )
     report = context.output_dir / "report.html"
-    write_report(report, finished, model_uri=version.uri, seconds=tracker.stage_seconds())
+    compared = get_version(tracker.tracking, champion).version if champion else None
+    commands = review_commands(version.uri, compared, tracker.tracking, verdict=gates.verdict)
+    candidate = Candidate(version.uri, commands, registry_address(tracker.tracking), tracker.stage_seconds())
+    write_report(report, finished, candidate)
     registered = {
         "model_uri": version.uri,
         "model_id": version.model_id,

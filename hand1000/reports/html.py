@@ -1,26 +1,24 @@
 """Rendering of the templates in `templates/`.
 
-Each HTML page is one self-contained file without scripts. Templates named `*.html.j2` escape all text, and the pages'
-content-security policy forbids scripts and requests to any server.
+Each HTML page is one self-contained file that makes no request. Templates named `*.html.j2` escape all text, and the
+pages' content-security policy forbids requests and all scripts but the page's own, which it names by its digest. A
+page shows everything without its script, too.
 """
 
 import base64
-import io
+import hashlib
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from hand1000.core.errors import Hand1000Error
 from hand1000.core.tables import Bold, escape_markdown
 from hand1000.reports.figures import curve_svg, hand_svg
-
-_MAX_PNG_SIDE = 128
-"""Side in pixels up to which images are embedded as lossless PNG."""
-_MAX_SIDE, _JPEG_QUALITY = 512, 88
-"""Larger images are embedded as JPEG of at most this side, to limit the size of the page."""
+from hand1000.reports.gate_table import format_gate_interval
+from hand1000.reports.images import data_uri, image_uri
+from hand1000.reports.plots import interval_svg, landmarks_svg, mark_svg
 
 
 def render_template(name: str, **context: Any) -> str:
@@ -43,38 +41,41 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     filters: dict[str, Callable[..., Any]] = {
-        "curve_uri": lambda curve: _data_uri("svg+xml", curve_svg(curve).encode()),
+        "curve_uri": lambda curve: data_uri("svg+xml", curve_svg(curve).encode()),
         "duration": _format_duration,
+        "gate_interval": format_gate_interval,
         "hand_svg": hand_svg,
-        "image_uri": _image_uri,
+        "image_uri": image_uri,
+        "interval_svg": interval_svg,
+        "landmarks_svg": landmarks_svg,
+        "mark_svg": mark_svg,
         "markdown": escape_markdown,
-        "png_uri": lambda data: _data_uri("png", data),
+        "number": _format_number,
+        "signed": lambda value: f"{value:+.3g}".replace("-", "−"),
+        "png_uri": lambda data: data_uri("png", data),
     }
     environment.filters.update(filters)
+    environment.globals |= {"read_script": _read_script, "script_source": _script_source}
     environment.tests["bold"] = lambda cell: isinstance(cell, Bold)
     return environment
 
 
-def _image_uri(path: Path, max_side: int = _MAX_SIDE) -> str:
-    """The image as a `data:` URI."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise Hand1000Error(f"{path}: not a readable image: {error}") from error
-    if max(image.size) <= _MAX_PNG_SIDE:
-        image.save(buffer, "PNG", optimize=True)
-        return _data_uri("png", buffer.getvalue())
-    image.thumbnail((max_side, max_side))
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return _data_uri("jpeg", buffer.getvalue())
+def _read_script(name: str) -> Markup:
+    """The text of a script of the folder `templates/`, which is ours and needs no escaping."""
+    loader = _environment().loader
+    assert loader is not None
+    return Markup(loader.get_source(_environment(), name)[0])
 
 
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def _script_source(name: str) -> str:
+    """What a content-security policy calls a script: its digest."""
+    digest = hashlib.sha256(_read_script(name).encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _format_number(value: float | None, digits: int = 4) -> str:
+    """Significant digits; a dash for a missing value."""
+    return "–" if value is None else f"{value:.{digits}g}"
 
 
 def _format_duration(seconds: float) -> str:

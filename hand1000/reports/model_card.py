@@ -1,12 +1,14 @@
-"""The model card in Markdown: what a person must know before using the model."""
+"""The model card in Markdown: what a person must know before using the model. It describes the version in MLflow."""
 
 import json
 import shlex
 
-from hand1000.core.tables import Table
-from hand1000.evaluation.base_vs_tuned import gesture_rates_table, metrics_table
+from hand1000.core.tables import Bold, Table, format_number
 from hand1000.gestures import gesture_phrase
+from hand1000.reports.compared_images import evaluated_models
+from hand1000.reports.gate_table import gate_table
 from hand1000.reports.html import render_template
+from hand1000.reports.metric_lines import MetricLine, read_metric_lines
 from hand1000.reports.run import FinishedRun
 
 LICENSES = {
@@ -15,11 +17,19 @@ LICENSES = {
     "HaGRID, if it is the dataset": "a variant of CC BY-SA 4.0",
 }
 
+_CARD_METRICS = 12
+"""Number of metrics of the card: MLflow keeps only 5,000 characters of a version's description."""
 
-def render_model_card(run: FinishedRun) -> str:
-    """Render the card of a finished run as Markdown."""
-    _, tuned = run.metrics
-    stage2, stage3 = run.settings.stage2, run.settings.stage3
+
+def render_model_card(run: FinishedRun, image_url: str = "") -> str:
+    """Render the card of a finished run as Markdown.
+
+    Args:
+        run: The run.
+        image_url: Address of an image with a row of images per model; "" shows none.
+    """
+    tuned = run.metrics[1]
+    stage2, stage3, sampler = run.settings.stage2, run.settings.stage3, run.settings.generation
     weights = "all weights" if stage3.training_mode == "full" else f"LoRA adapters of rank {stage3.lora.rank}"
     training = {
         "base model": f"{run.base_model}, revision {run.base_identity}",
@@ -37,31 +47,48 @@ def render_model_card(run: FinishedRun) -> str:
     return render_template(
         "model_card.md.j2",
         phrases={gesture: gesture_phrase(gesture) for gesture in run.gestures},
-        metrics=metrics_table(run.metric_rows),
-        gesture_rates=gesture_rates_table(*run.metrics),
+        gates=run.gates,
+        gate_table=gate_table(run.gates),
+        image_url=image_url,
+        models=" / ".join(evaluated_models(run)),
+        metrics=card_metrics(read_metric_lines(run)[:_CARD_METRICS]),
         extractor=tuned.extractor,
         resizer=tuned.resizer,
         training=Table(("input", "value"), list(training.items())),
+        autoguidance_scale=sampler.autoguidance_scale,
         licenses=Table(("component", "license"), list(LICENSES.items())),
         snippets=usage_snippets(model_uri, run.example_prompt),
     )
 
 
+def card_metrics(lines: list[MetricLine]) -> Table:
+    """The metrics of all models with the candidate's interval; a conclusion is bold if it is more than chance."""
+    models = list(dict.fromkeys(model for line in lines for model in line.points))
+    rows = []
+    for line in lines:
+        values = [format_number(line.points[model].value) if model in line.points else "–" for model in models]
+        conclusion, interval = line.conclusion.text, line.points[models[-1]].text if models[-1] in line.points else ""
+        certain = line.conclusion.kind in ("better", "worse")
+        rows.append((line.title, *values, interval or "–", Bold(conclusion) if certain else conclusion, line.n))
+    header = ("metric", *models, "95 % interval", "candidate is", "n")
+    return Table(header, rows, numeric=range(1, len(models) + 2))
+
+
 def usage_snippets(model_uri: str, prompt: str, registry: str = "") -> tuple[str, str]:
     """Python code that loads the model and generates an image, and a shell command that generates several.
 
-    `registry` is the address of the model's MLflow, "" where it is found without one.
+    `registry` is the address of the MLflow of a `models:` address, "" if the default finds it.
     """
-    option = f", registry={json.dumps(registry)}" if registry else ""
+    argument = f", registry={json.dumps(registry)}" if registry else ""
     python = (
         "from hand1000 import load_pipeline\n\n"
-        f'pipeline = load_pipeline("{model_uri}"{option})\n'
+        f'pipeline = load_pipeline("{model_uri}"{argument})\n'
         f'pipeline({json.dumps(prompt, ensure_ascii=False)}).images[0].save("out.png")'
     )
     return python, shell_snippet(model_uri, prompt, registry)
 
 
 def shell_snippet(model_uri: str, prompt: str, registry: str = "") -> str:
-    """A shell command that loads the model and generates images; see `usage_snippets`."""
-    model = f"--model {model_uri}" + (f" --registry {shlex.quote(registry)}" if registry else "")
-    return f"hand1000 generate {model} --prompt {shlex.quote(prompt)} --num 8 --out grid.png"
+    """A shell command that loads the model and generates images; `registry` is that of `usage_snippets`."""
+    option = f" --registry {shlex.quote(registry)}" if registry else ""
+    return f"hand1000 generate --model {model_uri}{option} --prompt {shlex.quote(prompt)} --num 8 --out grid.png"

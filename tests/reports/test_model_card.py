@@ -1,50 +1,74 @@
 """The model card: its content, and that external text cannot become Markdown or HTML."""
 
-from typing import Any
+import re
+from pathlib import Path
 
 import pytest
 
-from hand1000.core.tables import Table
-from hand1000.evaluation.base_vs_tuned import MetricRow, metrics_table
-from hand1000.reports.html import render_template
-from hand1000.reports.model_card import usage_snippets
+from hand1000.evaluation.gates import GateReport
+from hand1000.reports.metric_lines import MetricLine, Point
+from hand1000.reports.model_card import card_metrics, render_model_card, usage_snippets
+from hand1000.reports.run import FinishedRun
+from tests.support.finished_run import CHAMPION_URI, make_run
 
-KID = MetricRow("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
-CONF = MetricRow("HAND-CONF", 0.9, 0.8, "higher", 150, 180)
-URI, PROMPT = "models:/hand1000-call-candidates@champion", 'it\'s "so", making phone call hand gesture'
-
-
-@pytest.fixture
-def content() -> dict[str, Any]:
-    """What `render_model_card` states, made up."""
-    return {
-        "phrases": {"call": "making phone call hand gesture"},
-        "metrics": metrics_table([KID, CONF]),
-        "gesture_rates": Table((), ()),
-        "extractor": "small",
-        "resizer": "bicubic",
-        "training": Table(("input", "value"), [("base model", "small|base, revision abc")]),
-        "licenses": Table(("component", "license"), [("HaGRID", "<b>CC BY-SA 4.0")]),
-        "snippets": usage_snippets(URI, PROMPT),
-    }
+PROMPT = 'it\'s "so", making phone call hand gesture'
+MAX_DESCRIPTION = 5000
+"""Characters of a version's description that MLflow keeps."""
 
 
-def test_the_card_states_what_a_user_must_know(content) -> None:
-    card = render_template("model_card.md.j2", **content)
-    assert "| KID ↓ | 0.2 | **0.1** | 200 | 95 %: 0.09 to 0.11 |" in card
-    assert "| HAND-CONF ↑ | **0.9** | 0.8 | 150 / 180 |" in card
-    assert "small\\|base, revision abc" in card and "&lt;b>CC BY-SA" in card
-    assert '    pipeline = load_pipeline("models:/hand1000-call-c' in card
-    assert r"""    pipeline("it's \"so\", making phone call hand gesture")""" in card
-    assert """--prompt 'it'"'"'s "so", making phone call hand gesture' --num 8""" in card
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def test_the_card_states_what_a_user_must_know(run: FinishedRun) -> None:
+    card = render_model_card(run)
+    assert f"**Failed**, compared with {CHAMPION_URI}." in card or f"**Passed**, compared with {CHAMPION_URI}." in card
+    assert "| gesture accuracy | at least 0.5 | 0.6 | " in card
+    assert re.search(
+        r"\| gesture accuracy ↑ \| 0 \| 0.4 \| 0.6 \| 0\.\d+ to 0\.\d+ \| no clear difference \| 60 \|", card
+    )
     assert "people making phone call hand gesture. Every prompt must contain the phrase **making" in card
-    assert len(card) < 5000 and "| gesture |" not in card
+    assert "| base model | models/small-base, revision abc |" in card and "Apache-2.0" in card
+    assert '    pipeline = load_pipeline("models:/NAME/VERSION")' in card and "![" not in card
+    assert len(card) < MAX_DESCRIPTION and "| gesture | phrase |" not in card
 
 
-def test_a_card_of_several_gestures_states_each_phrase(content) -> None:
-    rates = Table("gabcdefn", [("call", 0, 0.5, 0.9, 0.6, 0.7, "–", 40), ("ok", 0, 0, 0, 1, 1, 1, 40)])
-    phrases = content["phrases"] | {"ok": "making ok sign hand gesture"}
-    several = content | {"phrases": phrases, "gesture_rates": rates}
-    card = render_template("model_card.md.j2", **several)
+def test_the_card_says_what_an_export_lacks(run: FinishedRun) -> None:
+    assert "uses autoguidance with a scale of 4" in render_model_card(run)
+
+
+def test_the_card_shows_the_image_it_is_given(run: FinishedRun) -> None:
+    card = render_model_card(run, "/get-artifact?path=comparison.png&run_uuid=1")
+    assert "one row per model: base / champion / candidate](/get-artifact?path=comparison.png&run_uuid=1)" in card
+
+
+def test_only_what_is_more_than_chance_is_bold() -> None:
+    def line(candidate: Point) -> MetricLine:
+        return MetricLine("rate", "higher", {"base": Point(0.2, 0.1, 0.3, 200), "candidate": candidate})
+
+    card = card_metrics([line(Point(0.9, 0.8, 0.95, 200)), line(Point(0.9, 0.8, 0.95, 3))]).markdown()
+    assert "| 0.2 | 0.9 | 0.8 to 0.95 | **better** | 200 |" in card
+    assert "| too few to tell (n = 3) | 200 / 3 |" in card
+
+
+def test_a_card_of_several_gestures_states_each_phrase(tmp_path: Path) -> None:
+    card = render_model_card(make_run(tmp_path, num_images=10, gestures=("call", "ok")))
     assert card.startswith("# Hand1000: call, ok\n") and "| ok | **making ok sign hand gesture** |" in card
-    assert "| call | 0 | 0.5 | 0.9 | 0.6 | 0.7 | – | 40 |" in card and "one of these gestures" in card
+    assert "one of these gestures" in card
+
+
+def test_external_text_cannot_become_markdown_or_html(tmp_path: Path) -> None:
+    evil = "a|b <b>c</b>"
+    gates = GateReport(champion="", results=())
+    card = render_model_card(make_run(tmp_path, num_images=10, base_model=evil, champion=False, gates=gates))
+    assert "a\\|b &lt;b>c" in card and "<b>" not in card and "without a champion" in card
+
+
+def test_snippets_quote_the_prompt_and_name_the_registry() -> None:
+    python, shell = usage_snippets("models:/hand1000-call/2", PROMPT)
+    assert 'load_pipeline("models:/hand1000-call/2")' in python and r"""pipeline("it's \"so\", making""" in python
+    assert """--prompt 'it'"'"'s "so", making phone call hand gesture' --num 8""" in shell and "registry" not in shell
+    python, shell = usage_snippets("models:/hand1000-call/2", PROMPT, "my runs")
+    assert 'load_pipeline("models:/hand1000-call/2", registry="my runs")' in python
+    assert "--model models:/hand1000-call/2 --registry 'my runs' --prompt" in shell

@@ -1,37 +1,43 @@
-"""The report of a training run: its content, and that external text cannot become HTML."""
+"""The review page of a training run: its content, and that external text cannot become HTML."""
 
 import base64
+import hashlib
 import io
-import math
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.tables import Table
-from hand1000.evaluation.base_vs_tuned import MetricRow, metrics_table
-from hand1000.reports.figures import Curve
-from hand1000.reports.html import render_template
-from hand1000.reports.model_card import usage_snippets
-from hand1000.reports.training import ImagePair, count_data
+from hand1000.evaluation.drift import Drift, GestureDrift
+from hand1000.evaluation.gates import GateReport, GateResult
+from hand1000.registry.review import ReviewCommands
+from hand1000.reports.run import FinishedRun
+from hand1000.reports.training import Candidate, count_data, describe_run, write_report
+from tests.support.finished_run import CHAMPION_URI, COLORS, URI, candidate, make_run
 from tests.support.tiny_models import TOKENS, save_tiny_base
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"
-KID = MetricRow("KID", 0.2, 0.1, "lower", 200, 200, "95 %: 0.09 to 0.11")
-CONF = MetricRow("HAND-CONF", 0.9, 0.8, "higher", 150, 180)
-HAND = [(math.cos(i), math.sin(i), 0.0) for i in range(21)]
+DRIFT = Drift(
+    images=(8, 12),
+    features=(GestureDrift(gesture="call", mean=0.25, largest=1.5),),
+    vocabulary=0.125,
+    new_words=(EVIL,),
+    lost_words=(),
+    box_sides=(None, None),
+    box_distance=None,
+)
 
 
 class ParsedPage(HTMLParser):
     """Tags with their attributes, the text, and the tags that are not closed."""
 
-    VOID = {"meta", "img", "br"}
-    DRAWN = {"line", "path", "circle", "polyline"}
+    VOID = {"meta", "img", "br", "input"}
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -53,149 +59,143 @@ class ParsedPage(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.texts.append(data)
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.texts.append(data)
 
     @property
     def text(self) -> str:
-        return " ".join(self.texts)
+        return " ".join(" ".join(self.texts).split())
 
 
-def save_image(path: Path, color: str, size: int = 64) -> Path:
-    Image.new("RGB", (size, size), color).save(path)
-    return path
+Write = Callable[..., str]
 
 
 @pytest.fixture
-def content(tmp_path) -> dict[str, Any]:
-    """What `write_report` shows, made up."""
-    base, tuned = save_image(tmp_path / "base.png", "red"), save_image(tmp_path / "tuned.png", "blue", size=900)
-    prompt = "a man making phone call hand gesture"
-    return {
-        "phrases": {"call": "making phone call hand gesture"},
-        "overview": {"run": "run-1", "date": "2026-01-02 03:04 UTC"},
-        "metrics": metrics_table([KID, CONF, MetricRow("FID-H", None, 12.0, "lower", 0, 40)]),
-        "gesture_rates": Table((), ()),
-        "extractor": "small",
-        "resizer": "bicubic",
-        "first_pairs": [ImagePair(prompt, 17, base, tuned, "call, 0.93")],
-        "worst_pairs": [ImagePair("a woman making phone call hand gesture", 23, base, tuned, "no hand detected")],
-        "curves": [Curve("Stage III", [(step, 1 / (step + 1)) for step in range(300)])],
-        "validation_images": [(base, "after 100 steps")],
-        "samples": [(base, "a child making phone call hand gesture")],
-        "hands": {"call": HAND},
-        "counts": {"training images": 8, "captions cut by the text encoder": "3 of 8"},
-        "skipped": {"broken.jpg": "truncated"},
-        "settings_yaml": "seed: 0\nstage2:\n  lambda_: 0.7\n",
-        "snippets": usage_snippets("models:/hand1000-call-candidates/3", prompt),
-        "seconds": {"stage2": 12.34, "stage3": 3700.0},
-    }
+def write(tmp_path: Path) -> Write:
+    """Write the page of a run and return it."""
+
+    def write_page(run: FinishedRun, registered: Candidate | None = None) -> str:
+        write_report(tmp_path / "report.html", run, registered or candidate())
+        return (tmp_path / "report.html").read_text()
+
+    return write_page
 
 
-def render(content: dict[str, Any]) -> str:
-    return render_template("training.html.j2", **content)
-
-
-def test_the_report_is_complete_and_makes_no_requests(content):
-    page = render(content)
+def test_the_page_is_complete_and_makes_no_requests(review_page: Path) -> None:
+    page = review_page.read_text()
     parsed = ParsedPage(page)
     assert parsed.open == []
     for expected in (
-        "call", "“making phone call hand gesture”", "run-1", "models:/hand1000-call-candidates/3",
-        "2026-01-02 03:04 UTC", "KID ↓", "HAND-CONF ↑", "95 %: 0.09 to 0.11", "150 / 180", "small", "bicubic",
-        "seed 17", "seed 23", "no hand detected", "after 100 steps",
-        "a child making phone call hand gesture", "broken.jpg", "truncated",
-        "3 of 8", "lambda_: 0.7", "12.3 s", "1 h 01 min", "Stage III", "hand1000 generate --model",
+        "“making phone call hand gesture”", URI, CHAMPION_URI, f"hand1000 review promote {URI} --champion 2",
+        "gesture accuracy ↑", "KID-H ↓", "real images: 0.95", "small", "bicubic", "seed 1001", "no hand", "near-copy",
+        "truncated", "filtered images: small hand", "captions by blip2", " of 4", "12.3 s", "1 h 01 min",
+        "Stage III, images per second",
+        "Stage III: UNet", "norm of the gradient", "learning rate", "lambda_: 0.7", "hand1000 generate --model",
+        "Prompts without the gesture", "Apache-2.0", "There is no champion", "drawn at random by seed 1000",
     ):  # fmt: skip
-        assert expected in parsed.text, expected
-    assert {tag for tag, _ in parsed.tags} & {"script", "link", "iframe", "object", "form", "base"} == set()
-    sources = [value for _, attrs in parsed.tags for name, value in attrs.items() if name in ("src", "href", "srcset")]
-    assert len(sources) == 7 and all(source.startswith("data:image/") for source in sources)
+        assert expected in parsed.text or expected in page, expected
+    assert {tag for tag, _ in parsed.tags} & {"link", "iframe", "object", "base"} == set()
+    sources = [value for _, attrs in parsed.tags for name, value in attrs.items() if name in ("src", "srcset")]
+    assert len(sources) > 200 and all(source.startswith("data:image/") for source in sources)
+    assert all(attrs["href"].startswith("#") for tag, attrs in parsed.tags if tag == "a")
     assert "url(" not in page and "@import" not in page
-    policy = next(
-        attrs["content"] for tag, attrs in parsed.tags if attrs.get("http-equiv") == "Content-Security-Policy"
-    )
-    assert policy.startswith("default-src 'none'; img-src data:")
 
 
-def test_base_and_tuned_images_are_not_mixed_up(content):
-    images = [attrs for tag, attrs in ParsedPage(render(content)).tags if tag == "img"]
-    assert images[0]["alt"].startswith("base: ") and images[1]["alt"].startswith("fine-tuned: ")
-    kinds = [attrs["src"].split(";")[0] for attrs in images[:2]]
-    assert kinds == ["data:image/png", "data:image/jpeg"]
-    base, tuned = (Image.open(io.BytesIO(base64.b64decode(attrs["src"].split(",")[1]))) for attrs in images[:2])
-    assert base.size == (64, 64) and base.getpixel((5, 5)) == (255, 0, 0)
-    assert tuned.size == (512, 512) and tuned.getpixel((5, 5))[2] > 240
+def test_only_the_pages_own_script_may_run(review_page: Path) -> None:
+    page = review_page.read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="(.*?)"', page)
+    assert policy.startswith("default-src 'none'; img-src data:") and f"script-src &#39;sha256-{digest}&#39;" in policy
 
 
-def test_the_better_value_is_bold(content):
-    row = r'<td class="">(\S+) .</td><td class="(.*?)">(.*?)</td><td class="(.*?)">(.*?)</td>'
-    assert re.findall(row, render(content)) == [
-        ("KID", "number", "0.2", "number better", "0.1"),
-        ("HAND-CONF", "number better", "0.9", "number", "0.8"),
-        ("FID-H", "number", "–", "number", "12"),
-    ]
+def test_images_of_the_models_are_not_mixed_up(review_page: Path) -> None:
+    images = [attrs for tag, attrs in ParsedPage(review_page.read_text()).tags if tag == "img"]
+    for (model, color), image in zip(COLORS.items(), images, strict=False):
+        assert image["alt"].startswith("candidate: " if model == "tuned" else f"{model}: ")
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image["src"].split(",")[1]))))
+        assert pixels.shape == (32, 32, 3) and np.abs(pixels.mean(axis=(0, 1)) - color).max() < 5
 
 
-def test_several_gestures_have_a_table_of_their_own(content):
-    header = (
-        "gesture",
-        *(f"{rate}, {side}" for rate in ("accuracy", "detection") for side in ("base", "tuned", "real")),
-        "n",
-    )
-    rates = Table(
-        header, [("call", 0, 0.5, 0.9, 0.6, 0.7, "–", 40), ("ok", 0.1, 0.2, 0.3, 1, 1, 1, 40)], numeric=range(1, 8)
-    )
-    phrases = {"call": "making phone call hand gesture", "ok": "making ok sign hand gesture"}
-    hands = {"call": HAND, "ok": HAND}
-    page = render(content | {"gesture_rates": rates, "phrases": phrases, "hands": hands})
+def test_failed_gates_come_first_with_an_override(write: Write, tmp_path: Path) -> None:
+    gates = [
+        GateResult(name="detection rate", gesture=None, rule="at least 0.8", value=0.9, low=0.85, high=0.95,
+                   champion=0.8, passed=True),
+        GateResult(name="KID-H", gesture="call", rule="at most 0.1 above the champion's 0.5", value=None, low=0.2,
+                   high=0.4, champion=0.5, passed=False),
+    ]  # fmt: skip
+    run = make_run(tmp_path / "run", num_images=10, gates=GateReport(champion=CHAMPION_URI, results=tuple(gates)))
+    text = ParsedPage(write(run)).text
+    assert "✗ Failed 1 of 2 gates failed" in text and "Replace REASON" in text
+    failed = "✗ failed KID-H, call at most 0.1 above the champion's 0.5 not measured Δ +0.2 to +0.4 0.5"
+    assert f"{failed} ✓ passed detection rate at least 0.8 0.9 0.85 to 0.95 0.8" in text
+
+
+def test_the_first_model_has_a_page_without_a_champion(write: Write, tmp_path: Path) -> None:
+    text = ParsedPage(write(make_run(tmp_path / "run", num_images=10, champion=False))).text
+    assert "the first model: there is no champion to compare with" in text and "difference to base" in text
+
+
+def test_drift_since_the_champion_is_shown(write: Write, tmp_path: Path) -> None:
+    page = write(make_run(tmp_path / "run", num_images=10, drift=DRIFT))
+    assert "8 before, 12 now" in page and "changed by 0.250 standard deviations" in page
+    assert EVIL not in page
+    page = write(make_run(tmp_path / "other", num_images=10, drift_note=f"not kept: {EVIL}"))
+    assert "not kept" in page and EVIL not in page
+
+
+def test_three_hands_earn_no_better(write: Write, tmp_path: Path) -> None:
+    page = write(make_run(tmp_path / "run", num_images=4))
+    assert "too few to tell (n = 3)" in page and "conclusion better" not in page.partition("<body>")[2]
+
+
+def test_external_text_cannot_become_html(write: Write, tmp_path: Path) -> None:
+    harmless = ParsedPage(write(make_run(tmp_path / "harmless", num_images=10)))
+    evil = {"run_key": EVIL, "base_model": EVIL, "base_identity": EVIL, "data_digest": EVIL, "champion": EVIL}
+    gate = GateResult(name=EVIL, gesture=EVIL, rule=EVIL, value=1, low=0, high=2, champion=1, passed=True)
+    gates = GateReport(champion=EVIL, results=(gate,), notes=(EVIL,))
+    run = make_run(tmp_path / "evil", num_images=10, texts=lambda index: f"{EVIL}{index}", gates=gates, **evil)
+    commands = ReviewCommands(compare=EVIL, promote=EVIL, reject=EVIL, rollback=EVIL)
+    page = write(run, candidate(uri=EVIL, commands=commands, registry=EVIL, seconds={EVIL: 1.0}))
     parsed = ParsedPage(page)
-    assert parsed.open == [] and len([tag for tag, attrs in parsed.tags if attrs.get("class") == "hand"]) == 2
-    for expected in ("call, ok", "“making ok sign hand gesture”", "Rates by gesture", "accuracy, tuned", "ok: mean of"):
-        assert expected in parsed.text
-    cells = [f'<td class="number">{cell}</td>' for cell in ("0", "0.5", "0.9", "0.6", "0.7", "–", "40")]
-    assert "".join(cells) in page
-    assert "Rates by gesture" not in render(content)
-
-
-def test_external_text_cannot_become_html(content):
-    evil = content | {
-        "phrases": {EVIL: EVIL}, "overview": {EVIL: EVIL}, "hands": {EVIL: HAND}, "extractor": EVIL, "resizer": EVIL,
-        "metrics": Table((EVIL,), [(EVIL,)]), "settings_yaml": EVIL, "counts": {EVIL: EVIL}, "skipped": {EVIL: EVIL},
-        "first_pairs": [content["first_pairs"][0]._replace(prompt=EVIL, note=EVIL)],
-        "worst_pairs": [content["worst_pairs"][0]._replace(prompt=EVIL, note=EVIL)],
-        "curves": [Curve(EVIL, [(0, 1.0), (1, 2.0)], y_label=EVIL + "$x^{$")],
-        "samples": [(content["samples"][0][0], EVIL)], "seconds": {EVIL: 1.0}, "snippets": [EVIL],
-    }  # fmt: skip
-    page = render(evil)
-    parsed, harmless = ParsedPage(page), ParsedPage(render(content))
-    assert "<script" not in page and "http://evil.example/x>" not in page
-    assert parsed.open == []
+    assert parsed.open == [] and page.count("<script") == 1 and "http://evil.example/x>" not in page
     assert {tag for tag, _ in parsed.tags} == {tag for tag, _ in harmless.tags}
-    assert {name for _, attrs in parsed.tags for name in attrs} == {
-        name for _, attrs in harmless.tags for name in attrs
-    }
-    assert parsed.text.count("alert(1)") >= 20
+    names = [{name for _, attrs in tags for name in attrs} for tags in (parsed.tags, harmless.tags)]
+    assert names[0] <= names[1] and parsed.text.count("alert(1)") >= 50
 
 
-def test_a_run_without_content_has_a_report(content):
-    lists = ("first_pairs", "worst_pairs", "curves", "validation_images", "samples")
-    mappings = ("overview", "hands", "counts", "skipped", "seconds")
-    bare = content | {name: [] for name in lists} | {name: {} for name in mappings}
-    parsed = ParsedPage(render(bare))
-    assert "Nothing was logged." in parsed.text and "No image was skipped." in parsed.text
-    assert not [tag for tag, _ in parsed.tags if tag in ("svg", "img")]
+def test_a_run_of_two_images_without_history_has_a_page(write: Write, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_images=2, general_images=None)
+    for folder in (run.fusion, *run.embeddings, run.trained):
+        (folder / "history.jsonl").write_text("")
+    text = ParsedPage(write(run, candidate(seconds={}))).text
+    assert "Stage III: learning rate" in text and "Stage III: UNet" not in text and "total" not in text.split()
 
 
-def test_an_unreadable_image_is_named(tmp_path, content):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no image")
-    with pytest.raises(Hand1000Error, match="broken.png: not a readable image"):
-        render(content | {"samples": [(broken, "x")]})
+def test_an_unreadable_image_is_named(write: Write, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_images=3)
+    (run.tuned_images / "000001.png").write_bytes(b"no image")
+    with pytest.raises(Hand1000Error, match="000001.png: not a readable image"):
+        write(run)
+
+
+def test_a_page_of_large_photos_stays_small(monkeypatch: pytest.MonkeyPatch, write: Write, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_images=30, side=256)
+    monkeypatch.setattr("hand1000.reports.training._TABLE_BYTES", 100_000)
+    described = describe_run(run, candidate())
+    assert described["thumbnails"].side == 64 and described["thumbnails"].num_images < 90
+    page = write(run)
+    assert "only the first" in " ".join(page.split()) and page.count("<tr data-faults") == 30
+
+
+def test_the_run_time_leaves_out_what_is_not_known(review_page: Path) -> None:
+    rows = re.findall(r"<tr><th>(\w+)</th><td>([^<]* (?:s|min))</td></tr>", review_page.read_text())
+    assert rows == [("train_fusion", "12.3 s"), ("train_unet", "1 h 01 min"), ("total", "1 h 01 min")]
 
 
 def test_captions_cut_by_the_text_encoder_are_counted(tmp_path: Path) -> None:
     texts = ["hand " * (TOKENS - 2), "hand " * (TOKENS - 1), "hand " * TOKENS]
     preparation = SimpleNamespace(train=3, test=2, unusable=[], filter_counts={}, problems=())
-    records = [SimpleNamespace(text=text) for text in texts]
+    records = [SimpleNamespace(text=text, captioner="") for text in texts]
     run = SimpleNamespace(model=save_tiny_base(tmp_path), training_records=records, preparation=preparation)
     assert count_data(run, [])["captions cut by the text encoder"] == "2 of 3"

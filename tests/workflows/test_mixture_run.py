@@ -58,7 +58,7 @@ def test_one_model_generates_two_gestures(tmp_path: Path) -> None:
         "ok": (2, 3),
     }
     (report,) = (artifacts / "register").glob("*/report.html")
-    assert "Rates by gesture" in report.read_text()
+    assert "gesture accuracy, ok ↑" in report.read_text()
     tracking = connect(tmp_path / "root")
     (logged,) = tracking.client.search_runs([RunTracker("hand1000", "probe", tracking).experiment_id],
                                             "metrics.`tuned/gesture accuracy/four` >= 0")  # fmt: skip
