@@ -32,6 +32,8 @@ def parse_box(value: Any, size: tuple[int, int] | None = None) -> BBox:
         raise UnusableBoxError(f"not finite: {value!r:.60}")
     x, y, width, height = value
     if size is not None:
+        if 0 < max(width, height) <= 1:
+            raise UnusableBoxError(f"it is within one pixel: {value!r:.60}; is data.bbox_format relative?")
         x, y, width, height = x / size[0], y / size[1], width / size[0], height / size[1]
     if width <= 0 or height <= 0:
         raise UnusableBoxError(f"it has no area: {value!r:.60}")

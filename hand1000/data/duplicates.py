@@ -37,6 +37,8 @@ def fingerprint(pixels: np.ndarray) -> Fingerprint:
 
 def find_duplicates(fingerprints: Sequence[Fingerprint]) -> list[list[int]]:
     """Return the groups of images that are duplicates of each other, by index and in order; no group has only one."""
+    if not fingerprints:
+        return []
     groups = _Groups(len(fingerprints))
     hashes = np.array([item.hash for item in fingerprints], np.uint64)
     colors = np.frombuffer(b"".join(item.colors for item in fingerprints), np.uint8).reshape(len(hashes), -1)

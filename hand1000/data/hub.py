@@ -21,7 +21,8 @@ def push_dataset(folder: Path, repo: str, *, private: bool) -> str:
     """Upload the dataset in `folder` to a dataset repository of the hub, in one commit.
 
     The token is HF_TOKEN or that of `hf auth login`. The same commit removes images of an earlier upload that are no
-    longer in the dataset, since an imagefolder's metadata must name every image.
+    longer in the dataset: `datasets` leaves out an image that no line names without a word, so they would lie there
+    unseen.
 
     Args:
         folder: Folder that `hand1000.data.publish.publish_dataset` wrote.

@@ -1,17 +1,24 @@
-"""The image set: square PNG files and `metadata.jsonl`, the layout of a Hugging Face imagefolder."""
+"""The image set: square PNG files and their records, the layout of a Hugging Face imagefolder.
 
-from collections.abc import Iterable, Sequence
+The records are in `metadata.jsonl`; those of a published dataset are in `metadata.parquet`, whose columns have explicit
+types: in JSON, `datasets` takes a column without a value in one split for one of another type and refuses the dataset.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
-from hand1000.config.base import Fraction
-from hand1000.core.errors import Hand1000Error
-from hand1000.storage.digests import Sha256
-from hand1000.storage.files import read_records, write_jsonl
+from hand1000.config.base import Fraction, format_validation_error
+from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.storage.digests import Sha256, canonical_json
+from hand1000.storage.files import read_records, write_bytes, write_jsonl
 
 METADATA = "metadata.jsonl"
+TYPED_METADATA = "metadata.parquet"
 
 NonEmpty = Annotated[str, Field(min_length=1)]
 BBox = tuple[Fraction, Fraction, Fraction, Fraction]
@@ -55,13 +62,16 @@ def read_image_set(directory: Path) -> list[ImageRecord]:
     """Read the records of an image set, in the order of its lines.
 
     Raises:
-        Hand1000Error: There is no metadata.jsonl, a line is malformed, a name appears twice, or an image is missing;
-            the message names the file and the line.
+        Hand1000Error: There is no metadata.jsonl or metadata.parquet, a line is malformed, a name appears twice, or an
+            image is missing; the message names the file and the line.
     """
     path = directory / METADATA
+    if not path.exists() and (directory / TYPED_METADATA).is_file():
+        path = directory / TYPED_METADATA
     present = {file.name for file in directory.iterdir()} if directory.is_dir() else set()
     records, names = [], set()
-    for number, record in read_records(path, ImageRecord):
+    lines = read_records(path, ImageRecord) if path.name == METADATA else _read_typed_records(path)
+    for number, record in lines:
         if record.file_name in names:
             raise Hand1000Error(f"{path}: line {number}: {record.file_name} appears twice; remove one line")
         if record.file_name not in present:
@@ -78,6 +88,45 @@ def write_metadata(directory: Path, records: Iterable[ImageRecord]) -> None:
         empty = {name for name in _OPTIONAL if getattr(record, name) in (None, "")}
         rows.append(record.model_dump(mode="json", exclude=empty))
     write_jsonl(directory / METADATA, rows)
+
+
+def write_typed_metadata(directory: Path, records: Iterable[ImageRecord]) -> None:
+    """Write `metadata.parquet` atomically, sorted by file name, with the same columns and types for any records.
+
+    `attributes` is JSON in a column of text, since the names in it differ between images.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text, optional = pa.string(), {"captions": pa.list_(pa.string()), "bbox": pa.list_(pa.float64())}
+    names = ("file_name", "text", "caption", "captions", "captioner", "gesture", "user_id", "bbox", "source")
+    schema = pa.schema([(name, optional.get(name, text)) for name in (*names, "provenance", "attributes")])
+    rows = []
+    for record in sorted(records, key=lambda record: record.file_name):
+        row = record.model_dump(mode="json", exclude={"seed"})
+        rows.append(row | {"attributes": canonical_json(record.attributes) if record.attributes else None})
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    write_bytes(directory / TYPED_METADATA, buffer.getvalue())
+
+
+def _read_typed_records(path: Path) -> Iterator[tuple[int, ImageRecord]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise Hand1000Error(f"{path}: cannot be read as Parquet: {one_line(error)}") from error
+    for number, row in enumerate(rows, start=1):
+        values = {name: value for name, value in row.items() if value is not None}
+        try:
+            attributes = {"attributes": json.loads(values["attributes"])} if "attributes" in values else {}
+            yield number, ImageRecord.model_validate(values | attributes)
+        except ValidationError as error:
+            raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
+        except ValueError as error:
+            raise Hand1000Error(f"{path}: line {number}: attributes: not JSON: {one_line(error)}") from error
 
 
 def merge_image_sets(parts: Sequence[Path], directory: Path) -> Path:

@@ -12,7 +12,7 @@ from hand1000.captions.records import CaptionRecord
 from hand1000.core.errors import translate_write_errors
 from hand1000.core.tables import Table
 from hand1000.data.captioning import apply_captions
-from hand1000.data.imageset import read_image_set, write_metadata
+from hand1000.data.imageset import read_image_set, write_typed_metadata
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.gestures import gesture_phrase
 from hand1000.storage.files import read_json, write_text
@@ -29,7 +29,8 @@ def publish_dataset(
 ) -> None:
     """Write `train/`, `test/` and the card into `output_dir`.
 
-    `datasets.load_dataset("imagefolder", data_dir=output_dir)` reads it, and so does `train_gesture` as its `data`.
+    `datasets.load_dataset("imagefolder", data_dir=output_dir)` reads it, and so does `train_gesture` as its `data`. The
+    records are in `metadata.parquet`, with the same columns and types in both splits whatever the images have.
     `captions` has the captions of each split by file name, `metrics` those of all captioners, the published one first.
 
     Raises:
@@ -45,7 +46,7 @@ def publish_dataset(
             (output_dir / split).mkdir()
             for record in records:
                 shutil.copyfile(prepared / split / record.file_name, output_dir / split / record.file_name)
-        write_metadata(output_dir / split, records)
+        write_typed_metadata(output_dir / split, records)
     report = PreparationReport.model_validate(read_json(prepared / REPORT))
     with translate_write_errors(output_dir):
         shutil.copyfile(prepared / REPORT, output_dir / REPORT)
@@ -81,6 +82,8 @@ def _render_card(
     if any(report.filter_counts.values()):
         table = Table(("filter", "images removed"), list(report.filter_counts.items()), numeric={1})
         parts.append(f"## Filtered\n\n{table.markdown()}".rstrip())
+    if report.problems:
+        parts.append("## Not used\n\n" + "\n".join(f"- {problem}" for problem in report.problems))
     if report.unusable:
         parts.append("## Skipped\n\n" + "\n".join(f"- `{image.file}`: {image.reason}" for image in report.unusable))
     return "\n\n".join(parts) + "\n"

@@ -88,7 +88,7 @@ def _kohya_entries(name: str, down: torch.Tensor, up: torch.Tensor, alpha: int) 
     """Entries of a layer to which up @ down is added.
 
     Programs multiply by alpha / rank, so `up` is divided by it. All layers have one `alpha`, whatever their rank,
-    because diffusers 0.42 applies the first layer's to all.
+    because diffusers 0.42 applies the most frequent one to all.
     """
     prefix = "lora_unet_" + name.replace(".", "_")
     return {

@@ -4,6 +4,7 @@ from hand1000.cli.main import main
 from hand1000.data.check import check_source, list_gestures, report_lines
 from hand1000.storage.sources import open_source
 from tests.support.hagrid_source import write_hagrid
+from tests.support.layouts import BOX, LAYOUTS, jsonl
 
 
 def test_the_check_of_a_source_names_what_is_wrong(tmp_path):
@@ -40,3 +41,31 @@ def test_the_command_checks_a_folder_and_sets_its_exit_status(tmp_path, capsys):
     assert "1 of 6 images are unusable, more than data.max_unusable = 0.1" in output.err
     assert main(["data", "check", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
+
+
+def test_the_page_shows_counts_problems_and_thumbnails(tmp_path, capsys):
+    LAYOUTS["kohya folders"][0](tmp_path / "source")
+    rows = [{"file_name": "10_four/0.png", "bbox": [1, 1, 20, 20]}, {"file_name": "10_four/1.png", "bbox": BOX}]
+    jsonl(tmp_path / "source" / "metadata.jsonl", [*rows, {"file_name": "<b>.png"}])
+    page = tmp_path / "check.html"
+    assert main(["data", "check", str(tmp_path / "source"), "--gesture", "four", "--html", str(page)]) == 0
+    output, text = capsys.readouterr().out, page.read_text()
+    assert "8 .caption files" in output.splitlines()[1] and f"page: {page}" in output
+    assert "problem: box not usable: 1 (10_four/0.png: metadata.jsonl: line 1: box 1:" in output
+    assert "problem: repeats of a folder not used: 1 (10_four: 10)" in output
+    assert text.count("data:image/png;base64,") == 8 and "<script" not in text and 'src="http' not in text
+    assert "&lt;b&gt;.png" in text and "<b>" not in text and "box not usable" in text
+    assert main(["data", "check", str(tmp_path / "source"), "--gesture", "four", "--bbox-format", "pixels"]) == 0
+    assert "box not usable" in capsys.readouterr().out  # The other line has a relative box.
+
+
+def test_each_gesture_is_a_share_of_its_own_images(tmp_path, capsys):
+    """Annotations without a usable person are a share of the annotations, not of the images that are left."""
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 9 for i in range(10)}, "train")
+    write_hagrid(source, {"x": 9}, "val", user_id=None)
+    assert main(["data", "check", str(source)]) == 0  # 9 of 99 are at most a tenth, 9 of 90 would be, too; 10 are not.
+    write_hagrid(source, {"y": 1}, "val", user_id=None)
+    assert main(["data", "check", str(source)]) == 0
+    write_hagrid(source, {"z": 1}, "val", user_id=None)
+    assert main(["data", "check", str(source)]) == 2
+    assert "four: 11 of 101 images are unusable, more than data.max_unusable = 0.1" in capsys.readouterr().err

@@ -11,11 +11,12 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import load_square
 from hand1000.data.imageset import read_image_set
-from hand1000.data.prepare import prepare_image_sets
+from hand1000.data.prepare import PreparationReport, prepare_image_sets
 from hand1000.data.selection import select_images
 from hand1000.storage.digests import digest_file, tree_manifest
 from hand1000.storage.sources import open_source
 from tests.support.hagrid_source import NO_FILTERS, data_settings, select, select_gestures, write_hagrid
+from tests.support.layouts import jsonl, write_images
 from tests.support.rendered_hands import rendered_hands
 
 
@@ -172,3 +173,43 @@ def test_broken_inputs_are_counted_and_named_the_rest_is_used(tmp_path):
     assert cmyk.shape == (16, 16, 3) and cmyk.min() >= 250 and abs(int(grey.mean()) - 30_000 // 257) <= 1
     with pytest.raises(Hand1000Error, match=r"2 of \d+ images are unusable, more than data.max_unusable = 0.05"):
         prepare_image_sets(chosen, tmp_path / "again", data_settings(0.05), resolution=16, seed=1)
+
+
+def test_faults_of_a_source_are_a_share_of_the_source(tmp_path):
+    """60 malformed annotations of 3,000 ended a run on 20 images, because they were held against these."""
+    source = write_hagrid(tmp_path / "source", {f"u{i}": 30 for i in range(10)}, "train")
+    write_hagrid(source, {"x": 6}, "train", user_id=None)
+    chosen = select(source, 16, 4)
+    report = prepare_image_sets(chosen, tmp_path / "out", data_settings(0.1), resolution=16, seed=1)
+    assert (report.train, report.test, len(report.unusable)) == (16, 4, 6)
+    with pytest.raises(Hand1000Error, match="6 of 306 images are unusable, more than data.max_unusable = 0.01"):
+        prepare_image_sets(chosen, tmp_path / "again", data_settings(0.01), resolution=16, seed=1)
+    broken = source / chosen.train[0].file
+    broken.write_bytes(b"")
+    with pytest.raises(Hand1000Error, match="1 of 20 images are unusable, more than data.max_unusable = 0.04"):
+        prepare_image_sets(chosen, tmp_path / "third", data_settings(0.04), resolution=16, seed=1)
+
+
+def test_records_keep_all_captions_and_where_they_come_from(tmp_path):
+    write_images(tmp_path / "source")
+    rows = [{"file_name": f"{i}.png", "text": text} for i in range(8) for text in ("a man", f"a person {i}")]
+    jsonl(tmp_path / "source" / "metadata.jsonl", [*rows, {"file_name": "0.png", "bbox": [3, 3, 9, 9]}])
+    captions = set()
+    for seed in range(3):
+        out = tmp_path / str(seed)
+        report = prepare_image_sets(select(tmp_path / "source", 6, 2), out, data_settings(), resolution=16, seed=seed)
+        records = [record for split in ("train", "test") for record in read_image_set(out / split)]
+        captions.add(tuple(record.caption for record in sorted(records, key=lambda record: record.file_name)))
+        for record in records:
+            index = record.file_name.removesuffix(".png")
+            assert record.captions == ("a man", f"a person {index}") and record.caption in record.captions
+            assert record.provenance.startswith(f"{index}.png; metadata.jsonl: line ")
+        assert [problem.kind for problem in report.problems] == ["box not usable"]
+        assert report.problem_counts() == {"data/box not usable": 1}
+        assert PreparationReport.model_validate_json(report.model_dump_json()) == report
+    assert len(captions) == 3
+
+
+def test_a_report_without_problems_has_the_bytes_that_it_had(split_source, tmp_path):
+    report = PreparationReport(train=1, test=1, unusable=(), warnings=(), filter_counts={})
+    assert set(report.model_dump(mode="json")) == {"train", "test", "unusable", "warnings", "filter_counts"}

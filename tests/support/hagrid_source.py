@@ -9,7 +9,7 @@ from PIL import Image
 from hand1000.config.data_settings import DataSettings, FilterSettings
 from hand1000.data.items import SourceImage
 from hand1000.data.selection import Selection, select_images
-from hand1000.storage.sources import open_source
+from hand1000.data.sources.opening import open_dataset
 
 NO_FILTERS = FilterSettings(min_hand_size=0, allow_border_hands=True, max_hands=100, min_detector_iou=0)
 
@@ -46,11 +46,11 @@ def file_keys(items: Iterable[SourceImage]) -> list[str]:
     return [item.key for item in items]
 
 
-def select(root: Path, train: int, test: int, seed: int = 1, gesture: str = "four") -> Selection:
+def select(root: Path | str, train: int, test: int, seed: int = 1, gesture: str = "four") -> Selection:
     """Select images of one gesture without filters."""
     return select_gestures(root, train, test, (gesture,), seed)
 
 
-def select_gestures(root: Path, train: int, test: int, gestures: tuple[str, ...], seed: int = 1) -> Selection:
+def select_gestures(root: Path | str, train: int, test: int, gestures: tuple[str, ...], seed: int = 1) -> Selection:
     """Select images of several gestures without filters."""
-    return select_images(open_source(root), gestures, num_train=train, num_test=test, seed=seed, filters=NO_FILTERS)
+    return select_images(open_dataset(root), gestures, num_train=train, num_test=test, seed=seed, filters=NO_FILTERS)

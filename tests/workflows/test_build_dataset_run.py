@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hand1000.data.imageset import read_image_set
 from tests.support.chat_server import ChatServer, chat_server, save_chat_model
 from tests.support.short_demo import PYFLYTE, ROOT, command
 from tests.support.tiny_captioners import CAPTIONERS
@@ -135,9 +136,9 @@ def test_a_killed_run_resumes_and_captions_no_image_twice(resumed: Resumed) -> N
         assert sum(map(len, jobs)) == len(set().union(*jobs)) == 9
         assert all(job in jobs for job in resumed.before.get(captioner, []))
     for split, count in IMAGES.items():
-        lines = [json.loads(line) for line in (resumed.published / split / "metadata.jsonl").read_text().splitlines()]
-        assert len({line["file_name"] for line in lines}) == len({line["source"] for line in lines}) == count
-        assert len(lines) == count and all(line["captioner"].startswith("blip2 ") for line in lines)
+        records = read_image_set(resumed.published / split)
+        assert len({record.file_name for record in records}) == len({record.source for record in records}) == count
+        assert len(records) == count and all(record.captioner.startswith("blip2 ") for record in records)
 
 
 def test_the_server_gets_each_caption_twice_and_noise_is_refused(resumed: Resumed, server: ChatServer) -> None:
@@ -150,8 +151,7 @@ def test_the_server_gets_each_caption_twice_and_noise_is_refused(resumed: Resume
     assert "- by rule: 9\n" in card and "at an endpoint" not in card
     refused = [line.rsplit(": ", 1) for line in card.splitlines() if line.startswith("- refused: ")]
     assert sum(int(count) for _, count in refused) == 2 * 9
-    lines = (resumed.published / "train/metadata.jsonl").read_text().splitlines()
-    assert all(json.loads(line)["text"].endswith(f", {FOUR}") for line in lines)
+    assert all(record.text.endswith(f", {FOUR}") for record in read_image_set(resumed.published / "train"))
 
 
 def test_the_endpoints_key_is_sent_and_neither_said_nor_kept(resumed: Resumed, server: ChatServer) -> None:
@@ -176,11 +176,9 @@ def test_the_published_set_trains_unchanged(resumed: Resumed, tmp_path: Path) ->
     assert "models:/hand1000-four-candidates/1" in done.stdout
     for split, count in IMAGES.items():
         (used,) = (tmp_path / "root/artifacts/caption_images").glob(f"*/{split}.jsonl")
-        published = resumed.published / split / "metadata.jsonl"
-        texts = [
-            sorted(json.loads(line)["text"] for line in path.read_text().splitlines()) for path in (used, published)
-        ]
-        assert len(texts[0]) == count and texts[0] == texts[1]
+        texts = sorted(json.loads(line)["text"] for line in used.read_text().splitlines())
+        assert len(texts) == count
+        assert texts == sorted(record.text for record in read_image_set(resumed.published / split))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,10 +7,11 @@ that the archive is never unpacked. Names are data: a member is addressed by its
 import contextlib
 import re
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from hand1000.core.errors import Hand1000Error, one_line
@@ -18,6 +19,9 @@ from hand1000.data.formats import image_suffixes
 from hand1000.data.items import MEMBER, IssueLog
 from hand1000.storage.scratch import process_scratch
 from hand1000.storage.sources import Source
+
+if TYPE_CHECKING:
+    from pyarrow.parquet import ParquetFile
 
 MAX_MEMBER_BYTES = 100_000_000
 _PATH = re.compile(r"(?P<archive>.+?\.(?:tar|parquet))/(?P<member>.+)", re.IGNORECASE)
@@ -48,6 +52,7 @@ class ArchiveSource:
         self.root, self.concurrency = source.root, source.concurrency
         self._source, self._issues = source, issues
         self._archives: dict[str, _Archive] = {}
+        self._lock = threading.Lock()
         self._copies = contextlib.ExitStack()  # Copies of archives on S3, which last as long as this object.
 
     def list_folders(self, parent: str = "") -> list[str]:
@@ -88,11 +93,12 @@ class ArchiveSource:
             path.unlink(missing_ok=True)
 
     def _open(self, archive: str) -> _Archive:
-        if archive not in self._archives:
-            path = self._copies.enter_context(self._source.local_path(archive))
-            kind = _Tar if archive.lower().endswith(".tar") else _Parquet
-            self._archives[archive] = kind(path, f"{self.root}/{archive}", archive, self._issues)
-        return self._archives[archive]
+        with self._lock:
+            if archive not in self._archives:
+                path = self._copies.enter_context(self._source.local_path(archive))
+                kind = _Tar if archive.lower().endswith(".tar") else _Parquet
+                self._archives[archive] = kind(path, f"{self.root}/{archive}", archive, self._issues)
+            return self._archives[archive]
 
     @cached_property
     def _scratch(self) -> Path:
@@ -108,7 +114,7 @@ class _Tar:
     """An uncompressed tar file; its members are found once, by their headers."""
 
     def __init__(self, path: Path, address: str, archive: str, issues: IssueLog) -> None:
-        self._path, self._address = path, address
+        self._path = path
         self._members: dict[str, _Extent] = {}
         try:
             with tarfile.open(path, "r:") as tar:
@@ -150,11 +156,11 @@ class _Parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._address = address
         try:
             self._file = pq.ParquetFile(path)
         except (pa.ArrowException, OSError) as error:
             raise Hand1000Error(f"{address}: cannot be read as Parquet ({one_line(error)}); write it again") from error
+        self._path = path
         schema = self._file.schema_arrow
         images = [field.name for field in schema if pa.types.is_struct(field.type) and _has_bytes(field.type)]
         if not images:
@@ -187,10 +193,17 @@ class _Parquet:
     def read(self, member: str) -> bytes:
         row = self._rows[member]
         group = max(index for index, start in enumerate(self._starts) if start <= row)
-        column = self._file.read_row_group(group, columns=[f"{self._image}.bytes"]).column(0)
+        # A ParquetFile must not be read by two threads at once.
+        file = self._reopen()
+        column = file.read_row_group(group, columns=[f"{self._image}.bytes"]).column(0)
         value = column[row - self._starts[group]].as_py()
         data = value["bytes"] if isinstance(value, Mapping) else value
         return data if data and len(data) <= MAX_MEMBER_BYTES else b""  # The reader of images reports an empty file.
+
+    def _reopen(self) -> "ParquetFile":
+        import pyarrow.parquet as pq
+
+        return pq.ParquetFile(self._path, metadata=self._file.metadata)
 
     def _iter_rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
         for batch in self._file.iter_batches(_BLOCK_ROWS, columns=columns):
