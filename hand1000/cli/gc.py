@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hand1000.core.errors import Hand1000Error
+
 if TYPE_CHECKING:
     from hand1000.registry.connection import Tracking
     from hand1000.registry.retention import Plan
@@ -80,9 +82,11 @@ def _collect(options: argparse.Namespace) -> None:
 
 
 def _connect(registry: str | None, root: str) -> "Tracking":
-    from hand1000.registry.connection import connect
+    from hand1000.registry.connection import DEFAULT_FOLDER, connect
 
-    return connect(Path(registry or ("artifacts" if "://" in root else root)), create=False)
+    if "://" not in root and not Path(root).is_dir():
+        raise Hand1000Error(f"{root}: no such folder; name an artifact root with --root")
+    return connect(DEFAULT_FOLDER if "://" in root else Path(root), registry=registry, create=False)
 
 
 def _describe_plan(plan: "Plan") -> list[str]:

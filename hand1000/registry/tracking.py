@@ -235,10 +235,23 @@ def _get_or_create_run(tracking: Tracking, experiment_id: str, name: str, tags: 
         runs = search() or [created]
     run = min(runs, key=lambda run: (run.info.start_time, run.info.run_id))
     if created is not None and created.info.run_id != run.info.run_id:
-        client.delete_run(created.info.run_id)
+        _discard_run(tracking, created.info.run_id, key)
     if run.info.status in ("FAILED", "KILLED"):
         client.update_run(run.info.run_id, status="RUNNING")
     return run.info.run_id
+
+
+def _discard_run(tracking: Tracking, run_id: str, key: str) -> None:
+    """Delete a run that was created twice; an account that may not delete takes the tag `key` from it and closes it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tracking.client.delete_run(run_id)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        tracking.client.set_tag(run_id, key, "")
+        tracking.client.set_terminated(run_id, "KILLED")
 
 
 def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:

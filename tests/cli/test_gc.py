@@ -77,10 +77,19 @@ def test_a_bad_age_is_refused(root, days, capsys):
     assert "--keep-days" in capsys.readouterr().err
 
 
-def test_a_root_without_registry_is_one_line(tmp_path, capsys):
-    assert gc(tmp_path / "nowhere") == 2
-    assert "no MLflow here" in capsys.readouterr().err
-    assert not (tmp_path / "nowhere").exists()
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--root", "{}/nowhere"], "{}/nowhere: no such folder; name an artifact root with --root"),
+        (["--root", "{}"], "no MLflow here; name the folder of mlflow.db or a server with --registry"),
+        (["--root", "{}", "--registry", "http://127.0.0.1:9"], "http://127.0.0.1:9: no MLflow server answers"),
+        (["--root", "s3://"], "not an S3 URL"),
+    ],
+)
+def test_a_root_or_registry_that_is_none_is_one_line(tmp_path, capsys, arguments, message):
+    assert main(["gc", *(argument.format(tmp_path) for argument in arguments)]) == 2
+    assert message.format(tmp_path) in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_sizes_are_readable():

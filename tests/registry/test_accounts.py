@@ -70,13 +70,25 @@ def register(tracking, model_dir, key: str = "run-1"):
     return version
 
 
+def _restoring(monkeypatch, client, search):
+    """Return `create_run`, after which searches find again what is there."""
+    create = client.create_run
+
+    def create_run(*args, **options):
+        created = create(*args, **options)
+        monkeypatch.setattr(client, "search_runs", search)
+        return created
+
+    return create_run
+
+
 def assert_refused(function, *arguments) -> None:
     with pytest.raises(MlflowException) as refusal:
         function(*arguments)
     assert refusal.value.error_code == "PERMISSION_DENIED" or "403" in str(refusal.value), refusal.value
 
 
-def test_each_account_does_its_part_alone(set_up, sign_in, model_dir, tmp_path, capsys):
+def test_each_account_does_its_part_alone(set_up, sign_in, model_dir, tmp_path, monkeypatch, capsys):
     assert set_up("four", "call,four") == 0
     assert set_up("four", "like") == 0
     shown = capsys.readouterr()
@@ -98,11 +110,11 @@ def test_each_account_does_its_part_alone(set_up, sign_in, model_dir, tmp_path, 
         assert_refused(client.rename_registered_model, name, "hand1000-mine")
     assert_refused(client.delete_model_version, CANDIDATES, "1")
     assert_refused(client.delete_registered_model, CANDIDATES)
-    assert_refused(client.delete_run, client.get_model_version(CANDIDATES, "1").run_id)
-    assert_refused(
-        client.delete_logged_model, client.get_model_version(CANDIDATES, "1").source.removeprefix("models:/")
-    )
-    assert_refused(client.delete_experiment, client.get_experiment_by_name("hand1000").experiment_id)
+    first_run, source = (getattr(client.get_model_version(CANDIDATES, "1"), name) for name in ("run_id", "source"))
+    experiment = client.get_experiment_by_name("hand1000").experiment_id
+    assert_refused(client.delete_run, first_run)
+    assert_refused(client.delete_logged_model, source.removeprefix("models:/"))
+    assert_refused(client.delete_experiment, experiment)
 
     client = sign_in("reviewer").client
     copy = client.copy_model_version(version.uri, REVIEWED)
@@ -119,6 +131,14 @@ def test_each_account_does_its_part_alone(set_up, sign_in, model_dir, tmp_path, 
     assert_refused(pipeline.client.set_model_version_tag, REVIEWED, "1", "hand1000.model_digest", "0" * 64)
     assert_refused(pipeline.client.delete_registered_model_alias, REVIEWED, CHAMPION)
 
+    # Two processes of the pipeline created the same run: the second one, which it may not delete, gives way.
+    search = pipeline.client.search_runs
+    monkeypatch.setattr(pipeline.client, "search_runs", lambda *args, **options: [])
+    monkeypatch.setattr(pipeline.client, "create_run", _restoring(monkeypatch, pipeline.client, search))
+    assert RunTracker("hand1000", "run-1", pipeline).run_id == first_run
+    (closed,) = search([experiment], "tags.`hand1000.run_key` = ''")
+    assert closed.info.status == "KILLED"
+
     reader = sign_in("reader")
     folder = load_model_folder(f"models:/{REVIEWED}@{CHAMPION}", registry=reader, cache=tmp_path / "cache")
     assert (folder / "unet").is_dir()
@@ -126,7 +146,15 @@ def test_each_account_does_its_part_alone(set_up, sign_in, model_dir, tmp_path, 
         assert_refused(reader.client.set_registered_model_alias, name, "mine", "1")
         assert_refused(reader.client.set_model_version_tag, name, "1", "mine", "1")
         assert_refused(reader.client.create_model_version, name, "s3://bucket/elsewhere")
-    assert_refused(reader.client.create_run, reader.client.get_experiment_by_name("hand1000").experiment_id)
+    assert_refused(reader.client.create_run, experiment)
+
+    # The pipeline may write the files of its experiment, but not unnoticed.
+    forged = tmp_path / "forged"
+    forged.mkdir()
+    (forged / "model_index.json").write_text((model_dir / "model_index.json").read_text().replace("0.6", "0.5"))
+    sign_in("pipeline").client.log_model_artifacts(source.removeprefix("models:/"), str(forged), "weights")
+    with pytest.raises(Hand1000Error, match="model_index.json: its bytes are not those that were registered"):
+        load_model_folder(f"models:/{REVIEWED}@{CHAMPION}", registry=sign_in("reader"), cache=tmp_path / "other")
 
 
 def test_what_the_pipeline_created_first_is_taken_over(set_up, sign_in):
