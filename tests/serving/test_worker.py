@@ -167,11 +167,15 @@ def test_stop_ends_what_does_not_finish_in_time() -> None:
 
 def test_an_unused_model_is_freed_and_a_used_one_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hand1000.serving.worker._IDLE_SECONDS", 0.01)
+    others = set(threading.enumerate())
     model = served_model()
     for _ in range(3):
         model.submit({"prompt": PROMPTS["ok"], "num_inference_steps": 1}).future.result(60)
-        time.sleep(0.1)
-        assert "hand1000-worker" not in {thread.name for thread in threading.enumerate()} and model.worker.is_alive
+        deadline = time.monotonic() + 20
+        while any(thread.name == "hand1000-worker" for thread in {*threading.enumerate()} - others):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert model.worker.is_alive
     pipeline = weakref.ref(model.pipeline)
     del model
     gc.collect()
