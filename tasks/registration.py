@@ -1,5 +1,6 @@
 """Evaluate the gates, register the model as a candidate, and write the report for its reviewer."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,7 +70,7 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
             "run without an error"
         )
     snippet = shell_snippet(model_uri, registered["prompt"], registry_address(tracker.tracking))
-    print(f"\nnext\n  open {page}\n  {snippet}", flush=True)
+    print(f"\nnext\n  open {shlex.quote(page)}\n  {snippet}", flush=True)
     return RegistrationResult(outcome=gates.summary, model_uri=model_uri, report=result.artifact)
 
 
@@ -172,12 +173,13 @@ def register(  # noqa: PLR0913 (Flyte signature)
         metrics=finished.candidate_metrics,
         card=render_model_card(finished, f"/get-artifact?path=images/random.png&run_uuid={tracker.run_id}"),
         tags={
-            DATASET: digest(dataset),
-            FEATURE: digest(feature),
-            RECIPE: config_digest(settings, base_model),
+            # MLflow's page shows them in this order.
             VERDICT: gates.verdict,
             GATES: gates.summary[:_MAX_TAG],
             COMPARED_WITH: champion,
+            DATASET: digest(dataset),
+            FEATURE: digest(feature),
+            RECIPE: config_digest(settings, base_model),
         },
     )
     report = context.output_dir / "report.html"

@@ -15,6 +15,7 @@ from hand1000.cli.demo import add_demo_command
 from hand1000.cli.evaluate import add_evaluate_command
 from hand1000.cli.gc import add_gc_command
 from hand1000.cli.options import add_model_options
+from hand1000.cli.registry import add_registry_commands
 from hand1000.cli.remote import add_remote_commands
 from hand1000.cli.review import add_review_commands
 from hand1000.cli.serve import add_serve_command
@@ -57,6 +58,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_serve_command(commands)
     add_demo_command(commands)
     add_remote_commands(commands)
+    add_registry_commands(commands)
     add_accounts_command(commands)
     add_gc_command(commands)
     add_review_commands(commands)

@@ -85,12 +85,12 @@ def register_candidate(
             logged = _get_or_create_logged_model(run, name, manifest.digest)
             _upload(run, logged, model_dir, manifest, card, gestures[0])
             all_tags = {
+                **(tags or {}),
                 MODEL_DIGEST: manifest.digest,
                 MODEL_ID: logged.model_id,
                 RUN_KEY: run.run_key,
                 GESTURE: ",".join(gestures),
                 **{f"{METRIC}{key}": f"{value:.6g}" for key, value in metrics.items() if value is not None},
-                **(tags or {}),
             }
             created = _create_version(run, name, logged, all_tags, card)
             # A server has no lock: of two processes that both found nothing, the second withdraws its version.
