@@ -26,9 +26,9 @@ def test_concurrent_processes_share_one_new_database(tmp_path):
     processes = [context.Process(target=open_and_record, args=(tmp_path, barrier, results)) for _ in range(2)]
     for process in processes:
         process.start()
-    run_ids = {results.get(timeout=60) for _ in processes}
+    run_ids = {results.get(timeout=200) for _ in processes}
     for process in processes:
-        process.join(timeout=60)
+        process.join(timeout=200)
     assert len(run_ids) == 1
     client = connect(tmp_path).client
     assert len(client.search_runs([RunTracker("e", "shared", connect(tmp_path)).experiment_id])) == 2
