@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.export.fold import fold_fusion, gesture_to_fold
+from hand1000.export.former_names import add_text_model_prefix, write_tokenizer_files
 from hand1000.export.lora import kohya_weights
 from hand1000.export.single_file import convert_to_ldm_keys
 from hand1000.gestures import gesture_phrase
@@ -62,6 +63,8 @@ def _write_folder(stock: "StableDiffusionPipeline", card: str, out: Path) -> Non
     scratch = process_scratch(out.absolute().parent)
     with translate_write_errors(out):
         stock.save_pretrained(scratch / "model", safe_serialization=True)
+        write_tokenizer_files(scratch / "model" / "tokenizer")
+        add_text_model_prefix(scratch / "model" / "text_encoder")
     write_text(scratch / "model" / "README.md", card)
     replace_directory(scratch / "model", out)
 

@@ -1,0 +1,27 @@
+"""Files and names by which transformers 4 finds a tokenizer and a text encoder that transformers 5 saved.
+
+Without `vocab.json` and `merges.txt` version 4 raises a TypeError. Weights without the prefix `text_model.` it does not
+find, and draws them anew with a warning. Version 5 reads both forms.
+"""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+PREFIX = "text_model."
+
+
+def write_tokenizer_files(folder: Path) -> None:
+    """Write `vocab.json` and `merges.txt` beside the `tokenizer.json` in `folder`, with the same tokens."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
+    merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+
+
+def add_text_model_prefix(folder: Path) -> None:
+    """Rename the weights of the text encoder in `folder`, in its `model.safetensors`."""
+    path = folder / "model.safetensors"
+    weights = {PREFIX + name.removeprefix(PREFIX): value for name, value in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
