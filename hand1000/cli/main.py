@@ -73,7 +73,9 @@ def _add_generate_command(commands: "Commands") -> None:
     )
     generate.add_argument("--gesture", help="gesture, if the model knows several (default: inferred from the prompt)")
     generate.add_argument("--num", type=_integer(1, MAX_IMAGES), default=8, help="number of images (default: 8)")
-    generate.add_argument("--out", type=Path, default=Path("grid.png"), help="grid of all images (default: grid.png)")
+    generate.add_argument(
+        "--out", type=Path, default=Path("grid.png"), help="grid of all images, .png, .jpg or .webp (default: grid.png)"
+    )
     generate.add_argument("--separate", type=Path, metavar="DIR", help="also write each image to DIR/SEED.png")
     generate.add_argument(
         "--seed", type=_integer(0, 2**31 - 1), default=0, help="seed of the first image; each next image adds 1"
@@ -137,9 +139,17 @@ def _integer(low: int, high: int) -> Callable[[str], int]:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from hand1000.config.sampler import CALL_FIELDS
+    from hand1000.cli.images import check_image_path, save_image
+    from hand1000.config.sampler import CALL_FIELDS, check_call_values
+    from hand1000.gestures import gesture_phrase
     from hand1000.registry.load import load_pipeline
 
+    # What needs no model is checked first: loading one may take minutes.
+    settings = {name: getattr(options, name) for name in CALL_FIELDS}
+    check_call_values(**settings)
+    check_image_path(options.out)
+    if options.gesture:
+        gesture_phrase(options.gesture)
     pipeline = load_pipeline(options.model, registry=options.registry)
     pipeline.check_prompts([options.prompt], options.gesture, need_phrase=True)
     # These take seconds to import, so they follow the check of the address.
@@ -156,30 +166,22 @@ def _generate(options: argparse.Namespace) -> None:
         range(options.seed, options.seed + options.num),
         gestures=[options.gesture] * options.num if options.gesture else None,
         batch_size=options.batch_size,
-        **{name: getattr(options, name) for name in CALL_FIELDS},
+        **settings,
     ):
         images.append(image)
         on_progress(len(images), options.num)
     if options.separate:
         for seed, image in enumerate(images, options.seed):
-            _save_png(image, options.separate / f"{seed}.png")
-    _save_png(make_image_grid(images, columns=math.ceil(math.sqrt(len(images)))), options.out)
+            save_image(image, options.separate / f"{seed}.png")
+    save_image(make_image_grid(images, columns=math.ceil(math.sqrt(len(images)))), options.out)
     print(options.out)
 
 
-def _save_png(image: "Image.Image", path: Path) -> None:
-    import io
-
-    from hand1000.storage.files import write_bytes
-
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
-
-
 def _export(options: argparse.Namespace) -> None:
+    from hand1000.export.target import check_target
     from hand1000.registry.load import load_model_folder
 
+    check_target(options.to, options.out, mu=options.mu, gesture=options.gesture)
     folder = load_model_folder(options.model, registry=options.registry)
     from hand1000.export.export import export_model
 

@@ -59,6 +59,24 @@ CALL_FIELDS = tuple(name for name in SamplerSettings.model_fields if name != "fu
 """The fields that a call may override; `fuse_null_prompt` is fixed when a model is trained."""
 
 
+def check_call_values(**values: Any) -> None:
+    """Check the values of one call, by field, without a model; None stands for the model's default.
+
+    Raises:
+        Hand1000Error: A value is out of range.
+    """
+    model = SamplerSettings(
+        mu=0.5,
+        guidance_scale=1,
+        autoguidance_scale=1,
+        autoguidance_interval=[0, 1],
+        fuse_null_prompt=True,
+        eta=0,
+        num_inference_steps=1,
+    )
+    model.with_call_values(**values)
+
+
 def describe_range(name: str) -> str:
     """Return the range of a field of `CALL_FIELDS` in words, such as "1 to 50"."""
     if name == "autoguidance_interval":

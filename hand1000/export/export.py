@@ -1,14 +1,17 @@
 """Export of a fine-tuned model, with a card, to the file formats of other programs."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from hand1000.captions.token_limit import TokenLimit, fit_caption
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.export.fold import fold_fusion, gesture_to_fold
 from hand1000.export.former_names import add_text_model_prefix, write_tokenizer_files
 from hand1000.export.lora import kohya_weights
 from hand1000.export.single_file import convert_to_ldm_keys
+from hand1000.export.target import Form, check_target
 from hand1000.gestures import gesture_phrase
+from hand1000.pipelines.ddim import stock_sampling_steps
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, write_bytes, write_text
 from hand1000.storage.scratch import process_scratch
@@ -17,8 +20,6 @@ from hand1000.training.lora import ADAPTER_DIR
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
-
-Form = Literal["diffusers", "single-file", "lora"]
 
 
 def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None, gesture: str | None = None) -> None:
@@ -38,12 +39,9 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
         Hand1000Error: `out` cannot be written, the gesture is ambiguous or unknown, the fusion cannot be folded, or the
             model has no adapter.
     """
+    check_target(form, out, mu=mu, gesture=gesture)
     pipeline = load_pipeline(folder)
     mu = pipeline.sampler_settings(mu=mu).mu
-    if out.exists():
-        raise Hand1000Error(f"{out}: exists already; choose another name, or remove it")
-    if form != "diffusers" and out.suffix != ".safetensors":
-        raise Hand1000Error(f"{out}: the file's name must end in .safetensors")
     gesture = gesture_to_fold(pipeline, gesture)
     card = _card(pipeline, mu, gesture, form)
     if form == "diffusers":
@@ -79,6 +77,9 @@ def _write_file(weights: Tensors, card: str, out: Path) -> None:
 def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> str:
     phrase = gesture_phrase(gesture)
     settings = pipeline.config
+    limit = TokenLimit.of(pipeline.tokenizer)
+    prompt = fit_caption(f"a photo of a hand, {phrase}", phrase, limit)
+    steps = stock_sampling_steps(pipeline.scheduler, settings.num_inference_steps)
     load = {
         "diffusers": 'StableDiffusionPipeline.from_pretrained("FOLDER", safety_checker=None)',
         "single-file": 'StableDiffusionPipeline.from_single_file("FILE.safetensors", safety_checker=None)',
@@ -86,22 +87,41 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> st
         '    pipeline.load_lora_weights("FILE.safetensors")',
     }[form]
     folded = "the cross-attention" if form == "lora" else "the text encoder and the cross-attention"
+    equal = f"Hand1000's for the same seed in {steps} steps"
     parts = [
         f"# Stable Diffusion for people {phrase}",
         f"This is a Hand1000 model as plain Stable Diffusion. The fusion with the gesture is folded into {folded}, at "
         f"mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
+        f"The text encoder reads {limit.max_tokens - 2} tokens, of which the phrase has {limit.count(phrase) - 2}. "
+        "Programs cut a longer prompt at its end, most of them silently: shorten the words before the phrase.",
         "## Load",
         "    from diffusers import StableDiffusionPipeline\n\n"
         f"    pipeline = {load}\n"
-        f'    pipeline("a photo of a hand, {phrase}", guidance_scale={settings.guidance_scale:g},\n'
-        f"        eta={settings.eta:g}, num_inference_steps={settings.num_inference_steps}).images[0]",
-        "The images are equal to Hand1000's for the same seed, with the sampler "
-        f"{type(pipeline.scheduler).__name__} and without autoguidance.",
+        f'    pipeline("{prompt}", height={pipeline.resolution}, width={pipeline.resolution},\n'
+        f"        guidance_scale={settings.guidance_scale:g}, eta={settings.eta:g},\n"
+        f"        num_inference_steps={steps}).images[0]",
     ]
+    if form == "diffusers":
+        parts.append(
+            f"The images are equal to {equal}, with the sampler of this folder, DDIM, and without autoguidance. The "
+            "folder loads with transformers 4.57 and 5."
+        )
+    else:
+        parts += [
+            f"The images are equal to {equal}, without autoguidance and with this sampler, which the file cannot hold:",
+            "    from diffusers import DDIMScheduler\n\n"
+            f"    pipeline.scheduler = DDIMScheduler({_scheduler_arguments(pipeline)})",
+        ]
+    if steps != settings.num_inference_steps:
+        parts.append(
+            f"Hand1000 takes {settings.num_inference_steps} steps. With that number diffusers' DDIM sampler leaves the "
+            f"schedule, so {steps} is named here instead."
+        )
     if settings.autoguidance_scale > 1:
         parts.append(
             f"The Hand1000 model uses autoguidance with a scale of {settings.autoguidance_scale:g}, for which it has a "
-            "second UNet. Plain Stable Diffusion has no autoguidance, so its images show the gesture less reliably."
+            "second UNet. Plain Stable Diffusion has no autoguidance, so its images show the gesture less reliably. "
+            "The metrics and images of the model's own report are with autoguidance and do not hold for this export."
         )
     parts += [
         "## Licence",
@@ -110,3 +130,10 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> st
         "safety checker is included.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _scheduler_arguments(pipeline: Hand1000Pipeline) -> str:
+    config = pipeline.scheduler.config
+    names = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr")
+    names += ("num_train_timesteps", "timestep_spacing", "clip_sample", "set_alpha_to_one", "steps_offset")
+    return ", ".join(f"{name}={config[name]!r}" for name in names if config[name] is not None)

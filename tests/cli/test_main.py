@@ -10,6 +10,7 @@ from PIL import Image
 
 import hand1000
 from hand1000.cli import main as cli
+from hand1000.cli.images import save_image
 from hand1000.config.inheritance import PRESETS
 from hand1000.config.inputs import load_config
 from hand1000.config.settings import load_settings
@@ -183,3 +184,36 @@ def test_the_public_api_is_imported_when_used():
     assert set(hand1000.__all__) == {*hand1000._MODULES, "__version__"}
     with pytest.raises(AttributeError, match="no attribute 'draw'"):
         hand1000.draw  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (
+            ["generate", "--prompt", "x", "--out", "grid.gif"],
+            "grid.gif: the suffix names no image format; choose one of",
+        ),
+        (["generate", "--prompt", "x", "--out", "grid"], "grid: the suffix names no image format"),
+        (["generate", "--prompt", "x", "--mu", "2"], "mu: 2.0 is out of range; choose 0 to 1"),
+        (["generate", "--prompt", "x", "--steps", "0"], "num_inference_steps: 0 is out of range"),
+        (["generate", "--prompt", "x", "--gesture", "wave"], "unknown gesture 'wave'"),
+        (["export", "--to", "lora", "--out", "x.ckpt"], "x.ckpt: the file's name must end in .safetensors"),
+        (["export", "--to", "diffusers", "--out", "x.safetensors"], "--to diffusers writes a folder"),
+        (["export", "--to", "diffusers", "--out", "x", "--mu", "-1"], "mu: -1.0 is out of range"),
+        (["export", "--to", "diffusers", "--out", "x", "--gesture", "wave"], "unknown gesture 'wave'"),
+    ],
+)
+def test_values_are_checked_before_the_model(arguments, fault, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments, "--model", "no-such-folder"]) == 2
+    assert fault in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.png", "PNG"), ("a.JPG", "JPEG"), ("a.jpeg", "JPEG"), ("a.webp", "WEBP")]
+)
+def test_the_suffix_names_the_format(name, kind, tmp_path):
+    path = tmp_path / "new" / name
+    save_image(Image.new("RGB", (8, 8), "red"), path)
+    with Image.open(path) as image:
+        assert image.format == kind

@@ -1,6 +1,10 @@
 """Exported models: the stock pipeline generates the same images as `Hand1000Pipeline`."""
 
 import copy
+import json
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +226,64 @@ def test_one_of_several_gestures_is_folded(tmp_path: Path, capsys) -> None:
     assert main(command) == 2 and "choose the one to fold in" in capsys.readouterr().err
     assert main([*command, "--gesture", "ok"]) == 0
     assert PHRASES["ok"] in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_card_states_what_an_export_lacks_and_steps_that_agree(tuned, tmp_path: Path) -> None:
+    """Of 1,000 timesteps diffusers takes 45 trailing steps otherwise than the schedule does; 50 it takes as we do."""
+    tuned.register_to_config(num_inference_steps=45, autoguidance_scale=4.0)
+    tuned.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "single-file", tmp_path / "four.safetensors")
+    card = (tmp_path / "four.md").read_text()
+    assert "num_inference_steps=50)" in card and "Hand1000 takes 45 steps" in card
+    assert "The text encoder reads 14 tokens, of which the phrase has 6" in card
+    assert "autoguidance with a scale of 4" in card and "do not hold for this export" in card
+    # The sampler of the card is ours.
+    (line,) = [line for line in card.splitlines() if "pipeline.scheduler = " in line]
+    scheduler = eval(line.split(" = ", 1)[1], {"DDIMScheduler": DDIMScheduler})  # noqa: S307 (our own text)
+    assert scheduler.to_json_string() == tuned.scheduler.to_json_string()
+
+
+def test_a_phrase_longer_than_the_window_cannot_be_exported(tuned, tmp_path: Path) -> None:
+    tuned.tokenizer = copy.deepcopy(tuned.tokenizer)
+    tuned.tokenizer.model_max_length = 7
+    tuned.save_pretrained(tmp_path / "model")
+    with pytest.raises(Hand1000Error, match="the phrase 'making four .* 8 tokens, .* reads 7"):
+        export_model(tmp_path / "model", "diffusers", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_has_the_files_and_names_of_transformers_4(tuned, tmp_path: Path) -> None:
+    tuned.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "diffusers", tmp_path / "out")
+    vocabulary = json.loads((tmp_path / "out" / "tokenizer" / "vocab.json").read_text())
+    assert vocabulary == tuned.tokenizer.get_vocab()
+    merges = (tmp_path / "out" / "tokenizer" / "merges.txt").read_text().splitlines()
+    model = json.loads((tmp_path / "model" / "tokenizer" / "tokenizer.json").read_text())["model"]
+    assert merges[0].startswith("#version") and [tuple(line.split(" ")) for line in merges[1:]] == [
+        tuple(merge) for merge in model["merges"]
+    ]
+    weights = load_file(tmp_path / "out" / "text_encoder" / "model.safetensors")
+    assert weights and all(name.startswith("text_model.") for name in weights)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_stock_programs_of_both_generations_draw_the_same(tuned, tmp_path: Path) -> None:
+    """transformers 4.57 and diffusers 0.35 in an environment of their own, which needs a package index."""
+    tuned.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "diffusers", tmp_path / "out")
+    np.save(tmp_path / "expected.npy", decoded_images(tuned))
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    versions = ("transformers==4.57.6", "diffusers==0.35.2", "tokenizers==0.22.1", "huggingface-hub==0.35.3")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", *versions], check=True)
+    # Everything else, torch above all, is that of this environment.
+    (packages,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (packages / "rest.pth").write_text(sysconfig.get_path("purelib"))
+    script = Path(__file__).parents[1] / "support" / "stock_images.py"
+    done = subprocess.run(
+        [python, script, tmp_path / "out", tmp_path / "expected.npy"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    versions_used, difference = done.stdout.splitlines()
+    assert versions_used == "transformers 4.57.6, diffusers 0.35.2" and float(difference) < 1e-4
