@@ -134,6 +134,6 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> st
 
 def _scheduler_arguments(pipeline: Hand1000Pipeline) -> str:
     config = pipeline.scheduler.config
-    names = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr")
-    names += ("num_train_timesteps", "timestep_spacing", "clip_sample", "set_alpha_to_one", "steps_offset")
+    names = ["beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr"]
+    names += ["num_train_timesteps", "timestep_spacing", "clip_sample", "set_alpha_to_one", "steps_offset"]
     return ", ".join(f"{name}={config[name]!r}" for name in names if config[name] is not None)

@@ -7,12 +7,6 @@ import numpy as np
 import torch
 
 
-def find_truncated(tokenizer, texts: Sequence[str]) -> list[int]:
-    """Indices of the texts that are longer than the text encoder reads, so that their end is lost."""
-    token_ids = tokenizer(list(texts), verbose=False).input_ids if texts else []
-    return [index for index, ids in enumerate(token_ids) if len(ids) > tokenizer.model_max_length]
-
-
 def tokenize(tokenizer, texts: Sequence[str]) -> torch.Tensor:
     """Token ids of `texts`, padded or truncated to the length of the text encoder, (N, L) int64."""
     length, end, padding = tokenizer.model_max_length, tokenizer.eos_token_id, tokenizer.pad_token_id

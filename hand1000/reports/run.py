@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hand1000.captions.records import CaptionRecord, read_caption_records
 from hand1000.config.settings import Settings
 from hand1000.data.captioning import read_captioned_split
 from hand1000.data.imageset import ImageRecord, read_image_set
@@ -85,6 +86,11 @@ class FinishedRun:
     def preparation(self) -> PreparationReport:
         """The report of the data preparation."""
         return PreparationReport.model_validate(read_json(self.dataset / REPORT))
+
+    @cached_property
+    def caption_records(self) -> dict[str, CaptionRecord]:
+        """The captions of the training images by file name, with how they came about."""
+        return read_caption_records(folder / "train.jsonl" for folder in self.captions)
 
     @cached_property
     def training_records(self) -> list[ImageRecord]:

@@ -14,7 +14,6 @@ from hand1000.data.imageset import read_image_set
 from hand1000.evaluation.paired_metrics import TUNED
 from hand1000.gestures import gesture_phrase
 from hand1000.hands.stage1 import GestureFeature, load_features
-from hand1000.models.encoding import find_truncated
 from hand1000.registry.review import ReviewCommands
 from hand1000.reports.compared_images import (
     FAULTS,
@@ -179,10 +178,7 @@ def sample_general_images(run: FinishedRun, count: int) -> list[GeneralImages]:
 
 def count_data(run: FinishedRun, features: Sequence[GestureFeature]) -> dict[str, object]:
     """Numbers of images and of captions by what happened to them, and who wrote the captions."""
-    from transformers import CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(run.model, subfolder="tokenizer")
-    truncated = find_truncated(tokenizer, [record.text for record in run.training_records])
+    shortened = sum(record.shortened for record in run.caption_records.values())
     captioners = Counter(record.captioner or "unknown" for record in run.training_records)
     return {
         "training images": run.preparation.train,
@@ -193,7 +189,7 @@ def count_data(run: FinishedRun, features: Sequence[GestureFeature]) -> dict[str
         "training images with a detected hand": sum(feature.found for feature in features),
         "training images without": sum(len(feature.images_without_hand) for feature in features),
         **{f"captions by {captioner}": count for captioner, count in captioners.most_common()},
-        "captions cut by the text encoder": f"{len(truncated)} of {len(run.training_records)}",
+        "captions shortened before the phrase": f"{shortened} of {len(run.training_records)}",
     }
 
 

@@ -20,7 +20,6 @@ from hand1000.registry.review import ReviewCommands
 from hand1000.reports.run import FinishedRun
 from hand1000.reports.training import Candidate, count_data, describe_run, write_report
 from tests.support.finished_run import CHAMPION_URI, COLORS, URI, candidate, make_run
-from tests.support.tiny_models import TOKENS, save_tiny_base
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"
 DRIFT = Drift(
@@ -193,9 +192,9 @@ def test_the_run_time_leaves_out_what_is_not_known(review_page: Path) -> None:
     assert rows == [("train_fusion", "12.3 s"), ("train_unet", "1 h 01 min"), ("total", "1 h 01 min")]
 
 
-def test_captions_cut_by_the_text_encoder_are_counted(tmp_path: Path) -> None:
-    texts = ["hand " * (TOKENS - 2), "hand " * (TOKENS - 1), "hand " * TOKENS]
+def test_captions_shortened_before_the_phrase_are_counted() -> None:
     preparation = SimpleNamespace(train=3, test=2, unusable=[], filter_counts={}, problems=())
-    records = [SimpleNamespace(text=text, captioner="") for text in texts]
-    run = SimpleNamespace(model=save_tiny_base(tmp_path), training_records=records, preparation=preparation)
-    assert count_data(run, [])["captions cut by the text encoder"] == "2 of 3"
+    records = [SimpleNamespace(captioner="")] * 3
+    captions = {str(number): SimpleNamespace(shortened=number < 2) for number in range(3)}
+    run = SimpleNamespace(caption_records=captions, training_records=records, preparation=preparation)
+    assert count_data(run, [])["captions shortened before the phrase"] == "2 of 3"
