@@ -56,6 +56,7 @@ def _environment() -> Environment:
     }
     environment.filters.update(filters)
     environment.globals |= {"read_script": _read_script, "script_source": _script_source}
+    environment.tests["difference"] = lambda text: "Δ" in text
     environment.tests["bold"] = lambda cell: isinstance(cell, Bold)
     return environment
 

@@ -110,12 +110,8 @@ def describe_run(run: FinishedRun, candidate: Candidate) -> dict[str, Any]:
         "gates": run.gates,
         "champion": run.champion,
         "model_uri": candidate.uri,
-        "commands": {
-            "Promote": candidate.commands.promote,
-            "Reject": candidate.commands.reject,
-            "Compare in the terminal": candidate.commands.compare,
-            "Roll back the champion": candidate.commands.rollback,
-        },
+        "commands": {"Promote": candidate.commands.promote, "Reject": candidate.commands.reject}
+        | ({"Roll back the champion": candidate.commands.rollback} if run.champion else {}),
         "rows": rows,
         "worst": find_worst(rows, NUM_WORST, seed),
         "sampled": sample_rows(rows, NUM_RANDOM, seed),

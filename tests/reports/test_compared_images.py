@@ -62,7 +62,7 @@ def test_the_faults_of_an_image(image: ImageResult, faults: tuple[str, ...], lab
     assert candidate.faults == faults and candidate.fault_labels == labels
 
 
-def test_a_row_tells_what_was_lost_and_gained() -> None:
+def test_a_row_says_what_was_lost_and_gained() -> None:
     right, wrong = result(), result(found="palm")
     changes = [compare([before], [after])[0].change for before in (right, wrong) for after in (right, wrong)]
     assert changes == ["", "lost", "gained", ""]

@@ -53,6 +53,7 @@ def visible_names(page: Page) -> list[str]:
 def test_verdict_and_commands_are_on_the_first_screen(open_page: Open) -> None:
     page = open_page()
     assert in_view(page, ".outcome") and in_view(page, ".gates tbody tr") and in_view(page, "text=review promote")
+    assert in_view(page, "#worst .shots")
     page.click("nav >> text=Worst images")
     assert in_view(page, "#worst .shots") and in_view(page, "#worst .shots >> nth=3")
 

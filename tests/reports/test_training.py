@@ -125,7 +125,7 @@ def test_failed_gates_come_first_with_an_override(write: Write, tmp_path: Path) 
     ]  # fmt: skip
     run = make_run(tmp_path / "run", num_images=10, gates=GateReport(champion=CHAMPION_URI, results=tuple(gates)))
     text = ParsedPage(write(run)).text
-    assert "✗ Failed 1 of 2 gates failed" in text and "Replace REASON" in text
+    assert "✗ Failed 1 of 2 gates failed" in text and "needs one to be promoted" in text
     failed = "✗ failed KID-H, call at most 0.1 above the champion's 0.5 not measured Δ +0.2 to +0.4 0.5"
     assert f"{failed} ✓ passed detection rate at least 0.8 0.9 0.85 to 0.95 0.8" in text
 
@@ -133,6 +133,7 @@ def test_failed_gates_come_first_with_an_override(write: Write, tmp_path: Path) 
 def test_the_first_model_has_a_page_without_a_champion(write: Write, tmp_path: Path) -> None:
     text = ParsedPage(write(make_run(tmp_path / "run", num_images=10, champion=False))).text
     assert "the first model: there is no champion to compare with" in text and "difference to base" in text
+    assert "Roll back" not in text
 
 
 def test_drift_since_the_champion_is_shown(write: Write, tmp_path: Path) -> None:
