@@ -42,7 +42,7 @@ class Run:
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record settings; nested mappings become `outer.inner`.
 
-        A value of more than 6,000 characters is cut; its digest at the end still tells it from others.
+        A value of more than 6,000 characters is cut; its digest at the end distinguishes it from others.
 
         Raises:
             Hand1000Error: A parameter was recorded with another value: a run key identifies one set of settings.

@@ -6,6 +6,7 @@ import pytest
 
 from hand1000.gestures import PHRASES
 from hand1000.registry.connection import connect
+from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import register_candidate
 from hand1000.registry.tracking import RunTracker
 from tests.support.registration import CARD, HISTORY, record_and_register
@@ -73,3 +74,39 @@ def test_interrupted_registration_is_resumed(call, runs, model_dir, monkeypatch)
     assert version.version == 1
     assert len(tracking.client.search_logged_models([tracker.experiment_id])) == 1
     assert len(tracking.client.get_run(tracker.run_id).outputs.model_outputs) == 1
+
+
+def test_second_of_two_registrations_at_once_is_withdrawn(server, tmp_path, monkeypatch):
+    """A server has no lock, so both find nothing."""
+    from hand1000.registry import register
+
+    tracking = connect(registry=server)
+    model = save_tiny_model(tmp_path / "model", seed=5)
+    create_version, others = register._create_version, []
+
+    def create_after_another(run, *arguments):
+        if not others:
+            others.append(None)
+            others[0] = record_and_register(connect(registry=server), model, "run-1", "fist")
+        return create_version(run, *arguments)
+
+    monkeypatch.setattr(register, "_create_version", create_after_another)
+    tracker = RunTracker("at once", "second", tracking)
+    version = register_candidate(tracker, model, gestures=("fist",), metrics={}, card=CARD)
+    assert version == others[0] and version.version == 1
+    assert len(tracking.client.search_model_versions(f"name = '{version.name}'")) == 1
+    assert tracking.client.search_logged_models([tracker.experiment_id]) == []
+    (output,) = tracking.client.get_run(tracker.run_id).outputs.model_outputs
+    assert output.model_id == version.model_id
+
+
+def test_registered_model_has_an_input_example(runs, model_dir):
+    from mlflow.models import Model
+
+    tracking = connect(runs)
+    folder = load_model_folder(record_and_register(tracking, model_dir, "k").uri, registry=tracking).parent
+    description = Model.load(str(folder))
+    example = description.load_input_example(str(folder))
+    assert list(example["prompt"]) == [f"a photo of a left hand in front of a blue wall, {PHRASES['call']}"]
+    assert description.load_input_example_params(str(folder)) == {"seed": 0}
+    assert {param.name for param in description.get_params_schema().params} >= {"seed", "gesture", "mu"}

@@ -79,7 +79,7 @@ def test_deleted_experiment_and_malformed_key_are_errors(runs):
         RunTracker("f", "k' OR 1=1", tracking)
 
 
-def test_long_values_are_cut_and_still_told_apart(runs):
+def test_long_values_are_cut_and_stay_distinct(runs):
     run = RunTracker("e", "k", connect(runs))
     long = {"filters": "x" * 7000}
     run.log_params(long)

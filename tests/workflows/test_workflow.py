@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+from hand1000.registry.connection import connect
 from tests.support.short_demo import ROOT, command, run
 
 
@@ -41,11 +43,26 @@ def test_run_prints_metrics_report_and_next_command(finished_run: Path) -> None:
         assert expected in output
 
 
-def test_second_run_computes_and_registers_nothing(finished_run: Path) -> None:
-    done = run(finished_run)
+def test_second_run_elsewhere_computes_and_registers_nothing(finished_run: Path, tmp_path: Path) -> None:
+    """The root is a copy, which must not use anything of the original."""
+    shutil.copytree(finished_run / "root", tmp_path / "root")
+    done = run(tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert ": started" not in done.stderr and "train_unet: already there" in done.stderr
-    assert "models:/hand1000-four-candidates/1" in done.stdout
+    assert f"--model models:/hand1000-four-candidates/1 --registry {tmp_path / 'root'} " in done.stdout
+    tracking = connect(tmp_path / "root")
+    runs = tracking.client.search_runs([tracking.client.get_experiment_by_name("hand1000").experiment_id])
+    assert all(run.info.artifact_uri.startswith((tmp_path / "root").as_uri()) for run in runs)
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    stages = {run.info.run_name: run.data.metrics for run in runs if run is not parent}
+    assert stages["train_unet"]["seconds.all"] > 0
+    assert {"base/FID", "tuned/FID", "tuned/gesture accuracy"} <= set(parent.data.metrics)
+    assert [used.dataset.name for used in parent.inputs.dataset_inputs] == ["four, train", "four, test"]
+    (logged,) = tracking.client.search_logged_models([parent.info.experiment_id])
+    assert {metric.key for metric in logged.metrics} == set(parent.data.metrics)
+    images = tracking.client.list_artifacts(parent.info.run_id, "images")
+    assert [image.path for image in images] == ["images/first.png", "images/random.png"]
+    assert tracking.client.get_model_version("hand1000-four-candidates", "1").run_id == parent.info.run_id
 
 
 def test_run_killed_in_three_stages_ends_in_the_same_bits(finished_run: Path, tmp_path: Path) -> None:
