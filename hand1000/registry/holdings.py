@@ -125,7 +125,7 @@ def read_holdings(tracking: Tracking, *, now: float) -> Holdings:
         _check_visible(tracking, models)
     at_work = [workflow for workflow in set(workflows.values()) if workflow.is_at_work(now)]
     reader = _VersionReader(models, versions)
-    by_model = _group_by_logged_model(versions, logged)
+    by_model = _group_by_logged_model(versions, {model.artifact_location: model.model_id for model in logged})
     weights = [
         _describe(tracking, model, by_model[model.model_id], reader, workflows)
         for model in logged
@@ -145,6 +145,16 @@ def read_holdings(tracking: Tracking, *, now: float) -> Holdings:
         running_artifacts=frozenset(name for workflow in at_work for name in workflow.artifacts),
         running_since=min((workflow.start for workflow in at_work), default=None),
     )
+
+
+def is_needed(tracking: Tracking, weights: Weights) -> bool:
+    """Return whether a version of these weights is in use, or waits for a decision, at this moment."""
+    with tracking.readable_errors():
+        models = list(_pages(tracking.client.search_registered_models))
+        versions = list(_pages(tracking.client.search_model_versions))
+    reader = _VersionReader(models, versions)
+    groups = _group_by_logged_model(versions, {weights.location: weights.model_id})
+    return any(map(reader.reasons, groups[weights.model_id]))
 
 
 class _VersionReader:
@@ -250,11 +260,11 @@ def _read_workflows(tracking: Tracking, experiments: list[str]) -> dict[str, _Wo
 
 
 def _group_by_logged_model(
-    versions: Sequence["ModelVersion"], logged: Iterable["LoggedModel"]
+    versions: Sequence["ModelVersion"], locations: Mapping[str, str]
 ) -> dict[str, list["ModelVersion"]]:
-    """The versions that refer to each logged model, by its id."""
+    """The versions that refer to each logged model, by its id; `locations` has the ids by the address of the files."""
     by_address = {f"models:/{version.name}/{version.version}": version for version in versions}
-    by_location = {model.artifact_location.rstrip("/"): model.model_id for model in logged}
+    by_location = {location.rstrip("/"): model_id for location, model_id in locations.items()}
 
     def resolve(version: "ModelVersion", depth: int = 0) -> str | None:
         if version.model_id:

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -175,14 +176,19 @@ def find_version(uri: str, *, registry: str | Path | Tracking | None = None) -> 
 def _resolve_version(uri: str, tracking: Tracking) -> tuple[str, str | None]:
     """Return the address of the files of a registered version, and the digest of its weights if it has one."""
     version = _find_version(uri, tracking)
-    if REMOVED in version.tags:
-        raise Hand1000Error(
-            f"{uri}: its weights were removed by `hand1000 gc` on {version.tags[REMOVED][:10]}; choose another "
-            "version, or run the training again"
-        )
+    check_weights_kept(uri, version.tags)
     with tracking.readable_errors():
         location = tracking.client.get_model_version_download_uri(version.name, version.version)
     return location.rstrip("/"), version.tags.get(MODEL_DIGEST)
+
+
+def check_weights_kept(uri: str, tags: Mapping[str, str]) -> None:
+    """Raise a Hand1000Error if retention removed the weights of a version with these tags."""
+    if REMOVED in tags:
+        raise Hand1000Error(
+            f"{uri}: its weights were removed by `hand1000 gc` on {tags[REMOVED][:10]}; choose another version, or run "
+            "the training again"
+        )
 
 
 def _find_version(uri: str, tracking: Tracking) -> "ModelVersion":

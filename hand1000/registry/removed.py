@@ -5,14 +5,16 @@ as history. The tag is set before the first byte goes, so that no version ever p
 MLflow's own `mlflow gc --logged-model-ids` has no such order: it deletes the files under versions that stay registered.
 """
 
+import contextlib
 import datetime
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.registry.connection import Tracking
 from hand1000.registry.load import WEIGHTS
-from hand1000.registry.versions import REMOVED
+from hand1000.registry.review_lock import review_lock
+from hand1000.registry.versions import CANDIDATES, REMOVED
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -33,8 +35,14 @@ def measure_weights(tracking: Tracking, location: str) -> int:
         raise Hand1000Error(f"{location}: cannot be listed: {one_line(error)}") from error
 
 
-def remove_weights(tracking: Tracking, model_id: str, location: str, versions: Sequence["ModelVersion"]) -> bool:
-    """Mark a logged model and its versions, then remove the weights; return False if a version is in use after all.
+def remove_weights(
+    tracking: Tracking,
+    model_id: str,
+    location: str,
+    versions: Sequence["ModelVersion"],
+    is_needed: Callable[[], bool],
+) -> bool:
+    """Mark a logged model and its versions, then remove the weights; return False if they are needed after all.
 
     Safe to interrupt and to repeat.
 
@@ -43,22 +51,15 @@ def remove_weights(tracking: Tracking, model_id: str, location: str, versions: S
         model_id: MLflow's id of the logged model.
         location: Address of its files.
         versions: All versions that refer to it.
+        is_needed: Whether a version is in use or waits for a decision now.
 
     Raises:
-        Hand1000Error: MLflow or its storage refuses; the account needs MANAGE on the experiment.
+        Hand1000Error: A reviewer is deciding, or MLflow or its storage refuses; the account needs MANAGE on the
+            experiment.
     """
-    client = tracking.client
-    today = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    with tracking.lock(), tracking.readable_errors():
-        for version in versions:
-            if REMOVED not in version.tags:
-                client.set_model_version_tag(version.name, str(version.version), REMOVED, today)
-        # A reviewer may have promoted one meanwhile; from here on the tag forbids it.
-        if any(str(version.version) in _aliased(tracking, version.name) for version in versions):
-            for version in versions:
-                client.delete_model_version_tag(version.name, str(version.version), REMOVED)
-            return False
-        client.set_logged_model_tags(model_id, {REMOVED: today})
+    if not _mark(tracking, model_id, versions, is_needed):
+        return False
+    with tracking.readable_errors():
         try:
             _open_repository(tracking, location).delete_artifacts(WEIGHTS)
         except Exception as error:
@@ -66,12 +67,28 @@ def remove_weights(tracking: Tracking, model_id: str, location: str, versions: S
                 f"{location}: not removed: {one_line(error)}; on a server with accounts, only the administrator may"
             ) from error
         if not versions:  # An upload that was never registered; nothing refers to its record.
-            client.delete_logged_model(model_id)
+            tracking.client.delete_logged_model(model_id)
     return True
 
 
-def _aliased(tracking: Tracking, name: str) -> set[str]:
-    return {str(version) for version in tracking.client.get_registered_model(name).aliases.values()}
+def _mark(tracking: Tracking, model_id: str, versions: Sequence["ModelVersion"], is_needed: Callable[[], bool]) -> bool:
+    """Tag a logged model and its versions, after which no reviewer can promote them; undo it if they are needed."""
+    client = tracking.client
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    reviewed = sorted({version.name.removesuffix(CANDIDATES) for version in versions})
+    if tracking.lock_file is not None:
+        reviewed = reviewed[:1]  # An embedded MLflow has one lock for all of its models.
+    with contextlib.ExitStack() as stack:
+        for name in reviewed:
+            stack.enter_context(review_lock(tracking, name, "hand1000 gc"))
+        stack.enter_context(tracking.readable_errors())
+        if is_needed():
+            return False
+        for version in versions:
+            if REMOVED not in version.tags:
+                client.set_model_version_tag(version.name, str(version.version), REMOVED, now)
+        client.set_logged_model_tags(model_id, {REMOVED: now})
+    return True
 
 
 def _open_repository(tracking: Tracking, location: str) -> "ArtifactRepository":

@@ -7,9 +7,10 @@ within the last days, or may be in use by a run.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from hand1000.registry.connection import Tracking
-from hand1000.registry.holdings import Holdings, Weights, read_holdings
+from hand1000.registry.holdings import Holdings, Weights, is_needed, read_holdings
 from hand1000.registry.removed import remove_weights
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.inventory import ARTIFACT, CHECKPOINT, Piece, list_pieces, remove_piece
@@ -148,14 +149,17 @@ def carry_out(plan: Plan, store: ArtifactStore, tracking: Tracking, on_removed: 
         Hand1000Error: Storage or MLflow refuse; what is removed by then stays removed.
     """
     removal = Removal()
+    spared: set[str] = set()
     for weights in plan.weights:
-        if remove_weights(tracking, weights.model_id, weights.location, weights.versions):
+        needed = partial(is_needed, tracking, weights)
+        if remove_weights(tracking, weights.model_id, weights.location, weights.versions, needed):
             removal.weights.append(weights)
             on_removed(weights.size)
         else:
             removal.skipped.append(weights.name)
+            spared |= weights.artifacts
     for piece in plan.pieces:
-        if remove_piece(store, piece):
+        if piece.name not in spared and remove_piece(store, piece):
             removal.pieces.append(piece)
             on_removed(piece.size)
         else:

@@ -17,7 +17,7 @@ from hand1000.registry.decisions import (
     parse_address,
     parse_candidate,
 )
-from hand1000.registry.load import load_model_folder
+from hand1000.registry.load import check_weights_kept, load_model_folder
 from hand1000.registry.review_state import (
     Candidate,
     ReviewedModel,
@@ -219,6 +219,7 @@ def _check_promotion(
 ) -> list[str]:
     """Return the refusals that `override` sets aside."""
     uri, number = candidate.version.uri, candidate.version.version
+    check_weights_kept(uri, candidate.version.tags)
     if candidate.state == "approved":
         raise Hand1000Error(f"{uri}: it is the champion already, version {model.champion} of {model.pair.name}")
     if expected_champion == "compared":
@@ -261,6 +262,7 @@ def _rollback_target(model: ReviewedModel, to: int | None, expected: ExpectedCha
     if target not in earlier:
         problem = "is the champion" if target == model.champion else "does not exist"
         raise Hand1000Error(f"{name}: version {target} {problem}; {choices}")
+    check_weights_kept(f"models:/{name}/{target}", model.versions[target].tags)
     return target
 
 

@@ -265,3 +265,17 @@ def test_a_champion_registered_by_hand_keeps_its_data(runs, tmp_path):
     outcome = collect(store, tracking)
     assert [weights.name for weights in outcome.weights] == [trained.uri]
     assert kinds_left(store, tracking, trained) == {"prepare_data", "compute_gesture_feature"}
+
+
+def test_what_is_promoted_after_the_plan_stays(runs, tmp_path):
+    store, tracking = open_store(str(runs)), connect(registry=runs)
+    version = record_run(store, tracking, tmp_path, "first")
+    reject(tracking, version.uri, who="ann", why="bad")
+    outcome = make_plan(store, tracking, keep_days=0, now=time.time() + YEAR)
+    assert [weights.name for weights in outcome.weights] == [version.uri]
+    promote(tracking, version.uri, who="bob", override="good after all")
+    removal = carry_out(outcome, store, tracking, lambda size: None)
+    assert removal.skipped[0] == version.uri and not removal.weights and not removal.pieces
+    assert REMOVED not in tracking.client.get_model_version(version.name, "1").tags
+    assert load_model_folder("models:/hand1000-four@champion", registry=tracking).is_dir()
+    assert len(kinds_left(store, tracking, version)) == 6
