@@ -135,8 +135,8 @@ def evaluate_gates(metrics: PairedMetrics, settings: GateSettings, champion: str
             notes.append(f"{name} has no gate: {_CONDITIONAL[name]}")
         for row in rows:
             results += _evaluate_metric(row, bounds, bool(champion))
-            if row.models and row.note:
-                notes.append(f"{_title(row.name, row.gesture)} is not compared: {row.note}")
+            if champion and bounds.max_loss is not None and CHAMPION not in row.differences:
+                notes.append(f"{_title(row.name, row.gesture)} is not compared with the champion: {row.note}")
     few = sorted({row.n for row in metrics.metrics if row.n < _FEW_IMAGES})
     if few and champion:
         notes.append(
@@ -150,15 +150,10 @@ def _evaluate_metric(
 ) -> Iterator[GateResult]:
     if isinstance(bounds, GateBounds) and bounds.threshold is not None:
         yield _check_threshold(metric, bounds.threshold)
-    if isinstance(bounds, GeneralGateBounds) and bounds.max_loss_to_base is not None and _is_comparable(metric, BASE):
+    if isinstance(bounds, GeneralGateBounds) and bounds.max_loss_to_base is not None and BASE in metric.differences:
         yield _check_loss(metric, BASE, bounds.max_loss_to_base)
-    if has_champion and bounds.max_loss is not None and _is_comparable(metric, CHAMPION):
+    if has_champion and bounds.max_loss is not None and CHAMPION in metric.differences:
         yield _check_loss(metric, CHAMPION, bounds.max_loss)
-
-
-def _is_comparable(metric: PairedMetric, other: str) -> bool:
-    """Whether there is a difference, or there is none because the new model alone has no value."""
-    return other in metric.differences or (other in metric.models and TUNED not in metric.models)
 
 
 def _check_threshold(metric: PairedMetric, threshold: float) -> GateResult:
@@ -179,19 +174,16 @@ def _check_threshold(metric: PairedMetric, threshold: float) -> GateResult:
 
 def _check_loss(metric: PairedMetric, other: str, max_loss: float) -> GateResult:
     """Compare the most favorable end of the difference's interval with the allowed loss."""
-    estimate, reference = metric.models.get(TUNED), metric.models.get(other)
-    difference, champion = metric.differences.get(other), metric.models.get(CHAMPION)
-    higher = metric.better == "higher"
-    favorable_loss = None if difference is None else (-difference.high if higher else difference.low)
+    estimate, reference, difference = metric.models[TUNED], metric.models[other], metric.differences[other]
+    champion, higher = metric.models.get(CHAMPION), metric.better == "higher"
     whose = "the champion's" if other == CHAMPION else "the base model's"
-    value = f" {format_number(reference.value)}" if reference else ""
     return GateResult(
         name=metric.name,
         gesture=metric.gesture,
-        rule=f"at most {max_loss:.3g} {'below' if higher else 'above'} {whose}{value}",
-        value=estimate.value if estimate else None,
-        low=difference.low if difference else None,
-        high=difference.high if difference else None,
+        rule=f"at most {max_loss:.3g} {'below' if higher else 'above'} {whose} {format_number(reference.value)}",
+        value=estimate.value,
+        low=difference.low,
+        high=difference.high,
         champion=champion.value if champion else None,
-        passed=favorable_loss is not None and favorable_loss <= max_loss,
+        passed=(-difference.high if higher else difference.low) <= max_loss,
     )

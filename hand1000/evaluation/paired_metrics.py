@@ -150,7 +150,7 @@ class _Subject:
             n=n,
             models={model: estimate for model, estimate in estimates.items() if estimate},
             differences=differences,
-            note=note if estimates[TUNED] else "too few images or hands",
+            note=note if all(estimates.values()) else "too few images or hands",
         )
 
 
