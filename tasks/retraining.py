@@ -1,7 +1,7 @@
 """The champion that a new model is compared with, and whether a scheduled retraining has anything to learn."""
 
 import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from flytekit import Deck
 from flytekit.types.directory import FlyteDirectory
@@ -11,9 +11,6 @@ from hand1000.gestures import parse_gestures
 from tasks.context import RunContext, digest
 from tasks.decorators import cluster_task, config_digest
 from tasks.registration import RegistrationResult
-
-if TYPE_CHECKING:
-    from hand1000.registry.register import RegisteredVersion
 
 
 class Champion(NamedTuple):
@@ -51,30 +48,27 @@ def detect_changes(
     run: RunContext,
 ) -> ChangeReport:
     """Compare data, settings and base model with those of the champion and of every candidate that was judged."""
-    from hand1000.registry.versions import DATASET, RECIPE, find_champion, list_judged
+    from hand1000.registry.review import list_candidates
+    from hand1000.registry.versions import DATASET, RECIPE, find_champion
 
     tracking, gestures = run.connect_mlflow(), parse_gestures(gesture)
-    champion, judged = find_champion(tracking, gestures), list_judged(tracking, gestures)
+    champion = find_champion(tracking, gestures)
+    standings = [(champion, "the champion")] if champion else []
+    for candidate in list_candidates(tracking, ",".join(gestures)):
+        if candidate.verdict:
+            standings.append((candidate.version, f"which is {candidate.state} and {candidate.verdict} its gates"))
     tags = {DATASET: digest(dataset), RECIPE: config_digest(settings, base_model)}
-    equal = [version for version in (champion, *judged) if version and tags.items() <= version.tags.items()]
     started = f"{gesture}, {kickoff:%Y-%m-%d %H:%M}"
-    if equal:
-        standing = "the champion" if equal[0] == champion else describe_candidate(equal[0])
-        print(f"{started}: nothing changed since {equal[0].uri}, {standing}", flush=True)
-        return ChangeReport(changed=False, model_uri=equal[0].uri, standing=standing)
-    yardstick = champion or next(iter(judged), None)
+    for version, standing in standings:
+        if tags.items() <= version.tags.items():
+            print(f"{started}: nothing changed since {version.uri}, {standing}", flush=True)
+            return ChangeReport(changed=False, model_uri=version.uri, standing=standing)
+    latest = standings[0][0] if standings else None
     names = {DATASET: "the data", RECIPE: "the settings or the base model"}
-    reasons = [f"{names[tag]} changed" for tag, value in tags.items() if yardstick and yardstick.tags.get(tag) != value]
-    since = f" since {yardstick.uri}" if yardstick else ""
+    reasons = [f"{names[tag]} changed" for tag, value in tags.items() if latest and latest.tags.get(tag) != value]
+    since = f" since {latest.uri}" if latest else ""
     print(f"{started}: {' and '.join(reasons) or 'there is no model yet'}{since}", flush=True)
     return ChangeReport(changed=True, model_uri="", standing="")
-
-
-def describe_candidate(version: "RegisteredVersion") -> str:
-    """The verdict and the state of a candidate in words."""
-    from hand1000.registry.versions import VERDICT
-
-    return f"a candidate that {version.tags[VERDICT]} its gates"
 
 
 @cluster_task(enable_deck=True)

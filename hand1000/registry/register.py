@@ -14,6 +14,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import gesture_phrase
 from hand1000.registry.library import LIBRARY, pack_library
 from hand1000.registry.load import MANIFEST, WEIGHTS
+from hand1000.registry.review_state import state_of
 from hand1000.registry.tracking import Run
 from hand1000.registry.versions import (
     GESTURE,
@@ -65,7 +66,7 @@ def register_candidate(
         gestures: HaGRID's names of the model's gestures.
         metrics: Values for tags of the version with the prefix `METRIC`; None is omitted.
         card: Model card in Markdown, for the description and for `README.md` beside the weights.
-        tags: Further tags, which an existing version also gets.
+        tags: Further tags, which an existing version also gets while no reviewer has decided about it.
 
     Raises:
         Hand1000Error: Not a model folder, or MLflow refused.
@@ -101,7 +102,8 @@ def register_candidate(
                 tracking.client.delete_model_version(name, created.version)
                 if version.tags[MODEL_ID] != logged.model_id:
                     tracking.client.delete_logged_model(logged.model_id)
-        else:
+        elif state_of(tracking, f"models:/{name}/{version.version}") == "pending":
+            # Once it is decided, its tags stay as the reviewer saw them.
             for key, value in (tags or {}).items():
                 tracking.client.set_model_version_tag(name, version.version, key, value)
             version = tracking.client.get_model_version(name, version.version)

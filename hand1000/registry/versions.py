@@ -116,14 +116,6 @@ def find_champion(tracking: Tracking, gestures: Sequence[str]) -> RegisteredVers
         return RegisteredVersion.of(client.get_model_version(models[0].name, str(number)))
 
 
-def list_judged(tracking: Tracking, gestures: Sequence[str]) -> list[RegisteredVersion]:
-    """Return the candidates whose gates were evaluated, the newest first."""
-    with tracking.readable_errors():
-        versions = tracking.client.search_model_versions(f"name = '{candidate_name(gestures)}'")
-    judged = [RegisteredVersion.of(version) for version in versions if VERDICT in version.tags]
-    return sorted(judged, key=lambda version: version.version, reverse=True)
-
-
 def get_version(tracking: Tracking, uri: str) -> RegisteredVersion:
     """Return the version at `models:/<name>/<version>`."""
     name, _, number = uri.removeprefix("models:/").rpartition("/")

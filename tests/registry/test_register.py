@@ -8,7 +8,9 @@ from hand1000.gestures import PHRASES
 from hand1000.registry.connection import connect
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import register_candidate
+from hand1000.registry.review import list_candidates, reject
 from hand1000.registry.tracking import RunTracker
+from hand1000.registry.versions import VERDICT
 from tests.support.registration import CARD, HISTORY, record_and_register
 from tests.support.tiny_models import save_tiny_model
 
@@ -57,6 +59,22 @@ def test_other_weights_are_another_version(tmp_path, runs, model_dir):
     other = save_tiny_model(tmp_path / "other", seed=1)
     assert record_and_register(tracking, other, "run-2").version == 2
     assert record_and_register(tracking, model_dir, "run-3").version == 1
+
+
+def test_tags_of_a_decided_candidate_stay(runs, model_dir):
+    tracking = connect(runs)
+    tracker = RunTracker("e", "everything", tracking)
+
+    def register(verdict: str) -> str:
+        tags = {VERDICT: verdict}
+        version = register_candidate(tracker, model_dir, gestures=tuple(PHRASES), metrics={}, card=CARD, tags=tags)
+        assert version.version == 1
+        return tracking.client.get_model_version(version.name, "1").tags[VERDICT]
+
+    assert [register(verdict) for verdict in ("failed", "passed", "failed")] == ["failed", "passed", "failed"]
+    (candidate,) = list_candidates(tracking, ",".join(PHRASES))
+    reject(tracking, candidate.version.uri, who="Ann", why="The hands have six fingers.")
+    assert register("passed") == "failed"
 
 
 @pytest.mark.parametrize("call", ["log_model_artifacts", "finalize_logged_model", "create_model_version"])

@@ -11,7 +11,8 @@ import yaml
 
 from hand1000.config.settings import Settings
 from hand1000.registry.connection import connect
-from hand1000.registry.versions import CHAMPION, RUN_KEY, find_champion, get_version
+from hand1000.registry.review import promote, reject
+from hand1000.registry.versions import RUN_KEY, find_champion, get_version
 from tests.support.short_demo import ROOT, inputs_file
 
 LENIENT = {
@@ -69,12 +70,11 @@ def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypa
     again = run_retraining(tmp_path, {"gates.on_failed_gate": "fail"})
     output = capsys.readouterr()
     assert again.outcome.startswith(f"unchanged: data, settings and base model are those of {first.model_uri}, ")
-    assert again.outcome.endswith("passed its gates") and again.model_uri == first.model_uri
+    assert again.outcome.endswith("which is pending and passed its gates") and again.model_uri == first.model_uri
     assert f"four, 2026-11-02 03:00: nothing changed since {first.model_uri}" in output.out
     assert "train_unet" not in output.err and ": started" not in output.err
 
-    tracking.client.copy_model_version(first.model_uri, "hand1000-four")
-    tracking.client.set_registered_model_alias("hand1000-four", CHAMPION, "1")
+    promote(tracking, first.model_uri, who="Ann")
     champion = find_champion(tracking, ["four"])
     assert champion is not None and champion.uri == "models:/hand1000-four/1"
 
@@ -108,6 +108,8 @@ def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypa
     assert {"report.html", "gates.json"} <= logged and mlflow_run.info.status == "FAILED"
 
     # A candidate that failed is not judged again, and does not become the champion.
+    reject(tracking, newest.uri, who="Ann", why="It draws no hands.")
     same = run_retraining(tmp_path, strict, images=12)
-    assert same.outcome.endswith("of models:/hand1000-four-candidates/2, a candidate that failed its gates")
+    rejected = "of models:/hand1000-four-candidates/2, which is rejected and failed its gates"
+    assert same.outcome.endswith(rejected)
     assert find_champion(tracking, ["four"]) == champion
