@@ -4,7 +4,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -12,7 +12,6 @@ from urllib.parse import quote
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.requests import ClientDisconnect
 
 import hand1000
 from hand1000.config.serving import ServingLimits
@@ -149,14 +148,16 @@ async def _read_body(request: Request, limits: ServingLimits) -> Any:
         raise _HttpError(415, f"Content-Type: {kind[:100]!r}; send {_JSON}")
     most = _BYTES_PER_CHARACTER * limits.max_prompt_length + _BYTES_BESIDE_PROMPT
     body = bytearray()
+    message: Mapping[str, Any] = {"more_body": True}
     try:
         async with asyncio.timeout(limits.timeout_seconds):
-            async for chunk in request.stream():
-                body += chunk
+            while message.get("more_body"):
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise CanceledError("the client hung up")
+                body += message.get("body", b"")
                 if len(body) > most:
                     raise _HttpError(413, f"the body has more than {most} bytes; send a shorter prompt")
-    except ClientDisconnect as error:
-        raise CanceledError("the client hung up") from error
     except TimeoutError as error:
         raise _HttpError(408, f"the body did not arrive within {limits.timeout_seconds:g} seconds") from error
     try:
