@@ -27,7 +27,12 @@ from hand1000.hands.depth_pairs import landmark_error
 from hand1000.hands.detector import Detection, Hand, HandDetector, box_iou
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_latents, encode_texts
-from hand1000.pipelines.controlnet import build_controlnet_pipeline, controlnet_guidance, depth_to_control_image
+from hand1000.pipelines.controlnet import (
+    build_controlnet_pipeline,
+    check_stock_steps,
+    controlnet_guidance,
+    depth_to_control_image,
+)
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
 
 MAX_HANDS = 2
@@ -50,7 +55,11 @@ def hand_refiner_generator(
     An image stays as it is if it has no hands, or if its hands are harder to detect after the repair. `base` is the
     inpainting model, with a ControlNet for depth maps. If its UNet takes no mask, each step restores the latents
     outside it.
+
+    Raises:
+        Hand1000Error: diffusers' sampler, which the pipeline uses, leaves the schedule in this number of steps.
     """
+    check_stock_steps(base.scheduler, settings.num_inference_steps, "hand_refiner.num_inference_steps")
     pipeline = build_controlnet_pipeline(StableDiffusionControlNetInpaintPipeline, base, controlnet)
 
     def repair_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:

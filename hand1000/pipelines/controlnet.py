@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from hand1000.core.errors import translate_load_errors
+from hand1000.core.errors import Hand1000Error, translate_load_errors
 from hand1000.models.base_model import BaseModel
 from hand1000.models.noise_schedule import make_noise_scheduler
+from hand1000.pipelines.ddim import stock_sampling_steps
 from hand1000.storage.hub import fetch_model_folder
 
 
@@ -42,6 +43,20 @@ def build_controlnet_pipeline(pipeline_class: Any, base: BaseModel, controlnet: 
     pipeline = pipeline_class(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def check_stock_steps(scheduler: Any, num_inference_steps: int, setting: str) -> None:
+    """Check that diffusers' scheduler, with which its pipelines sample, follows its schedule.
+
+    Raises:
+        Hand1000Error: It does not; names the `setting` and the nearest number of steps in which it does.
+    """
+    nearest = stock_sampling_steps(scheduler, num_inference_steps)
+    if nearest != num_inference_steps:
+        raise Hand1000Error(
+            f"{setting}: diffusers' DDIM sampler leaves this model's noise schedule in {num_inference_steps} steps; "
+            f"choose {nearest}"
+        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from PIL import Image
 from hand1000.baselines import hand_refiner
 from hand1000.baselines.hand_refiner import hand_mask, hand_refiner_generator
 from hand1000.config.comparison import HandRefinerSettings
+from hand1000.core.errors import Hand1000Error
 from hand1000.hands.detector import Detection, Hand, HandDetector
 from hand1000.models.base_model import BaseModel
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
@@ -28,7 +29,7 @@ SETTINGS = HandRefinerSettings(
     denoising_strength=1.0,
     guidance_scale=1.0,
     eta=1.0,
-    num_inference_steps=3,
+    num_inference_steps=4,
 )
 
 
@@ -126,3 +127,9 @@ def test_repair_that_loses_a_hand_is_rejected() -> None:
     assert not accepted(0.9, 0.4) and not accepted(0.4, 0.3)
     elsewhere = replace(hand, landmarks=hand.landmarks + 3)
     assert not accepted(0.9, 0.9, hands=[]) and not accepted(0.9, 0.9, hands=[elsewhere])
+
+
+def test_steps_that_leave_the_schedule_are_refused() -> None:
+    base, settings = fresh_base(), SETTINGS.model_copy(update={"num_inference_steps": 45})
+    with pytest.raises(Hand1000Error, match=r"hand_refiner.num_inference_steps: .* in 45 steps; choose 50"):
+        hand_refiner_generator(lambda requests: [], base, None, settings)
