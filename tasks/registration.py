@@ -185,7 +185,9 @@ def register(  # noqa: PLR0913 (Flyte signature)
     report = context.output_dir / "report.html"
     compared = get_version(tracker.tracking, champion).version if champion else None
     commands = review_commands(version.uri, compared, tracker.tracking, verdict=gates.verdict)
-    candidate = Candidate(version.uri, commands, registry_address(tracker.tracking), tracker.stage_seconds())
+    candidate = Candidate(
+        version.uri, commands, registry_address(tracker.tracking), tracker.stage_seconds(), tracker.stage_peaks()
+    )
     write_report(report, finished, candidate)
     registered = {
         "model_uri": version.uri,

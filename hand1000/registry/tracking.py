@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from hand1000.registry.versions import RUN_KEY
 from hand1000.storage.digests import digest_bytes
 
 STAGE = "hand1000.stage"
-SECONDS = "seconds"
+SECONDS, PEAK_GIB = "seconds", "peak_gib"
 _PARENT = "mlflow.parentRunId"
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
@@ -122,6 +122,10 @@ class Run:
         """Record the duration of `name` as the metric `seconds.<name>`; the first value stays."""
         self.log_metrics({f"{SECONDS}.{name}": seconds})
 
+    def log_peak(self, name: str, peak_bytes: int) -> None:
+        """Record the peak memory of `name` as the metric `peak_gib.<name>`; the first value stays."""
+        self.log_metrics({f"{PEAK_GIB}.{name}": peak_bytes / 2**30})
+
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Save a file among the run's artifacts, in place of an earlier one."""
         with self.tracking.readable_errors():
@@ -188,15 +192,23 @@ class RunTracker(Run):
 
     def stage_seconds(self) -> dict[str, float]:
         """Return the duration of each stage, summed over its shards, in the order in which the stages began."""
+        return self._aggregate_stages(SECONDS, sum)
+
+    def stage_peaks(self) -> dict[str, float]:
+        """Return the peak memory of each stage in GiB, the largest of its shards; stages without one are omitted."""
+        return {stage: peak for stage, peak in self._aggregate_stages(PEAK_GIB, max).items() if peak}
+
+    def _aggregate_stages(self, prefix: str, aggregate: Callable[[list[float]], float]) -> dict[str, float]:
+        """Return the aggregate of the metrics `<prefix>.<part>` of each stage; 0 for a stage without any."""
         with self.tracking.readable_errors():
             children = self.tracking.client.search_runs(
                 [self.experiment_id], f"tags.`{_PARENT}` = '{self.run_id}'", order_by=["attributes.start_time ASC"]
             )
-        prefix = f"{SECONDS}."
-        return {
-            child.info.run_name: sum(seconds for name, seconds in child.data.metrics.items() if name.startswith(prefix))
+        values = {
+            child.info.run_name: [value for name, value in child.data.metrics.items() if name.startswith(f"{prefix}.")]
             for child in children
         }
+        return {stage: aggregate(parts) if parts else 0.0 for stage, parts in values.items()}
 
 
 def get_or_create_experiment(tracking: Tracking, name: str) -> str:

@@ -3,7 +3,7 @@
 import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,12 +65,14 @@ class Candidate:
         commands: Shell commands that decide about it.
         registry: Address of the MLflow for the usage examples; "" if the default finds the model.
         seconds: Run time of each stage.
+        peaks: Peak memory of each stage in GiB, where it is known.
     """
 
     uri: str
     commands: ReviewCommands
     registry: str
     seconds: Mapping[str, float]
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 class GeneralImages(NamedTuple):
@@ -143,6 +145,7 @@ def describe_run(run: FinishedRun, candidate: Candidate) -> dict[str, Any]:
         "drift_note": run.drift_note or "There is no champion to compare with.",
         "licenses": LICENSES,
         "seconds": seconds,
+        "peaks": candidate.peaks,
         "costs": describe_costs(run.settings, len(rows), seconds),
         "snippets": usage_snippets(candidate.uri, run.example_prompt, candidate.registry),
         "overview": {

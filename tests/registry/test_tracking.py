@@ -105,6 +105,10 @@ def test_finished_run_keeps_its_end_and_its_seconds(runs):
     info = tracking.client.get_run(stage.run_id).info
     assert (info.status, info.end_time) == ("FINISHED", end)
     assert RunTracker("e", "k", tracking).stage_seconds() == {"train": 12.5}
+    assert RunTracker("e", "k", tracking).stage_peaks() == {}
+    for shard, gib in enumerate((2, 3)):
+        again.log_peak(f"shard_{shard}", gib * 2**30)
+    assert RunTracker("e", "k", tracking).stage_peaks() == {"train": 3.0}
     # What is new opens it again.
     again.log_seconds("more", 1.0)
     assert tracking.client.get_run(stage.run_id).info.status == "RUNNING"

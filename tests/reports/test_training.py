@@ -189,8 +189,12 @@ def test_a_page_of_large_photos_stays_small(monkeypatch: pytest.MonkeyPatch, wri
 
 
 def test_the_run_time_leaves_out_what_is_not_known(review_page: Path) -> None:
-    rows = re.findall(r"<tr><th>(\w+)</th><td>([^<]* (?:s|min))</td></tr>", review_page.read_text())
-    assert rows == [("train_fusion", "12.3 s"), ("train_unet", "1 h 01 min"), ("total", "1 h 01 min")]
+    rows = re.findall(r"<tr><th>(\w+)</th><td>([^<]* (?:s|min|memory))</td></tr>", review_page.read_text())
+    assert rows == [
+        ("train_fusion", "12.3 s"),
+        ("train_unet", "1 h 01 min, at most 7.2 GiB of memory"),
+        ("total", "1 h 01 min"),
+    ]
 
 
 def test_captions_shortened_before_the_phrase_are_counted() -> None:

@@ -44,6 +44,7 @@ def candidate(**fields: Any) -> Candidate:
         "commands": review_commands(URI, 2),
         "registry": "",
         "seconds": {"train_fusion": 12.34, "train_unet": 3700.0, "register": 0.0},
+        "peaks": {"train_unet": 7.25},
     }
     return Candidate(**values | fields)
 
