@@ -64,14 +64,19 @@ def test_the_documentation_says_what_each_layout_gives():
 def test_a_folder_of_another_kind_is_named(tmp_path):
     write_images(tmp_path / "four")
     write_images(tmp_path / "alice", range(2))
+    write_images(tmp_path / "four" / "more", range(1))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "instances.json").write_text("{}")
+    write_images(tmp_path / "__MACOSX", range(1))
+    (tmp_path / ".cache" / "x").mkdir(parents=True)
     (tmp_path / "labels.yaml").write_text("x")
     (tmp_path / "four" / "cat.psb").write_text("x")
     (tmp_path / "four" / "._0.png").write_text("x")
     report = check_source(open_dataset(tmp_path), "four")
     found = {problem.kind: problem.names for problem in report.problems}
     assert found == {
-        "file not understood": ("four/cat.psb", "labels.yaml"),
-        "image outside the folders that are read": ("alice/",),
+        "file not understood": ("annotations/", "four/cat.psb", "labels.yaml"),
+        "image outside the folders that are read": ("alice/", "four/more/"),
     }
     assert report.images == NUM_IMAGES
 

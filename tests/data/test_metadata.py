@@ -183,3 +183,31 @@ def test_a_second_annotation_of_an_image_is_counted(tmp_path):
     assert [str(problem) for problem in issues.problems] == [
         "second annotation of an image: 1 (annotations/test/four.json: train-u-0); keep one; the first is used"
     ]
+
+
+def test_texts_that_cannot_be_read_are_counted(tmp_path):
+    write_images(tmp_path, range(4))
+    (tmp_path / "0.txt").write_bytes("ein Mann".encode("utf-16"))
+    (tmp_path / "1.txt").write_bytes(b"x" * (1 << 21))
+    (tmp_path / "2.json").write_text("{")
+    (tmp_path / "3.json").write_text(json.dumps({"caption": "a man", "user_id": 3.0}))
+    items, issues = read(tmp_path)
+    assert {problem.kind: problem.names for problem in issues.problems} == {
+        kinds.BAD_CAPTION: ("0.txt", "1.txt"),
+        kinds.BAD_LINE: ("2.json",),
+        kinds.BAD_PERSON: ("2.png: 2.json",),
+        kinds.NO_PERSON: ("0.png", "1.png"),
+    }
+    assert (items["3.png"].user_id, items["3.png"].caption, items["3.png"].captioned_by) == (
+        "3",
+        "a man",
+        ".json files",
+    )
+
+
+def test_people_in_folders_of_their_own_are_found_by_the_metadata(tmp_path):
+    for person in range(4):
+        write_images(tmp_path / f"p{person}", range(2 * person, 2 * person + 2))
+    jsonl(tmp_path / "metadata.jsonl", [facts(i, file_name=f"p{i // 2}\\{i}.png") for i in range(8)])
+    chosen = select(tmp_path, 6, 2)
+    assert len(chosen.train) == 6 and not people(chosen.train) & people(chosen.test) and not chosen.problems

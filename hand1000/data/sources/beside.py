@@ -59,12 +59,14 @@ def _stem(file: str) -> tuple[str, str]:
 
 def _read(source: ArchiveSource, file: str) -> bytes:
     with source.local_path(file) as path, open(path, "rb") as stream:
-        return stream.read(_MAX_BYTES)
+        return stream.read(_MAX_BYTES + 1)
 
 
 def _parse(file: str, image: str, data: bytes, issues: IssueLog, columns: set[str]) -> Row:
     is_json = file.lower().endswith(".json")
     try:
+        if len(data) > _MAX_BYTES:
+            raise ValueError("too long for a caption")
         text = data.decode("utf-8-sig")
         if not is_json:
             lines = (line.strip() for line in text.splitlines())

@@ -56,8 +56,9 @@ class ArchiveSource:
         self._copies = contextlib.ExitStack()  # Copies of archives on S3, which last as long as this object.
 
     def list_folders(self, parent: str = "") -> list[str]:
-        """See `Source`; archives are not listed."""
-        return self._source.list_folders(parent)
+        """See `Source`; archives are not listed, nor are hidden folders and those that macOS adds to archives."""
+        names = self._source.list_folders(parent)
+        return [name for name in names if not name.startswith(".") and name != "__MACOSX"]
 
     def list_files(self, folder: str) -> Iterator[str]:
         """See `Source`; the files of an archive are its members."""

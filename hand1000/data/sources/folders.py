@@ -46,12 +46,22 @@ def find_folders(source: ArchiveSource, base: str, gesture: str, rows: Sequence[
             folders.append(folder)
     archives = [file for folder in folders for file in source.list_files(folder) if is_archive(file)]
     count_unread_files(source, [base, *folders], folders, issues)
-    read = (*folders, base)
-    for folder in subfolders:
-        is_read = any(name == folder or name.startswith(f"{folder}/") for name in read)
-        if not is_read and not gesture_of_folder(folder) and has_images(source, folder):
-            issues.count(kinds.OTHER_FOLDER, f"{folder}/")
+    _count_unread_folders(source, base, folders, issues)
     return folders + sorted(archives)
+
+
+def _count_unread_folders(source: ArchiveSource, base: str, read: Sequence[str], issues: IssueLog) -> None:
+    """Count the folders in `base` and in the folders that are read, if they are neither read nor of another gesture."""
+    for parent in dict.fromkeys((base, *read)):
+        for name in source.list_folders(parent):
+            folder = posixpath.join(parent, name)
+            is_read = any(other == folder or other.startswith(f"{folder}/") for other in read)
+            if is_read or gesture_of_folder(folder):
+                continue
+            if has_images(source, folder):
+                issues.count(kinds.OTHER_FOLDER, f"{folder}/")
+            elif any(source.list_files(folder)) or source.list_folders(folder):
+                issues.count(kinds.UNKNOWN_FILE, f"{folder}/")
 
 
 def count_unread_files(source: ArchiveSource, folders: Iterable[str], read: Collection[str], issues: IssueLog) -> None:

@@ -74,28 +74,33 @@ class HagridLayout:
 
     @classmethod
     def find(cls, source: Source) -> "HagridLayout | None":
-        """Return the layout of `source`, or of one of its folders if it has few; None if it has no annotations."""
+        """Return the layout of `source`, or of one of its folders if it has few; None if no gesture has annotations."""
         top = source.list_folders()
         for prefix in ("", *(folder for folder in top if len(top) <= _MAX_FOLDERS)):
             present = top if not prefix else source.list_folders(prefix)
-            folders = [name for name in ANNOTATION_FOLDERS if name.partition("/")[0] in present]
-            if folders:
-                return cls(prefix, tuple(posixpath.join(prefix, name) for name in folders))
+            names = [name for name in ANNOTATION_FOLDERS if name.partition("/")[0] in present]
+            layout = cls(prefix, tuple(posixpath.join(prefix, name) for name in names))
+            if layout.list_annotated(source):
+                return layout
         return None
 
     def split(self, folder: str) -> str:
         """Return the split that the annotations in `folder` belong to."""
         return ANNOTATION_FOLDERS[posixpath.relpath(folder, self.prefix or ".")]
 
+    def list_annotated(self, source: Source) -> set[str]:
+        """Return the gestures with annotations."""
+        files = (PurePosixPath(file) for folder in self.folders for file in source.list_files(folder))
+        return {file.stem for file in files if file.suffix == ".json"} & set(PHRASES)
+
     def list_gestures(self, source: Source) -> set[str]:
         """Return the gestures with annotations and images."""
-        annotated = {PurePosixPath(file).stem for folder in self.folders for file in source.list_files(folder)}
 
         def has_images(gesture: str) -> bool:
             folders = self.image_folders(source, gesture)
             return any(is_image(file) for folder in folders for file in source.list_files(folder))
 
-        return set(filter(has_images, annotated))
+        return set(filter(has_images, self.list_annotated(source)))
 
     def image_folders(self, source: Source, gesture: str) -> list[str]:
         """Return the folders that may have the images of `gesture`."""
