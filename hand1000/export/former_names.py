@@ -1,7 +1,7 @@
 """Files and names by which transformers 4 finds a tokenizer and a text encoder that transformers 5 saved.
 
 Without `vocab.json` and `merges.txt` version 4 raises a TypeError. Weights without the prefix `text_model.` it does not
-find, and draws them anew with a warning. Version 5 reads both forms.
+find, and initializes them at random with a warning. Version 5 reads both forms.
 """
 
 import json
