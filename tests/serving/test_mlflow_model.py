@@ -76,8 +76,8 @@ def server(registered: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield url
 
 
-def invoke(url: str, prompt: str = PROMPT, **params: object) -> Answer:
-    return post(url, {"dataframe_split": {"columns": ["prompt"], "data": [[prompt]]}, "params": params})
+def invoke(url: str, prompt: str = PROMPT, rows: int = 1, **params: object) -> Answer:
+    return post(url, {"dataframe_split": {"columns": ["prompt"], "data": [[prompt]] * rows}, "params": params})
 
 
 def image_of(answer: Answer) -> bytes:
@@ -153,7 +153,7 @@ def test_threads_get_the_bytes_that_each_would_get_alone(server: str) -> None:
 
 def test_full_queue_is_answered_by_503_and_slow_request_by_504(server: str) -> None:
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda seed: invoke(server, seed=seed, num_inference_steps=900), range(6)))
+        answers = list(pool.map(lambda seed: invoke(server, rows=4, seed=seed, num_inference_steps=1000), range(6)))
     statuses = [answer.status for answer in answers]
     assert set(statuses) == {503, 504} and statuses.count(503) >= 2
     refused = next(answer for answer in answers if answer.status == 503)
