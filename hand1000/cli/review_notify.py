@@ -1,4 +1,4 @@
-"""The commands `hand1000 review notify`: who is told about candidates and champions."""
+"""The commands `hand1000 review notify`: notifications about candidates and champions."""
 
 import argparse
 import os

@@ -154,7 +154,7 @@ def _gates_table(gates: GateReport) -> Table:
         )
         for gate in gates.results
     ]
-    # In a comparison the interval is that of the difference, which the rule tells.
+    # In a comparison the interval is that of the difference, as the rule says.
     return Table(("gate", "metric", "rule", "value", "95 % interval", "champion"), rows, numeric=range(3, 6))
 
 

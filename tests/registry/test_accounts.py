@@ -16,6 +16,7 @@ from hand1000.registry.accounts import set_up_accounts
 from hand1000.registry.connection import connect
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import register_candidate
+from hand1000.registry.review import history, promote
 from hand1000.registry.tracking import RunTracker
 from hand1000.registry.versions import CHAMPION, find_champion
 from tests.support.mlflow_server import ADMIN, ADMIN_PASSWORD, mlflow_server
@@ -116,13 +117,15 @@ def test_each_account_does_its_part_alone(set_up, sign_in, model_dir, tmp_path, 
     assert_refused(client.delete_logged_model, source.removeprefix("models:/"))
     assert_refused(client.delete_experiment, experiment)
 
-    client = sign_in("reviewer").client
-    copy = client.copy_model_version(version.uri, REVIEWED)
-    client.set_registered_model_tag(REVIEWED, *decision)
-    client.set_registered_model_alias(REVIEWED, CHAMPION, copy.version)
-    client.set_registered_model_alias(REVIEWED, "previous", copy.version)
-    client.delete_registered_model_alias(REVIEWED, "previous")
-    client.set_model_version_tag(CANDIDATES, "1", "hand1000.state", "approved")
+    with pytest.raises(Hand1000Error, match="(?i)permission|403"):
+        promote(pipeline, version.uri, who="pipeline", override="as it likes")
+
+    reviewer = sign_in("reviewer")
+    decision = promote(reviewer, version.uri, who="reviewer", override="it has no gates")
+    assert history(reviewer, "four") == (decision,)
+    client = reviewer.client
+    copy = client.get_model_version(REVIEWED, "1")
+    assert client.get_model_version(CANDIDATES, "1").tags["hand1000.state"] == "approved"
     assert_refused(client.delete_model_version, CANDIDATES, "1")
     assert_refused(client.log_metric, copy.run_id, "forged", 1.0)
 
