@@ -3,6 +3,7 @@
 import json
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -35,6 +36,21 @@ def test_members_that_are_not_safe_or_not_understood_are_counted(tmp_path):
     problems = {problem.kind: problem.count for problem in report.problems}
     assert problems == {kinds.UNKNOWN_FILE: 1, kinds.BAD_LINE: 1, kinds.BAD_PERSON: 1, kinds.MEMBER: 5}
     assert report.images == 3 and [skipped.file for skipped in report.malformed] == ["four/1.png"]
+
+
+@pytest.mark.parametrize("name", ["webdataset tars", "Parquet with embedded images"])
+def test_several_threads_may_read_one_archive(tmp_path, name):
+    """A ParquetFile that two threads read at once fails now and then (pyarrow 25.0.1)."""
+    LAYOUTS[name][0](tmp_path)
+    chosen = select(tmp_path, 6, 2)
+    pixels = {png(index) for index in range(8)}
+
+    def read(file):
+        with chosen.source.local_path(file) as path:
+            return path.read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(read, [item.file for item in chosen.train] * 100)) <= pixels
 
 
 def test_an_archive_that_is_none_is_named(tmp_path):

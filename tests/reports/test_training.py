@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.data.items import Problem
 from hand1000.evaluation.drift import Drift, GestureDrift
 from hand1000.evaluation.gates import GateReport, GateResult
 from hand1000.registry.review import ReviewCommands
@@ -198,8 +199,11 @@ def test_the_run_time_leaves_out_what_is_not_known(review_page: Path) -> None:
 
 
 def test_captions_shortened_before_the_phrase_are_counted() -> None:
-    preparation = SimpleNamespace(train=3, test=2, unusable=[], filter_counts={}, problems=())
+    problem = Problem(kind="box not usable", count=4, names=("a.png", "b.png", "c.png"), remedy="correct it")
+    preparation = SimpleNamespace(train=3, test=2, unusable=[], filter_counts={}, problems=(problem,))
     records = [SimpleNamespace(captioner="")] * 3
     captions = {str(number): SimpleNamespace(shortened=number < 2) for number in range(3)}
     run = SimpleNamespace(caption_records=captions, training_records=records, preparation=preparation)
-    assert count_data(run, [])["captions shortened before the phrase"] == "2 of 3"
+    counts = count_data(run, [])
+    assert counts["captions shortened before the phrase"] == "2 of 3"
+    assert counts["not used: box not usable"] == "4 (a.png; b.png; c.png and 1 more); correct it"
