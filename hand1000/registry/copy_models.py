@@ -12,7 +12,7 @@ from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.registry.connection import Tracking
 from hand1000.registry.copy_runs import COPIED_FROM, Copy, CopyReport, copy_runs, read_pages
 from hand1000.registry.load import WEIGHTS, verify_weights
-from hand1000.registry.versions import DECISION, MODEL_DIGEST, MODEL_ID, RegisteredVersion, link_logged_model
+from hand1000.registry.versions import DECISION, MODEL_DIGEST, MODEL_ID, REMOVED, RegisteredVersion, link_logged_model
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -109,7 +109,10 @@ def _copy_model_files(copy: Copy, model: "LoggedModel", present: "LoggedModel") 
             (Path(scratch) / name).mkdir()
         # A copy, because the description of the model is adapted below.
         folder = Path(download(model.artifact_location, dst_path=f"{scratch}/source", tracking_uri=copy.source.uri))
-        verify_weights(folder / WEIGHTS, digest)
+        # Of a model whose weights retention removed, the rest is copied.
+        has_weights = REMOVED not in model.tags
+        if has_weights:
+            verify_weights(folder / WEIGHTS, digest)
         description = Model.load(str(folder))
         description.run_id = present.source_run_id
         description.model_id = description.model_uuid = present.model_id
@@ -117,7 +120,8 @@ def _copy_model_files(copy: Copy, model: "LoggedModel", present: "LoggedModel") 
         description.save(str(folder / "MLmodel"))
         copy.target.client.log_model_artifacts(present.model_id, str(folder))
         arrived = Path(download(present.artifact_location, dst_path=f"{scratch}/target", tracking_uri=copy.target.uri))
-        verify_weights(arrived / WEIGHTS, digest)
+        if has_weights:
+            verify_weights(arrived / WEIGHTS, digest)
 
 
 def _copy_registered_model(copy: Copy, registered: "RegisteredModel", locations: dict[str, "LoggedModel"]) -> None:

@@ -92,7 +92,7 @@ def verify_weights(folder: Path, digest: str | None = None) -> None:
         Hand1000Error: A file is missing, unknown or has other bytes; the message names it.
     """
     path = folder.parent / MANIFEST
-    remedy = "restore the file or register the model again"
+    remedy = "restore it from a copy"
     if not path.is_file():
         if digest is not None and tree_manifest(folder).digest != digest:
             raise DamagedError(f"{folder}: its files are not those that were registered; {remedy}")

@@ -10,6 +10,7 @@ from hand1000.registry.connection import Tracking, connect
 from hand1000.registry.copy_models import copy_registry
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.register import register_candidate
+from hand1000.registry.removed import remove_weights
 from hand1000.registry.source import LoggedDataset
 from hand1000.registry.tracking import RunTracker
 from hand1000.storage.digests import tree_manifest
@@ -175,3 +176,14 @@ def test_copy_refuses_damaged_weights(source, tmp_path):
     (folder / "model_index.json").write_text("{}")
     with pytest.raises(Hand1000Error, match=r"model_index.json: its bytes are not those that were registered"):
         copy_registry(source, connect(tmp_path / "target"))
+
+
+def test_model_without_weights_stays_as_history(source, tmp_path):
+    version = source.client.get_model_version(CANDIDATES, "1")
+    location = source.client.get_model_version_download_uri(CANDIDATES, "1")
+    assert remove_weights(source, version.tags["hand1000.model_id"], location, [version])
+    target = connect(tmp_path / "target")
+    copy_registry(source, target)
+    assert describe(target) == describe(source)
+    assert target.client.get_model_version(CANDIDATES, "1").tags["hand1000.removed"]
+    assert load_model_folder(f"models:/{REVIEWED}@champion", registry=target).is_dir()

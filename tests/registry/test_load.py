@@ -70,9 +70,9 @@ def test_damaged_weights_are_refused(runs, model_dir, tmp_path, capsys):
         load_pipeline(version.uri, registry=runs)
     with pytest.raises(Hand1000Error, match=str(damaged)):
         load_model_folder(str(weights))
-    options = ["--model", version.uri, "--registry", str(runs), "--out", str(tmp_path / "out")]
-    assert main(["generate", *options, "--prompt", "a hand"]) == 2
-    assert main(["export", *options, "--to", "diffusers"]) == 2
+    options = ["--model", version.uri, "--registry", str(runs)]
+    assert main(["generate", *options, "--prompt", "a hand", "--out", str(tmp_path / "grid.png")]) == 2
+    assert main(["export", *options, "--to", "diffusers", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count(str(damaged)) == 2
 
     damaged.write_bytes(content)
