@@ -194,7 +194,7 @@ def _show_config(options: argparse.Namespace) -> None:
 
     from hand1000.config.inputs import load_config
 
-    values = load_config(options.source).model_dump(mode="json", exclude_none=True)
+    values = load_config(options.source).model_dump(mode="json", exclude_unset=True)
     print(yaml.safe_dump(values, sort_keys=False), end="")
 
 

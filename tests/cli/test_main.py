@@ -99,7 +99,7 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
         (["generate", "--model", "models:/a/1", "--prompt", "x"], "no MLflow here"),
         (["config", "show", "nothing"], "nothing: neither a preset"),
         (["evaluate", ".", ".", "--gesture", "wave"], "unknown gesture 'wave'"),
-        (["evaluate", ".", ".", "--gesture", "call"], "0 images"),
+        (["evaluate", ".", ".", "--gesture", "call"], "no images of 'call'"),
     ],
 )
 def test_a_fault_is_one_line_and_status_2(arguments, fault, tmp_path, monkeypatch, capsys):
