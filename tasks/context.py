@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from hand1000.storage.artifacts import ArtifactStore
     from hand1000.training.context import TrainContext
 
-EXPERIMENT = "hand1000"
-
 Artifact = Annotated[FlyteDirectory, HashMethod(lambda directory: directory.path.rsplit("/", 1)[-1])]
 """A directory under the artifact root. Its name is the digest of its content, which Flyte's cache takes as its hash."""
 
@@ -72,7 +70,7 @@ class RunContext(BaseModel):
 
     def open_tracker(self, name: str = "") -> "RunTracker":
         """The MLflow parent run; a new one has the key as its name, or `name`."""
-        from hand1000.registry.tracking import RunTracker
+        from hand1000.registry.tracking import EXPERIMENT, RunTracker
 
         return RunTracker(EXPERIMENT, self.run_id, self.connect_mlflow(), name=name)
 

@@ -296,11 +296,13 @@ def run_cached(
 
 def _log_record(child: "Run", part: str, record: Mapping[str, Any], store: "ArtifactStore") -> None:
     """Log an artifact's history, time and memory to its task's child run, whether this or an earlier run made it."""
+    from hand1000.registry.versions import ARTIFACTS
+
     history = store.fetch(record["address"]) / "history.jsonl"
     if history.is_file():
         child.log_history(row for _, row in read_jsonl(history))
     child.log_seconds(part, record["seconds"])
     if "peak_bytes" in record:
         child.log_peak(part, record["peak_bytes"])
-    child.set_tags({f"hand1000.artifact.{part}": portable_address(record["address"])})
+    child.set_tags({f"{ARTIFACTS}{part}": portable_address(record["address"])})
     child.finish()

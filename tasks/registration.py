@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from hand1000.registry.tracking import RunTracker
 
 _MAX_TAG = 1000
-KINDS = {"hand1000.dataset": "prepare_data", "hand1000.feature": "compute_gesture_feature"}
-"""The artifact kinds that the tags of a version name by their digests."""
 
 
 class RegistrationResult(NamedTuple):
@@ -38,11 +36,11 @@ class RegistrationResult(NamedTuple):
 
 def load_registry(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The run in MLflow, whose id no other registry has, and what the champion was trained on."""
-    from hand1000.registry.versions import get_version
+    from hand1000.registry.versions import TRAINED_ON, get_version
 
     tracking = run.connect_mlflow()
     champion = get_version(tracking, inputs["champion"]) if inputs["champion"] else None
-    trained_on = [[kind, champion.tags.get(tag, "")] for tag, kind in KINDS.items()] if champion else []
+    trained_on = [[kind, champion.tags.get(tag, "")] for tag, kind in TRAINED_ON.items()] if champion else []
     return {"run": run.open_tracker().run_id, "champion_trained_on": trained_on}
 
 

@@ -27,8 +27,7 @@ def add_registry_commands(commands: "Commands") -> None:
 
 def _show(options: argparse.Namespace) -> None:
     from hand1000.core.tables import Table
-    from hand1000.registry.connection import connect
-    from hand1000.registry.copy_runs import read_pages
+    from hand1000.registry.connection import connect, read_pages
 
     tracking = connect(registry=options.registry, create=False)
     with tracking.readable_errors():

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
-from hand1000.gestures import parse_gestures, slug
+from hand1000.gestures import parse_gestures
 from hand1000.registry.connection import Tracking
+from hand1000.registry.decisions import ModelPair
+from hand1000.registry.tracking import EXPERIMENT
+from hand1000.registry.versions import create_model_if_missing
 
 if TYPE_CHECKING:
     from mlflow.server.auth.client import AuthServiceClient
-
-EXPERIMENT = "hand1000"
-"""Experiment of all runs."""
 
 PASSWORD_VARIABLE = "HAND1000_{}_PASSWORD"
 """Environment variable with the password of an account, whose name in capitals takes the place of the braces."""
@@ -82,11 +82,10 @@ def set_up_accounts(
     created = _create_users(client, passwords)
     resources = [("experiment", _create_experiment(tracking, experiment), "experiment")]
     for text in gestures:
-        name = f"hand1000-{slug(parse_gestures(text))}"
-        resources += [
-            ("registered_model", _create_model(tracking, name), "reviewed"),
-            ("registered_model", _create_model(tracking, f"{name}-candidates"), "candidates"),
-        ]
+        pair = ModelPair.of(parse_gestures(text))
+        for name, role in ((pair.name, "reviewed"), (pair.candidates, "candidates")):
+            create_model_if_missing(tracking, name)
+            resources.append(("registered_model", name, role))
     grants = []
     for account, rights in ACCOUNTS.items():
         for kind, name, role in resources:
@@ -169,18 +168,6 @@ def _create_experiment(tracking: Tracking, name: str) -> str:
     with tracking.readable_errors():
         experiment = tracking.client.get_experiment_by_name(name)
         return experiment.experiment_id if experiment else tracking.client.create_experiment(name)
-
-
-def _create_model(tracking: Tracking, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    with tracking.readable_errors():
-        try:
-            tracking.client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-    return name
 
 
 def _apply_grant(client: "AuthServiceClient", grant: Grant) -> str:

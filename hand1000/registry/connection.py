@@ -3,13 +3,13 @@
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
@@ -71,6 +71,17 @@ class Tracking:
         except MlflowException as error:
             text = one_line(error).replace(self.uri, self.redacted_uri)
             raise Hand1000Error(f"MLflow at {self.redacted_uri}: {text}") from error
+
+
+def read_pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
+    """Yield the results of all pages of one of MLflow's searches."""
+    token = None
+    while True:
+        page = search(*arguments, **options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def redact_userinfo(uri: str) -> str:

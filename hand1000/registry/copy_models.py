@@ -1,6 +1,5 @@
 """Copies of logged models and registered versions from one MLflow to another."""
 
-import functools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +8,24 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error, one_line
-from hand1000.registry.connection import Tracking
-from hand1000.registry.copy_runs import COPIED_FROM, Copy, CopyReport, copy_runs, read_pages
+from hand1000.registry.connection import Tracking, read_pages
+from hand1000.registry.copy_runs import COPIED_FROM, Copy, CopyReport, copy_runs
 from hand1000.registry.load import WEIGHTS, verify_weights
-from hand1000.registry.versions import DECISION, MODEL_DIGEST, MODEL_ID, REMOVED, RegisteredVersion, link_logged_model
+from hand1000.registry.versions import (
+    DECISION,
+    MODEL_DIGEST,
+    MODEL_ID,
+    MODEL_VERSIONS,
+    REMOVED,
+    RegisteredVersion,
+    link_logged_model,
+    log_model_output,
+    source_address,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-
-_MODEL_VERSIONS = "mlflow.modelVersions"
 
 
 def copy_registry(source: Tracking, target: Tracking) -> CopyReport:
@@ -39,10 +46,10 @@ def copy_registry(source: Tracking, target: Tracking) -> CopyReport:
         copy_runs(copy)
         locations = {}
         for experiment, copied_experiment in copy.experiments.items():
-            models = read_pages(functools.partial(source.client.search_logged_models, [experiment]))
+            models = read_pages(source.client.search_logged_models, [experiment])
             present = {
                 model.tags[COPIED_FROM]: model
-                for model in read_pages(functools.partial(target.client.search_logged_models, [copied_experiment]))
+                for model in read_pages(target.client.search_logged_models, [copied_experiment])
                 if COPIED_FROM in model.tags
             }
             for model in models:
@@ -69,13 +76,13 @@ def _copy_logged_model(
     copy: Copy, model: "LoggedModel", experiment: str, present: "LoggedModel | None"
 ) -> "LoggedModel | None":
     """Copy the files of a logged model and its metrics; return None for one that was never finished."""
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric
+    from mlflow.entities import LoggedModelStatus, Metric
 
     client = copy.target.client
     if model.status != LoggedModelStatus.READY:
         return None
     if present is None:
-        tags = {name: value for name, value in model.tags.items() if name != _MODEL_VERSIONS}
+        tags = {name: value for name, value in model.tags.items() if name != MODEL_VERSIONS}
         run_id = copy.run_ids.get(model.source_run_id)
         present = client.create_logged_model(
             experiment, model.name, run_id, {**tags, COPIED_FROM: model.model_id}, model.params, model.model_type
@@ -92,9 +99,8 @@ def _copy_logged_model(
             dataset = (metric.dataset_name, metric.dataset_digest)
             client.log_batch(run_id, metrics=[Metric(*point, present.model_id, *dataset, run_id)])
     run_id = copy.run_ids.get(model.source_run_id)
-    outputs = client.get_run(run_id).outputs if run_id else None
-    if run_id and present.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
-        client.log_outputs(run_id, [LoggedModelOutput(present.model_id, step=0)])
+    if run_id:
+        log_model_output(copy.target, run_id, present.model_id)
     return present
 
 
@@ -169,8 +175,7 @@ def _copy_versions(copy: Copy, name: str, locations: dict[str, "LoggedModel"]) -
 def _create_version(copy: Copy, version: "ModelVersion", logged: "LoggedModel") -> None:
     """Create the version with the same number at the target."""
     client, name = copy.target.client, version.name
-    embedded = copy.target.lock_file is not None
-    source = logged.artifact_location if embedded else f"models:/{logged.model_id}"
+    source = source_address(copy.target, logged)
     tags = {**version.tags, MODEL_ID: logged.model_id}
     run_id = copy.run_ids.get(version.run_id)
     while True:
@@ -191,7 +196,7 @@ def _create_version(copy: Copy, version: "ModelVersion", logged: "LoggedModel") 
 
 
 def _versions(tracking: Tracking, name: str) -> list["ModelVersion"]:
-    return list(read_pages(functools.partial(tracking.client.search_model_versions, f"name = '{name}'")))
+    return list(read_pages(tracking.client.search_model_versions, f"name = '{name}'"))
 
 
 def _decisions(model: "RegisteredModel") -> set[str]:

@@ -1,15 +1,14 @@
 """Copies of experiments and their runs from one MLflow to another."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.connection import Tracking
-from hand1000.registry.tracking import get_or_create_experiment
+from hand1000.registry.connection import Tracking, read_pages
+from hand1000.registry.tracking import PARENT, get_or_create_experiment
 from hand1000.storage.digests import digest_file
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 COPIED_FROM = "hand1000.copied_from"
 """Tag of a copied run or logged model: the id of the original."""
 
-PARENT = "mlflow.parentRunId"
-_BATCH, _PARAMS, _PAGE = 1000, 100, 1000
+_BATCH, _PARAMS = 1000, 100
 
 
 @dataclass
@@ -63,7 +61,7 @@ class Copy:
 def copy_runs(copy: Copy) -> None:
     """Copy every experiment that has runs; what the target has already is neither repeated nor changed."""
     for experiment in read_pages(copy.source.client.search_experiments):
-        runs = list(read_pages(functools.partial(copy.source.client.search_runs, [experiment.experiment_id])))
+        runs = list(read_pages(copy.source.client.search_runs, [experiment.experiment_id]))
         if not runs:
             continue
         copy.experiments[experiment.experiment_id] = get_or_create_experiment(copy.target, experiment.name)
@@ -74,7 +72,7 @@ def copy_runs(copy: Copy) -> None:
 
 
 def _runs_by_origin(client: "MlflowClient", experiment_id: str) -> dict[str, "Run"]:
-    runs = read_pages(functools.partial(client.search_runs, [experiment_id]))
+    runs = read_pages(client.search_runs, [experiment_id])
     return {run.data.tags[COPIED_FROM]: run for run in runs if COPIED_FROM in run.data.tags}
 
 
@@ -153,17 +151,6 @@ def _copy_files(copy: Copy, source: RunFiles, target: RunFiles) -> None:
             if digest_file(target.download(path, Path(scratch) / "target")) != digest_file(file):
                 raise Hand1000Error(f"{path} of run {source.run_id}: arrived damaged at the target; copy again")
         copy.report.files += 1
-
-
-def read_pages(search: Callable[..., Any]) -> Iterator[Any]:
-    """Yield the results of all pages of one of MLflow's searches."""
-    token = None
-    while True:
-        page = search(max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _point(metric: "Metric") -> tuple[int, int, float]:

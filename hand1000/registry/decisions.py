@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from hand1000.config.base import FrozenSettings, format_validation_error
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import parse_gestures
-from hand1000.registry.versions import CANDIDATES, DECISION, reviewed_name
+from hand1000.registry.versions import CANDIDATES, DECISION, MODEL_NAME, reviewed_name
 
 MAX_REASON = 1000
 MAX_NAME = 200
@@ -24,7 +24,6 @@ MAX_NAME = 200
 State = Literal["pending", "approved", "rejected", "superseded"]
 Action = Literal["promote", "reject", "rollback"]
 
-_MODEL = re.compile(r"hand1000-[A-Za-z0-9_-]+")
 _ADDRESS = re.compile(r"(?:models:/)?([^/@]+)(?:/([1-9][0-9]{0,8}))?")
 
 
@@ -91,7 +90,7 @@ def parse_address(text: str) -> tuple[ModelPair, int | None]:
     if not match:
         raise Hand1000Error(f"{text!r}: not a candidate; write GESTURE/VERSION or models:/NAME/VERSION")
     name, number = match[1], int(match[2]) if match[2] else None
-    pair = ModelPair.named(name) if _MODEL.fullmatch(name) else ModelPair.of(parse_gestures(name))
+    pair = ModelPair.named(name) if MODEL_NAME.fullmatch(name) else ModelPair.of(parse_gestures(name))
     return pair, number
 
 

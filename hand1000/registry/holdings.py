@@ -2,15 +2,16 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.connection import Tracking
+from hand1000.registry.connection import Tracking, read_pages
 from hand1000.registry.decisions import Decision, derive_states, parse_decisions
 from hand1000.registry.removed import measure_weights
-from hand1000.registry.versions import CANDIDATES, CHAMPION, DATASET, FEATURE, MODEL_DIGEST, PREVIOUS
+from hand1000.registry.tracking import PARENT
+from hand1000.registry.versions import ARTIFACTS, CANDIDATES, CHAMPION, MODEL_DIGEST, PREVIOUS, TRAINED_ON
 from hand1000.storage.inventory import ARTIFACT, Piece
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 WAITING = "waits for a decision"
 
-_ARTIFACT_TAG = "hand1000.artifact."
-_PARENT = "mlflow.parentRunId"
 _ARTIFACT_NAME = re.compile(r".*(?:^|/)artifacts/([a-z][a-z0-9_-]*/[0-9a-f]{64})/?")
 _STALE_SECONDS = 7 * 86_400.0
 """A run without a sign of life for this long was killed, whatever its status says."""
@@ -92,7 +91,7 @@ class _Workflow:
 
     @property
     def artifacts(self) -> frozenset[str]:
-        values = [value for run in self.runs for tag, value in run.data.tags.items() if tag.startswith(_ARTIFACT_TAG)]
+        values = [value for run in self.runs for tag, value in run.data.tags.items() if tag.startswith(ARTIFACTS)]
         return frozenset(match[1] for match in map(_ARTIFACT_NAME.fullmatch, values) if match)
 
     def is_at_work(self, now: float) -> bool:
@@ -117,11 +116,11 @@ def read_holdings(tracking: Tracking, *, now: float) -> Holdings:
     """
     client = tracking.client
     with tracking.readable_errors():
-        experiments = [experiment.experiment_id for experiment in _pages(client.search_experiments)]
+        experiments = [experiment.experiment_id for experiment in read_pages(client.search_experiments)]
         workflows = _read_workflows(tracking, experiments)
-        models = list(_pages(client.search_registered_models))
-        versions = list(_pages(client.search_model_versions))
-        logged = list(_pages(client.search_logged_models, experiment_ids=experiments)) if experiments else []
+        models = list(read_pages(client.search_registered_models))
+        versions = list(read_pages(client.search_model_versions))
+        logged = list(read_pages(client.search_logged_models, experiment_ids=experiments)) if experiments else []
         _check_visible(tracking, models)
     at_work = [workflow for workflow in set(workflows.values()) if workflow.is_at_work(now)]
     reader = _VersionReader(models, versions)
@@ -150,8 +149,8 @@ def read_holdings(tracking: Tracking, *, now: float) -> Holdings:
 def is_needed(tracking: Tracking, weights: Weights) -> bool:
     """Return whether a version of these weights is in use, or waits for a decision, at this moment."""
     with tracking.readable_errors():
-        models = list(_pages(tracking.client.search_registered_models))
-        versions = list(_pages(tracking.client.search_model_versions))
+        models = list(read_pages(tracking.client.search_registered_models))
+        versions = list(read_pages(tracking.client.search_model_versions))
     reader = _VersionReader(models, versions)
     groups = _group_by_logged_model(versions, {weights.location: weights.model_id})
     return any(map(reader.reasons, groups[weights.model_id]))
@@ -230,7 +229,7 @@ def _describe(
     artifacts = {name for run_id in runs if run_id in workflows for name in workflows[run_id].artifacts}
     for version in versions:
         # Also where the run is deleted, or was resumed with other results.
-        for tag, kind in ((DATASET, "prepare_data"), (FEATURE, "compute_gesture_feature")):
+        for tag, kind in TRAINED_ON.items():
             if tag in version.tags:
                 artifacts.add(f"{kind}/{version.tags[tag]}")
     reasons = sorted(set().union(*map(reader.reasons, versions)))
@@ -251,12 +250,12 @@ def _describe(
 
 def _read_workflows(tracking: Tracking, experiments: list[str]) -> dict[str, _Workflow]:
     """The workflow run that each MLflow run belongs to, by the id of the run."""
-    runs = list(_pages(tracking.client.search_runs, experiment_ids=experiments)) if experiments else []
+    runs = list(read_pages(tracking.client.search_runs, experiment_ids=experiments)) if experiments else []
     families: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        families[run.data.tags.get(_PARENT, run.info.run_id)].append(run)
+        families[run.data.tags.get(PARENT, run.info.run_id)].append(run)
     workflows = {parent: _Workflow(tuple(family)) for parent, family in families.items()}
-    return {run.info.run_id: workflows[run.data.tags.get(_PARENT, run.info.run_id)] for run in runs}
+    return {run.info.run_id: workflows[run.data.tags.get(PARENT, run.info.run_id)] for run in runs}
 
 
 def _group_by_logged_model(
@@ -294,14 +293,3 @@ def _check_visible(tracking: Tracking, models: Iterable["RegisteredModel"]) -> N
                 if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                     continue
             raise Hand1000Error(f"{reviewed}: this account may not read it, so gc cannot know its champion")
-
-
-def _pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
-    """Yield the results of one of MLflow's searches, page by page."""
-    token = None
-    while True:
-        page = search(**arguments, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return

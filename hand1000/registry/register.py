@@ -25,7 +25,10 @@ from hand1000.registry.versions import (
     RUN_KEY,
     RegisteredVersion,
     candidate_name,
+    create_model_if_missing,
     link_logged_model,
+    log_model_output,
+    source_address,
 )
 from hand1000.storage.digests import Manifest, tree_manifest
 from hand1000.storage.files import write_json
@@ -108,7 +111,8 @@ def register_candidate(
                 tracking.client.set_model_version_tag(name, version.version, key, value)
             version = tracking.client.get_model_version(name, version.version)
         registered = RegisteredVersion.of(version)
-        _log_output(run, registered.model_id)
+        if registered.model_id:
+            log_model_output(tracking, run.run_id, registered.model_id)
     link_logged_model(tracking, registered)
     return registered
 
@@ -160,28 +164,10 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
 
 
-def _log_output(run: Run, model_id: str) -> None:
-    """Record the logged model as output of the run, which MLflow's database refuses the second time."""
-    from mlflow.entities import LoggedModelOutput
-
-    client = run.tracking.client
-    outputs = client.get_run(run.run_id).outputs
-    if model_id and model_id not in {output.model_id for output in (outputs.model_outputs if outputs else [])}:
-        client.log_outputs(run.run_id, [LoggedModelOutput(model_id, step=0)])
-
-
 def _create_version(run: Run, name: str, logged: "LoggedModel", tags: dict[str, str], card: str) -> "ModelVersion":
-    from mlflow.exceptions import MlflowException
-
     client = run.tracking.client
-    try:
-        client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    # MLflow's embedded store would look up `models:/<id>` at the process's global URI, not at ours.
-    embedded = run.tracking.lock_file is not None
-    source = logged.artifact_location if embedded else f"models:/{logged.model_id}"
+    create_model_if_missing(run.tracking, name)
+    source = source_address(run.tracking, logged)
     if len(card) > _MAX_DESCRIPTION:
         card = f"{card[: _MAX_DESCRIPTION - 40]}\n\n(cut; see README.md)"
     return client.create_model_version(name, source, run.run_id, tags, description=card, model_id=logged.model_id)

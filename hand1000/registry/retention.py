@@ -51,8 +51,6 @@ INTERMEDIATE_KINDS = TRAINING_KINDS | {
 """Artifacts that a run computes again if they are missing. Any other kind is a result that a person asked for, such as
 a published dataset, a comparison or a base model, and is always kept."""
 
-REGISTRATION_KIND = "register"
-
 DAY = 86_400.0
 
 RECENT = "written or used recently"

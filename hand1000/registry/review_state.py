@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.connection import Tracking
+from hand1000.registry.connection import Tracking, read_pages
 from hand1000.registry.decisions import (
     Decision,
     ModelPair,
@@ -188,14 +188,9 @@ def get_candidate(tracking: Tracking, model: ReviewedModel, number: int) -> Cand
 
 def list_pairs(tracking: Tracking) -> list[ModelPair]:
     """Return the models of this project in the registry, by name."""
-    token, names = None, set()
-    while True:
-        with tracking.readable_errors():
-            page = tracking.client.search_registered_models("name LIKE 'hand1000-%'", page_token=token)
-        names |= {ModelPair.named(model.name) for model in page}
-        token = page.token
-        if not token:
-            return sorted(names, key=lambda pair: pair.name)
+    with tracking.readable_errors():
+        models = read_pages(tracking.client.search_registered_models, "name LIKE 'hand1000-%'")
+        return sorted({ModelPair.named(model.name) for model in models}, key=lambda pair: pair.name)
 
 
 def list_candidates(tracking: Tracking, gestures: str = "") -> list[Candidate]:

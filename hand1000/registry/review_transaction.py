@@ -22,7 +22,7 @@ from hand1000.registry.review_state import (
     read_candidates,
     read_model,
 )
-from hand1000.registry.versions import CHAMPION, PREVIOUS, STATE
+from hand1000.registry.versions import CHAMPION, PREVIOUS, STATE, create_model_if_missing
 
 
 @contextmanager
@@ -35,15 +35,8 @@ def deciding(tracking: Tracking, pair: ModelPair, who: str) -> Iterator[tuple[Re
     Raises:
         Hand1000Error: Another decision is being made, or MLflow refused.
     """
-    from mlflow.exceptions import MlflowException
-
     if not read_model(tracking, pair).exists:
-        with tracking.readable_errors():
-            try:
-                tracking.client.create_registered_model(pair.name)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+        create_model_if_missing(tracking, pair.name)
     with review_lock(tracking, pair.name, who) as lock:
         model = read_model(tracking, pair)
         if model.abandoned or model.unfinished:

@@ -15,7 +15,12 @@ from hand1000.storage.digests import digest_bytes
 
 STAGE = "hand1000.stage"
 SECONDS, PEAK_GIB = "seconds", "peak_gib"
-_PARENT = "mlflow.parentRunId"
+PARENT = "mlflow.parentRunId"
+"""MLflow's own tag of a child run: the id of its parent."""
+
+EXPERIMENT = "hand1000"
+"""Experiment of all runs."""
+
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,199}")
 _METRICS_PER_BATCH, _PARAMS_PER_BATCH = 1000, 100
 # MLflow cuts longer values, and would then find that the uncut value of a retry differs.
@@ -185,7 +190,7 @@ class RunTracker(Run):
         """Return the run of the stage `name`, created by the first call and resumed by every later one."""
         _check_key("stage", name)
         # The tag differs from the parent's, so that a search for the parent does not find the children.
-        tags = {STAGE: f"{self.run_key}#{name}", _PARENT: self.run_id}
+        tags = {STAGE: f"{self.run_key}#{name}", PARENT: self.run_id}
         with self.tracking.lock(), self.tracking.readable_errors():
             run_id = _get_or_create_run(self.tracking, self.experiment_id, name, tags)
         return Run(self.tracking, run_id, self.run_key, self.experiment_id)
@@ -202,7 +207,7 @@ class RunTracker(Run):
         """Return the aggregate of the metrics `<prefix>.<part>` of each stage; 0 for a stage without any."""
         with self.tracking.readable_errors():
             children = self.tracking.client.search_runs(
-                [self.experiment_id], f"tags.`{_PARENT}` = '{self.run_id}'", order_by=["attributes.start_time ASC"]
+                [self.experiment_id], f"tags.`{PARENT}` = '{self.run_id}'", order_by=["attributes.start_time ASC"]
             )
         values = {
             child.info.run_name: [value for name, value in child.data.metrics.items() if name.startswith(f"{prefix}.")]

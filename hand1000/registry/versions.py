@@ -5,15 +5,16 @@ two names, MLflow's permissions can separate the two duties.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import slug
 from hand1000.registry.connection import Tracking
 
 if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION, PREVIOUS = "champion", "previous"
@@ -34,6 +35,9 @@ GESTURE = "hand1000.gesture"
 DATASET, FEATURE, RECIPE = "hand1000.dataset", "hand1000.feature", "hand1000.recipe"
 """Tags: digests of the dataset and feature that a version was trained on, and of its settings and base model."""
 
+TRAINED_ON = {DATASET: "prepare_data", FEATURE: "compute_gesture_feature"}
+"""The kind of the artifact whose digest a tag holds."""
+
 VERDICT, GATES, COMPARED_WITH = "hand1000.verdict", "hand1000.gates", "hand1000.champion"
 """Tags of a candidate: `passed` or `failed`; its gates in one line; the champion it was compared with, "" for none."""
 
@@ -52,7 +56,14 @@ METRIC = "metric."
 CANDIDATES = "-candidates"
 """Suffix of the name of a model of candidates."""
 
-_MODEL_VERSIONS = "mlflow.modelVersions"
+ARTIFACTS = "hand1000.artifact."
+"""Prefix of the tags of a stage's run that hold the addresses of its artifacts."""
+
+MODEL_VERSIONS = "mlflow.modelVersions"
+"""MLflow's own tag of a logged model: the versions that refer to it, as JSON."""
+
+MODEL_NAME = re.compile(r"hand1000-[A-Za-z0-9_-]+")
+"""Names of this project's registered models."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +105,16 @@ def reviewed_name(gestures: Sequence[str]) -> str:
     return f"hand1000-{slug(gestures)}"
 
 
-def reviewed_name_of(candidates: str) -> str:
-    """Return the name of the reviewed model of a model of candidates.
+def create_model_if_missing(tracking: Tracking, name: str) -> None:
+    """Create the registered model `name`; another process may do the same at the same time."""
+    from mlflow.exceptions import MlflowException
 
-    Raises:
-        Hand1000Error: `candidates` does not end in `-candidates`.
-    """
-    if not candidates.endswith(CANDIDATES):
-        raise Hand1000Error(f"{candidates}: no model of candidates; their names end in {CANDIDATES}")
-    return candidates.removesuffix(CANDIDATES)
+    with tracking.readable_errors():
+        try:
+            tracking.client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
 
 def find_champion(tracking: Tracking, gestures: Sequence[str]) -> RegisteredVersion | None:
@@ -123,11 +135,20 @@ def get_version(tracking: Tracking, uri: str) -> RegisteredVersion:
         return RegisteredVersion.of(tracking.client.get_model_version(name, number))
 
 
-def tag_version(tracking: Tracking, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
-    """Set tags of a version, in place of earlier values."""
-    with tracking.readable_errors():
-        for key, value in tags.items():
-            tracking.client.set_model_version_tag(version.name, str(version.version), key, value)
+def source_address(tracking: Tracking, logged: "LoggedModel") -> str:
+    """Return the address by which a new version refers to the files of a logged model."""
+    # MLflow's embedded store would look up `models:/<id>` at the process's global URI, not at ours.
+    embedded = tracking.lock_file is not None
+    return str(logged.artifact_location) if embedded else f"models:/{logged.model_id}"
+
+
+def log_model_output(tracking: Tracking, run_id: str, model_id: str) -> None:
+    """Record a logged model as output of a run, which MLflow's database refuses the second time."""
+    from mlflow.entities import LoggedModelOutput
+
+    outputs = tracking.client.get_run(run_id).outputs
+    if model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+        tracking.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
 
 def link_logged_model(tracking: Tracking, version: RegisteredVersion) -> None:
@@ -135,8 +156,8 @@ def link_logged_model(tracking: Tracking, version: RegisteredVersion) -> None:
     if not version.model_id:
         return
     with tracking.readable_errors():
-        present = tracking.client.get_logged_model(version.model_id).tags.get(_MODEL_VERSIONS, "[]")
+        present = tracking.client.get_logged_model(version.model_id).tags.get(MODEL_VERSIONS, "[]")
         links = json.loads(present)
         link = {"name": version.name, "version": version.version}
         if not any((other["name"], int(other["version"])) == (version.name, version.version) for other in links):
-            tracking.client.set_logged_model_tags(version.model_id, {_MODEL_VERSIONS: json.dumps([*links, link])})
+            tracking.client.set_logged_model_tags(version.model_id, {MODEL_VERSIONS: json.dumps([*links, link])})

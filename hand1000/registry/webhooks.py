@@ -8,15 +8,14 @@ import base64
 import hashlib
 import hmac
 import json
-import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.connection import Tracking
-from hand1000.registry.versions import CANDIDATES, CHAMPION, GATES, STATE
+from hand1000.registry.connection import Tracking, read_pages
+from hand1000.registry.versions import CANDIDATES, CHAMPION, GATES, MODEL_NAME, STATE
 
 if TYPE_CHECKING:
     from mlflow.entities.webhook import Webhook, WebhookEventStr
@@ -37,7 +36,6 @@ MAX_BODY = 1_000_000
 """More bytes than any request of MLflow has, which holds a description of a version."""
 
 _MIN_SECRET, _MAX_SECRET = 16, 500
-_MODEL = re.compile(r"hand1000-[A-Za-z0-9_-]+")
 
 
 def add_webhook(tracking: Tracking, url: str, secret: str) -> "Webhook":
@@ -69,18 +67,12 @@ def add_webhook(tracking: Tracking, url: str, secret: str) -> "Webhook":
 def list_webhooks(tracking: Tracking) -> "list[Webhook]":
     """Return the webhooks of this project, newest first."""
     _require_server(tracking)
-    webhooks, token = [], None
-    while True:
-        try:
-            with tracking.readable_errors():
-                page = tracking.client.list_webhooks(page_token=token)
-        except Hand1000Error as error:
-            # MLflow encrypts the secrets, without this variable by a key that a restart forgets.
-            raise Hand1000Error(f"{error}; does the server have MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY?") from error
-        webhooks += [webhook for webhook in page if webhook.name == NAME]
-        token = page.token
-        if not token:
-            return webhooks
+    try:
+        with tracking.readable_errors():
+            return [webhook for webhook in read_pages(tracking.client.list_webhooks) if webhook.name == NAME]
+    except Hand1000Error as error:
+        # MLflow encrypts the secrets, without this variable by a key that a restart forgets.
+        raise Hand1000Error(f"{error}; does the server have MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY?") from error
 
 
 def remove_webhook(tracking: Tracking, webhook_id: str) -> None:
@@ -139,7 +131,7 @@ def describe_event(payload: Mapping[str, Any]) -> str | None:
     """Return a line for a reviewer, or None for any other event, such as one of another model or tag."""
     event, data = f"{payload['entity']}.{payload['action']}", payload["data"]
     name, version = str(data.get("name", "")), str(data.get("version", ""))
-    if not _MODEL.fullmatch(name) or not version.isdecimal():
+    if not MODEL_NAME.fullmatch(name) or not version.isdecimal():
         return None
     is_candidate = name.endswith(CANDIDATES)
     if event == "model_version.created" and is_candidate:

@@ -10,10 +10,9 @@ from hand1000.config.settings import Settings
 from hand1000.data.captioning import read_captioned_split
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
-from hand1000.evaluation.base_vs_tuned import MetricRow, compare_metrics
+from hand1000.evaluation.base_vs_tuned import compare_metrics
 from hand1000.evaluation.drift import Drift
 from hand1000.evaluation.gates import GateReport
-from hand1000.evaluation.general import GeneralMetrics
 from hand1000.evaluation.metrics import Metrics
 from hand1000.evaluation.paired_metrics import BASE, CHAMPION, TUNED, PairedMetrics
 from hand1000.storage.files import read_json
@@ -70,17 +69,6 @@ class FinishedRun:
     def paired_metrics(self) -> PairedMetrics:
         """The metrics of all models on the same prompts and seeds, with intervals of their differences."""
         return PairedMetrics.model_validate(read_json(self.evaluation / "paired.json"))
-
-    @cached_property
-    def general_metrics(self) -> dict[str, GeneralMetrics]:
-        """Metrics of prompts without the gesture by model; empty if there are no such images."""
-        paths = {name: self.evaluation / f"general_{name}.json" for name in (BASE, CHAMPION, TUNED)}
-        return {name: GeneralMetrics.model_validate(read_json(path)) for name, path in paths.items() if path.is_file()}
-
-    @property
-    def metric_rows(self) -> list[MetricRow]:
-        """The metrics of both models in display order."""
-        return compare_metrics(*self.metrics)
 
     @property
     def preparation(self) -> PreparationReport:

@@ -7,7 +7,7 @@ left: files of no artifact, or records of an artifact that is gone.
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -17,9 +17,6 @@ from hand1000.storage.digests import DamagedError, StoredFile
 
 ARTIFACT, CHECKPOINT, CACHE, LEFTOVER = "artifact", "checkpoint", "cache", "leftover"
 """What a piece is; a leftover belongs to nothing."""
-
-FOLDERS = ("artifacts", "results", "provenance", "checkpoints", "caches")
-"""The folders of a root that hold pieces; MLflow's files and the scratch folders of running processes do not."""
 
 _READERS = 16
 
@@ -104,12 +101,6 @@ def list_pieces(store: ArtifactStore) -> list[Piece]:
     pieces += _list_folders(backend, "checkpoints", CHECKPOINT) + _list_folders(backend, "caches", CACHE)
     pieces += [Piece(file.key, LEFTOVER, file.key.split("/")[0], file.modified, file.size) for file in leftovers]
     return sorted(pieces, key=lambda piece: piece.key)
-
-
-def is_finished(checkpoint: Piece, pieces: Iterable[Piece]) -> bool:
-    """Return whether the task of a checkpoint has finished, so that nothing reads the checkpoint any more."""
-    result = f"results/{checkpoint.name}.json"
-    return any(result in piece.records for piece in pieces)
 
 
 def remove_piece(store: ArtifactStore, piece: Piece) -> bool:
