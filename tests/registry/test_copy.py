@@ -181,7 +181,7 @@ def test_copy_refuses_damaged_weights(source, tmp_path):
 def test_model_without_weights_stays_as_history(source, tmp_path):
     version = source.client.get_model_version(CANDIDATES, "1")
     location = source.client.get_model_version_download_uri(CANDIDATES, "1")
-    assert remove_weights(source, version.tags["hand1000.model_id"], location, [version])
+    assert remove_weights(source, version.tags["hand1000.model_id"], location, [version], lambda: False)
     target = connect(tmp_path / "target")
     copy_registry(source, target)
     assert describe(target) == describe(source)
