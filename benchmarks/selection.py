@@ -51,6 +51,10 @@ class SyntheticSource:
         elif folder == "four":
             yield from (f"four/{_name(number)}.jpg" for number in range(self._num_images))
 
+    def list_links(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """See `hand1000.storage.sources.Source`."""
+        return iter(())
+
     def file_version(self, name: str) -> list[int | str]:
         """See `hand1000.storage.sources.Source`."""
         return [0]

@@ -19,7 +19,7 @@ from hand1000.cli.registry import add_registry_commands
 from hand1000.cli.remote import add_remote_commands
 from hand1000.cli.review import add_review_commands
 from hand1000.cli.serve import add_serve_command
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, escape_unprintable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except Hand1000Error as error:
-        print(f"hand1000: error: {error}", file=sys.stderr)
+        print(f"hand1000: error: {escape_unprintable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -23,6 +23,13 @@ def one_line(error: object) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def escape_unprintable(text: str) -> str:
+    """Return `text` with line breaks, control characters and undecodable bytes of file names as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 @contextmanager
 def translate_load_errors(source: str, kind: str) -> Iterator[None]:
     """Turn the errors of a library that loads the model `source` as `kind` into a `Hand1000Error`."""

@@ -24,13 +24,7 @@ def parse_box(value: Any, size: tuple[int, int] | None = None) -> BBox:
     Raises:
         UnusableBoxError: Not four finite numbers, no area, or outside the image or far beyond it.
     """
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 4:
-        raise UnusableBoxError(f"not four numbers: {value!r:.60}")
-    if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
-        raise UnusableBoxError(f"not four numbers: {value!r:.60}")
-    if not all(map(math.isfinite, value)):
-        raise UnusableBoxError(f"not finite: {value!r:.60}")
-    x, y, width, height = value
+    x, y, width, height = _finite_numbers(value)
     if size is not None:
         if 0 < max(width, height) <= 1:
             raise UnusableBoxError(f"it is within one pixel: {value!r:.60}; is data.bbox_format relative?")
@@ -38,7 +32,7 @@ def parse_box(value: Any, size: tuple[int, int] | None = None) -> BBox:
     if width <= 0 or height <= 0:
         raise UnusableBoxError(f"it has no area: {value!r:.60}")
     if x >= 0 and y >= 0 and x + width <= 1 and y + height <= 1:
-        return float(x), float(y), float(width), float(height)
+        return x, y, width, height
     hint = "" if size else "; for boxes in pixels, set data.bbox_format to pixels"
     left, top = min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)
     right, bottom = min(max(x + width, 0.0), 1.0), min(max(y + height, 0.0), 1.0)
@@ -47,6 +41,20 @@ def parse_box(value: Any, size: tuple[int, int] | None = None) -> BBox:
     if min(x, y) < -MAX_OVERHANG or max(x + width, y + height) > 1 + MAX_OVERHANG:
         raise UnusableBoxError(f"it reaches far beyond the image: {value!r:.60}{hint}")
     return left, top, right - left, bottom - top
+
+
+def _finite_numbers(value: Any) -> list[float]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 4:
+        raise UnusableBoxError(f"not four numbers: {value!r:.60}")
+    if not all(isinstance(item, int | float) and not isinstance(item, bool) for item in value):
+        raise UnusableBoxError(f"not four numbers: {value!r:.60}")
+    try:
+        numbers = [float(item) for item in value]
+    except OverflowError:  # A whole number of more than 308 digits.
+        raise UnusableBoxError(f"too large: {value!r:.60}") from None
+    if not all(map(math.isfinite, numbers)):
+        raise UnusableBoxError(f"not finite: {value!r:.60}")
+    return numbers
 
 
 def largest_box(boxes: Sequence[BBox]) -> BBox | None:

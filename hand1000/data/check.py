@@ -12,13 +12,13 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, escape_unprintable
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.tables import Table
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.duplicates import Fingerprint, find_duplicates, fingerprint
 from hand1000.data.imageset import BBox
-from hand1000.data.items import MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
+from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
 from hand1000.data.prepare import require_usable
 from hand1000.data.sources.containers import ArchiveSource
 from hand1000.data.sources.merge import BBoxFormat
@@ -134,7 +134,7 @@ def check_source(
     issues = IssueLog(source.root, quiet=True)
     reader = ImageReader(source, issues, bbox_format=bbox_format, single_gesture=single_gesture)
     train, test = reader.read(gesture)
-    check = _Check(reader.source)
+    check = _Check(reader.source, issues)
     check.read(train, "train", on_progress)
     check.read(test or (), "test", on_progress)
     groups = check.find_duplicates(has_split=test is not None)
@@ -159,7 +159,8 @@ def check_source(
 
 class _Decoded(NamedTuple):
     fingerprint: Fingerprint | None
-    fault: str
+    reason: str
+    faults: list[str]
 
 
 class _Image(NamedTuple):
@@ -174,6 +175,7 @@ class _Check:
     """The counts of a check so far."""
 
     source: ArchiveSource
+    issues: IssueLog
     counts: Counter[str] = field(default_factory=Counter)
     captioned: Counter[str] = field(default_factory=Counter)
     people: set[str] = field(default_factory=set)
@@ -190,9 +192,11 @@ class _Check:
                     if item.caption is not None:
                         self.captioned[item.captioned_by or "the source"] += 1
                     self.people.add(item.user_id)
+                    for fault in decoded.faults:
+                        self.issues.count(BESIDE_PIXELS, f"{item.file}: {fault}")
                     if decoded.fingerprint is None:
-                        name = f"{item.gesture}/{item.file.rpartition('/')[2]}"
-                        self.undecodable.append(SkippedImage(file=name, reason=decoded.fault))
+                        name = escape_unprintable(f"{item.gesture}/{item.file.rpartition('/')[2]}")
+                        self.undecodable.append(SkippedImage(file=name, reason=decoded.reason))
                         continue
                     self.images.append(_Image(item.file, side, item.user_id, decoded.fingerprint))
                     if len(self.thumbnails) < NUM_THUMBNAILS:
@@ -211,11 +215,13 @@ class _Check:
         return tuple(self._draw(file, None, "") for file in group.files[:MAX_LISTED])
 
     def _decode(self, item: SourceImage) -> _Decoded:
+        faults: list[str] = []
         try:
             with self.source.local_path(item.file) as path:
-                return _Decoded(fingerprint(load_square(path, _RESOLUTION)[0]), "")
+                pixels, _ = load_square(path, _RESOLUTION, on_fault=faults.append)
         except UnreadableImageError as error:
-            return _Decoded(None, error.reason)
+            return _Decoded(None, error.reason, faults)
+        return _Decoded(fingerprint(pixels), "", faults)
 
     def _draw(self, file: str, bbox: BBox | None, caption: str) -> Thumbnail:
         with self.source.local_path(file) as path:
@@ -266,6 +272,6 @@ def report_lines(reports: Sequence[SourceReport]) -> Iterator[str]:
         yield from (f"warning: {warning}" for warning in report.warnings)
         for group in report.duplicates[:MAX_LISTED]:
             across = " (across the split or of several people)" if group.is_split else ""
-            yield f"duplicates{across}: {', '.join(group.files[:MAX_LISTED])}"
+            yield escape_unprintable(f"duplicates{across}: {', '.join(group.files[:MAX_LISTED])}")
         for problem in report.all_problems:
             yield f"problem: {problem}"

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +22,7 @@ MAX_PIXELS = 80_000_000
 """A larger image is refused before it is decoded, since it needs more memory than a task has."""
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_LFS_POINTER = b"version https://git-lfs"
 _MAX_PNG_BYTES = 500_000_000
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,6 +33,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+FaultCallback = Callable[[str], None]
+"""Called with a fault beside the pixels of an image, which is used nevertheless."""
+
+
+def ignore_fault(_: str) -> None:
+    """Do nothing."""
 
 
 class UnreadableImageError(Hand1000Error):
@@ -47,6 +58,7 @@ def load_square(
     bbox: "BBox | None" = None,
     generator: np.random.Generator | None = None,
     crop: CropMode = "hand",
+    on_fault: FaultCallback = ignore_fault,
 ) -> tuple[np.ndarray, "BBox | None"]:
     """Load the square crop of an image file, upright and resized.
 
@@ -58,6 +70,7 @@ def load_square(
         generator: Random generator that samples the position of the square uniformly among all that contain the box;
             None takes the position nearest to the image's center.
         crop: "hand" as described; "center" takes the middle of the image whatever its labels, as the authors do.
+        on_fault: Called with each fault beside the pixels, such as a malformed EXIF block.
 
     Returns:
         The crop, (resolution, resolution, 3) uint8 RGB, and the box relative to it, clipped at its border; no box if
@@ -66,7 +79,7 @@ def load_square(
     Raises:
         UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
-    image = _decode_image(path, 2 * resolution)
+    image = _decode_image(path, 2 * resolution, on_fault)
     width, height = image.size
     side = min(width, height)
     x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)
@@ -110,36 +123,43 @@ def upright_size(path: Path) -> tuple[int, int]:
         raise UnreadableImageError(path, "not an image") from error
 
 
-def _decode_image(path: Path, min_side: int) -> Image.Image:
+def _decode_image(path: Path, min_side: int, on_fault: FaultCallback) -> Image.Image:
     """Decode an upright RGB image, a JPEG at a reduced scale with sides of at least `min_side` pixels."""
     try:
         if not path.stat().st_size:
             raise UnreadableImageError(path, "empty file")
         try:
-            return _decode(path, path, min_side)
+            return _decode(path, path, min_side, on_fault)
         except (OSError, SyntaxError, ValueError):
             if (pixels := _without_ancillary_chunks(path)) is None:
                 raise
-            return _decode(path, pixels, min_side)
+            image = _decode(path, pixels, min_side, on_fault)
+            on_fault("malformed text, time or EXIF chunk")
+            return image
     except (UnreadableImageError, MemoryError):
         raise
     except FileNotFoundError:
         raise UnreadableImageError(path, "no such file") from None
     except Image.UnidentifiedImageError:
         heif = path.suffix.lower() in HEIF_SUFFIXES - image_suffixes()
-        raise UnreadableImageError(path, "it needs pillow-heif" if heif else "not an image") from None
+        with open(path, "rb") as file:
+            is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+        reason = "a Git LFS pointer instead of an image; run git lfs pull" if is_pointer else "not an image"
+        raise UnreadableImageError(path, "it needs pillow-heif" if heif else reason) from None
     except Exception as error:
         # On a malformed file, Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError, IndexError and
         # more, which all mean the same here.
         raise UnreadableImageError(path, one_line(error)) from error
 
 
-def _decode(path: Path, file: Path | io.BytesIO, min_side: int) -> Image.Image:
+def _decode(path: Path, file: Path | io.BytesIO, min_side: int, on_fault: FaultCallback) -> Image.Image:
     with Image.open(file, formats=readable_formats()) as image:
         if image.width * image.height > MAX_PIXELS:
             raise UnreadableImageError(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
         image.draft(None, (min_side, min_side))
         image.load()
+        if (block := image.info.get("exif")) and not _is_exif_intact(block):
+            on_fault("malformed EXIF block")
         method = _UPRIGHT.get(_orientation(image))
         return _convert_to_rgb(image.copy() if method is None else image.transpose(method))
 
@@ -157,8 +177,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _is_exif_intact(block: bytes) -> bool:
+    """Whether an EXIF block begins with a complete list of tags; Pillow reads a part of one that is cut short."""
+    block = block.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4], "")
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        struct.unpack_from(f"{12 * count}x", block, start + 2)
+    except struct.error:
+        return False
+    return bool(order)
+
+
 def _without_ancillary_chunks(path: Path) -> io.BytesIO | None:
-    """Return a PNG file without what is beside its pixels: texts, times and EXIF; None for another file.
+    """Return a PNG file without what is beside its pixels, but with an intact EXIF chunk; None for another file.
 
     Pillow refuses the whole file if the checksum of such a chunk is wrong or its text is too long.
     """
@@ -169,7 +202,8 @@ def _without_ancillary_chunks(path: Path) -> io.BytesIO | None:
         while len(head := file.read(8)) == 8:
             length, name = struct.unpack(">I4s", head)
             chunk = file.read(length + 4)
-            if name[:1].isupper() or name == b"tRNS":
+            is_exif = name == b"eXIf" and chunk[length:] == struct.pack(">I", zlib.crc32(name + chunk[:length]))
+            if name[:1].isupper() or name == b"tRNS" or is_exif:
                 kept.append(head + chunk)
     return io.BytesIO(b"".join(kept))
 

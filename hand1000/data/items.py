@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import msgspec
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from hand1000.core.errors import escape_unprintable
 from hand1000.data.imageset import BBox
 from hand1000.storage.digests import digest_bytes
 
@@ -18,6 +19,9 @@ MAX_LISTED = 3
 """Number of names that are kept of each kind of problem."""
 
 UNKNOWN_FILE = "file not understood"
+NO_FILE = "link that leads nowhere, or no file at all"
+OUTER_LINK = "link out of the folder"
+BAD_NAME = "file name that is not UTF-8"
 NEEDS_HEIF = "image that needs pillow-heif"
 OTHER_FOLDER = "image outside the folders that are read"
 UNKNOWN_COLUMN = "column not read"
@@ -29,9 +33,11 @@ BAD_CAPTION = "caption not usable"
 TWO_BOXES = "boxes contradict"
 TWO_PEOPLE = "people contradict"
 TWO_GESTURES = "gestures contradict"
+UNKNOWN_GESTURE = "gesture not known"
 BAD_PERSON = "person not understood"
 NO_PERSON = "image without a person beside images with one"
 IN_BOTH_SPLITS = "test image of a person who is in training"
+BESIDE_PIXELS = "fault beside the pixels of an image"
 REPEATS = "repeats of a folder not used"
 MEMBER = "member of an archive not used"
 SECOND_ANNOTATION = "second annotation of an image"
@@ -39,6 +45,9 @@ BESIDE_ANNOTATIONS = "fact in a metadata file beside annotations"
 
 REMEDIES: dict[str, str] = {
     UNKNOWN_FILE: "remove it, or bring it into a layout of docs/data.md",
+    NO_FILE: "restore the file that it leads to, or remove it",
+    OUTER_LINK: "nothing if the link is yours: it is followed; remove those of a folder that others made",
+    BAD_NAME: "rename it",
     NEEDS_HEIF: "install it: pip install 'hand1000[heic]'",
     OTHER_FOLDER: "move it into the folder of its gesture",
     UNKNOWN_COLUMN: "rename it if it holds a caption (text), a person (user_id), a gesture or a bbox",
@@ -50,9 +59,11 @@ REMEDIES: dict[str, str] = {
     TWO_BOXES: "keep one line; the image is used without a box",
     TWO_PEOPLE: "keep one line; the image is skipped, since it may be on both sides of the split",
     TWO_GESTURES: "keep one line; the image is skipped",
+    UNKNOWN_GESTURE: "write a name that `hand1000 gestures` lists; the image is not used",
     BAD_PERSON: "write user_id as text or as a number; the image is skipped",
     NO_PERSON: "add its user_id; until then it counts as a person of its own, who may also be in the other split",
     IN_BOTH_SPLITS: "move all images of a person to one side; until then they are only trained on",
+    BESIDE_PIXELS: "nothing if the image is upright; otherwise save it upright",
     REPEATS: "nothing: every image counts once, and steps are set by stage3.steps",
     MEMBER: "store it as a plain file with a plain relative name of at most 100 MB, once",
     SECOND_ANNOTATION: "keep one; the first is used",
@@ -140,12 +151,13 @@ class IssueLog:
     def warn(self, name: str, text: str) -> None:
         """Keep and log a warning about the file or folder `name`."""
         # Without the source's address: the dataset keeps the warning, and its content names the dataset.
-        self.warnings.append(f"{name}: {text}")
+        self.warnings.append(escape_unprintable(f"{name}: {text}"))
         self._log(f"{name}: {text}")
 
     def skip(self, gesture: str, file: str, reason: str) -> None:
         """Keep and log an image that cannot be used."""
-        self.unusable.append(SkippedImage(file=f"{gesture}/{file.rpartition('/')[2]}", reason=reason))
+        name = escape_unprintable(f"{gesture}/{file.rpartition('/')[2]}")
+        self.unusable.append(SkippedImage(file=name, reason=escape_unprintable(reason)))
         self._log(f"{file}: skipped: {reason}")
 
     def count(self, kind: str, name: str, number: int = 1) -> None:
@@ -153,6 +165,7 @@ class IssueLog:
 
         The first names of a kind in alphabetical order are kept.
         """
+        name = escape_unprintable(name)
         if (kind, name) in self._counted:  # A file above several gestures is read for each of them.
             return
         self._counted.add((kind, name))
@@ -174,7 +187,7 @@ class IssueLog:
 
     def _log(self, text: str) -> None:
         if not self.quiet:
-            logger.warning("%s/%s", self.address, text)
+            logger.warning("%s/%s", self.address, escape_unprintable(text))
 
 
 _MAX_KEY_LENGTH = 80

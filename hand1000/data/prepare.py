@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import derived_seed, numpy_generator
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
-from hand1000.data.items import MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
+from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
 from hand1000.data.selection import Selection
 from hand1000.gestures import group_by_gesture
 from hand1000.storage.digests import digest_file
@@ -118,8 +118,16 @@ def prepare_image_sets(
         unusable=tuple(preparation.issues.unusable),
         warnings=tuple(preparation.issues.warnings),
         filter_counts=filter_counts,
-        problems=selection.problems,
+        problems=(*selection.problems, *preparation.issues.problems),
     )
+
+
+class _Crop(NamedTuple):
+    """A crop that was written, with the faults beside the pixels of its image."""
+
+    record: ImageRecord
+    square: np.ndarray
+    faults: list[str]
 
 
 @dataclass
@@ -163,13 +171,15 @@ class _Preparation:
                     if isinstance(result, UnreadableImageError):
                         self.issues.skip(gesture, item.file, result.reason)
                         self.require_usable()
-                    elif self._is_rejected(*result):
+                    elif self._is_rejected(result.record, result.square):
                         self.num_rejected += 1
-                        (directory / result[0].file_name).unlink()
+                        (directory / result.record.file_name).unlink()
                         logger.info("%s: rejected: MediaPipe finds no hand where one is labelled", item.file)
                         continue
                     else:
-                        records.append(result[0])
+                        records.append(result.record)
+                        for fault in result.faults:
+                            self.issues.count(BESIDE_PIXELS, f"{item.file}: {fault}")
                     num_used += 1
                     self.num_done += 1
                     self.on_progress(self.num_done, self.num_wanted)
@@ -187,12 +197,15 @@ class _Preparation:
     def _is_rejected(self, record: ImageRecord, square: np.ndarray) -> bool:
         return self.check is not None and record.bbox is not None and not self.check(square, record.bbox)
 
-    def _crop(self, item: SourceImage, directory: Path) -> tuple[ImageRecord, np.ndarray] | UnreadableImageError:
+    def _crop(self, item: SourceImage, directory: Path) -> "_Crop | UnreadableImageError":
         source = self.selection.source
         generator = numpy_generator(self.seed, "crop", item.gesture, item.key)
+        faults: list[str] = []
         try:
             with source.local_path(item.file) as path:
-                square, bbox = load_square(path, self.resolution, item.bbox, generator, self.settings.crop)
+                square, bbox = load_square(
+                    path, self.resolution, item.bbox, generator, self.settings.crop, faults.append
+                )
                 digest = digest_file(path)
         except UnreadableImageError as error:
             return error
@@ -211,7 +224,7 @@ class _Preparation:
             captions=item.captions or None,
             provenance=item.provenance,
         )
-        return record, square
+        return _Crop(record, square, faults)
 
 
 def require_usable(unusable: Sequence[SkippedImage], total: int, max_unusable: float) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.data.crop import load_square, upright_size
 from hand1000.data.imageset import METADATA, ImageRecord, read_image_set, write_metadata
-from hand1000.data.items import IssueLog, SourceImage
+from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, SourceImage
 from hand1000.data.sources.merge import BBoxFormat
 from hand1000.data.sources.reader import ImageReader
 from hand1000.gestures import PHRASES, find_gesture_in_prompt
@@ -28,11 +28,12 @@ MAX_SIDE = 512
 def read_prompts(path: Path) -> list[str]:
     """Read a text file with one prompt per line."""
     try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except OSError as error:
-        raise Hand1000Error(
-            f"{path}: cannot be read: {error.strerror}; give a text file with one prompt per line"
-        ) from error
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = one_line(getattr(error, "strerror", None) or error)
+        remedy = "give a text file in UTF-8 with one prompt per line"
+        raise Hand1000Error(f"{path}: cannot be read: {reason}; {remedy}") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def import_images(
@@ -61,9 +62,8 @@ def import_images(
     issues = IssueLog(source.root, quiet=True)
     reader = ImageReader(source, issues, bbox_format=bbox_format)
     items = sorted(reader.read_all(gesture if gesture in PHRASES else ""), key=lambda item: item.file)
-    for problem in issues.problems:
-        logger.warning("%s: %s", folder, problem)
     if len(items) < 2:
+        _log_issues(folder, issues)
         raise Hand1000Error(f"{folder}: {len(items)} images; a distance needs at least two")
     if prompts is not None and len(prompts) != len(items):
         raise Hand1000Error(f"{folder}: {len(items)} images, but {len(prompts)} prompts; give one prompt per image")
@@ -85,16 +85,29 @@ def import_images(
                 user_id=item.user_id,
                 source=digest_file(path),
             )
-            _write_square(path, item, output_dir / record.file_name)
+            for fault in _write_square(path, item, output_dir / record.file_name):
+                issues.count(BESIDE_PIXELS, f"{item.file}: {fault}")
         records.append(record)
+    _log_issues(folder, issues)
     write_metadata(output_dir, records)
     return output_dir
 
 
-def _write_square(path: Path, item: SourceImage, target: Path) -> None:
-    pixels, _ = load_square(path, min(*upright_size(path), MAX_SIDE), item.bbox)
+def _log_issues(folder: Path, issues: IssueLog) -> None:
+    for text in [*issues.warnings, *issues.problems]:
+        logger.warning("%s: %s", folder, text)
+    if issues.unusable:
+        named = "; ".join(f"{skipped.file}: {skipped.reason}" for skipped in issues.unusable[:MAX_LISTED])
+        logger.warning("%s: %d images are skipped: %s", folder, len(issues.unusable), named)
+
+
+def _write_square(path: Path, item: SourceImage, target: Path) -> list[str]:
+    """Write the square crop, and return the faults beside the pixels."""
+    faults: list[str] = []
+    pixels, _ = load_square(path, min(*upright_size(path), MAX_SIDE), item.bbox, on_fault=faults.append)
     with translate_write_errors(target):
         Image.fromarray(pixels).save(target)
+    return faults
 
 
 def _is_small_image_set(folder: Path) -> bool:

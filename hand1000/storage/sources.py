@@ -32,6 +32,9 @@ class Source(Protocol):
     def list_files(self, folder: str) -> Iterator[str]:
         """Yield the names of the files directly in `folder`, in any order and never all in memory; no hidden files."""
 
+    def list_links(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Yield what is in `folder` and is a link out of the source, True, or neither file nor folder, False."""
+
     def file_version(self, name: str) -> list[int | str]:
         """Return values that change when the file changes, without reading the file."""
 
@@ -67,6 +70,17 @@ class LocalSource:
         for entry in self._entries(folder):
             if not entry.name.startswith(".") and entry.is_file():
                 yield f"{prefix}{entry.name}"
+
+    def list_links(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """See `Source`; a dangling link is neither file nor folder."""
+        root, prefix = self._folder.resolve(), f"{folder}/" if folder else ""
+        for entry in self._entries(folder):
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_file() and not entry.is_dir():
+                yield f"{prefix}{entry.name}", False
+            elif entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+                yield f"{prefix}{entry.name}", True
 
     def file_version(self, name: str) -> list[int | str]:
         """Return size and modification time."""
@@ -109,6 +123,10 @@ class S3Source(S3Location):
             name = item.name.removeprefix(prefix)
             if name and not name.startswith(".") and not name.endswith("/"):
                 yield item.name
+
+    def list_links(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """See `Source`; a bucket has none."""
+        return iter(())
 
     def file_version(self, name: str) -> list[int | str]:
         """Return size and entity tag."""

@@ -55,7 +55,7 @@ def test_several_threads_may_read_one_archive(tmp_path, name):
 
 def test_an_archive_that_is_none_is_named(tmp_path):
     (tmp_path / "a.tar").write_bytes(b"x" * 2000)
-    with pytest.raises(Hand1000Error, match="a.tar: cannot be read as a tar .*; pack it again"):
+    with pytest.raises(Hand1000Error, match="a.tar: cannot be read as a tar .*; download it or pack it again"):
         select(tmp_path, 1, 1)
     (tmp_path / "a.tar").rename(tmp_path / "a.parquet")
     with pytest.raises(Hand1000Error, match="a.parquet: cannot be read as Parquet"):

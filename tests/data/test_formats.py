@@ -63,7 +63,20 @@ def test_a_fault_in_another_chunk_does_not_matter(tmp_path, name, content, check
     path = tmp_path / "x.png"
     Image.new("RGB", (16, 16), GREEN).save(path)
     path.write_bytes(with_chunk(path.read_bytes(), name, content, checksum))
-    assert (load_square(path, 16)[0] == GREEN).all()
+    faults = []
+    assert (load_square(path, 16, on_fault=faults.append)[0] == GREEN).all()
+    assert faults == ["malformed text, time or EXIF chunk"]
+
+
+def test_a_fault_in_a_text_does_not_cost_the_orientation(tmp_path):
+    path, exif = tmp_path / "x.png", Image.Exif()
+    exif[0x0112] = 6
+    image = Image.new("RGB", (16, 16), GREEN)
+    image.paste((200, 0, 0), (0, 0, 16, 8))
+    image.save(path, exif=exif)
+    upright, _ = load_square(path, 16)
+    path.write_bytes(with_chunk(path.read_bytes(), b"tEXt", b"key\0text", 1))
+    assert (load_square(path, 16)[0] == upright).all() and (upright[:, 0] != upright[:, -1]).any()
 
 
 def test_a_fault_of_the_pixels_still_matters(tmp_path):
@@ -79,5 +92,5 @@ def test_a_fault_of_the_pixels_still_matters(tmp_path):
 def test_a_folder_of_files_without_an_image_is_an_error(tmp_path):
     (tmp_path / "._a.png").write_text("x")
     (tmp_path / "a.svg").write_text("x")
-    with pytest.raises(Hand1000Error, match="no images of 'four'; it is empty"):
+    with pytest.raises(Hand1000Error, match="no images of 'four'; not read: file not understood: 1"):
         select(tmp_path, 1, 1)

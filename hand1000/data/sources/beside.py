@@ -11,7 +11,7 @@ from hand1000.data.formats import is_image
 from hand1000.data.items import IssueLog
 from hand1000.data.sources.containers import ArchiveSource, is_archive
 from hand1000.data.sources.folders import is_beside
-from hand1000.data.sources.rows import METADATA_NAMES, Row, parse_row
+from hand1000.data.sources.rows import METADATA_NAMES, Row, parse_row, require_text
 from hand1000.storage.sources import Source
 
 _MAX_BYTES = 1 << 20
@@ -72,6 +72,7 @@ def _parse(file: str, image: str, data: bytes, issues: IssueLog, columns: set[st
             lines = (line.strip() for line in text.splitlines())
             return Row(image, file, tuple(dict.fromkeys(filter(None, lines))))
         values = json.loads(text)
+        require_text(data, values)
         if isinstance(values, dict):
             return parse_row(values, image, file, issues, columns)
     except (ValueError, RecursionError):

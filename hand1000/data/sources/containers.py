@@ -5,6 +5,7 @@ that the archive is never unpacked. Names are data: a member is addressed by its
 """
 
 import contextlib
+import posixpath
 import re
 import tarfile
 import threading
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.formats import image_suffixes
-from hand1000.data.items import MEMBER, IssueLog
+from hand1000.data.items import BAD_NAME, MEMBER, NO_FILE, OUTER_LINK, UNKNOWN_FILE, IssueLog
 from hand1000.storage.scratch import process_scratch
 from hand1000.storage.sources import Source
 
@@ -27,6 +28,8 @@ MAX_MEMBER_BYTES = 100_000_000
 _PATH = re.compile(r"(?P<archive>.+?\.(?:tar|parquet))/(?P<member>.+)", re.IGNORECASE)
 _SUFFIXES = frozenset({".tar", ".parquet"})
 _BLOCK_ROWS = 1024
+_NUM_IMAGES_AT_ONCE = 16
+_BUFFER_BYTES = 1 << 20
 
 
 def is_archive(name: str) -> bool:
@@ -52,21 +55,45 @@ class ArchiveSource:
         self.root, self.concurrency = source.root, source.concurrency
         self._source, self._issues = source, issues
         self._archives: dict[str, _Archive] = {}
+        self._listed: set[str] = set()
         self._lock = threading.Lock()
         self._copies = contextlib.ExitStack()  # Copies of archives on S3, which last as long as this object.
 
     def list_folders(self, parent: str = "") -> list[str]:
-        """See `Source`; archives are not listed, nor are hidden folders and those that macOS adds to archives."""
-        names = self._source.list_folders(parent)
-        return [name for name in names if not name.startswith(".") and name != "__MACOSX"]
+        """See `Source`; archives are not listed, nor are hidden folders and those that macOS adds to archives.
+
+        A folder that is called like an archive is counted: its files would be taken for members.
+        """
+        names = []
+        for name in self._source.list_folders(parent):
+            if name.startswith(".") or name == "__MACOSX":
+                continue
+            if is_archive(name) or not _is_text(name):
+                path = posixpath.join(parent, name)
+                self._issues.count(UNKNOWN_FILE if is_archive(name) else BAD_NAME, f"{path}/")
+            else:
+                names.append(name)
+        return names
 
     def list_files(self, folder: str) -> Iterator[str]:
         """See `Source`; the files of an archive are its members."""
         if not is_archive(folder):
-            yield from self._source.list_files(folder)
+            if folder not in self._listed:
+                self._listed.add(folder)
+                for name, is_outer in self._source.list_links(folder):
+                    self._issues.count(OUTER_LINK if is_outer else NO_FILE, name)
+            for name in self._source.list_files(folder):
+                if _is_text(name):
+                    yield name
+                else:
+                    self._issues.count(BAD_NAME, name)
             return
         for name in self._open(folder).names():
             yield f"{folder}/{name}"
+
+    def list_links(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """See `Source`."""
+        return self._source.list_links(folder)
 
     def list_rows(self, archive: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the columns beside the image of each member of a Parquet file; of a tar there are none."""
@@ -124,14 +151,16 @@ class _Tar:
                     parts = PurePosixPath(name).parts
                     if info.isdir() or (parts and parts[-1].startswith(".")):
                         continue
-                    is_safe = parts and ".." not in parts and not re.search(r"^/|[\\\0]", name)
+                    is_safe = parts and ".." not in parts and not re.search(r"^/|[\\\0]", name) and _is_text(name)
                     is_plain = info.isreg() and not info.issparse() and info.size <= MAX_MEMBER_BYTES
                     if is_safe and is_plain and name not in self._members:
                         self._members[name] = _Extent(info.offset_data, info.size)
                     else:
                         issues.count(MEMBER, f"{archive}: {name!r:.100}")
+                if fault := _fault_at_end(path, tar.offset):
+                    raise tarfile.ReadError(fault)
         except (tarfile.TarError, EOFError) as error:
-            remedy = "pack it again as a plain tar, or unpack it"
+            remedy = "download it or pack it again as a plain tar, or unpack it"
             raise Hand1000Error(f"{address}: cannot be read as a tar ({one_line(error)}); {remedy}") from error
 
     def names(self) -> Iterator[str]:
@@ -148,6 +177,21 @@ class _Tar:
         with open(self._path, "rb") as file:
             file.seek(offset)
             return file.read(size)
+
+
+def _fault_at_end(path: Path, end: int) -> str:
+    """Return what is wrong where the last header was looked for, at `end`; tarfile takes any such place for the end."""
+    with open(path, "rb") as file:
+        file.seek(end)
+        block = file.read(tarfile.BLOCKSIZE)
+        if len(block) < tarfile.BLOCKSIZE:
+            return "it is cut short"
+        if any(block):
+            return f"no header at byte {end}"
+        while block := file.read(_BUFFER_BYTES):
+            if any(block):
+                return "more members after its end, as of archives that were joined"
+    return ""
 
 
 class _Parquet:
@@ -195,20 +239,33 @@ class _Parquet:
         row = self._rows[member]
         group = max(index for index, start in enumerate(self._starts) if start <= row)
         # A ParquetFile must not be read by two threads at once.
-        file = self._reopen()
-        column = file.read_row_group(group, columns=[f"{self._image}.bytes"]).column(0)
-        value = column[row - self._starts[group]].as_py()
-        data = value["bytes"] if isinstance(value, Mapping) else value
-        return data if data and len(data) <= MAX_MEMBER_BYTES else b""  # The reader of images reports an empty file.
+        index, columns = row - self._starts[group], [f"{self._image}.bytes"]
+        # A group of rows may be larger than the memory, so that it is read piece by piece up to the row.
+        for batch in self._reopen().iter_batches(_NUM_IMAGES_AT_ONCE, row_groups=[group], columns=columns):
+            if index < batch.num_rows:
+                value = batch.column(0)[index].as_py()
+                data = value["bytes"] if isinstance(value, Mapping) else value
+                return data if data and len(data) <= MAX_MEMBER_BYTES else b""  # The reader reports an empty file.
+            index -= batch.num_rows
+        return b""
 
     def _reopen(self) -> "ParquetFile":
         import pyarrow.parquet as pq
 
-        return pq.ParquetFile(self._path, metadata=self._file.metadata)
+        return pq.ParquetFile(self._path, metadata=self._file.metadata, buffer_size=_BUFFER_BYTES)
 
     def _iter_rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
         for batch in self._file.iter_batches(_BLOCK_ROWS, columns=columns):
             yield from batch.to_pylist()
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is Unicode; bytes that are not UTF-8 are surrogates in it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _has_bytes(kind: Any) -> bool:

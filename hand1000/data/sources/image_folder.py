@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from hand1000.core.errors import Hand1000Error
 from hand1000.data import items as kinds
 from hand1000.data.formats import is_image
-from hand1000.data.items import IssueLog, SourceImage, safe_key
+from hand1000.data.items import MAX_LISTED, IssueLog, SourceImage, safe_key
 from hand1000.data.sources.beside import map_files, read_files_beside
 from hand1000.data.sources.containers import ArchiveSource, is_archive
 from hand1000.data.sources.folders import find_folders, find_repeats, gesture_of_folder, has_images
@@ -62,7 +62,7 @@ def read_image_folders(merger: Merger, bases: Sequence[str], archives: Sequence[
         )
     items = _name_people(merger, items)
     if not items and not issues.unusable:
-        raise Hand1000Error(_describe_missing(source, gesture, bases, lines))
+        raise Hand1000Error(_describe_missing(merger, bases, lines))
     return items
 
 
@@ -127,17 +127,19 @@ def _count_lines_without_image(
     return lost
 
 
-def _describe_missing(
-    source: ArchiveSource, gesture: str, bases: Sequence[str], lines: Mapping[str, Sequence[Row]]
-) -> str:
+def _describe_missing(merger: Merger, bases: Sequence[str], lines: Mapping[str, Sequence[Row]]) -> str:
+    source, gesture = merger.source, merger.gesture
     present = {row.gesture for row in itertools.chain.from_iterable(lines.values()) if row.gesture}
     for base in bases:
         paths = [posixpath.join(base, name) for name in source.list_folders(base)]
         present |= {posixpath.basename(path) for path in paths if has_images(source, path)}
     name = f"{source.root}/{bases[0] if bases else ''}".rstrip("/")
-    return f"{name}: no images of {gesture!r}; " + (
-        f"there are: {', '.join(sorted(present))}" if present else "it is empty"
-    )
+    what = f"images of {gesture!r}" if gesture else "images"
+    problems = "".join(f"; not read: {problem}" for problem in merger.issues.problems[:MAX_LISTED])
+    if not present and problems:
+        return f"{name}: no {what}{problems}"
+    found = f"there are: {', '.join(sorted(present))}" if present else "it is empty; see docs/data.md for the layouts"
+    return f"{name}: no {what}; {found}{problems}"
 
 
 def _is_below(file: str, base: str) -> bool:

@@ -47,6 +47,8 @@ class Merger:
         folder = posixpath.dirname(file)
         gestures = {row.gesture for row in rows if row.gesture} or {gesture_of_folder(folder)} - {""}
         if gestures and self.gesture and self.gesture not in gestures:
+            if unknown := sorted(gestures - {*PHRASES, NO_GESTURE}):
+                self.issues.count(kinds.UNKNOWN_GESTURE, f"{file}: {unknown[0]!r:.60}")
             return None
         self.issues.num_images += 1
         origins = ", ".join(row.origin for row in rows)

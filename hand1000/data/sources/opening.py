@@ -1,6 +1,7 @@
 """Sources by their addresses: a folder, an `s3://` prefix, or a dataset of the Hugging Face hub at a pinned commit."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from hand1000.core.errors import Hand1000Error, one_line
@@ -51,6 +52,10 @@ class HubSource(LocalSource):
             ) from error
         super().__init__(Path(folder))
         self.root = self._address
+
+    def list_links(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Yield nothing: the hub's cache consists of links."""
+        return iter(())
 
     def file_version(self, name: str) -> list[int | str]:
         """Return the dataset's address, which has the commit."""

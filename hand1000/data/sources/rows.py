@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import posixpath
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -65,7 +66,8 @@ def read_metadata(source: Source, file: str, issues: IssueLog) -> Iterator[Row]:
         for number, values in readers[PurePosixPath(file).suffix](path, name):
             if not isinstance(image := values.get(FILE_COLUMN), str) or not image:
                 raise Hand1000Error(
-                    f"{name}: line {number}: no {FILE_COLUMN}; name the image of each line in a column of that name"
+                    f"{name}: line {number}: no {FILE_COLUMN} among {', '.join(map(repr, values))[:200]}; "
+                    "name the image of each line in a column of that name"
                 )
             target = posixpath.normpath(posixpath.join(folder, image.replace("\\", "/")))
             yield parse_row(values, target, f"{file}: line {number}", issues, named)
@@ -161,23 +163,40 @@ def _read_jsonl(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]
                 continue
             try:
                 row = json.loads(text)
+                require_text(text, row)
             except (ValueError, RecursionError) as error:
-                raise Hand1000Error(f"{name}: line {number}: not JSON: {one_line(error)}") from error
+                reason = f"line {number}: not JSON: {one_line(error)}"
+                raise Hand1000Error(f"{name}: {reason}; correct or remove the line") from error
             if not isinstance(row, dict):
-                raise Hand1000Error(f"{name}: line {number}: not a JSON object")
+                raise Hand1000Error(f"{name}: line {number}: not a JSON object; write one object with names per line")
             yield number, row
+
+
+def require_text(data: bytes, value: Any) -> None:
+    """Raise a `ValueError` if `value`, the JSON value in `data`, has half a surrogate pair, which no file can hold."""
+    if b"\\u" in data:
+        json.dumps(value, ensure_ascii=False).encode()
+
+
+def _require_unique(columns: Sequence[str], name: str) -> None:
+    if repeated := [column for column, count in Counter(columns).items() if count > 1]:
+        raise Hand1000Error(f"{name}: several columns are called {repeated[0]!r}; rename all but one")
 
 
 def _read_csv(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
+            _require_unique(reader.fieldnames or (), name)
             for row in reader:
                 if None in row or None in row.values():
-                    raise Hand1000Error(f"{name}: line {reader.line_num}: not as many cells as the header has")
+                    raise Hand1000Error(
+                        f"{name}: line {reader.line_num}: not as many cells as the header has; quote texts with commas"
+                    )
                 yield reader.line_num, row
     except (csv.Error, UnicodeDecodeError) as error:
-        raise Hand1000Error(f"{name}: not CSV in UTF-8: {one_line(error)}") from error
+        remedy = "save it as UTF-8 with commas between the cells"
+        raise Hand1000Error(f"{name}: not CSV in UTF-8: {one_line(error)}; {remedy}") from error
 
 
 def _read_parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -185,10 +204,12 @@ def _read_parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any
     import pyarrow.parquet as pq
 
     try:
-        batches = pq.ParquetFile(path).iter_batches(_BLOCK_ROWS)
+        file = pq.ParquetFile(path)
+        _require_unique(file.schema_arrow.names, name)
+        batches = file.iter_batches(_BLOCK_ROWS)
         yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
     except (pa.ArrowException, OSError) as error:
-        raise Hand1000Error(f"{name}: cannot be read as Parquet: {one_line(error)}") from error
+        raise Hand1000Error(f"{name}: cannot be read as Parquet: {one_line(error)}; write it again") from error
 
 
 def group_rows(rows: Iterable[Row]) -> dict[str, list[Row]]:
