@@ -1,12 +1,13 @@
 """Evaluation of the images of the base model and of the tuned one against the test images."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
-from hand1000.storage.files import write_json, write_text
+from hand1000.storage.files import read_json, write_json, write_text
 from tasks.context import RunContext, TaskContext
 from tasks.decorators import artifact_task
 
@@ -38,18 +39,22 @@ def evaluate(  # noqa: PLR0913 (Flyte signature)
     champion_images: list[FlyteDirectory],
     tuned_images: list[FlyteDirectory],
     general_images: FlyteDirectory,
+    export_images: FlyteDirectory,
     settings: EvaluationSettings,
     seed: int,
 ) -> None:
     """Metrics of each model, `base.json`, `tuned.json` and perhaps `champion.json`; `paired.json` and `table.txt`.
 
-    If there are images of prompts without the gesture, also `general_base.json` and so on.
+    If there are images of prompts without the gesture, also `general_base.json` and so on. `export.json` compares the
+    tuned model with its export, or says why there is nothing to compare.
     """
     from hand1000.data.imageset import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
     from hand1000.evaluation.evaluator import RealFeatures
+    from hand1000.evaluation.exported import compare_export
     from hand1000.evaluation.general import compute_general_metrics
     from hand1000.evaluation.paired_metrics import EvaluatedImages, compare_models
+    from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 
     evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
     models, general = {}, {}
@@ -65,5 +70,14 @@ def evaluate(  # noqa: PLR0913 (Flyte signature)
         general[folder.name] = features, metrics
         write_json(context.output_dir / f"general_{folder.name}.json", metrics)
     write_json(context.output_dir / "paired.json", compare_models(real, models, general, seed))
+    exported = context.download(export_images)
+    export = ExportMetrics.model_validate(read_json(exported / EXPORT_METRICS))
+    if not export.note:
+        features = evaluator.extract(exported, context.on_progress)
+        rows = compare_export(
+            real, models["tuned"].features, features, partial(evaluator.compute, real, seed=seed), seed
+        )
+        export = export.model_copy(update={"metrics": rows})
+    write_json(context.output_dir / EXPORT_METRICS, export)
     table = comparison_text(models["base"].metrics, models["tuned"].metrics)
     write_text(context.output_dir / "table.txt", table)

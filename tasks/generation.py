@@ -10,8 +10,9 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.config.settings import GenerationSettings
 from hand1000.core.devices import best_device
 from hand1000.models.base_model import load_base_model
+from hand1000.storage.files import write_json
 from tasks.context import BaseModelAddress, RunContext, TaskContext, shard_slice
-from tasks.decorators import artifact_task
+from tasks.decorators import artifact_task, logger
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import ImageRecord
@@ -116,6 +117,38 @@ def generate_general(  # noqa: PLR0913 (Flyte signature)
     for name, load in loaders.items():
         if name != "champion" or champion:
             generate_records(context, pipeline_generator(load(), mu=1.0), records, settings, subfolder=name)
+
+
+@artifact_task(key_by={"settings": lambda settings: [settings.num_images, settings.batch_size]})
+def generate_export(  # noqa: PLR0913 (Flyte signature)
+    context: TaskContext,
+    model: FlyteDirectory,
+    dataset: FlyteDirectory,
+    captions: list[FlyteDirectory],
+    images: int,
+    settings: GenerationSettings,
+    seed: int,
+) -> None:
+    """The first `images` of the tuned model's images as its export draws them: the same prompts and seeds.
+
+    `export.json` says at which mu, or why there are none: `images` is 0, or they would be the same images.
+    """
+    from hand1000.data.captioning import read_captioned_split
+    from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
+    from hand1000.export.sampler import explain_unmeasured, export_sampler
+    from hand1000.pipelines.generation import pipeline_generator, plan_generation
+    from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+
+    pipeline = load_pipeline(context.download(model)) if images else None
+    note = explain_unmeasured(pipeline) if pipeline else "Exports were not measured: evaluation.export_images is 0."
+    mu = None if pipeline is None or note else pipeline.config.mu
+    write_json(context.output_dir / EXPORT_METRICS, ExportMetrics(mu=mu, note=note))
+    if pipeline is None or note:
+        logger.info("generate_export: no images: %s", note)
+        return
+    prompts = read_captioned_split(context.download(dataset), "test", context.download_all(captions))
+    records = plan_generation(prompts, settings.num_images, seed)[:images]
+    generate_records(context, pipeline_generator(pipeline, **export_sampler(pipeline)), records, settings)
 
 
 def base_pipeline(base_model: str, settings: GenerationSettings) -> "Hand1000Pipeline":

@@ -170,6 +170,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
         gestures=finished.gestures,
         metrics=finished.candidate_metrics,
         card=render_model_card(finished, f"/get-artifact?path=images/random.png&run_uuid={tracker.run_id}"),
+        export=finished.export_metrics,
         tags={
             # MLflow's page shows them in this order.
             VERDICT: gates.verdict,

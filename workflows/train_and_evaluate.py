@@ -10,7 +10,7 @@ from hand1000.config.settings import Settings
 from tasks.build_dataset import caption_images
 from tasks.context import RunContext
 from tasks.evaluation import evaluate, extract_real_features
-from tasks.generation import generate_base, generate_champion, generate_general, generate_tuned
+from tasks.generation import generate_base, generate_champion, generate_export, generate_general, generate_tuned
 from tasks.prepare_data import prepare_data
 from tasks.start_run import shard_indices
 from workflows.train_stages import train_stages
@@ -84,6 +84,15 @@ def train_and_evaluate(  # noqa: PLR0913 (Flyte signature)
         seed=settings.seed,
         run=run,
     )
+    export_images = generate_export(
+        model=tuned.model,
+        dataset=dataset,
+        captions=captions,
+        images=settings.evaluation.export_images,
+        settings=settings.generation,
+        seed=settings.seed,
+        run=run,
+    )
     real_features = extract_real_features(dataset=dataset, captions=captions, settings=settings.evaluation, run=run)
     evaluation = evaluate(
         real_features=real_features,
@@ -91,6 +100,7 @@ def train_and_evaluate(  # noqa: PLR0913 (Flyte signature)
         champion_images=champion_images,
         tuned_images=tuned_images,
         general_images=general_images,
+        export_images=export_images,
         settings=settings.evaluation,
         seed=settings.seed,
         run=run,

@@ -184,8 +184,10 @@ def _export(options: argparse.Namespace) -> None:
     check_target(options.to, options.out, mu=options.mu, gesture=options.gesture)
     folder = load_model_folder(options.model, registry=options.registry)
     from hand1000.export.export import export_model
+    from hand1000.export.measured import read_export_metrics
 
-    export_model(folder, options.to, options.out, mu=options.mu, gesture=options.gesture)
+    measured = read_export_metrics(folder)
+    export_model(folder, options.to, options.out, mu=options.mu, gesture=options.gesture, measured=measured)
     print(options.out)
 
 

@@ -217,8 +217,13 @@ class EvaluationSettings(FrozenSettings):
         le=10_000,
         description="Number of images per model of prompts without the gesture, to detect forgetting; 0 is off.",
     )
+    export_images: int = Field(
+        ge=0,
+        le=100_000,
+        description="Number of test prompts that are generated as an export generates them, if that differs; 0 is off.",
+    )
 
-    @field_validator("general_images")
+    @field_validator("general_images", "export_images")
     @classmethod
     def _one_has_no_distance(cls, count: int) -> int:
         if count == 1:

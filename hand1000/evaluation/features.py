@@ -1,7 +1,7 @@
 """Everything that the metrics need to know about a set of images, extracted in one pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,15 @@ class ImageFeatures(TensorRecord, stem="image_features", remedy="extract them ag
     extractor_sha256: str
     resizer: str
     min_detection_confidence: float
+
+    def first(self, count: int) -> "ImageFeatures":
+        """The features of the first `count` images and of the hands in them."""
+        per_image = ["features", "palm_score", "hand_presence", "clip_similarity", "colors"]
+        per_image += ["file_names", "gestures", "prompts", "color_words"]
+        per_hand = ("crop_features", "landmarks", "handedness_score", "is_right", "image_index")
+        hands = self.image_index < count
+        selected = {name: getattr(self, name)[:count] for name in per_image}
+        return replace(self, **selected, **{name: getattr(self, name)[hands] for name in per_hand})
 
     @property
     def provenance(self) -> tuple[str, str, str, float]:

@@ -90,16 +90,19 @@ def compare_models(
         general: The same models' images of prompts without the gesture; empty if there are none.
         seed: Random seed of the bootstrap.
     """
-    gestures = np.array([result.target_gesture for result in models[TUNED].metrics.images])
-    distinct = sorted(set(gestures))
-    metrics: list[PairedMetric] = []
-    for gesture in distinct if len(distinct) > 1 else [None]:
-        images = np.flatnonzero(gestures == gesture) if gesture else np.arange(len(gestures))
-        metrics += _compare_hands(real, models, images, gesture, seed)
-    metrics += _compare_images(real, models, seed)
+    metrics = [*compare_hands(real, models, seed), *_compare_images(real, models, seed)]
     if general:
         metrics += _compare_general(real, general, seed)
     return PairedMetrics(metrics=tuple(metrics))
+
+
+def compare_hands(real: ImageFeatures, models: Mapping[str, EvaluatedImages], seed: int) -> Iterator[PairedMetric]:
+    """The metrics of gesture and hand of `tuned` and other models, for each gesture of a model of several."""
+    gestures = np.array([result.target_gesture for result in models[TUNED].metrics.images])
+    distinct = sorted(set(gestures))
+    for gesture in distinct if len(distinct) > 1 else [None]:
+        images = np.flatnonzero(gestures == gesture) if gesture else np.arange(len(gestures))
+        yield from _compare_hands(real, models, images, gesture, seed)
 
 
 @dataclass(frozen=True)

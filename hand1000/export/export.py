@@ -8,10 +8,11 @@ from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.export.fold import fold_fusion, gesture_to_fold
 from hand1000.export.former_names import add_text_model_prefix, write_tokenizer_files
 from hand1000.export.lora import kohya_weights
+from hand1000.export.measured import ExportMetrics
+from hand1000.export.sampler import export_sampler
 from hand1000.export.single_file import convert_to_ldm_keys
 from hand1000.export.target import Form, check_target
 from hand1000.gestures import gesture_phrase
-from hand1000.pipelines.ddim import stock_sampling_steps
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, write_bytes, write_text
 from hand1000.storage.scratch import process_scratch
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 
-def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None, gesture: str | None = None) -> None:
+def export_model(
+    folder: Path,
+    form: Form,
+    out: Path,
+    *,
+    mu: float | None = None,
+    gesture: str | None = None,
+    measured: ExportMetrics | None = None,
+) -> None:
     """Write a fine-tuned model as plain Stable Diffusion, which needs no code of this project.
 
     Args:
@@ -34,6 +43,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
         out: Folder or file to write, which must not exist. It is written atomically.
         mu: Weight of the text embedding against the fused one, 0 to 1; by default the model's.
         gesture: HaGRID's name of the gesture to fold in; by default the model's only one.
+        measured: What an export of the model loses, for the card; see `read_export_metrics`.
 
     Raises:
         Hand1000Error: `out` cannot be written, the gesture is ambiguous or unknown, the fusion cannot be folded, or the
@@ -43,7 +53,7 @@ def export_model(folder: Path, form: Form, out: Path, *, mu: float | None = None
     pipeline = load_pipeline(folder)
     mu = pipeline.sampler_settings(mu=mu).mu
     gesture = gesture_to_fold(pipeline, gesture)
-    card = _card(pipeline, mu, gesture, form)
+    card = _card(pipeline, mu, gesture, form, measured)
     if form == "diffusers":
         _write_folder(fold_fusion(pipeline, mu, gesture), card, out)
     elif form == "single-file":
@@ -74,12 +84,12 @@ def _write_file(weights: Tensors, card: str, out: Path) -> None:
     write_bytes(out, save(weights, metadata={"format": "pt"}))
 
 
-def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> str:
+def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measured: ExportMetrics | None) -> str:
     phrase = gesture_phrase(gesture)
     settings = pipeline.config
     limit = TokenLimit.of(pipeline.tokenizer)
     prompt = fit_caption(f"a photo of a hand, {phrase}", phrase, limit)
-    steps = stock_sampling_steps(pipeline.scheduler, settings.num_inference_steps)
+    steps = export_sampler(pipeline)["num_inference_steps"]
     load = {
         "diffusers": 'StableDiffusionPipeline.from_pretrained("FOLDER", safety_checker=None)',
         "single-file": 'StableDiffusionPipeline.from_single_file("FILE.safetensors", safety_checker=None)',
@@ -123,6 +133,7 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> st
             "second UNet. Plain Stable Diffusion has no autoguidance, so its images show the gesture less reliably. "
             "The metrics and images of the model's own report are with autoguidance and do not hold for this export."
         )
+        parts += _describe_measured(measured, mu, gesture)
     parts += [
         "## Licence",
         "The licence of the base model applies to these weights (for Stable Diffusion 1.x: CreativeML OpenRAIL-M, with "
@@ -130,6 +141,20 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form) -> st
         "safety checker is included.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _describe_measured(measured: ExportMetrics | None, mu: float, gesture: str) -> list[str]:
+    """Paragraphs of the card on what was measured without autoguidance."""
+    if measured is None or not measured.metrics:
+        return ["How much this export loses was not measured."]
+    if measured.mu != mu:
+        return [f"How much it loses was measured at mu = {measured.mu:g} only, not at this export's {mu:g}."]
+    selected = measured.select(gesture)
+    return [
+        f"Measured on the first {selected.n} test prompts of the gesture, with the same seeds, at this mu:",
+        selected.table().markdown().strip(),
+        "The difference is export - model, with its 95 % interval. ↓ lower is better, ↑ higher is better.",
+    ]
 
 
 def _scheduler_arguments(pipeline: Hand1000Pipeline) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hand1000.config.sampler import CALL_FIELDS
 from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
+from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 from hand1000.gestures import gesture_phrase
 from hand1000.registry.library import LIBRARY, pack_library
 from hand1000.registry.load import MANIFEST, WEIGHTS
@@ -56,6 +57,7 @@ def register_candidate(
     gestures: Sequence[str],
     metrics: Mapping[str, float | None],
     card: str,
+    export: ExportMetrics | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> RegisteredVersion:
     """Upload the weights once and register them as a new version, unless these weights are registered already.
@@ -69,6 +71,7 @@ def register_candidate(
         gestures: HaGRID's names of the model's gestures.
         metrics: Values for tags of the version with the prefix `METRIC`; None is omitted.
         card: Model card in Markdown, for the description and for `README.md` beside the weights.
+        export: What an export of the model loses, for `export.json` beside the weights.
         tags: Further tags, which an existing version also gets while no reviewer has decided about it.
 
     Raises:
@@ -87,7 +90,7 @@ def register_candidate(
         version = min(complete, key=lambda version: int(version.version), default=None)
         if version is None:
             logged = _get_or_create_logged_model(run, name, manifest.digest)
-            _upload(run, logged, model_dir, manifest, card, gestures[0])
+            _upload(run, logged, model_dir, manifest, _documents(card, export), gestures[0])
             all_tags = {
                 **(tags or {}),
                 MODEL_DIGEST: manifest.digest,
@@ -126,8 +129,15 @@ def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "Logg
     return models[0] if models else client.create_logged_model(experiment, name, run.run_id, tags)
 
 
-def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest, card: str, gesture: str) -> None:
-    """Upload weights, manifest, code, signature and card to the logged model's own prefix, and declare it ready.
+def _documents(card: str, export: ExportMetrics | None) -> dict[str, str]:
+    """The texts beside the weights by file name."""
+    return {"README.md": card} | ({EXPORT_METRICS: export.model_dump_json(indent=1)} if export else {})
+
+
+def _upload(
+    run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest, documents: Mapping[str, str], gesture: str
+) -> None:
+    """Upload weights, manifest, code, signature and documents to the logged model's own prefix, and declare it ready.
 
     `mlflow.pyfunc.log_model` would need a global tracking URI and copy the weights once more into its own folder.
     """
@@ -158,7 +168,8 @@ def _upload(run: Run, logged: "LoggedModel", model_dir: Path, manifest: Manifest
                     ),
                 )
             pack_library(folder / LIBRARY)
-            (folder / "README.md").write_text(card)
+            for name, text in documents.items():
+                (folder / name).write_text(text)
             write_json(folder / MANIFEST, manifest)
             client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)

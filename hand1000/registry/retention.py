@@ -37,6 +37,7 @@ INTERMEDIATE_KINDS = TRAINING_KINDS | {
     "extract_real_features",
     "generate_base",
     "generate_champion",
+    "generate_export",
     "generate_general",
     "generate_tuned",
     "imagic_base",

@@ -56,6 +56,7 @@ def render_model_card(run: FinishedRun, image_url: str = "") -> str:
         resizer=tuned.resizer,
         training=Table(("input", "value"), list(training.items())),
         autoguidance_scale=sampler.autoguidance_scale,
+        export=run.export_metrics,
         licenses=Table(("component", "license"), list(LICENSES.items())),
         snippets=usage_snippets(model_uri, run.example_prompt),
     )

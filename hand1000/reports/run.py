@@ -15,6 +15,7 @@ from hand1000.evaluation.drift import Drift
 from hand1000.evaluation.gates import GateReport
 from hand1000.evaluation.metrics import Metrics
 from hand1000.evaluation.paired_metrics import BASE, CHAMPION, TUNED, PairedMetrics
+from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 from hand1000.storage.files import read_json
 
 
@@ -70,6 +71,11 @@ class FinishedRun:
         """The metrics of all models on the same prompts and seeds, with intervals of their differences."""
         return PairedMetrics.model_validate(read_json(self.evaluation / "paired.json"))
 
+    @cached_property
+    def export_metrics(self) -> ExportMetrics:
+        """What an export loses, or why that was not measured."""
+        return ExportMetrics.model_validate(read_json(self.evaluation / EXPORT_METRICS))
+
     @property
     def preparation(self) -> PreparationReport:
         """The report of the data preparation."""
@@ -101,7 +107,10 @@ class FinishedRun:
 
     @property
     def tracked_metrics(self) -> dict[str, float | None]:
-        """The metrics of each model as MLflow logs them, such as `base/FID` and `tuned/gesture accuracy/four`."""
+        """The metrics of each model as MLflow logs them, such as `base/FID` and `tuned/gesture accuracy/four`.
+
+        Those of `export/` are of fewer images.
+        """
         base, tuned = self.metrics
         models = {BASE: base, TUNED: tuned} | ({CHAMPION: self.champion_metrics} if self.champion_metrics else {})
         tracked = {
@@ -111,6 +120,8 @@ class FinishedRun:
             gesture = f"/{metric.gesture}" if metric.gesture else ""
             for name, estimate in metric.models.items():
                 tracked.setdefault(f"{name}/{metric.name}{gesture}", estimate.value)
+        for row in self.export_metrics.metrics:
+            tracked[f"export/{row.name}/{row.gesture}" if row.gesture else f"export/{row.name}"] = row.export
         return tracked
 
     @property

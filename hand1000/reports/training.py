@@ -126,6 +126,7 @@ def describe_run(run: FinishedRun, candidate: Candidate) -> dict[str, Any]:
         "full_side": MAX_SIDE,
         "metrics": read_metric_lines(run),
         "min_samples": MIN_SAMPLES,
+        "export": run.export_metrics,
         "confusion": count_confusion({model: results for model, (_, results) in models.items()}),
         "extractor": tuned.extractor,
         "resizer": tuned.resizer,

@@ -1,17 +1,19 @@
 """Metrics of several models on the same prompts and seeds, from made features, and the gates that they pass or fail."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from hand1000.config.settings import load_settings
+from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import ImageRecord
+from hand1000.evaluation.exported import compare_export
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.gates import GateReport, evaluate_gates
 from hand1000.evaluation.general import compute_general_metrics, plan_general_images
-from hand1000.evaluation.metrics import compute_metrics
+from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.evaluation.paired_metrics import EvaluatedImages, PairedMetric, PairedMetrics, compare_models
 from hand1000.hands.classifier import GestureClassifier
 
@@ -217,3 +219,40 @@ def test_general_prompts_have_no_phrase_and_seeds_of_their_own() -> None:
     seeds = [record.seed for record in records]
     assert len(set(seeds)) == 5 and seeds == [record.seed for record in plan_general_images(prompts[:2], 5, seed=7)]
     assert [record.file_name for record in records][:2] == ["000000.png", "000001.png"]
+
+
+@pytest.mark.parametrize("gestures", [("call",), ("call", "like")])
+def test_an_export_is_compared_with_the_first_images(maker: Maker, gestures: tuple[str, ...]) -> None:
+    classifier = GestureClassifier.from_pretrained()
+    real = maker.features(Model(accuracy=1.0), seed=0, gestures=gestures)
+    tuned = maker.features(Model(detected=0.9), seed=1, gestures=gestures)
+    export = maker.features(Model(accuracy=0.3, shift=1.0), seed=2, gestures=gestures, n=60)
+
+    def compute(fake: ImageFeatures) -> Metrics:
+        return compute_metrics(real, fake, classifier=classifier, seed=1)
+
+    rows = compare_export(real, tuned, export, compute, seed=1)
+    names = ["gesture accuracy", "detection rate", "KID-H", "implausible hand rate"]
+    assert [row.name for row in rows] == names * len(gestures) and {row.n for row in rows} == {60 // len(gestures)}
+    accuracy, kid = rows[0], rows[2]
+    shown = [image.shows_target for image in compute(tuned).images[:60] if image.target_gesture == gestures[0]]
+    assert accuracy.model == pytest.approx(np.mean(shown)) and accuracy.gesture == (
+        gestures[0] if len(gestures) > 1 else None
+    )
+    for row, worse in ((accuracy, -1), (kid, 1)):
+        assert row.model is not None and row.export is not None and row.difference is not None
+        assert row.low is not None and row.high is not None and row.low < row.difference < row.high
+        assert worse * row.difference > 0 and worse * (row.low if worse > 0 else row.high) > 0
+    assert accuracy.difference == pytest.approx(accuracy.export - accuracy.model)
+    with pytest.raises(Hand1000Error, match="other prompts"):
+        compare_export(real, tuned, replace(export, prompts=export.prompts[::-1]), compute, seed=1)
+
+
+def test_the_first_images_keep_their_hands(maker: Maker) -> None:
+    everything = maker.features(Model(detected=0.5), seed=3)
+    count = int(everything.image_index[20])  # The first image left out has a hand.
+    first, hands = everything.first(count), everything.image_index < count
+    assert len(first.features) == len(first.file_names) == count and hands.sum() == 20
+    assert len(first.landmarks) == 20 and np.array_equal(first.landmarks, everything.landmarks[hands])
+    metrics = compute_metrics(everything, first, classifier=GestureClassifier.from_pretrained(), seed=1)
+    assert metrics.n_fake == count and metrics.hands_fake == 20

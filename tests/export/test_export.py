@@ -20,6 +20,8 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.export.export import export_model
 from hand1000.export.fold import affine_fusion
 from hand1000.export.lora import constant_direction
+from hand1000.export.measured import ExportMetric, ExportMetrics
+from hand1000.export.sampler import explain_unmeasured, export_sampler
 from hand1000.export.single_file import UNET, VAE, unet_weights, vae_weights
 from hand1000.gestures import PHRASES
 from hand1000.models.fusion import GestureFusion, double_fusion
@@ -42,6 +44,11 @@ def tuned() -> Hand1000Pipeline:
     pipeline = Hand1000Pipeline(*parts, fusion, mu=0.4, guidance_scale=2.5, eta=0.6, num_inference_steps=4)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def call_settings(pipeline: Hand1000Pipeline) -> dict[str, float]:
+    """The pipeline's own settings."""
+    return {name: pipeline.config[name] for name in ("mu", "guidance_scale", "eta", "num_inference_steps")}
 
 
 def decoded_images(pipeline, **settings) -> np.ndarray:
@@ -241,6 +248,56 @@ def test_card_states_what_an_export_lacks_and_steps_that_agree(tuned, tmp_path: 
     (line,) = [line for line in card.splitlines() if "pipeline.scheduler = " in line]
     scheduler = eval(line.split(" = ", 1)[1], {"DDIMScheduler": DDIMScheduler})  # noqa: S307 (our own text)
     assert scheduler.to_json_string() == tuned.scheduler.to_json_string()
+
+
+def test_an_export_draws_what_is_measured(tuned, tmp_path: Path) -> None:
+    weaker = copy.deepcopy(tuned.unet)
+    with torch.no_grad():
+        for weights in weaker.parameters():
+            weights.mul_(0.9)
+    guided = Hand1000Pipeline(**tuned.components | {"guidance_unet": weaker}, **call_settings(tuned))
+    guided.register_to_config(autoguidance_scale=3.0)
+    guided.set_progress_bar_config(disable=True)
+    sampler = export_sampler(guided)
+    assert sampler.pop("num_inference_steps") == 4 and explain_unmeasured(guided) == ""
+    guided.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "diffusers", tmp_path / "out")
+    stock = stock_images(StableDiffusionPipeline.from_pretrained(tmp_path / "out", safety_checker=None))
+    assert np.abs(stock - decoded_images(guided, **sampler)).max() < 1e-4
+    assert np.abs(stock - decoded_images(guided)).max() > 0.01
+
+
+def test_what_needs_no_measurement_is_explained(tuned) -> None:
+    assert explain_unmeasured(tuned) == "The model has no autoguidance, so an export generates the same images."
+    tuned.register_to_config(autoguidance_scale=3.0)
+    assert explain_unmeasured(tuned) == ""
+    tuned.register_to_config(fuse_null_prompt=False)
+    assert "cannot be folded" in explain_unmeasured(tuned)
+    tuned.fusion = None
+    assert "plain Stable Diffusion already" in explain_unmeasured(tuned)
+
+
+def test_the_card_states_what_was_measured_of_its_gesture(tuned, tmp_path: Path) -> None:
+    tuned.register_to_config(autoguidance_scale=4.0)
+    tuned.save_pretrained(tmp_path / "model")
+    rows = [
+        ExportMetric(
+            name="gesture accuracy", gesture=gesture, better="higher", n=24, model=0.75, export=value, difference=-0.5,
+            low=-0.7, high=-0.2,
+        )
+        for gesture, value in (("four", 0.25), ("ok", 0.125))
+    ]  # fmt: skip
+    measured = ExportMetrics(mu=0.4, metrics=tuple(rows))
+
+    def card(name: str, measured: ExportMetrics | None, mu: float | None = None) -> str:
+        export_model(tmp_path / "model", "diffusers", tmp_path / name, mu=mu, measured=measured)
+        return (tmp_path / name / "README.md").read_text()
+
+    text = card("measured", measured)
+    assert "the first 24 test prompts of the gesture" in text and "ok ↑" not in text
+    assert "| gesture accuracy, four ↑ | 0.75 | 0.25 | -0.5 | -0.7 to -0.2 | 24 |" in text
+    assert "measured at mu = 0.4 only, not at this export's 0.9" in card("other", measured, mu=0.9)
+    assert "loses was not measured" in card("none", None)
 
 
 def test_a_phrase_longer_than_the_window_cannot_be_exported(tuned, tmp_path: Path) -> None:

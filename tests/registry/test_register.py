@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hand1000.export.measured import EXPORT_METRICS, read_export_metrics
 from hand1000.gestures import PHRASES
 from hand1000.registry.connection import connect
 from hand1000.registry.load import load_model_folder
@@ -11,6 +12,7 @@ from hand1000.registry.register import register_candidate
 from hand1000.registry.review import list_candidates, reject
 from hand1000.registry.tracking import RunTracker
 from hand1000.registry.versions import VERDICT
+from tests.support.finished_run import EXPORTED
 from tests.support.registration import CARD, HISTORY, record_and_register
 from tests.support.tiny_models import save_tiny_model
 
@@ -51,6 +53,16 @@ def test_model_name_contains_all_gestures(runs, model_dir):
     assert (tags["hand1000.gesture"], tags["metric.gesture_accuracy.four"]) == ("call,four", "0.5")
     everything = register_candidate(tracker, model_dir, gestures=tuple(PHRASES), metrics={}, card=CARD)
     assert everything.name.startswith("hand1000-33-gestures-") and everything.version == 1
+
+
+def test_what_an_export_loses_is_beside_the_weights(tmp_path, runs, model_dir):
+    tracker = RunTracker("e", "k", connect(runs))
+    version = register_candidate(tracker, model_dir, gestures=("call",), metrics={}, card=CARD, export=EXPORTED)
+    weights = load_model_folder(version.uri, registry=tracker.tracking)
+    assert read_export_metrics(weights) == EXPORTED
+    assert read_export_metrics(model_dir) is None
+    (tmp_path / EXPORT_METRICS).write_text("of another program")
+    assert read_export_metrics(tmp_path / "model") is None
 
 
 def test_other_weights_are_another_version(tmp_path, runs, model_dir):

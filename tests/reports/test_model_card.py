@@ -1,14 +1,17 @@
 """The model card: its content, and that external text cannot become Markdown or HTML."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hand1000.evaluation.gates import GateReport
+from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 from hand1000.reports.metric_lines import MetricLine, Point
 from hand1000.reports.model_card import card_metrics, render_model_card, usage_snippets
 from hand1000.reports.run import FinishedRun
+from hand1000.storage.files import write_json
 from tests.support.finished_run import CHAMPION_URI, make_run
 
 PROMPT = 'it\'s "so", making phone call hand gesture'
@@ -35,7 +38,18 @@ def test_the_card_states_what_a_user_must_know(run: FinishedRun) -> None:
 
 
 def test_the_card_says_what_an_export_lacks(run: FinishedRun) -> None:
-    assert "uses autoguidance with a scale of 4" in render_model_card(run)
+    card = render_model_card(run)
+    assert "uses autoguidance with a scale of 4" in card and "Both on the first 48 test prompts" in card
+    assert "| gesture accuracy ↑ | 0.625 | 0.4375 | -0.1875 | -0.31 to -0.05 | 48 |" in card
+
+
+def test_the_card_says_why_no_export_was_measured(tmp_path: Path) -> None:
+    run = make_run(tmp_path, num_images=10)
+    note = "The model has no autoguidance, so an export generates the same images."
+    write_json(run.evaluation / EXPORT_METRICS, ExportMetrics(note=note))
+    settings = run.settings.with_overrides({"generation.autoguidance_scale": 1.0})
+    card = render_model_card(replace(run, settings=settings))
+    assert f"\n\n{note}\n\n## Licenses" in card and "lacks it" not in card
 
 
 def test_the_card_shows_the_image_it_is_given(run: FinishedRun) -> None:

@@ -173,6 +173,14 @@ def test_a_run_of_two_images_without_history_has_a_page(write: Write, tmp_path: 
     assert "Stage III: learning rate" in text and "Stage III: UNet" not in text and "total" not in text.split()
 
 
+def test_the_page_shows_what_an_export_loses(write: Write, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", num_images=2)
+    text = " ".join(ParsedPage(write(run)).text.split())
+    assert "Model and export on the first 48 test prompts" in text
+    assert "gesture accuracy ↑ 0.625 0.4375 -0.1875 -0.31 to -0.05 48" in text and "KID-H ↓ 0.8 1.6 – – 48" in text
+    assert run.tracked_metrics["export/gesture accuracy"] == 0.4375
+
+
 def test_an_unreadable_image_is_named(write: Write, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", num_images=3)
     (run.tuned_images / "000001.png").write_bytes(b"no image")

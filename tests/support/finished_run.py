@@ -17,6 +17,7 @@ from hand1000.evaluation.image_results import ImageResult
 from hand1000.evaluation.metrics import GestureMetrics, Metrics
 from hand1000.evaluation.paired import Estimate, estimate_rate, estimate_rate_difference
 from hand1000.evaluation.paired_metrics import PairedMetric, PairedMetrics
+from hand1000.export.measured import EXPORT_METRICS, ExportMetric, ExportMetrics
 from hand1000.hands.stage1 import GestureFeature, save_features
 from hand1000.registry.review import review_commands
 from hand1000.reports.run import FinishedRun
@@ -28,6 +29,21 @@ HAND = tuple((0.5 + 0.3 * math.cos(i), 0.5 + 0.3 * math.sin(i)) for i in range(2
 URI, CHAMPION_URI = "models:/hand1000-call-candidates/3", "models:/hand1000-call/2"
 COLORS = {"base": (200, 60, 60), "champion": (60, 160, 60), "tuned": (60, 60, 200)}
 NUM_TRAINING = 4
+
+EXPORTED = ExportMetrics(
+    mu=0.7,
+    metrics=(
+        ExportMetric(
+            name="gesture accuracy", gesture=None, better="higher", n=48, model=0.625, export=0.4375,
+            difference=-0.1875, low=-0.31, high=-0.05,
+        ),
+        ExportMetric(
+            name="KID-H", gesture=None, better="lower", n=48, model=0.8, export=1.6, difference=None, low=None,
+            high=None,
+        ),
+    ),
+)  # fmt: skip
+"""What an export of the run's model was measured to lose."""
 
 Texts = Callable[[int], str]
 
@@ -132,6 +148,7 @@ def make_run(
         write_json(folder / "evaluation" / f"{name}.json", models[name])
     paired = make_paired(models)
     write_json(folder / "evaluation" / "paired.json", paired)
+    write_json(folder / "evaluation" / EXPORT_METRICS, EXPORTED)
     training = [image_record(index, texts) for index in range(NUM_TRAINING)]
     write_images(folder / "dataset" / "train", training, (120, 120, 120), side)
     preparation = {

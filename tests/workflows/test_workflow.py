@@ -57,6 +57,7 @@ def test_second_run_elsewhere_computes_and_registers_nothing(finished_run: Path,
     stages = {run.info.run_name: run.data.metrics for run in runs if run is not parent}
     assert stages["train_unet"]["seconds.all"] > 0
     assert {"base/FID", "tuned/FID", "tuned/gesture accuracy"} <= set(parent.data.metrics)
+    assert {"export/gesture accuracy", "export/detection rate"} <= set(parent.data.metrics)
     assert [used.dataset.name for used in parent.inputs.dataset_inputs] == ["four, train", "four, test"]
     (logged,) = tracking.client.search_logged_models([parent.info.experiment_id])
     assert {metric.key for metric in logged.metrics} == set(parent.data.metrics)
