@@ -52,7 +52,9 @@ class ProgressBar:
             self._bar.close()
             self._bar = None
         displayed = self._bar is None
-        bar = self._bar = self._bar or self._open(done, total, metrics)
+        if self._bar is None:  # Not `or`: a bar without a total has no truth value.
+            self._bar = self._open(done, total, metrics)
+        bar = self._bar
         bar.set_postfix(metrics, refresh=False)
         displayed = bool(bar.update(done - bar.n)) or displayed
         if done == total:

@@ -18,7 +18,7 @@ from hand1000.core.tables import Table
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.duplicates import Fingerprint, find_duplicates, fingerprint
 from hand1000.data.imageset import BBox
-from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
+from hand1000.data.items import BESIDE_PIXELS, IN_BOTH_SPLITS, MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
 from hand1000.data.prepare import require_usable
 from hand1000.data.sources.containers import ArchiveSource
 from hand1000.data.sources.merge import BBoxFormat
@@ -179,6 +179,7 @@ class _Check:
     counts: Counter[str] = field(default_factory=Counter)
     captioned: Counter[str] = field(default_factory=Counter)
     people: set[str] = field(default_factory=set)
+    train_people: set[str] = field(default_factory=set)
     undecodable: list[SkippedImage] = field(default_factory=list)
     thumbnails: list[Thumbnail] = field(default_factory=list)
     images: list[_Image] = field(default_factory=list)
@@ -191,6 +192,10 @@ class _Check:
                     self.counts.update(images=1, labelled=item.bbox is not None, several=bool(item.captions))
                     if item.caption is not None:
                         self.captioned[item.captioned_by or "the source"] += 1
+                    if side == "train":
+                        self.train_people.add(item.user_id)
+                    elif item.user_id in self.train_people:
+                        self.issues.count(IN_BOTH_SPLITS, f"{item.file}: {item.user_id}")
                     self.people.add(item.user_id)
                     for fault in decoded.faults:
                         self.issues.count(BESIDE_PIXELS, f"{item.file}: {fault}")

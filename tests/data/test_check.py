@@ -43,6 +43,15 @@ def test_the_command_checks_a_folder_and_sets_its_exit_status(tmp_path, capsys):
     assert "nowhere: no such folder" in capsys.readouterr().err
 
 
+def test_a_source_with_a_split_is_checked_on_both_sides(tmp_path, capsys):
+    """The progress, whose total is unknown, is reported several times."""
+    LAYOUTS["train/ and test/ with a metadata file each"][0](tmp_path)
+    assert main(["data", "check", str(tmp_path), "--gesture", "four"]) == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines()[1].split() == ["four", "8", "8", "metadata.jsonl", "8", "4", "yes", "0", "0", "0"]
+    assert "four: 6/?" in output.err
+
+
 def test_the_page_shows_counts_problems_and_thumbnails(tmp_path, capsys):
     LAYOUTS["kohya folders"][0](tmp_path / "source")
     rows = [{"file_name": "10_four/0.png", "bbox": [1, 1, 20, 20]}, {"file_name": "10_four/1.png", "bbox": BOX}]

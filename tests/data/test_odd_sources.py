@@ -199,3 +199,55 @@ def test_prompts_that_are_not_utf8_are_refused(tmp_path, capsys):
     ]
     assert main(arguments) == 2
     assert "prompts.txt: cannot be read: 'utf-8' codec" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line", [{"file_name": "0.png", "text": "a man"}, {"file_name": "four/0.png", "text": "a man"}]
+)
+def test_a_line_above_a_split_without_its_folder_is_counted(tmp_path, line):
+    write_images(tmp_path / "train" / "four", range(3))
+    write_images(tmp_path / "test" / "four", range(3, 5))
+    jsonl(tmp_path / "metadata.jsonl", [line, {"file_name": "test/four/3.png", "text": "a woman"}])
+    assert problems(tmp_path) == (5, {kinds.NO_IMAGE: (f"metadata.jsonl: line 1: {line['file_name']}",)})
+    jsonl(tmp_path / "metadata.jsonl", [line | {"user_id": "p"}])
+    with pytest.raises(
+        Hand1000Error, match=r"no such image, of 1 lines that name a person, while 3 images have no line"
+    ):
+        select(tmp_path, 1, 1)
+
+
+def test_what_is_beside_archives_of_a_split_is_counted(tmp_path):
+    for split, indices in (("train", range(3)), ("test", range(3, 5))):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        with tarfile.open(tmp_path / "data" / f"{split}.tar", "w") as tar:
+            for index in indices:
+                add_member(tar, f"{index}.png", png(index))
+    jsonl(tmp_path / "data" / "metadata.jsonl", [{"file_name": "0.png", "text": "a man"}])
+    write_images(tmp_path, range(5, 6))
+    (tmp_path / "labels.json").write_text("{}")
+    expected = {
+        kinds.NO_IMAGE: ("data/metadata.jsonl: line 1: data/0.png",),
+        kinds.OTHER_FOLDER: ("5.png",),
+        kinds.UNKNOWN_FILE: ("labels.json",),
+    }
+    assert problems(tmp_path) == (5, expected)
+
+
+def test_a_line_above_a_split_of_hagrid_without_its_folder_is_counted(tmp_path):
+    from tests.support.hagrid_source import write_hagrid
+
+    source = write_hagrid(tmp_path / "source", {"u": 3})
+    write_hagrid(source, {"v": 1}, gesture="ok")
+    names = ["train-u-0.jpg", "four/train-u-9.jpg", "ok/train-v-0.jpg"]
+    jsonl(source / "metadata.jsonl", [{"file_name": name, "text": "a man"} for name in names])
+    expected = ("metadata.jsonl: line 1: train-u-0.jpg", "metadata.jsonl: line 2: four/train-u-9.jpg")
+    assert problems(source)[1] == {kinds.NO_IMAGE: expected}
+
+
+def test_a_person_on_both_sides_of_the_split_is_counted(tmp_path):
+    write_images(tmp_path / "train", range(3))
+    write_images(tmp_path / "test", range(3, 5))
+    names = [*(f"train/{index}.png" for index in range(3)), *(f"test/{index}.png" for index in range(3, 5))]
+    lines = [{"file_name": name, "user_id": "pqrps"[index]} for index, name in enumerate(names)]
+    jsonl(tmp_path / "metadata.jsonl", lines)
+    assert problems(tmp_path) == (5, {kinds.IN_BOTH_SPLITS: ("test/3.png: p",)})

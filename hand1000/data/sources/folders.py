@@ -46,17 +46,19 @@ def find_folders(source: ArchiveSource, base: str, gesture: str, rows: Sequence[
             folders.append(folder)
     archives = [file for folder in folders for file in source.list_files(folder) if is_archive(file)]
     count_unread_files(source, [base, *folders], folders, issues)
-    _count_unread_folders(source, base, folders, issues)
+    _count_unread_folders(source, [base, *folders], folders, gesture, issues)
     return folders + sorted(archives)
 
 
-def _count_unread_folders(source: ArchiveSource, base: str, read: Sequence[str], issues: IssueLog) -> None:
-    """Count the folders in `base` and in the folders that are read, if they are neither read nor of another gesture."""
-    for parent in dict.fromkeys((base, *read)):
+def _count_unread_folders(
+    source: ArchiveSource, parents: Sequence[str], read: Sequence[str], gesture: str, issues: IssueLog
+) -> None:
+    """Count the folders in `parents` that are neither read nor of another gesture than `gesture`."""
+    for parent in dict.fromkeys(parents):
         for name in source.list_folders(parent):
             folder = posixpath.join(parent, name)
             is_read = any(other == folder or other.startswith(f"{folder}/") for other in read)
-            if is_read or gesture_of_folder(folder):
+            if is_read or gesture_of_folder(folder) not in ("", gesture):
                 continue
             if has_images(source, folder):
                 issues.count(kinds.OTHER_FOLDER, f"{folder}/")
@@ -65,7 +67,10 @@ def _count_unread_folders(source: ArchiveSource, base: str, read: Sequence[str],
 
 
 def count_unread_files(source: ArchiveSource, folders: Iterable[str], read: Collection[str], issues: IssueLog) -> None:
-    """Count the files in `folders` that are neither images nor texts beside one; only those in `read` are read."""
+    """Count the files in `folders` that are neither images nor texts beside one; only those in `read` are read.
+
+    `read` has folders, and archives that are read while others in their folder are not.
+    """
     for folder in dict.fromkeys(folders):
         files = sorted(source.list_files(folder))
         stems = {posixpath.splitext(file)[0] for file in files if is_image(file)}
@@ -74,7 +79,7 @@ def count_unread_files(source: ArchiveSource, folders: Iterable[str], read: Coll
             if name in _OTHER_FILES or name in METADATA_NAMES:
                 continue
             if is_image(file) or is_archive(file):
-                if folder not in read:
+                if folder not in read and file not in read:
                     issues.count(kinds.OTHER_FOLDER, file)
             elif PurePosixPath(file).suffix.lower() in HEIF_SUFFIXES:
                 issues.count(kinds.NEEDS_HEIF, file)

@@ -24,8 +24,12 @@ from hand1000.data.sources.rows import METADATA_NAMES, Row, group_rows, parse_ro
 from hand1000.storage.digests import digest_file
 
 
-def read_image_folders(merger: Merger, bases: Sequence[str], archives: Sequence[str] = ()) -> list[SourceImage]:
+def read_image_folders(
+    merger: Merger, bases: Sequence[str], archives: Sequence[str] = (), elsewhere: Sequence[str] = ()
+) -> list[SourceImage]:
     """Read the images below each folder of `bases`, "" for the source itself, and in `archives`.
+
+    Lines about files that are not there are counted, but those below `elsewhere`, which another call reads, are not.
 
     An image without `user_id` counts as a person, named by its content, so that copies are one person.
 
@@ -33,7 +37,7 @@ def read_image_folders(merger: Merger, bases: Sequence[str], archives: Sequence[
         Hand1000Error: A metadata file is malformed, there is no image of the gesture, or one without a gesture.
     """
     source, gesture, issues = merger.source, merger.gesture, merger.issues
-    rows = read_lines(source, [""], issues)
+    rows = read_lines(source, sorted({"", *map(posixpath.dirname, archives)}), issues)
     folders = list(archives)
     above = list(rows)
     for base in bases:
@@ -49,7 +53,7 @@ def read_image_folders(merger: Merger, bases: Sequence[str], archives: Sequence[
     images = [file for names in files.values() for file in names if is_image(file)]
     rows += read_files_beside(source, files, images, issues)
     lines = group_rows(rows)
-    lost_people = _count_lines_without_image(lines, set(images), bases, gesture, issues)
+    lost_people = _count_lines_without_image(lines, set(images), elsewhere, gesture, issues)
     for folder, repeats in find_repeats(files).items():
         if repeats != 1:
             issues.count(kinds.REPEATS, f"{folder}: {repeats}")
@@ -113,12 +117,12 @@ def _digest(merger: Merger, file: str) -> str:
 
 
 def _count_lines_without_image(
-    lines: Mapping[str, Sequence[Row]], images: set[str], bases: Sequence[str], gesture: str, issues: IssueLog
+    lines: Mapping[str, Sequence[Row]], images: set[str], elsewhere: Sequence[str], gesture: str, issues: IssueLog
 ) -> list[str]:
-    """Count the lines below `bases` that may be of `gesture` and have no image; return those that name a person."""
+    """Count the lines that may be of `gesture` and have no image; return those that name a person."""
     lost = []
     for file, rows in lines.items():
-        if file in images or not any(_is_below(file, base) for base in bases):
+        if file in images or any(_is_below(file, base) for base in elsewhere):
             continue
         for row in rows:
             if not gesture or (row.gesture or gesture_of_folder(posixpath.dirname(file)) or gesture) == gesture:

@@ -31,6 +31,11 @@ class _Split:
     folders: tuple[str, ...] = ()
     archives: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Folders and archives."""
+        return self.folders + self.archives
+
 
 class ImageReader:
     """Reads the images of a source and what the source says of them.
@@ -64,8 +69,11 @@ class ImageReader:
             return read_hagrid(self.source, layout, gesture, self._issues, self._read_captions)
         merger = Merger(self.source, gesture, self._issues, self._single_gesture, self._bbox_format)
         if (splits := self._find_splits()) is not None:
-            train, test = (read_image_folders(merger, split.folders, split.archives) for split in splits)
-            return train, test
+            train, test = splits
+            return (
+                read_image_folders(merger, train.folders, train.archives, test.parts),
+                read_image_folders(merger, test.folders, test.archives, train.parts),
+            )
         return read_image_folders(merger, [self._find_base(gesture)]), None
 
     def read_all(self, gesture: str = "") -> list[SourceImage]:
@@ -79,9 +87,14 @@ class ImageReader:
             gestures = [gesture] if gesture or not layout else sorted(layout.list_gestures(self.source))
             return [item for name in gestures for items in self.read(name) for item in items or ()]
         merger = Merger(self.source, "", self._issues, True, self._bbox_format)
-        splits = self._find_splits() or (_Split((self._find_base(""),)), _Split())
-        parts = (split for split in splits if split.folders or split.archives)
-        return [item for split in parts for item in read_image_folders(merger, split.folders, split.archives)]
+        train, test = self._find_splits() or (_Split((self._find_base(""),)), _Split())
+        sides = ((train, test), (test, train))
+        return [
+            item
+            for side, other in sides
+            if side.parts
+            for item in read_image_folders(merger, side.folders, side.archives, other.parts)
+        ]
 
     def list_gestures(self) -> list[str]:
         """Return the gestures of which a folder has the name."""
@@ -114,6 +127,7 @@ class ImageReader:
             return None
         validation_of = "train" if archives["test"] else "test"
         archives[validation_of] += archives["validation"]
+        count_unread_files(self.source, _ARCHIVE_FOLDERS, [*archives["train"], *archives["test"]], self._issues)
         return _Split(archives=tuple(archives["train"])), _Split(archives=tuple(archives["test"]))
 
     def _find_base(self, gesture: str) -> str:
@@ -136,7 +150,8 @@ class ImageReader:
         captions: dict[str, tuple[tuple[str, ...], str]] = {}
         for file, lines in group_rows(rows).items():
             if file not in present:
-                if posixpath.dirname(file) in images.folders:
+                folder = posixpath.dirname(file)
+                if folder in images.folders or not has_images(self.source, folder):
                     for row in lines:
                         self._issues.count(kinds.NO_IMAGE, f"{row.origin}: {file}")
                 continue
