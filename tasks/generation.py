@@ -55,10 +55,12 @@ def generate_tuned(  # noqa: PLR0913 (Flyte signature)
 
 def load_champion_digest(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The digest of the champion's weights, which decides its images; "" without a champion."""
-    from hand1000.registry.versions import MODEL_DIGEST, get_version
+    from hand1000.registry.load import find_version
+    from hand1000.registry.versions import MODEL_DIGEST
 
-    champion = inputs["champion"]
-    return {"champion_digest": get_version(run.connect_mlflow(), champion).tags[MODEL_DIGEST] if champion else ""}
+    if not (champion := inputs["champion"]):
+        return {"champion_digest": ""}
+    return {"champion_digest": find_version(champion, registry=run.connect_mlflow()).tags[MODEL_DIGEST]}
 
 
 @artifact_task(

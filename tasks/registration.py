@@ -36,10 +36,11 @@ class RegistrationResult(NamedTuple):
 
 def load_registry(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The run in MLflow, whose id no other registry has, and what the champion was trained on."""
-    from hand1000.registry.versions import TRAINED_ON, get_version
+    from hand1000.registry.load import find_version
+    from hand1000.registry.versions import TRAINED_ON
 
     tracking = run.connect_mlflow()
-    champion = get_version(tracking, inputs["champion"]) if inputs["champion"] else None
+    champion = find_version(inputs["champion"], registry=tracking) if inputs["champion"] else None
     trained_on = [[kind, champion.tags.get(tag, "")] for tag, kind in TRAINED_ON.items()] if champion else []
     return {"run": run.open_tracker().run_id, "champion_trained_on": trained_on}
 
@@ -124,9 +125,10 @@ def register(  # noqa: PLR0913 (Flyte signature)
     from hand1000.evaluation.gates import evaluate_gates
     from hand1000.evaluation.paired_metrics import PairedMetrics
     from hand1000.registry.connection import registry_address
+    from hand1000.registry.load import find_version
     from hand1000.registry.register import register_candidate
     from hand1000.registry.review import review_commands
-    from hand1000.registry.versions import COMPARED_WITH, DATASET, FEATURE, GATES, RECIPE, VERDICT, get_version
+    from hand1000.registry.versions import COMPARED_WITH, DATASET, FEATURE, GATES, RECIPE, VERDICT
     from hand1000.reports.image_grids import write_image_grids
     from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
@@ -182,7 +184,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
         },
     )
     report = context.output_dir / "report.html"
-    compared = get_version(tracker.tracking, champion).version if champion else None
+    compared = find_version(champion, registry=tracker.tracking).version if champion else None
     commands = review_commands(version.uri, compared, tracker.tracking, verdict=gates.verdict)
     candidate = Candidate(
         version.uri, commands, registry_address(tracker.tracking), tracker.stage_seconds(), tracker.stage_peaks()

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from hand1000.cli.options import add_model_options
+from hand1000.cli.options import add_model_options, integer_type
 
 if TYPE_CHECKING:
     from hand1000.serving.playground import Column
@@ -30,14 +30,9 @@ def add_demo_command(commands: "argparse._SubParsersAction[argparse.ArgumentPars
     demo.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)"
     )
-    demo.add_argument("--port", type=_port, default=PORT, help=f"port to listen on (default: {PORT})")
+    port = integer_type(1, MAX_PORT)
+    demo.add_argument("--port", type=port, default=PORT, help=f"port to listen on (default: {PORT})")
     demo.set_defaults(run=_open)
-
-
-def _port(text: str) -> int:
-    if not 0 < int(text) <= MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; choose 1 to {MAX_PORT}")
-    return int(text)
 
 
 def _open(options: argparse.Namespace) -> None:
@@ -51,13 +46,13 @@ def load_columns(options: argparse.Namespace) -> "list[Column]":
     """Return the columns of the page, the model to try last."""
     from hand1000.config.serving import ServingLimits
     from hand1000.serving.model import ModelInfo, load_served_model
-    from hand1000.serving.playground import Column, base_of, load_base, make_column
+    from hand1000.serving.playground import Column, get_base, load_base, make_column
 
     limits, registry = ServingLimits(), options.registry
     tried = load_served_model(options.model, registry=registry, limits=limits)
     columns = []
     if options.base is None:
-        base = base_of(tried.pipeline)
+        base = get_base(tried.pipeline)
         if base is not None:
             columns.append(make_column("base", base, ModelInfo("the base model inside the candidate", ""), limits))
     elif options.base != NONE:
@@ -72,12 +67,13 @@ def load_columns(options: argparse.Namespace) -> "list[Column]":
 def _find_champion(version: str, registry: str | None) -> str:
     """Return the champion that a candidate would replace, "" for none or for a model that is no candidate."""
     from hand1000.registry.connection import connect
-    from hand1000.registry.versions import GESTURE, candidate_name, find_champion, get_version
+    from hand1000.registry.load import find_version
+    from hand1000.registry.versions import GESTURE, candidate_name, find_champion
 
     if not version.startswith("models:/"):
         return ""
     tracking = connect(registry=registry, create=False)
-    candidate = get_version(tracking, version)
+    candidate = find_version(version, registry=tracking)
     gestures = candidate.tags.get(GESTURE, "").split(",")
     if candidate.name != candidate_name(gestures):
         return ""

@@ -5,7 +5,7 @@ Libraries that take seconds to import are imported by the commands that need the
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from hand1000.cli.data import add_data_commands
 from hand1000.cli.demo import add_demo_command
 from hand1000.cli.evaluate import add_evaluate_command
 from hand1000.cli.gc import add_gc_command
-from hand1000.cli.options import add_model_options
+from hand1000.cli.options import add_model_options, integer_type
 from hand1000.cli.registry import add_registry_commands
 from hand1000.cli.remote import add_remote_commands
 from hand1000.cli.review import add_review_commands
@@ -72,16 +72,16 @@ def _add_generate_command(commands: "Commands") -> None:
         "--prompt", required=True, help="the prompt, with the gesture's phrase (see `hand1000 gestures`)"
     )
     generate.add_argument("--gesture", help="gesture, if the model knows several (default: inferred from the prompt)")
-    generate.add_argument("--num", type=_integer(1, MAX_IMAGES), default=8, help="number of images (default: 8)")
+    generate.add_argument("--num", type=integer_type(1, MAX_IMAGES), default=8, help="number of images (default: 8)")
     generate.add_argument(
         "--out", type=Path, default=Path("grid.png"), help="grid of all images, .png, .jpg or .webp (default: grid.png)"
     )
     generate.add_argument("--separate", type=Path, metavar="DIR", help="also write each image to DIR/SEED.png")
     generate.add_argument(
-        "--seed", type=_integer(0, 2**31 - 1), default=0, help="seed of the first image; each next image adds 1"
+        "--seed", type=integer_type(0, 2**31 - 1), default=0, help="seed of the first image; each next image adds 1"
     )
     generate.add_argument(
-        "--batch-size", type=_integer(1, 256), default=4, help="number of images at a time (default: 4)"
+        "--batch-size", type=integer_type(1, 256), default=4, help="number of images at a time (default: 4)"
     )
     _add_sampler_options(generate)
     generate.set_defaults(run=_generate)
@@ -125,17 +125,6 @@ def _add_config_commands(commands: "Commands") -> None:
     check = actions.add_parser("check", help="check that a settings file or a workflow's inputs file is valid")
     check.add_argument("source", metavar="FILE", type=Path)
     check.set_defaults(run=_check_config)
-
-
-def _integer(low: int, high: int) -> Callable[[str], int]:
-    """Return a type for argparse: an integer in low..high."""
-
-    def integer(text: str) -> int:
-        if not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is out of range; choose {low} to {high}")
-        return int(text)
-
-    return integer
 
 
 def _generate(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 import argparse
+from collections.abc import Callable
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
@@ -21,3 +22,14 @@ def add_registry_option(command: argparse.ArgumentParser) -> None:
         help="MLflow of the models: a folder with mlflow.db, or http(s)://... (default: MLFLOW_TRACKING_URI, else "
         "artifacts)",
     )
+
+
+def integer_type(low: int, high: int) -> Callable[[str], int]:
+    """Return a type for argparse: an integer in low..high."""
+
+    def integer(text: str) -> int:
+        if not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is out of range; choose {low} to {high}")
+        return int(text)
+
+    return integer

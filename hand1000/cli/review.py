@@ -87,7 +87,7 @@ def _champion(text: str) -> int | None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from hand1000.cli.review_pages import candidate_json, candidates_page
+    from hand1000.cli.review_pages import candidate_json, format_candidates
     from hand1000.registry.decisions import parse_address
     from hand1000.registry.review_state import list_pairs, read_candidates
 
@@ -102,11 +102,11 @@ def _list(options: argparse.Namespace) -> None:
     if options.json:
         _print_json([candidate_json(*row) for row in rows])
     else:
-        print(candidates_page(models, rows), end="")
+        print(format_candidates(models, rows), end="")
 
 
 def _show(options: argparse.Namespace) -> None:
-    from hand1000.cli.review_pages import candidate_json, candidate_page, read_gates
+    from hand1000.cli.review_pages import candidate_json, format_candidate, read_gates
     from hand1000.registry.review import review_commands
 
     tracking = _connect(options)
@@ -116,11 +116,11 @@ def _show(options: argparse.Namespace) -> None:
         _print_json({**candidate_json(model, candidate), "gate_report": gates and gates.model_dump(mode="json")})
         return
     commands = review_commands(candidate.version.uri, model.champion, tracking, verdict=candidate.verdict)
-    print(candidate_page(tracking, model, candidate, gates, commands), end="")
+    print(format_candidate(tracking, model, candidate, gates, commands), end="")
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from hand1000.cli.review_pages import comparison_page
+    from hand1000.cli.review_pages import format_comparison
     from hand1000.registry.versions import RegisteredVersion
 
     tracking = _connect(options)
@@ -131,7 +131,7 @@ def _compare(options: argparse.Namespace) -> None:
         other = RegisteredVersion.of(model.versions[model.champion])
     else:
         raise Hand1000Error(f"{model.pair.name}: no champion to compare with; name a candidate, --with GESTURE/VERSION")
-    print(comparison_page(candidate.version, other), end="")
+    print(format_comparison(candidate.version, other), end="")
 
 
 def _promote(options: argparse.Namespace) -> None:
@@ -170,7 +170,7 @@ def _rollback(options: argparse.Namespace) -> None:
 
 
 def _history(options: argparse.Namespace) -> None:
-    from hand1000.cli.review_pages import decision_json, history_page
+    from hand1000.cli.review_pages import decision_json, format_history
     from hand1000.registry.decisions import parse_address
 
     tracking = _connect(options)
@@ -178,7 +178,7 @@ def _history(options: argparse.Namespace) -> None:
     if options.json:
         _print_json([decision_json(decision) for decision in model.decisions])
     else:
-        print(history_page(model), end="")
+        print(format_history(model), end="")
 
 
 def _describe_move(decision: "Decision", address: str) -> str:

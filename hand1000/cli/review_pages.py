@@ -15,6 +15,7 @@ from hand1000.registry.decisions import Decision
 from hand1000.registry.review import ReviewCommands
 from hand1000.registry.review_state import Candidate, ReviewedModel
 from hand1000.registry.versions import RegisteredVersion
+from hand1000.reports.gate_table import gate_table
 from hand1000.storage.files import read_json
 
 _MAX_GATES = 80
@@ -23,7 +24,7 @@ _REPORT_FILE = "report.html"
 _TIME = "%Y-%m-%d %H:%M"
 
 
-def candidates_page(models: Sequence[ReviewedModel], rows: Sequence[tuple[ReviewedModel, Candidate]]) -> str:
+def format_candidates(models: Sequence[ReviewedModel], rows: Sequence[tuple[ReviewedModel, Candidate]]) -> str:
     """Return the table of candidates, then one line for the champion of each model."""
     header = ("candidate", "state", "gates", "compared with", "registered (UTC)", "outcome of the gates")
     cells = [
@@ -41,7 +42,7 @@ def candidates_page(models: Sequence[ReviewedModel], rows: Sequence[tuple[Review
     return f"{table}\n" + "".join(f"{_describe_champion(model)}\n" for model in models)
 
 
-def candidate_page(
+def format_candidate(
     tracking: Tracking,
     model: ReviewedModel,
     candidate: Candidate,
@@ -62,7 +63,7 @@ def candidate_page(
     width = max(len(name) for name, _ in facts)
     lines = [version.uri, *(f"  {name:{width}}  {value}" for name, value in facts if value)]
     if gates:
-        lines += ["", _gates_table(gates).text().rstrip(), *gates.notes]
+        lines += ["", gate_table(gates).text().rstrip(), *gates.notes]
     elif candidate.gates:
         lines += ["", candidate.gates]
     if version.metrics:
@@ -77,7 +78,7 @@ def candidate_page(
     return "\n".join([*lines, *(["", "next"] if decide else []), *(f"  {line}" for line in decide), ""])
 
 
-def comparison_page(candidate: RegisteredVersion, other: RegisteredVersion) -> str:
+def format_comparison(candidate: RegisteredVersion, other: RegisteredVersion) -> str:
     """Return the metrics of both versions and their differences."""
     rows = []
     for name in sorted({*candidate.metrics, *other.metrics}):
@@ -89,7 +90,7 @@ def comparison_page(candidate: RegisteredVersion, other: RegisteredVersion) -> s
     return Table(titles, rows, numeric=range(1, 4)).text()
 
 
-def history_page(model: ReviewedModel) -> str:
+def format_history(model: ReviewedModel) -> str:
     """Return the decisions, oldest first, and the champion."""
     rows = [
         (
@@ -140,22 +141,6 @@ def read_gates(tracking: Tracking, candidate: Candidate) -> GateReport | None:
     with tempfile.TemporaryDirectory() as folder, tracking.readable_errors():
         path = tracking.client.download_artifacts(candidate.run_id, _GATES_FILE, folder)
         return validate_settings(GateReport, read_json(Path(path)), f"{_GATES_FILE} of run {candidate.run_id}")
-
-
-def _gates_table(gates: GateReport) -> Table:
-    rows = [
-        (
-            "passed" if gate.passed else "FAILED",
-            gate.title,
-            gate.rule,
-            format_number(gate.value),
-            "–" if gate.low is None or gate.high is None else f"{gate.low:.4g} to {gate.high:.4g}",
-            format_number(gate.champion),
-        )
-        for gate in gates.results
-    ]
-    # In a comparison the interval is that of the difference, as the rule says.
-    return Table(("gate", "metric", "rule", "value", "95 % interval", "champion"), rows, numeric=range(3, 6))
 
 
 def _compared_with(candidate: Candidate) -> str:

@@ -128,13 +128,6 @@ def find_champion(tracking: Tracking, gestures: Sequence[str]) -> RegisteredVers
         return RegisteredVersion.of(client.get_model_version(models[0].name, str(number)))
 
 
-def get_version(tracking: Tracking, uri: str) -> RegisteredVersion:
-    """Return the version at `models:/<name>/<version>`."""
-    name, _, number = uri.removeprefix("models:/").rpartition("/")
-    with tracking.readable_errors():
-        return RegisteredVersion.of(tracking.client.get_model_version(name, number))
-
-
 def source_address(tracking: Tracking, logged: "LoggedModel") -> str:
     """Return the address by which a new version refers to the files of a logged model."""
     # MLflow's embedded store would look up `models:/<id>` at the process's global URI, not at ours.

@@ -50,7 +50,7 @@ class Column:
     model: ServedModel
 
 
-def base_of(pipeline: "Hand1000Pipeline") -> "Hand1000Pipeline | None":
+def get_base(pipeline: "Hand1000Pipeline") -> "Hand1000Pipeline | None":
     """Return the base model that a model contains for autoguidance, or None if it contains none."""
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
@@ -214,11 +214,11 @@ def _slider(gradio: Any, label: str, bounds: tuple[float, float, float], value: 
 
 def _clean(values: dict[str, Any]) -> dict[str, Any]:
     """Turn what the browser sends into the types of a request; an emptied field is left out."""
-    given = {name: value for name, value in values.items() if value is not None}
-    if given.get("gesture") == FROM_PROMPT:
-        del given["gesture"]
-    whole = {name: int(given[name]) for name in ("num_inference_steps", "seed") if isinstance(given.get(name), float)}
-    return {"seed": 0, **given, **whole}
+    fields = {name: value for name, value in values.items() if value is not None}
+    if fields.get("gesture") == FROM_PROMPT:
+        del fields["gesture"]
+    floats = [name for name in ("num_inference_steps", "seed") if isinstance(fields.get(name), float)]
+    return {"seed": 0, **fields, **{name: int(fields[name]) for name in floats}}
 
 
 def check_gradio() -> None:

@@ -16,6 +16,7 @@ from hand1000.captions.writers import EndpointWriter, LocalWriter, Message
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
 from hand1000.models.small_base import build_tokenizer
+from tests.support.chat_server import save_chat_model
 
 FOUR = "making four fingers up hand gesture"
 CAPTION = "a man in a red shirt giving a thumbs up in front of a blue wall"
@@ -167,30 +168,7 @@ def test_an_endpoint_that_refuses_is_named_without_its_key(endpoint: str) -> Non
 
 def test_transformers_llama_answers_a_batch_of_chats(tmp_path: Path) -> None:
     """The real classes with random weights: nothing can be downloaded here, so the answers are noise."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    vocab = {token: number for number, token in enumerate(["<unk>", "<s>", "</s>", *map(chr, range(32, 127))])}
-    raw = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
-    raw.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
-    tokenizer.chat_template = "{% for message in messages %}{{ message.role }}: {{ message.content }} {% endfor %}"
-    torch.manual_seed(0)
-    LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(vocab),
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=4096,
-            bos_token_id=1,
-            eos_token_id=2,
-        )
-    ).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+    save_chat_model(tmp_path)
     writer = LocalWriter(str(tmp_path))
     chats = [build_messages(caption, "four") for caption in ("a man", CAPTION, "a woman in a hat")]
     answers = writer.answer(chats, 0)

@@ -18,7 +18,7 @@ from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.registry.connection import connect
 from hand1000.registry.versions import CHAMPION
 from hand1000.serving.model import ModelInfo
-from hand1000.serving.playground import base_of, build_page, draw, launch_page, make_column
+from hand1000.serving.playground import build_page, draw, get_base, launch_page, make_column
 from tests.support.mlflow_server import free_port
 from tests.support.registration import record_and_register
 from tests.support.tiny_models import fresh_base, save_tiny_base, tiny_base
@@ -40,7 +40,7 @@ def tuned_pipeline():
 @pytest.fixture(scope="module")
 def pipelines():
     tuned = tuned_pipeline()
-    return {"base": base_of(tuned), "champion": pipeline_of("four"), "candidate": tuned}
+    return {"base": get_base(tuned), "champion": pipeline_of("four"), "candidate": tuned}
 
 
 @pytest.fixture(scope="module")

@@ -22,19 +22,11 @@ from hand1000.gestures import gesture_phrase
 from tests.support.mlflow_server import free_port, serving
 from tests.support.serving import GESTURES, PROMPTS, get, metric, post
 from tests.support.short_demo import ROOT
-from tests.support.tiny_pipelines import pipeline_of
+from tests.support.tiny_pipelines import SAMPLER, pipeline_of
 
 BODY = {"prompt": PROMPTS["four"], "seed": 5}
 PNG = "image/png"
-SETTINGS = {
-    "mu": 0.3,
-    "guidance_scale": 3.0,
-    "autoguidance_scale": 1.0,
-    "autoguidance_interval": [0.0, 1.0],
-    "eta": 0.5,
-    "num_inference_steps": 3,
-    "batch_size": 2,
-}
+SETTINGS = {**SAMPLER, "autoguidance_interval": [0.0, 1.0], "batch_size": 2}
 
 
 @pytest.fixture(scope="module")

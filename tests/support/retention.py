@@ -9,6 +9,7 @@ from hand1000.registry.register import register_candidate
 from hand1000.registry.tracking import RunTracker
 from hand1000.registry.versions import DATASET, FEATURE, RegisteredVersion
 from hand1000.storage.artifacts import ArtifactStore
+from tests.support.reviews import SAMPLER
 
 KINDS = ("prepare_data", "compute_gesture_feature", "encode_dataset", "train_unet", "assemble_model", "register")
 """Kinds of the artifacts of a run, in their order."""
@@ -25,16 +26,8 @@ def publish(store: ArtifactStore, folder: Path, kind: str, content: str) -> str:
 
 def save_model(folder: Path, content: str) -> Path:
     """Write a folder that can be registered as a model, but not loaded."""
-    defaults = {
-        "mu": 0.7,
-        "guidance_scale": 3.0,
-        "autoguidance_scale": 1.0,
-        "autoguidance_interval": [0.0, 1.0],
-        "eta": 0.0,
-        "num_inference_steps": 4,
-    }
     folder.mkdir(parents=True)
-    (folder / "model_index.json").write_text(json.dumps(defaults))
+    (folder / "model_index.json").write_text(json.dumps(SAMPLER))
     (folder / "unet.bin").write_text(content)
     return folder
 

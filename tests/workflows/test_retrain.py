@@ -11,8 +11,9 @@ import yaml
 
 from hand1000.config.settings import Settings
 from hand1000.registry.connection import connect
+from hand1000.registry.load import find_version
 from hand1000.registry.review import promote, reject
-from hand1000.registry.versions import RUN_KEY, find_champion, get_version
+from hand1000.registry.versions import RUN_KEY, find_champion
 from tests.support.short_demo import ROOT, inputs_file
 
 LENIENT = {
@@ -100,7 +101,7 @@ def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypa
     gates = read_newest(tmp_path, "gates.json")
     assert [gate["name"] for gate in gates["results"] if not gate["passed"]] == ["gesture accuracy"]
     assert any(gate["champion"] is not None and "below the champion's" in gate["rule"] for gate in gates["results"])
-    newest = get_version(tracking, "models:/hand1000-four-candidates/2")
+    newest = find_version("models:/hand1000-four-candidates/2", registry=tracking)
     assert newest.tags["hand1000.verdict"] == "failed" and newest.tags["hand1000.champion"] == champion.uri
     assert newest.tags["hand1000.gates"].startswith("failed: gesture accuracy 0, at least 1")
     assert newest.tags["hand1000.dataset"] != champion.tags["hand1000.dataset"]
