@@ -68,6 +68,22 @@ def test_an_archive_that_is_none_is_named(tmp_path):
         select(tmp_path, 1, 1)
 
 
+@pytest.mark.parametrize("column", ["image.bytes", "image.path", "text"])
+def test_parquet_with_a_damaged_page_is_named(tmp_path, column):
+    import pyarrow.parquet as pq
+
+    LAYOUTS["Parquet with embedded images"][0](tmp_path)
+    path = next((tmp_path / "data").glob("train*"))
+    group = pq.ParquetFile(path).metadata.row_group(1)
+    chunk = next(part for part in map(group.column, range(group.num_columns)) if part.path_in_schema == column)
+    data = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start : start + 8] = b"\xff" * 8
+    path.write_bytes(data)
+    with pytest.raises(Hand1000Error, match=r"train-\S+parquet: cannot be read as Parquet .*; download it or write it"):
+        check_source(open_dataset(tmp_path), "four")
+
+
 def test_a_split_of_shards_is_kept(tmp_path):
     for split, indices in (("train", range(4)), ("val", range(4, 6)), ("test", range(6, 8))):
         with tarfile.open(tmp_path / f"{split}-0000.tar", "w") as tar:

@@ -157,7 +157,7 @@ def test_every_member_of_a_tar_is_used_or_counted(entries, repeated):
                 for stem, (name, has_image, text, values) in entries.items():
                     if name != shard:
                         continue
-                    for _ in range((1 + (stem in repeated)) * has_image):
+                    for _ in range((1 + 2 * (stem in repeated)) * has_image):
                         add_member(tar, f"{stem}.png", PIXELS[f"{stem}.png"])
                     if text is not None:
                         add_member(tar, f"{stem}.txt", text.encode())
@@ -175,7 +175,7 @@ def test_every_member_of_a_tar_is_used_or_counted(entries, repeated):
     assert found.get(kinds.BAD_LINE, 0) == found.get(kinds.BAD_PERSON, 0) == len(malformed) == len(issues.unusable)
     lost = [(text, values) for _, has_image, text, values in entries.values() if not has_image]
     assert found.get(kinds.UNKNOWN_FILE, 0) == sum(value is not None for pair in lost for value in pair)
-    assert found.get(kinds.MEMBER, 0) == sum(stem in repeated and entries[stem][1] for stem in entries)
+    assert found.get(kinds.MEMBER, 0) == sum(2 for stem in entries if stem in repeated and entries[stem][1])
     for item in items:
         _, _, text, values = images[item.file]
         row = values or {"text": None, "user_id": None, "bbox": None}
