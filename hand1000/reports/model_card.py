@@ -17,17 +17,26 @@ LICENSES = {
     "HaGRID, if it is the dataset": "a variant of CC BY-SA 4.0",
 }
 
-_CARD_METRICS = 12
-"""Number of metrics of the card: MLflow keeps only 5,000 characters of a version's description."""
+_MAX_METRICS, _MIN_METRICS = 12, 2
+"""Number of metrics of the card. With many gates it has fewer, but always those of gesture and detection."""
+
+_MAX_LENGTH = 5000
+"""Number of characters of a version's description that MLflow keeps."""
 
 
 def render_model_card(run: FinishedRun, image_url: str = "") -> str:
-    """Render the card of a finished run as Markdown.
+    """Render the card of a finished run as Markdown, with as many metrics as fit into a version's description.
 
     Args:
         run: The run.
         image_url: Address of an image with a row of images per model; "" shows none.
     """
+    lines = read_metric_lines(run)
+    cards = (_render(run, image_url, lines[:count]) for count in range(_MAX_METRICS, _MIN_METRICS - 1, -1))
+    return next((card for card in cards if len(card) <= _MAX_LENGTH), _render(run, image_url, lines[:_MIN_METRICS]))
+
+
+def _render(run: FinishedRun, image_url: str, lines: list[MetricLine]) -> str:
     tuned = run.metrics[1]
     stage2, stage3, sampler = run.settings.stage2, run.settings.stage3, run.settings.generation
     weights = "all weights" if stage3.training_mode == "full" else f"LoRA adapters of rank {stage3.lora.rank}"
@@ -51,7 +60,7 @@ def render_model_card(run: FinishedRun, image_url: str = "") -> str:
         gate_table=gate_table(run.gates),
         image_url=image_url,
         models=" / ".join(evaluated_models(run)),
-        metrics=card_metrics(read_metric_lines(run)[:_CARD_METRICS]),
+        metrics=card_metrics(lines),
         extractor=tuned.extractor,
         resizer=tuned.resizer,
         training=Table(("input", "value"), list(training.items())),

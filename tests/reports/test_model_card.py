@@ -8,7 +8,7 @@ import pytest
 
 from hand1000.evaluation.gates import GateReport
 from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
-from hand1000.reports.metric_lines import MetricLine, Point
+from hand1000.reports.metric_lines import MetricLine, Point, read_metric_lines
 from hand1000.reports.model_card import card_metrics, render_model_card, usage_snippets
 from hand1000.reports.run import FinishedRun
 from hand1000.storage.files import write_json
@@ -50,6 +50,16 @@ def test_the_card_says_why_no_export_was_measured(tmp_path: Path) -> None:
     settings = run.settings.with_overrides({"generation.autoguidance_scale": 1.0})
     card = render_model_card(replace(run, settings=settings))
     assert f"\n\n{note}\n\n## Licenses" in card and "lacks it" not in card
+
+
+def test_a_card_with_many_gates_has_fewer_metrics(run: FinishedRun) -> None:
+    gate = run.gates.results[0]
+    many = run.gates.model_copy(update={"results": (gate,) * 28})
+    cards = [render_model_card(replace(run, gates=gates)) for gates in (run.gates, many)]
+    assert all(len(card) < MAX_DESCRIPTION and card.count("load_pipeline(") == 1 for card in cards)
+    rows = [card.partition("## Metrics")[2].partition("↓ lower")[0].count("\n| ") for card in cards]
+    assert rows[0] == 2 + len(read_metric_lines(run)[:12]) and 4 <= rows[1] < rows[0]
+    assert "| detection rate ↑ |" in cards[1]
 
 
 def test_the_card_shows_the_image_it_is_given(run: FinishedRun) -> None:
