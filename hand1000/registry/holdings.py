@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking, read_pages
-from hand1000.registry.decisions import Decision, derive_states, parse_decisions
 from hand1000.registry.removed import measure_weights
 from hand1000.registry.tracking import PARENT
-from hand1000.registry.versions import ARTIFACTS, CANDIDATES, CHAMPION, MODEL_DIGEST, PREVIOUS, TRAINED_ON
+from hand1000.registry.version_use import VersionUse
+from hand1000.registry.versions import ARTIFACTS, CANDIDATES, MODEL_DIGEST, TRAINED_ON
 from hand1000.storage.inventory import ARTIFACT, Piece
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-
-WAITING = "waits for a decision"
 
 _ARTIFACT_NAME = re.compile(r".*(?:^|/)artifacts/([a-z][a-z0-9_-]*/[0-9a-f]{64})/?")
 _STALE_SECONDS = 7 * 86_400.0
@@ -123,17 +121,17 @@ def read_holdings(tracking: Tracking, *, now: float) -> Holdings:
         logged = list(read_pages(client.search_logged_models, experiment_ids=experiments)) if experiments else []
         _check_visible(tracking, models)
     at_work = [workflow for workflow in set(workflows.values()) if workflow.is_at_work(now)]
-    reader = _VersionReader(models, versions)
+    use = VersionUse(models, versions)
     by_model = _group_by_logged_model(versions, {model.artifact_location: model.model_id for model in logged})
     weights = [
-        _describe(tracking, model, by_model[model.model_id], reader, workflows)
+        _describe(tracking, model, by_model[model.model_id], use, workflows)
         for model in logged
         if by_model[model.model_id] or MODEL_DIGEST in model.tags
     ]
     known = {model.model_id for model in logged}
     # Versions whose files are elsewhere, such as those that were registered by hand.
     weights += [
-        _describe(tracking, None, [version], reader, workflows)
+        _describe(tracking, None, [version], use, workflows)
         for model_id, others in by_model.items()
         if model_id not in known
         for version in others
@@ -151,77 +149,16 @@ def is_needed(tracking: Tracking, weights: Weights) -> bool:
     with tracking.readable_errors():
         models = list(read_pages(tracking.client.search_registered_models))
         versions = list(read_pages(tracking.client.search_model_versions))
-    reader = _VersionReader(models, versions)
+    use = VersionUse(models, versions)
     groups = _group_by_logged_model(versions, {weights.location: weights.model_id})
-    return any(map(reader.reasons, groups[weights.model_id]))
-
-
-class _VersionReader:
-    """Why versions are needed, and since when they are not."""
-
-    def __init__(self, models: Iterable["RegisteredModel"], versions: Sequence["ModelVersion"]) -> None:
-        self._reasons: dict[tuple[str, str], set[str]] = defaultdict(set)
-        self._decisions: dict[str, tuple[Decision, ...]] = {}
-        self._states: dict[tuple[str, str], str] = {}
-        by_name: dict[str, list[ModelVersion]] = defaultdict(list)
-        for version in versions:
-            by_name[version.name].append(version)
-        for model in models:
-            for alias, number in model.aliases.items():
-                self._reasons[model.name, str(number)].add(f"{alias} of {model.name}")
-        reviewed = {model.name: model for model in models if not model.name.endswith(CANDIDATES)}
-        for name in {name.removesuffix(CANDIDATES) for name in by_name}:
-            self._read_decisions(name, reviewed.get(name), by_name)
-
-    def _read_decisions(
-        self, name: str, model: "RegisteredModel | None", by_name: Mapping[str, Sequence["ModelVersion"]]
-    ) -> None:
-        decisions = parse_decisions(name, model.tags) if model else ()
-        self._decisions[name] = decisions
-        # A command that was killed has recorded its decision, and the next command sets the aliases.
-        for decision in [decision for decision in decisions if decision.version is not None][-1:]:
-            self._reasons[name, str(decision.version)].add(f"{CHAMPION} of {name}")
-            if decision.champion_before is not None:
-                self._reasons[name, str(decision.champion_before)].add(f"{PREVIOUS} of {name}")
-        candidates = by_name[f"{name}{CANDIDATES}"]
-        states = derive_states([int(version.version) for version in candidates], decisions, None)
-        self._states |= {_key(version): states[int(version.version)] for version in candidates}
-
-    def reasons(self, version: "ModelVersion") -> set[str]:
-        """Why the version is needed; empty if it is not."""
-        reasons = set(self._reasons[_key(version)])
-        if not version.name.startswith("hand1000-"):
-            reasons.add(f"a version of {version.name}")
-        return reasons | ({WAITING} if self.waits(version) else set())
-
-    def waits(self, version: "ModelVersion") -> bool:
-        """Whether the version is a candidate that nobody has decided on."""
-        return self._states.get(_key(version)) == "pending"
-
-    def since(self, version: "ModelVersion") -> float:
-        """When the version was made, decided on, or replaced, in seconds since 1970."""
-        is_candidate = version.name.endswith(CANDIDATES)
-        decisions = self._decisions.get(version.name.removesuffix(CANDIDATES), ())
-        last = version.creation_timestamp / 1000
-        for index, decision in enumerate(decisions):
-            numbers = {decision.candidate} if is_candidate else {decision.version, decision.champion_before}
-            if int(version.version) in numbers:
-                # What a decision put into use went out of use with a later one.
-                follower = decisions[min(index + 1, len(decisions) - 1)]
-                last = max(last, follower.when.timestamp())
-        return last
-
-
-def _key(version: "ModelVersion") -> tuple[str, str]:
-    """Name and number; MLflow gives the number as an integer or as a text, depending on its store."""
-    return version.name, str(version.version)
+    return any(map(use.reasons, groups[weights.model_id]))
 
 
 def _describe(
     tracking: Tracking,
     model: "LoggedModel | None",
     versions: Sequence["ModelVersion"],
-    reader: _VersionReader,
+    use: VersionUse,
     workflows: Mapping[str, _Workflow],
 ) -> Weights:
     sources = [version.run_id for version in versions] + ([model.source_run_id] if model else [])
@@ -232,7 +169,7 @@ def _describe(
         for tag, kind in TRAINED_ON.items():
             if tag in version.tags:
                 artifacts.add(f"{kind}/{version.tags[tag]}")
-    reasons = sorted(set().union(*map(reader.reasons, versions)))
+    reasons = sorted(set().union(*map(use.reasons, versions)))
     first = min(versions, key=lambda version: (version.creation_timestamp, version.name), default=None)
     made = [model.creation_timestamp / 1000] if model else []
     return Weights(
@@ -241,9 +178,9 @@ def _describe(
         location=model.artifact_location if model else "",
         versions=tuple(versions),
         size=measure_weights(tracking, model.artifact_location) if model else 0,
-        since=max([*made, *map(reader.since, versions)]),
+        since=max([*made, *map(use.since, versions)]),
         needed_for="; ".join(reasons),
-        waits=any(map(reader.waits, versions)),
+        waits=any(map(use.waits, versions)),
         artifacts=frozenset(artifacts),
     )
 

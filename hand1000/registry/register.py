@@ -123,8 +123,8 @@ def register_candidate(
 def _get_or_create_logged_model(run: Run, name: str, model_digest: str) -> "LoggedModel":
     """Return the logged model that an interrupted attempt created, else a new one."""
     client, experiment = run.tracking.client, run.experiment_id
-    found = client.search_logged_models([experiment], f"tags.`{MODEL_DIGEST}` = '{model_digest}'")
-    models = [model for model in found if REMOVED not in model.tags]
+    same_weights = client.search_logged_models([experiment], f"tags.`{MODEL_DIGEST}` = '{model_digest}'")
+    models = [model for model in same_weights if REMOVED not in model.tags]
     tags = {MODEL_DIGEST: model_digest, RUN_KEY: run.run_key}
     return models[0] if models else client.create_logged_model(experiment, name, run.run_id, tags)
 

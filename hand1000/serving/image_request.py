@@ -191,8 +191,8 @@ class RequestParser:
         # "steps" is part of a field's name, other slips are close to one.
         near = [field for field in accepted if name and name in field] or get_close_matches(name, accepted, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        shown = name[:_MAX_VALUE_LENGTH] if name.isprintable() else repr(name[:_MAX_VALUE_LENGTH])
-        return f"{shown}: unknown; {hint}accepted: {', '.join(accepted)}"
+        text = name[:_MAX_VALUE_LENGTH] if name.isprintable() else repr(name[:_MAX_VALUE_LENGTH])
+        return f"{text}: unknown; {hint}accepted: {', '.join(accepted)}"
 
     def _describe_fault(self, error: ValidationError) -> str:
         first = error.errors()[0]
