@@ -19,7 +19,7 @@ MAX_LISTED = 3
 """Number of names that are kept of each kind of problem."""
 
 UNKNOWN_FILE = "file not understood"
-NO_FILE = "link that leads nowhere, or no file at all"
+NO_FILE = "link without a file"
 OUTER_LINK = "link out of the folder"
 BAD_NAME = "file name that is not UTF-8"
 NEEDS_HEIF = "image that needs pillow-heif"

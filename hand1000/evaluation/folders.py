@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
-from hand1000.data.crop import load_square, upright_size
+from hand1000.data.crop import UnreadableImageError, load_square, upright_size
+from hand1000.data.formats import is_image
 from hand1000.data.imageset import METADATA, ImageRecord, read_image_set, write_metadata
 from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, SourceImage
 from hand1000.data.sources.merge import BBoxFormat
@@ -64,7 +65,7 @@ def import_images(
     items = sorted(reader.read_all(gesture if gesture in PHRASES else ""), key=lambda item: item.file)
     if len(items) < 2:
         _log_issues(folder, issues)
-        raise Hand1000Error(f"{folder}: {len(items)} images; a distance needs at least two")
+        raise Hand1000Error(f"{folder}: {len(items)} images; a distance needs at least two; add images")
     if prompts is not None and len(prompts) != len(items):
         raise Hand1000Error(f"{folder}: {len(items)} images, but {len(prompts)} prompts; give one prompt per image")
     with translate_write_errors(output_dir):
@@ -85,8 +86,12 @@ def import_images(
                 user_id=item.user_id,
                 source=digest_file(path),
             )
-            for fault in _write_square(path, item, output_dir / record.file_name):
-                issues.count(BESIDE_PIXELS, f"{item.file}: {fault}")
+            try:
+                faults = _write_square(path, item, output_dir / record.file_name)
+            except UnreadableImageError as error:
+                raise Hand1000Error(f"{folder}/{item.file}: {error.reason}; repair or remove it") from error
+        for fault in faults:
+            issues.count(BESIDE_PIXELS, f"{item.file}: {fault}")
         records.append(record)
     _log_issues(folder, issues)
     write_metadata(output_dir, records)
@@ -115,7 +120,9 @@ def _is_small_image_set(folder: Path) -> bool:
     if not (folder / METADATA).is_file():
         return False
     try:
-        sizes = {upright_size(folder / record.file_name) for record in read_image_set(folder)}
+        names = {record.file_name for record in read_image_set(folder)}
+        sizes = {upright_size(folder / name) for name in names}
     except Hand1000Error:  # Not an image set of this project, which has stricter rules than an imagefolder.
         return False
-    return all(width == height <= MAX_SIDE for width, height in sizes)
+    others = (name for name in open_source(folder).list_files("") if is_image(name) and name not in names)
+    return not any(others) and all(width == height <= MAX_SIDE for width, height in sizes)

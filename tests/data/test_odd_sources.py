@@ -1,6 +1,7 @@
 """Odd names, links and files of a source: each is used or named, and every error is one line with a remedy."""
 
 import os
+import re
 import tarfile
 
 import pytest
@@ -251,3 +252,16 @@ def test_a_person_on_both_sides_of_the_split_is_counted(tmp_path):
     lines = [{"file_name": name, "user_id": "pqrps"[index]} for index, name in enumerate(names)]
     jsonl(tmp_path / "metadata.jsonl", lines)
     assert problems(tmp_path) == (5, {kinds.IN_BOTH_SPLITS: ("test/3.png: p",)})
+
+
+def test_evaluate_names_an_unreadable_member_of_an_archive(tmp_path):
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for index in range(3):
+            add_member(tar, f"{index}.png", png(index) if index else b"no image")
+    with pytest.raises(Hand1000Error, match=rf"{tmp_path}/a.tar/0.png: not an image; repair or remove it"):
+        import_images(tmp_path, tmp_path / "imported", "four", None)
+
+
+def test_the_kinds_of_problems_are_names_of_metrics():
+    """MLflow refuses a metric whose name has other characters, such as a comma, and the run with it."""
+    assert all(re.fullmatch(r"[A-Za-z0-9 _./-]+", kind) for kind in kinds.REMEDIES)

@@ -81,3 +81,11 @@ def test_a_folder_that_names_no_gesture_is_refused(tmp_path):
     write_images(tmp_path, range(2))
     with pytest.raises(Hand1000Error, match="nothing names the gesture of its images; give --gesture or --prompts"):
         import_images(tmp_path, tmp_path / "out", None, None)
+
+
+def test_an_image_without_a_record_is_evaluated_too(tmp_path):
+    """A set was taken as it is with the images of its records alone."""
+    write_image_set(tmp_path / "set", [image(index) for index in range(3)])
+    image(3).save(tmp_path / "set" / "3.png")
+    imported = import_images(tmp_path / "set", tmp_path / "imported", "four", None)
+    assert len(read_image_set(imported)) == 4
