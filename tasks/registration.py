@@ -132,7 +132,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
     from hand1000.reports.image_grids import write_image_grids
     from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
-    from hand1000.reports.training import Candidate, write_report
+    from hand1000.reports.training import ReportedCandidate, write_report
 
     def merge(shards: list[FlyteDirectory], name: str) -> Path:
         return merge_image_sets(context.download_all(shards), context.scratch_dir(name))
@@ -186,7 +186,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
     report = context.output_dir / "report.html"
     compared = find_version(champion, registry=tracker.tracking).version if champion else None
     commands = review_commands(version.uri, compared, tracker.tracking, verdict=gates.verdict)
-    candidate = Candidate(
+    candidate = ReportedCandidate(
         version.uri, commands, registry_address(tracker.tracking), tracker.stage_seconds(), tracker.stage_peaks()
     )
     write_report(report, finished, candidate)

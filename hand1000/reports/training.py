@@ -57,7 +57,7 @@ SECTIONS = {
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ReportedCandidate:
     """A registered candidate, as its page shows it.
 
     Attributes:
@@ -83,7 +83,7 @@ class GeneralImages(NamedTuple):
     images: Sequence[tuple[str, Path]]
 
 
-def write_report(path: Path, run: FinishedRun, candidate: Candidate) -> None:
+def write_report(path: Path, run: FinishedRun, candidate: ReportedCandidate) -> None:
     """Write the page to `path`, completely or not at all.
 
     Raises:
@@ -92,7 +92,7 @@ def write_report(path: Path, run: FinishedRun, candidate: Candidate) -> None:
     write_text(path, render_template("training/page.html.j2", **describe_run(run, candidate)))
 
 
-def describe_run(run: FinishedRun, candidate: Candidate) -> dict[str, Any]:
+def describe_run(run: FinishedRun, candidate: ReportedCandidate) -> dict[str, Any]:
     """Everything that the page shows."""
     seed = run.settings.seed
     features = load_features(run.feature)

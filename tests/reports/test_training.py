@@ -19,7 +19,7 @@ from hand1000.evaluation.drift import Drift, GestureDrift
 from hand1000.evaluation.gates import GateReport, GateResult
 from hand1000.registry.review import ReviewCommands
 from hand1000.reports.run import FinishedRun
-from hand1000.reports.training import Candidate, count_data, describe_run, write_report
+from hand1000.reports.training import ReportedCandidate, count_data, describe_run, write_report
 from tests.support.finished_run import CHAMPION_URI, COLORS, URI, candidate, make_run
 
 EVIL = "</style></p><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&"
@@ -74,7 +74,7 @@ Write = Callable[..., str]
 def write(tmp_path: Path) -> Write:
     """Write the page of a run and return it."""
 
-    def write_page(run: FinishedRun, registered: Candidate | None = None) -> str:
+    def write_page(run: FinishedRun, registered: ReportedCandidate | None = None) -> str:
         write_report(tmp_path / "report.html", run, registered or candidate())
         return (tmp_path / "report.html").read_text()
 

@@ -21,7 +21,7 @@ from hand1000.export.measured import EXPORT_METRICS, ExportMetric, ExportMetrics
 from hand1000.hands.stage1 import GestureFeature, save_features
 from hand1000.registry.review import review_commands
 from hand1000.reports.run import FinishedRun
-from hand1000.reports.training import Candidate
+from hand1000.reports.training import ReportedCandidate
 from hand1000.storage.files import write_json
 from tests.support.tiny_models import save_tiny_base
 
@@ -53,7 +53,7 @@ def describe(index: int) -> str:
     return f"person {index} making phone call hand gesture"
 
 
-def candidate(**fields: Any) -> Candidate:
+def candidate(**fields: Any) -> ReportedCandidate:
     """A registered candidate with its commands."""
     values: dict[str, Any] = {
         "uri": URI,
@@ -62,7 +62,7 @@ def candidate(**fields: Any) -> Candidate:
         "seconds": {"train_fusion": 12.34, "train_unet": 3700.0, "register": 0.0},
         "peaks": {"train_unet": 7.25},
     }
-    return Candidate(**values | fields)
+    return ReportedCandidate(**values | fields)
 
 
 def image_result(index: int, model: str) -> ImageResult:
