@@ -1,4 +1,4 @@
-"""Fixtures of several test files: a real S3 server on this machine, and one short run of the whole workflow."""
+"""Fixtures of several test files: a real S3 server and a browser on this machine, and one short run of the workflow."""
 
 import uuid
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.support.s3_server import BUCKET
 from tests.support.s3_server import s3_server as run_s3_server
@@ -25,6 +26,15 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def s3_root(s3_server: str) -> str:
     """A new prefix of the server's only bucket; SeaweedFS reserves 7 of its 20 volumes for each bucket."""
     return f"s3://{BUCKET}/{uuid.uuid4().hex[:12]}/root"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium; for one file only, because Playwright keeps an event loop running that others cannot share."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -132,7 +132,8 @@ class _Claim:
         for key, value in tags.items():
             if not key.startswith(LOCK):
                 continue
-            if now - self.seen.setdefault((key, value), now) > EXPIRY_SECONDS:
+            # This process is alive, however long an answer of the server took.
+            if key != self.key and now - self.seen.setdefault((key, value), now) > EXPIRY_SECONDS:
                 with self.tracking.readable_errors():
                     self.tracking.client.delete_registered_model_tag(self.name, key)
                 continue

@@ -46,9 +46,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluation_settings(source: str, sha256: str) -> EvaluationSettings:
-    return EvaluationSettings(
-        feature_extractor=source, feature_extractor_sha256=sha256, clip="", min_detection_confidence=0.5
-    )
+    update = {"feature_extractor": source, "feature_extractor_sha256": sha256}
+    return load_settings("default").evaluation.model_copy(update=update)
 
 
 def test_inception_is_loaded_only_with_its_digest(stand_in: Path, tmp_path: Path) -> None:

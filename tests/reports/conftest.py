@@ -1,10 +1,8 @@
-"""The page of a finished run with made-up results, and a browser."""
+"""The page of a finished run with made-up results."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from hand1000.reports.training import write_report
 from tests.support.finished_run import candidate, make_run
@@ -16,12 +14,3 @@ def review_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("review")
     write_report(folder / "report.html", make_run(folder / "run"), candidate())
     return folder / "report.html"
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield browser
-        browser.close()

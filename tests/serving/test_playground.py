@@ -7,7 +7,6 @@ from argparse import Namespace
 
 import pytest
 from PIL import Image, ImageChops
-from playwright.sync_api import sync_playwright
 
 from hand1000.cli.demo import load_columns
 from hand1000.cli.main import main
@@ -49,14 +48,6 @@ def address(pipelines):
     page = build_page(columns)
     yield launch_page(page, "127.0.0.1", free_port(), block=False)
     page.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture
