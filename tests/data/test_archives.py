@@ -68,6 +68,19 @@ def test_an_archive_that_is_none_is_named(tmp_path):
         select(tmp_path, 1, 1)
 
 
+def test_each_row_of_a_large_group_is_its_own_image(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pixels = [png(index) for index in range(40)]
+    table = pa.Table.from_pylist([{"image": {"bytes": data, "path": None}} for data in pixels])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=37)
+    chosen = select(tmp_path, 39, 1)
+    for item in (*chosen.train, *chosen.test):
+        with chosen.source.local_path(item.file) as path:
+            assert path.read_bytes() == pixels[int(Path(item.file).stem)]
+
+
 @pytest.mark.parametrize("column", ["image.bytes", "image.path", "text"])
 def test_parquet_with_a_damaged_page_is_named(tmp_path, column):
     import pyarrow.parquet as pq
