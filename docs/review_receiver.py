@@ -12,7 +12,11 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Verify one request."""
-        body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), MAX_BODY))
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MAX_BODY:
+            self.send_error(411 if not length.isdecimal() else 413)
+            return
+        body = self.rfile.read(int(length))
         try:
             payload = verify_webhook(dict(self.headers), body, os.environ[SECRET_VARIABLE])
         except Hand1000Error as error:

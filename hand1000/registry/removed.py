@@ -79,11 +79,12 @@ def _mark(tracking: Tracking, model_id: str, versions: Sequence["ModelVersion"],
     if tracking.lock_file is not None:
         reviewed = reviewed[:1]  # An embedded MLflow has one lock for all of its models.
     with contextlib.ExitStack() as stack:
-        for name in reviewed:
-            stack.enter_context(review_lock(tracking, name, "hand1000 gc"))
+        locks = [stack.enter_context(review_lock(tracking, name, "hand1000 gc")) for name in reviewed]
         stack.enter_context(tracking.readable_errors())
         if is_needed():
             return False
+        for lock in locks:
+            lock.check()  # A large registry may be read for longer than a lock lasts.
         for version in versions:
             if REMOVED not in version.tags:
                 client.set_model_version_tag(version.name, str(version.version), REMOVED, now)

@@ -122,6 +122,8 @@ def test_the_receiver_of_the_documentation_prints_what_is_signed(registry, recei
     assert lines and "models:/hand1000-like-candidates/1 waits for a review" in lines[0]
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(receiver.url, data=b"{}")
+    with pytest.raises(urllib.error.HTTPError, match="411"):
+        urllib.request.urlopen(urllib.request.Request(receiver.url, b"{}", {"Content-Length": "-1"}))
 
 
 def test_an_example_reports_the_answer(receiver, notify):
