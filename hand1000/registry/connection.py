@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -65,9 +65,14 @@ class Tracking:
     def readable_errors(self) -> Iterator[None]:
         """Turn MLflow's exceptions into a `Hand1000Error` of one line that contains no password."""
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import DBAPIError
 
         try:
             yield
+        except DBAPIError as error:
+            raise Hand1000Error(
+                f"MLflow at {self.redacted_uri}: {one_line(error.orig)}; name a database of MLflow that you may write"
+            ) from error
         except MlflowException as error:
             text = one_line(error).replace(self.uri, self.redacted_uri)
             raise Hand1000Error(f"MLflow at {self.redacted_uri}: {text}") from error
@@ -127,6 +132,11 @@ def registry_option(tracking: Tracking) -> str:
     """Return the option that a command run in the present folder needs to find this MLflow, or "" if it needs none."""
     address = registry_address(tracking)
     return address and f"--registry {quote(address)}"
+
+
+def shell_command(tracking: Tracking, *arguments: str) -> str:
+    """Return the line that runs `hand1000` with these arguments on this MLflow, from the present folder."""
+    return f"{join(['hand1000', *arguments])} {registry_option(tracking)}".rstrip()
 
 
 def registry_address(tracking: Tracking) -> str:

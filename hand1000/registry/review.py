@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.connection import Tracking, registry_option
+from hand1000.registry.connection import Tracking, registry_option, shell_command
 from hand1000.registry.decisions import (
     MAX_NAME,
     MAX_REASON,
@@ -81,13 +81,13 @@ def promote(
     pair, number = parse_candidate(candidate)
     model = read_model(tracking, pair)
     requested = get_candidate(tracking, model, number)
-    _check_promotion(model, requested, override, expected_champion)
+    _check_promotion(tracking, model, requested, override, expected_champion)
     # Before the lock, because the download may take minutes. The record of a version names its files for ever.
     uri, digest = requested.version.uri, requested.version.tags.get(MODEL_DIGEST, "")
     _verify_weights(tracking, uri, digest)
     with deciding(tracking, pair, who) as (lock, model):
         requested = get_candidate(tracking, model, number)
-        overridden = _check_promotion(model, requested, override, expected_champion)
+        overridden = _check_promotion(tracking, model, requested, override, expected_champion)
         if requested.version.tags.get(MODEL_DIGEST) != digest:
             raise Hand1000Error(f"{uri}: its checksum was changed during the promotion; find out by whom")
         version = model.copy_of(number)
@@ -146,12 +146,13 @@ def rollback(
     _check_name(who)
     why = _clean(why)
     pair, _ = parse_address(gestures)
-    target = _rollback_target(read_model(tracking, pair), to, expected_champion)
+    target = _rollback_target(tracking, read_model(tracking, pair), to, expected_champion)
     copy = read_model(tracking, pair).versions[target]
     _verify_weights(tracking, f"models:/{pair.name}/{target}", copy.tags.get(MODEL_DIGEST, ""))
     with deciding(tracking, pair, who) as (lock, model):
-        if _rollback_target(model, to, expected_champion) != target:
-            raise Hand1000Error(f"{pair.name}: its aliases changed during the rollback; see `hand1000 review history`")
+        if _rollback_target(tracking, model, to, expected_champion) != target:
+            command = shell_command(tracking, "review", "history", pair.gestures)
+            raise Hand1000Error(f"{pair.name}: its aliases changed during the rollback; see `{command}`")
         draft = Draft("rollback", who, why, candidate=model.candidate_of(target), version=target)
         return record(tracking, lock, model, draft)
 
@@ -215,7 +216,11 @@ def _clean(reason: str) -> str:
 
 
 def _check_promotion(
-    model: ReviewedModel, candidate: Candidate, override: str, expected_champion: ExpectedChampion
+    tracking: Tracking,
+    model: ReviewedModel,
+    candidate: Candidate,
+    override: str,
+    expected_champion: ExpectedChampion,
 ) -> list[str]:
     """Return the refusals that `override` sets aside."""
     uri, number = candidate.version.uri, candidate.version.version
@@ -224,7 +229,8 @@ def _check_promotion(
         raise Hand1000Error(f"{uri}: it is the champion already, version {model.champion} of {model.pair.name}")
     if expected_champion == "compared":
         expected_champion = _compared_champion(model, candidate)
-    _check_champion(model, expected_champion, f"hand1000 review compare {model.pair.gestures}/{number}")
+    compare = shell_command(tracking, "review", "compare", f"{model.pair.gestures}/{number}")
+    _check_champion(model, expected_champion, compare)
     refusals = []
     if candidate.verdict != "passed":
         refusals.append(candidate.gates or f"its gates: {candidate.verdict or 'none evaluated'}")
@@ -251,9 +257,9 @@ def _check_champion(model: ReviewedModel, expected: ExpectedChampion, compare: s
         )
 
 
-def _rollback_target(model: ReviewedModel, to: int | None, expected: ExpectedChampion) -> int:
+def _rollback_target(tracking: Tracking, model: ReviewedModel, to: int | None, expected: ExpectedChampion) -> int:
     name = model.pair.name
-    _check_champion(model, expected, f"hand1000 review history {model.pair.gestures}")
+    _check_champion(model, expected, shell_command(tracking, "review", "history", model.pair.gestures))
     target = to if to is not None else model.previous
     earlier = sorted(set(model.versions) - set(model.abandoned) - {model.champion or 0})
     choices = f"versions to go back to: {', '.join(map(str, earlier)) or 'none'}"

@@ -49,7 +49,7 @@ class ReviewLock:
         if time.monotonic() > self.expires:
             raise Hand1000Error(
                 f"the decision took longer than {HOLD_SECONDS:.0f} s, so that another may have come first; "
-                "see `hand1000 review history`, then decide again"
+                "see `hand1000 review history GESTURE`, then decide again"
             )
 
 

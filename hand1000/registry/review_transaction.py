@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.connection import Tracking
+from hand1000.registry.connection import Tracking, shell_command
 from hand1000.registry.decisions import Action, Decision, ModelPair
 from hand1000.registry.review_lock import ReviewLock, review_lock
 from hand1000.registry.review_state import (
@@ -96,7 +96,8 @@ def record(tracking: Tracking, lock: ReviewLock, model: ReviewedModel, draft: Dr
         tracking.client.set_registered_model_tag(name, key, value)
     model = read_model(tracking, model.pair)
     if model.tags.get(key) != value:
-        raise Hand1000Error(f"{name}: another decision came first; see `hand1000 review history {model.pair.gestures}`")
+        command = shell_command(tracking, "review", "history", model.pair.gestures)
+        raise Hand1000Error(f"{name}: another decision came first; see `{command}`")
     _apply(tracking, lock, model, decision)
     return decision
 

@@ -67,6 +67,9 @@ def test_address_is_a_folder_a_file_or_a_uri(runs, server, monkeypatch, tmp_path
     for address in ("elsewhere", "sqlite:///elsewhere/mlflow.db"):
         with pytest.raises(Hand1000Error, match="elsewhere/mlflow.db: no MLflow here; .* --registry"):
             connect(registry=address, create=False)
+    Path("plain.txt").write_text("no database")
+    with pytest.raises(Hand1000Error, match="plain.txt: file is not a database; name a database of MLflow"):
+        connect(registry="plain.txt", create=False)
 
 
 def test_commands_name_a_registry_only_where_needed(runs, server, monkeypatch, tmp_path):

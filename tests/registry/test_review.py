@@ -7,6 +7,7 @@ import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
+from hand1000.registry.connection import shell_command
 from hand1000.registry.decisions import ModelPair
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.review import history, list_candidates, promote, reject, review_commands, rollback, state_of
@@ -124,7 +125,8 @@ def test_promotion_refuses_another_champion_than_expected(review):
         review.register(number)
     promote(review.tracking, review.address(1), who="ada")
     # The gates compared candidate 2 with nothing.
-    with pytest.raises(Hand1000Error, match="the champion is 1, not none; .*add --champion 1"):
+    command = shell_command(review.tracking, "review", "compare", review.address(2))
+    with pytest.raises(Hand1000Error, match=f"champion is 1, not none; look at `{command}`, then add --champion 1"):
         promote(review.tracking, review.address(2), who="ada")
     with pytest.raises(Hand1000Error, match="the champion is 1, not 7"):
         promote(review.tracking, review.address(2), who="ada", expected_champion=7)
