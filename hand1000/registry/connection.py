@@ -190,5 +190,5 @@ def _probe(uri: str) -> None:
     except (OSError, ValueError) as error:
         raise TransientError(
             f"{uri}: no MLflow server answers ({getattr(error, 'reason', error)}); "
-            f"start it, or correct or unset {SERVER_VARIABLE}"
+            f"start it, or correct --registry or {SERVER_VARIABLE}"
         ) from error
