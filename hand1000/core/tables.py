@@ -3,6 +3,8 @@
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
+from hand1000.core.errors import escape_unprintable
+
 
 class Bold(str):
     """A table cell that Markdown and HTML emphasize."""
@@ -30,8 +32,8 @@ class Table:
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def text(self) -> str:
-        """The table in plain text, with columns as wide as their longest cell."""
-        lines = [[str(cell) for cell in row] for row in (self.header, *self.rows)]
+        """The table in plain text, with columns as wide as their longest cell, and control characters as escapes."""
+        lines = [[escape_unprintable(str(cell)) for cell in row] for row in (self.header, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         return "".join(f"{'  '.join(map(self._align, range(len(line)), line, widths)).rstrip()}\n" for line in lines)
 

@@ -248,4 +248,5 @@ def _with_index(folder: Path, uri: str) -> Path:
     for candidate in (folder, folder / WEIGHTS):
         if (candidate / _INDEX).is_file():
             return candidate
-    raise Hand1000Error(f"{uri}: no model there: {folder} has no {_INDEX}")
+    remedy = "; restore its files, or name another version" if uri.startswith("models:") else ""
+    raise Hand1000Error(f"{uri}: no model there: {folder} has no {_INDEX}{remedy}")

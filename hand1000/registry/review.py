@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, escape_unprintable
 from hand1000.registry.connection import Tracking, registry_option, shell_command
 from hand1000.registry.decisions import (
     MAX_NAME,
@@ -206,8 +206,8 @@ def _check_name(who: str) -> None:
 
 
 def _clean(reason: str) -> str:
-    """Return the reason on one line, as tables print it."""
-    reason = " ".join(reason.split())
+    """Return the reason on one line, as tables print it; a terminal would obey control characters."""
+    reason = escape_unprintable(" ".join(reason.split()))
     if reason == PLACEHOLDER:
         raise Hand1000Error(f"the reason is still {PLACEHOLDER}; write why")
     if len(reason) > MAX_REASON:

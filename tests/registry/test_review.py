@@ -263,6 +263,11 @@ def test_reasons_and_names_are_checked(review):
     assert reject(review.tracking, candidate.uri, who="Ada Ö", why=why) == history(review.tracking, review.gesture)[0]
 
 
+def test_reasons_hold_no_control_characters(review):
+    candidate = review.register(1)
+    assert reject(review.tracking, candidate.uri, who="ada", why="\x1b[31mred\a\nhand").why == "\\x1b[31mred\\x07 hand"
+
+
 def test_commands_for_a_page():
     commands = review_commands("models:/hand1000-four-candidates/3", 2, "/a b/artifacts")
     assert commands.promote == (
