@@ -39,8 +39,9 @@ def model_dir(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory):
+    # For one file only: the names of models in one file mean nothing to another.
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
         yield uri
 
