@@ -20,6 +20,7 @@ from hand1000.cli.remote import add_remote_commands
 from hand1000.cli.review import add_review_commands
 from hand1000.cli.serve import add_serve_command
 from hand1000.core.errors import Hand1000Error, escape_unprintable
+from hand1000.core.interruption import Interrupted, handle_signals
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,16 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        0 on success; 2 after a line on standard error that names the input at fault; 130 after an interrupt.
+        0 on success; 2 after a line on standard error that names the input at fault; 130 after SIGINT, 143 after
+        SIGTERM.
     """
     options = _build_parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except Hand1000Error as error:
-        print(f"hand1000: error: {escape_unprintable(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    with handle_signals():
+        try:
+            options.run(options)
+        except Hand1000Error as error:
+            print(f"hand1000: error: {escape_unprintable(str(error))}", file=sys.stderr)
+            return 2
+        except Interrupted as error:
+            return error.exit_status
+        except KeyboardInterrupt:
+            return 130
     return 0
 
 

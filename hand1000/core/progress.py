@@ -8,6 +8,8 @@ from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
+from hand1000.core.interruption import raise_if_interrupted
+
 
 class ProgressCallback(Protocol):
     """A function that is called after each step of a long computation."""
@@ -30,6 +32,7 @@ class ProgressBar:
     """A `ProgressCallback` that shows a bar on a terminal, elsewhere a line at first, every 10 seconds and at the end.
 
     It writes to standard error. When the count starts over or has reached its total, the next call starts a new bar.
+    Where a signal has asked the process to stop, a call raises `Interrupted`.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class ProgressBar:
             self._bar = None
         if metrics and self._on_display and (displayed or done == total):
             self._on_display(done, metrics)
+        raise_if_interrupted()
 
     def _open(self, done: int, total: int, metrics: Mapping[str, float] | None) -> tqdm:
         look: dict[str, Any] = {"file": sys.stderr, "mininterval": 0.1}

@@ -1,8 +1,9 @@
 """Retries of an action that fails because of a network or a server."""
 
-import time
 from collections.abc import Callable, Iterable
 from typing import TypeVar
+
+from hand1000.core.interruption import sleep
 
 T = TypeVar("T")
 
@@ -13,5 +14,5 @@ def call_with_retry(action: Callable[[], T], delays: Iterable[float], errors: tu
         try:
             return action()
         except errors:
-            time.sleep(delay)
+            sleep(delay)
     return action()
