@@ -39,6 +39,11 @@ def digest(artifact: FlyteDirectory) -> str:
     return address(artifact).rstrip("/").rsplit("/", 1)[-1]
 
 
+def artifact_name(artifact: FlyteDirectory) -> str:
+    """The kind and digest of an artifact, `<kind>/<sha256>`, which are the same wherever the root lies."""
+    return "/".join(address(artifact).rstrip("/").rsplit("/", 2)[1:])
+
+
 BaseModelAddress = Annotated[str, model_identity]
 """A diffusers folder, an `s3://` address, or a hub id with its revision; a cache key has the model's identity."""
 

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
 
@@ -22,7 +22,16 @@ from hand1000.core.progress import ProgressBar, noop_callback
 from hand1000.storage.digests import digest_json
 from hand1000.storage.files import read_jsonl
 from hand1000.storage.hub import model_identity
-from tasks.context import Artifact, RunContext, TaskContext, TaskResult, address, digest, portable_address
+from tasks.context import (
+    Artifact,
+    RunContext,
+    TaskContext,
+    TaskResult,
+    address,
+    artifact_name,
+    digest,
+    portable_address,
+)
 from tasks.resources import resources_table
 
 if TYPE_CHECKING:
@@ -131,6 +140,8 @@ class artifact_task:  # noqa: N801 (a decorator)
         summary: Text file of the artifact that the task prints.
         processes: Processes on each machine, one GPU each.
         nodes: Machines.
+        flyte_cached: Whether Flyte may return an earlier artifact for the same inputs without starting the task: not
+            if `load` reads what may change behind the same input, such as the images at an address.
     """
 
     key_by: Mapping[str, Callable[[Any], Any]] = dataclasses.field(default_factory=dict)
@@ -142,6 +153,7 @@ class artifact_task:  # noqa: N801 (a decorator)
     summary: str = ""
     processes: int = 1
     nodes: int = 1
+    flyte_cached: bool = True
 
     def __call__(self, body: Callable[..., None]) -> Any:
         """Make the task.
@@ -165,7 +177,7 @@ class artifact_task:  # noqa: N801 (a decorator)
             if name != "return"
         ]
         function.__signature__ = inspect.Signature(parameters, return_annotation=returned)
-        cache = Cache(version=task_version(name), ignored_inputs=("run",))
+        cache = self.flyte_cached and Cache(version=task_version(name), ignored_inputs=("run",))
         return _flyte_task(
             function, cache=cache, enable_deck=bool(self.deck), processes=self.processes, nodes=self.nodes
         )
@@ -194,6 +206,7 @@ def run_artifact_task(work: artifact_task, body: Callable[..., None], run: RunCo
         lambda context: body(context, **inputs),
         label=work.label(inputs),
         loaded=loaded,
+        sources=sorted({artifact_name(artifact) for artifact in iter_artifacts(list(inputs.values()))}),
     )
     if not (work.finish or work.deck or work.summary):
         return artifact
@@ -204,6 +217,15 @@ def run_artifact_task(work: artifact_task, body: Callable[..., None], run: RunCo
         print(f"report      {address(artifact)}/{work.deck}", flush=True)
         Deck(body.__name__, (folder / work.deck).read_text())
     return work.finish(TaskResult(artifact, folder, run, inputs, loaded)) if work.finish else artifact
+
+
+def iter_artifacts(value: Any) -> Iterator[FlyteDirectory]:
+    """Yield the artifacts in an input: the value itself, or in its lists and mappings."""
+    if isinstance(value, FlyteDirectory):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from iter_artifacts(item)
 
 
 def task_version(task_name: str) -> str:
@@ -243,6 +265,7 @@ def run_cached(
     *,
     label: str = "",
     loaded: Mapping[str, Any] | None = None,
+    sources: Sequence[str] = (),
 ) -> FlyteDirectory:
     """The artifact that `body` makes, or the one that it made before for the same key.
 
@@ -253,6 +276,8 @@ def run_cached(
         body: Fills `context.output_dir`.
         label: Distinguishes this piece of the task's work in progress lines.
         loaded: Becomes `context.loaded`.
+        sources: Kinds and digests of the artifacts that `body` reads; the record of the result keeps them, so that
+            what was made from an artifact can be found.
 
     Raises:
         Hand1000Error: What `body` or the storage raises; nothing incomplete is ever published.
@@ -283,7 +308,7 @@ def run_cached(
             peak = peak_memory()
             published = store.publish(task_name, output_dir)
         seconds = round(time.monotonic() - started, 3)
-        record = {"address": published, "seconds": seconds, "peak_bytes": peak}
+        record = {"address": published, "seconds": seconds, "peak_bytes": peak, "sources": list(sources)}
         store.put_result(task_name, digest, record)
         checkpoint.clear()
         logger.info("%s: done in %.1f s", title, seconds)

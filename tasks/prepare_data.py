@@ -1,7 +1,7 @@
 """The images of the gestures, selected, cropped and split by person."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hand1000.config.data_settings import DataSettings
 from hand1000.gestures import parse_gestures
@@ -9,6 +9,9 @@ from hand1000.models.base_model import read_resolution
 from hand1000.storage.files import read_json, write_json
 from tasks.context import Artifact, RunContext, TaskContext, TaskResult
 from tasks.decorators import artifact_task
+
+if TYPE_CHECKING:
+    from hand1000.storage.exclusions import Exclusions
 
 MAX_TAG_LENGTH = 5000
 """MLflow truncates longer tags."""
@@ -18,24 +21,31 @@ SAMPLE = "sample"
 
 
 def select_source(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The selected images, whose names, versions and labels decide; rendered ones are selected once they are there."""
+    """The selected images, whose names, versions and labels decide; rendered ones are selected once they are there.
+
+    The exclusion list of the root decides too, unless it is empty.
+    """
     from hand1000.data.render.dataset import RENDERER_VERSION
+    from hand1000.storage.exclusions import read_exclusions
 
+    exclusions = read_exclusions(run.open_store().backend)
+    loaded = {"exclusions": exclusions} if exclusions else {}
     if inputs["data"] == SAMPLE:
-        return {"source": f"rendered by version {RENDERER_VERSION}"}
-    return {
-        "source": _select(inputs["data"], **{name: inputs[name] for name in ("gesture", "images", "settings", "seed")})
-    }
+        return {"source": f"rendered by version {RENDERER_VERSION}", **loaded}
+    arguments = {name: inputs[name] for name in ("gesture", "images", "settings", "seed")}
+    return {"source": _select(inputs["data"], **arguments, exclusions=exclusions), **loaded}
 
 
-def _select(source: Any, gesture: str, images: int, settings: DataSettings, seed: int) -> Any:
-    from hand1000.data.selection import select_images
+def _select(
+    source: Any, gesture: str, images: int, settings: DataSettings, seed: int, exclusions: "Exclusions | None"
+) -> Any:
+    from hand1000.data.selection import ImageFilter, select_images
     from hand1000.data.sources.opening import open_dataset
 
     return select_images(
         open_dataset(source),
         parse_gestures(gesture),
-        filters=settings.filters,
+        filters=ImageFilter(settings.filters, exclusions),
         num_train=images,
         num_test=settings.test_images,
         seed=seed,
@@ -59,7 +69,11 @@ def report_preparation(result: TaskResult) -> Artifact:
 
 
 @artifact_task(
-    load=select_source, finish=report_preparation, excluded=("data",), key_by={"base_model": read_resolution}
+    load=select_source,
+    finish=report_preparation,
+    excluded=("data",),
+    key_by={"base_model": read_resolution},
+    flyte_cached=False,
 )
 def prepare_data(
     context: TaskContext, gesture: str, images: int, data: str, base_model: str, settings: DataSettings, seed: int
@@ -76,7 +90,7 @@ def prepare_data(
         counts = {"train": images, "test": settings.test_images}
         groups = dict.fromkeys(parse_gestures(gesture), counts)
         render_dataset(rendered, groups, seed=seed, size=resolution, on_progress=context.on_progress)
-        selection = _select(rendered, gesture, images, settings, seed)
+        selection = _select(rendered, gesture, images, settings, seed, context.loaded.get("exclusions"))
     with make_iou_check(settings.filters.min_detector_iou) as check:
         report = prepare_image_sets(
             selection,

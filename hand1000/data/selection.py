@@ -17,6 +17,7 @@ from hand1000.data.items import IssueLog, Problem, SkippedImage, SourceImage
 from hand1000.data.sources.merge import BBoxFormat
 from hand1000.data.sources.reader import ImageReader
 from hand1000.data.split import split_by_person
+from hand1000.storage.exclusions import Exclusions
 from hand1000.storage.sources import Source
 
 logger = logging.getLogger(__name__)
@@ -67,10 +68,12 @@ def select_images(
     num_train: int,
     num_test: int,
     seed: int,
-    filters: FilterSettings,
+    filters: "FilterSettings | ImageFilter",
     bbox_format: BBoxFormat = "relative",
 ) -> Selection:
     """Select the training and the test images of `gestures`.
+
+    `filters` are bounds on the labels, or an `ImageFilter` that also leaves out the people of an exclusion list.
 
     HaGRID's own split is kept: training uses `train` and `val`, the test `test`. The split of a published dataset is
     kept too if every gesture has one. Other sources are split by `hand1000.data.split.split_by_person`.
@@ -82,7 +85,7 @@ def select_images(
     issues = IssueLog(source.root)
     reader = ImageReader(source, issues, bbox_format=bbox_format, single_gesture=len(gestures) == 1)
     splits = {gesture: reader.read(gesture) for gesture in gestures}
-    image_filter = ImageFilter(filters)
+    image_filter = filters if isinstance(filters, ImageFilter) else ImageFilter(filters)
     train = {gesture: image_filter(items) for gesture, (items, _) in splits.items()}
     test = {gesture: image_filter(items) for gesture, (_, items) in splits.items() if items is not None}
     has_split = len(test) == len(train)
@@ -94,16 +97,21 @@ def select_images(
             test if has_split else None,
             num_train=num_train,
             num_test=num_test,
-            spare_fraction=SPARE_FRACTION if filters.min_detector_iou else 0.0,
+            spare_fraction=SPARE_FRACTION if image_filter.settings.min_detector_iou else 0.0,
             seed=seed,
             issues=issues,
         )
     except Hand1000Error as error:
-        causes = [*image_filter.warnings(), *issues.warnings]
+        excluded = f"{image_filter.num_excluded} images left out by `hand1000 data forget`"
+        causes = [excluded] if image_filter.num_excluded else []
+        causes += [*image_filter.warnings(), *issues.warnings]
         causes += [f"{skipped.file}: {skipped.reason}" for skipped in issues.unusable]
         causes += map(str, issues.problems)
         suffix = f" ({len(causes)} issues, the first: {causes[0]})" if causes else ""
         raise Hand1000Error(f"{error}{suffix}") from error
+    if image_filter.num_excluded:
+        # Only logged: the dataset of a source whose excluded people were not selected anyway keeps its digest.
+        logger.warning("%s: %d images left out by `hand1000 data forget`", source.root, image_filter.num_excluded)
     return Selection(
         reader.source,
         tuple(train_items),
@@ -119,16 +127,26 @@ def select_images(
 
 
 class ImageFilter:
-    """Removes images by their labels, and counts them."""
+    """Removes images by their labels, and those of an exclusion list, and counts them.
 
-    def __init__(self, settings: FilterSettings) -> None:
-        self._settings = settings
+    Attributes:
+        settings: Bounds on the labels.
+        counts: Number of images that each bound removed.
+        num_excluded: Number of images that the exclusion list removed.
+    """
+
+    def __init__(self, settings: FilterSettings, exclusions: Exclusions | None = None) -> None:
+        self.settings = settings
+        self._exclusions = exclusions or None
+        self.num_excluded = 0
         self.counts = {"hand too small": 0, "hand at the border": 0, "too many hands": 0}
 
     def __call__(self, items: Iterable[SourceImage]) -> Iterator[SourceImage]:
         """Yield the images that pass."""
         for item in items:
-            if reason := self._reason(item):
+            if self._exclusions and is_excluded(item, self._exclusions):
+                self.num_excluded += 1
+            elif reason := self._reason(item):
                 self.counts[reason] += 1
             else:
                 yield item
@@ -138,12 +156,17 @@ class ImageFilter:
         return [f"{count} images filtered: {reason}" for reason, count in self.counts.items() if count]
 
     def _reason(self, item: SourceImage) -> str:
-        if item.hands > self._settings.max_hands:
+        if item.hands > self.settings.max_hands:
             return "too many hands"
         if item.bbox is None:
             return ""
         x, y, width, height = item.bbox
-        if max(width, height) < self._settings.min_hand_size:
+        if max(width, height) < self.settings.min_hand_size:
             return "hand too small"
         touches = min(x, y) <= 0 or max(x + width, y + height) >= 1 - 1e-6
-        return "hand at the border" if touches and not self._settings.allow_border_hands else ""
+        return "hand at the border" if touches and not self.settings.allow_border_hands else ""
+
+
+def is_excluded(item: SourceImage, exclusions: Exclusions) -> bool:
+    """Return whether the image or its person is on the exclusion list."""
+    return exclusions.holds_person(item.user_id) or exclusions.holds_image(item.gesture, item.key)

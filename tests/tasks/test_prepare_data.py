@@ -4,7 +4,10 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
+from hand1000.storage.artifacts import open_store
+from hand1000.storage.exclusions import add_exclusions
 from hand1000.storage.files import read_json
 from tasks.context import RunContext, address
 from tasks.prepare_data import prepare_data
@@ -64,3 +67,29 @@ def test_a_clean_source_says_nothing(tmp_path, monkeypatch, capsys) -> None:
     jsonl(tmp_path / "source" / "metadata.jsonl", [facts(i, file_name=f"{i}.png", bbox=BOX) for i in range(8)])
     folder = prepare(tmp_path / "root", tmp_path / "source", "")
     assert "not used" not in capsys.readouterr().out and "problems" not in read_json(folder / REPORT)
+
+
+def test_forgotten_people_do_not_come_back(tmp_path, capsys) -> None:
+    source, root = tmp_path / "source", tmp_path / "root"
+    write_images(source)
+    jsonl(source / "metadata.jsonl", [facts(i, file_name=f"{i}.png", bbox=BOX) for i in range(8)])
+    before = prepare(root, source, "")
+    (result,) = root.glob("results/prepare_data/*.json")
+    add_exclusions(open_store(str(root)).backend, ["p1"], ["7"])
+    after = prepare(root, source, "")
+    records = [record for split in ("train", "test") for record in read_image_set(after / split)]
+    assert before != after and sorted(record.file_name[0] for record in records) == ["0", "1", "4", "5", "6"]
+    assert "p1" not in {record.user_id for record in records}
+    # The list alone changes the key: the digest of an empty one is not part of it.
+    assert len(list(root.glob("results/prepare_data/*.json"))) == 2 and result.is_file()
+    assert "p1" not in "".join(path.read_text() for path in (root / "exclusions").iterdir())
+
+
+def test_forgotten_rendered_people_do_not_come_back(tmp_path) -> None:
+    def people() -> set[str]:
+        artifact = prepare(tmp_path, Path("sample"), "")
+        return {record.user_id for split in ("train", "test") for record in read_image_set(artifact / split)}
+
+    before = people()
+    add_exclusions(open_store(str(tmp_path)).backend, [sorted(before)[0]], [])
+    assert people() == before - {sorted(before)[0]}
