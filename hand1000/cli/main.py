@@ -118,6 +118,9 @@ def _add_export_command(commands: "Commands") -> None:
     export.add_argument("--out", required=True, type=Path, help="the folder or file, which must not exist yet")
     export.add_argument("--gesture", help="gesture to fold into the weights, if the model knows several")
     export.add_argument("--mu", type=float, help="weight of the text embedding, 0 to 1 (default: the model's)")
+    export.add_argument(
+        "--dtype", choices=("float32", "float16"), default="float32", help="type of the weights (default: float32)"
+    )
     export.set_defaults(run=_export)
 
 
@@ -181,7 +184,8 @@ def _export(options: argparse.Namespace) -> None:
     from hand1000.export.measured import read_export_metrics
 
     measured = read_export_metrics(folder)
-    export_model(folder, options.to, options.out, mu=options.mu, gesture=options.gesture, measured=measured)
+    asked = {"mu": options.mu, "gesture": options.gesture, "precision": options.dtype}
+    export_model(folder, options.to, options.out, **asked, measured=measured)
     print(options.out)
 
 

@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from hand1000.captions.token_limit import TokenLimit, fit_caption
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.export.fold import fold_fusion, gesture_to_fold
 from hand1000.export.former_names import add_text_model_prefix, write_tokenizer_files
-from hand1000.export.lora import kohya_weights
+from hand1000.export.lora import MAX_SHIFT_ERROR, check_precision, final_norm, kohya_weights, shift_error
 from hand1000.export.measured import ExportMetrics
 from hand1000.export.sampler import export_sampler
 from hand1000.export.single_file import convert_to_ldm_keys
-from hand1000.export.target import Form, check_target
+from hand1000.export.target import Form, Precision, check_target
 from hand1000.gestures import gesture_phrase
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, write_bytes, write_text
@@ -30,6 +32,7 @@ def export_model(
     *,
     mu: float | None = None,
     gesture: str | None = None,
+    precision: Precision = "float32",
     measured: ExportMetrics | None = None,
 ) -> None:
     """Write a fine-tuned model as plain Stable Diffusion, which needs no code of this project.
@@ -43,6 +46,7 @@ def export_model(
         out: Folder or file to write, which must not exist. It is written atomically.
         mu: Weight of the text embedding against the fused one, 0 to 1; by default the model's.
         gesture: HaGRID's name of the gesture to fold in; by default the model's only one.
+        precision: Type of the weights. float16 halves the size; the images then differ by its rounding.
         measured: What an export of the model loses, for the card; see `read_export_metrics`.
 
     Raises:
@@ -54,12 +58,15 @@ def export_model(
     mu = pipeline.sampler_settings(mu=mu).mu
     gesture = gesture_to_fold(pipeline, gesture)
     card = _card(pipeline, mu, gesture, form, measured)
+    dtype = getattr(torch, precision)
     if form == "diffusers":
-        _write_folder(fold_fusion(pipeline, mu, gesture), card, out)
+        _write_folder(fold_fusion(pipeline, mu, gesture).to(dtype), card, out)
     elif form == "single-file":
-        _write_file(convert_to_ldm_keys(fold_fusion(pipeline, mu, gesture)), card, out)
+        _write_file(convert_to_ldm_keys(fold_fusion(pipeline, mu, gesture).to(dtype)), card, out)
     elif (folder / ADAPTER_DIR).is_dir():
-        _write_file(kohya_weights(pipeline, folder / ADAPTER_DIR, mu, gesture), card, out)
+        check_precision(final_norm(pipeline), precision)
+        weights = kohya_weights(pipeline, folder / ADAPTER_DIR, mu, gesture)
+        _write_file({name: value.to(dtype) for name, value in weights.items()}, card, out)
     else:
         raise Hand1000Error(
             f"{folder}: all weights of this model were trained, which no LoRA can hold; choose --to diffusers or "
@@ -96,12 +103,11 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         "lora": 'StableDiffusionPipeline.from_pretrained("BASE MODEL", safety_checker=None)\n'
         '    pipeline.load_lora_weights("FILE.safetensors")',
     }[form]
-    folded = "the cross-attention" if form == "lora" else "the text encoder and the cross-attention"
     equal = f"Hand1000's for the same seed in {steps} steps"
     parts = [
         f"# Stable Diffusion for people {phrase}",
-        f"This is a Hand1000 model as plain Stable Diffusion. The fusion with the gesture is folded into {folded}, at "
-        f"mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
+        f"This is a Hand1000 model as plain Stable Diffusion. The fusion with the gesture is folded into its cross-"
+        f"attention, at mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
         f"The text encoder reads {limit.max_tokens - 2} tokens, of which the phrase has {limit.count(phrase) - 2}. "
         "Programs cut a longer prompt at its end, most of them silently: shorten the words before the phrase.",
         "## Load",
@@ -122,6 +128,10 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
             "    from diffusers import DDIMScheduler\n\n"
             f"    pipeline.scheduler = DDIMScheduler({_scheduler_arguments(pipeline)})",
         ]
+    if form == "lora" and (error := shift_error(final_norm(pipeline), "float16")) > MAX_SHIFT_ERROR:
+        parts.append(
+            f"Use it in float32: in float16, rounding would change the gesture's shift by {error:.2g} of its length."
+        )
     if steps != settings.num_inference_steps:
         parts.append(
             f"Hand1000 takes {settings.num_inference_steps} steps. With that number diffusers' DDIM sampler leaves the "

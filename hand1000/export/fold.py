@@ -3,20 +3,17 @@
 The derivation is in docs/method.md, "A plain checkpoint".
 """
 
-import copy
+from typing import cast
 
 import torch
 from diffusers import StableDiffusionPipeline
-from torch import nn
+from diffusers.models.attention_processor import Attention
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import gesture_indices
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
-
-MAX_CONDITION_NUMBER = 1e4
-"""Condition number of A above which its inverse, rounded to 32 bits, would change the images."""
 
 
 def gesture_to_fold(pipeline: Hand1000Pipeline, gesture: str | None) -> str:
@@ -56,31 +53,34 @@ def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[
 
 @torch.no_grad()
 def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDiffusionPipeline:
-    """Return plain Stable Diffusion that generates the pipeline's images of one gesture, without autoguidance.
+    """Turn a pipeline into plain Stable Diffusion that generates its images of one gesture, without autoguidance.
+
+    The weights of the pipeline's own UNet are changed, so that it is never held twice; afterwards the pipeline itself
+    can no longer be used.
 
     Raises:
-        Hand1000Error: The model's fusion cannot be folded, or its map is nearly singular.
+        Hand1000Error: The model's fusion cannot be folded.
     """
     matrix, shift = affine_fusion(pipeline, mu, gesture)
-    condition = float(torch.linalg.cond(matrix))
-    if not condition <= MAX_CONDITION_NUMBER:
-        raise Hand1000Error(
-            f"mu = {mu}: the fusion's map is nearly singular (condition number {condition:.3g}, at most "
-            f"{MAX_CONDITION_NUMBER:g}), so it cannot be folded into the text encoder; choose a mu nearer to 1"
-        )
-    unet, text_encoder = copy.deepcopy(pipeline.unet), copy.deepcopy(pipeline.text_encoder)
-    for name, module in unet.named_modules():
-        if name.endswith(("attn2.to_k", "attn2.to_v")):
-            module.weight.copy_(module.weight.double().cpu() @ matrix)
-    norm: nn.LayerNorm = getattr(text_encoder, "text_model", text_encoder).final_layer_norm
-    norm.bias.add_(torch.linalg.solve(matrix, shift).to(norm.bias))
+    for name, module in pipeline.unet.named_modules():
+        if name.endswith("attn2"):
+            _fold_attention(cast(Attention, module), matrix, shift)
     return StableDiffusionPipeline(
         pipeline.vae,
-        text_encoder,
+        pipeline.text_encoder,
         pipeline.tokenizer,
-        unet,
+        pipeline.unet,
         make_noise_scheduler(pipeline.scheduler.config),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def _fold_attention(attention: Attention, matrix: torch.Tensor, shift: torch.Tensor) -> None:
+    """Let a cross-attention read e where it read A e + c; the keys need no c, since a softmax ignores a constant."""
+    to_k, to_v, to_out = attention.to_k, attention.to_v, attention.to_out[0]
+    key_weight, value_weight, out_weight = (layer.weight.double().cpu() for layer in (to_k, to_v, to_out))
+    to_out.bias.add_((out_weight @ (value_weight @ shift)).to(to_out.bias))
+    to_k.weight.copy_(key_weight @ matrix)
+    to_v.weight.copy_(value_weight @ matrix)

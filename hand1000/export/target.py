@@ -8,6 +8,8 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import gesture_phrase
 
 Form = Literal["diffusers", "single-file", "lora"]
+Precision = Literal["float32", "float16"]
+"""Type of an export's numbers."""
 
 
 def check_target(form: Form, out: Path, *, mu: float | None = None, gesture: str | None = None) -> None:
