@@ -22,6 +22,7 @@ from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.gestures import HAGRID_V1, gesture_phrase
 from hand1000.storage.files import read_json, write_json
 from hand1000.storage.http import BytesCallback, HttpFile, call_with_restarts, download
+from hand1000.storage.keys import find_key_fault, safe_join
 
 _CLOUD = "https://rndml-team-cv.obs.ru-moscow-1.hc.sbercloud.ru/datasets/"
 _FORMER = "https://n-ws-620xz-pd11.s3pd11.sbercloud.ru/b-ws-620xz-pd11-jux/"
@@ -69,10 +70,9 @@ class _Archive:
 
     def target(self, member: str) -> tuple[str, str] | None:
         """Return a member's gesture and its path in the dataset, or None for other files."""
-        path = PurePosixPath(member)
-        # Only plain names become file names here; HaGRID has no member that leads outside.
-        if path.is_absolute() or ".." in path.parts or "\\" in member:
+        if find_key_fault(member):  # HaGRID has no such member.
             return None
+        path = PurePosixPath(member)
         folder = path.parent.name
         if self.annotations:
             is_annotation = folder in _SPLITS and path.suffix == ".json"
@@ -238,7 +238,7 @@ def _unpack(
                 raise zipfile.BadZipFile(f"{info.filename} has {info.file_size} bytes, more than {max_bytes}")
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise zipfile.BadZipFile(f"{info.filename} is compressed by method {info.compress_type}")
-            gesture, path = target[0], out / target[1]
+            gesture, path = target[0], safe_join(out, target[1])
             counts[gesture] += path not in targets
             targets[path] = info
         for gesture, count in counts.items():

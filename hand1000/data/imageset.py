@@ -16,6 +16,7 @@ from hand1000.config.base import Fraction, format_validation_error
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.storage.digests import Sha256, canonical_json
 from hand1000.storage.files import read_records, write_bytes, write_jsonl
+from hand1000.storage.keys import find_key_fault
 
 METADATA = "metadata.jsonl"
 TYPED_METADATA = "metadata.parquet"
@@ -53,7 +54,7 @@ class ImageRecord(BaseModel):
     @field_validator("file_name")
     @classmethod
     def _is_plain_name(cls, name: str) -> str:
-        if "/" in name or "\\" in name or "\0" in name or name.startswith("."):
+        if find_key_fault(name) or "/" in name or name.startswith("."):
             raise ValueError("not the plain name of a file beside metadata.jsonl")
         return name
 

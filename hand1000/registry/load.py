@@ -18,6 +18,7 @@ from hand1000.registry.versions import MODEL_DIGEST, REMOVED, RegisteredVersion
 from hand1000.storage.digests import DamagedError, FileEntry, Manifest, digest_file, digest_json, tree_manifest
 from hand1000.storage.files import read_json
 from hand1000.storage.hub import fetch_model_folder
+from hand1000.storage.keys import safe_join
 from hand1000.storage.scratch import process_scratch
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def verify_weights(folder: Path, digest: str | None = None) -> None:
         if not file.is_dir() and file.relative_to(folder).as_posix() not in names:
             raise DamagedError(f"{file}: was not registered with this model; remove it")
     for entry in manifest.files:
-        if not _is_intact(folder / entry.name, entry):
+        if not _is_intact(safe_join(folder, entry.name), entry):
             raise DamagedError(f"{folder / entry.name}: its bytes are not those that were registered; {remedy}")
 
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.storage.digests import DamagedError, Manifest, StoredFile, tree_manifest
 from hand1000.storage.files import write_bytes
+from hand1000.storage.keys import safe_join
 from hand1000.storage.s3 import S3Backend
 from hand1000.storage.scratch import process_scratch
 
@@ -124,9 +125,9 @@ class LocalBackend:
 def _copy_files(source: Path, manifest: Manifest, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for entry in manifest.files:
-        path = target / entry.name
+        path = safe_join(target, entry.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / entry.name, path)
+        shutil.copyfile(safe_join(source, entry.name), path)
 
 
 StorageBackend = LocalBackend | S3Backend

@@ -3,12 +3,13 @@
 import hashlib
 import json
 import stat
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, field_validator
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.storage.keys import find_key_fault
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -65,9 +66,8 @@ class FileEntry(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _stays_inside(cls, name: str) -> str:
         # A manifest may come from a bucket that others can write to, and its names become paths on this machine.
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name or str(path) != name:
-            raise ValueError("not a plain relative path")
+        if fault := find_key_fault(name):
+            raise ValueError(f"not a plain relative path: {fault}")
         return name
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.core.retry import call_with_retry
 from hand1000.storage.digests import DamagedError, FileEntry, Manifest, StoredFile, digest_bytes
+from hand1000.storage.keys import safe_join
 from hand1000.storage.scratch import process_scratch
 
 MAX_READS = 8
@@ -274,7 +275,7 @@ class S3Backend(S3Location):
         """See `LocalBackend`; files are downloaded in parallel, and each gets its name when it is complete."""
 
         def start(manager: Any, entry: FileEntry) -> Any:
-            path = target / entry.name
+            path = safe_join(target, entry.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             return manager.download(self._bucket, self._key(f"{key}/{entry.name}"), str(path))
 

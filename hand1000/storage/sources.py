@@ -6,6 +6,7 @@ Names are relative to the source, with `/`.
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cache
@@ -16,7 +17,10 @@ from uuid import uuid4
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.cache import node_cached_dir
 from hand1000.storage.digests import digest_json, tree_manifest
+from hand1000.storage.keys import safe_join
 from hand1000.storage.s3 import S3Location, S3Object, translate_s3_errors
+
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 
 
 class Source(Protocol):
@@ -85,7 +89,7 @@ class LocalSource:
     def file_version(self, name: str) -> list[int | str]:
         """Return size and modification time."""
         try:
-            status = (self._folder / name).stat()
+            status = self._path(name).stat()
         except OSError as error:
             raise Hand1000Error(f"{self._folder / name}: cannot be read: {error.strerror}") from error
         return [status.st_size, status.st_mtime_ns]
@@ -93,16 +97,19 @@ class LocalSource:
     @contextlib.contextmanager
     def local_path(self, name: str) -> Iterator[Path]:
         """Provide the file itself."""
-        yield self._folder / name
+        yield self._path(name)
+
+    def _path(self, name: str) -> Path:
+        return safe_join(self._folder, name) if name else self._folder
 
     def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:
-            with os.scandir(self._folder / folder) as entries:
+            with os.scandir(self._path(folder)) as entries:
                 yield from entries
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise Hand1000Error(f"{self._folder / folder}: cannot be read: {error.strerror}") from error
+            raise Hand1000Error(f"{self._path(folder)}: cannot be read: {error.strerror}") from error
 
 
 class S3Source(S3Location):
@@ -137,7 +144,8 @@ class S3Source(S3Location):
     @contextlib.contextmanager
     def local_path(self, name: str) -> Iterator[Path]:
         """Provide a copy and remove it afterwards: a million images would fill the disk."""
-        path = self.scratch_dir / f"{uuid4().hex}{Path(name).suffix}"
+        suffix = Path(name).suffix
+        path = self.scratch_dir / f"{uuid4().hex}{suffix if _SUFFIX.fullmatch(suffix) else ''}"
         try:
             self.download(name, path)
             yield path
@@ -158,7 +166,7 @@ def local_copy(source: str) -> Path:
 
     def download_missing(target: Path) -> None:
         for item in objects:
-            path = target / item.name
+            path = safe_join(target, item.name)
             if not (path.is_file() and path.stat().st_size == item.size):
                 location.download(item.name, path)
 
@@ -176,7 +184,8 @@ def folder_digest(source: str) -> str:
 @cache  # The digest and the copy of one process must agree.
 def _list_all(source: str) -> tuple[S3Location, list[S3Object]]:
     location = S3Location(source)
-    objects = list(location.list_objects())
+    # Consoles mark an empty folder by an empty object whose name ends in "/".
+    objects = [item for item in location.list_objects() if item.size or not item.name.endswith("/") and item.name]
     if not objects:
         raise Hand1000Error(f"{source}: there are no objects below this prefix")
     return location, objects

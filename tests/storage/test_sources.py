@@ -1,6 +1,7 @@
 """Sources on S3 give the same datasets as folders do."""
 
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -10,8 +11,10 @@ from hand1000.data.prepare import prepare_image_sets
 from hand1000.data.selection import select_images
 from hand1000.storage.digests import tree_manifest
 from hand1000.storage.s3 import s3_client
-from hand1000.storage.sources import S3Source, open_source
+from hand1000.storage.sources import S3Source, local_copy, open_source
+from tests.support.faulty_proxy import faulty_proxy
 from tests.support.hagrid_source import NO_FILTERS, data_settings, write_hagrid
+from tests.support.stores import files_of
 
 
 def upload(folder: Path, address: str) -> None:
@@ -65,3 +68,27 @@ def test_a_users_images_on_s3(s3_root, tmp_path):
         prepared(f"{s3_root}/nothing-here", tmp_path / "x", 1, 1)
     with pytest.raises(Hand1000Error, match="no-such-bucket-of-ours.*create it or correct the name"):
         prepared("s3://no-such-bucket-of-ours/x", tmp_path / "x", 1, 1)
+
+
+@pytest.mark.parametrize(
+    "name", ["../up.json", "a/../../up.json", "/root.json", "a//b.json", "a/./b.json", "a%5Cb.json"]
+)
+def test_a_listed_key_leads_nowhere_else(s3_server, s3_root, tmp_path, monkeypatch, name):
+    client, (bucket, _, prefix) = s3_client(), s3_root.removeprefix("s3://").partition("/")
+    client.put_object(Bucket=bucket, Key=f"{prefix}/model/config.json", Body=b"{}")
+    before, after = (quote(f"{prefix}/model/{key}", safe="/%") for key in ("config.json", name))
+    with faulty_proxy(s3_server, share=0.0, seed=1) as proxy:
+        # No server here keeps such a key, so that a listing is changed on its way.
+        proxy.edit = lambda method, path, body: body.replace(f"<Key>{before}<".encode(), f"<Key>{after}<".encode())
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        monkeypatch.setenv("HAND1000_NODE_CACHE", str(tmp_path / "node" / "cache"))
+        with pytest.raises(Hand1000Error, match="json': not a plain relative path"):
+            local_copy(f"{s3_root}/model")
+    assert not [path for path in tmp_path.rglob("*.json") if path.is_file()]
+
+
+def test_a_marker_of_a_folder_is_no_file(s3_root):
+    client, (bucket, _, prefix) = s3_client(), s3_root.removeprefix("s3://").partition("/")
+    for name, data in (("", b""), ("unet/", b""), ("unet/config.json", b"{}")):
+        client.put_object(Bucket=bucket, Key=f"{prefix}/model/{name}", Body=data)
+    assert files_of(local_copy(f"{s3_root}/model")) == {"unet/config.json": "{}"}

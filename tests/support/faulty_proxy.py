@@ -27,6 +27,8 @@ class FaultyProxy:
     share: float
     """Fraction of the requests that each of `FAULTS` hits."""
     random: random.Random
+    edit: Callable[[str, str, bytes], bytes] = lambda method, path, body: body
+    """Called with a request's method and path and the body of its response; returns the body that the client gets."""
     written: Callable[[str], None] = lambda key: None
     """Called with the key of each object that was stored, before the client receives the response."""
     requests: int = 0
@@ -68,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             connection.request(self.command, self.path, request_body, dict(self.headers))
             response = connection.getresponse()
-            data = response.read()
+            data = self.proxy.edit(self.command, self.path, response.read())
         finally:
             connection.close()
         if self.command == "PUT" and response.status == 200:

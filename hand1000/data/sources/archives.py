@@ -1,7 +1,6 @@
 """Members of archives: webdataset tars, and Parquet files with embedded images. Nothing is unpacked."""
 
 import contextlib
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.formats import image_suffixes
 from hand1000.data.items import MEMBER, IssueLog
+from hand1000.storage.keys import find_key_fault
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -57,7 +57,7 @@ class TarArchive:
                     parts = PurePosixPath(name).parts
                     if info.isdir() or (parts and parts[-1].startswith(".")):
                         continue
-                    is_safe = parts and ".." not in parts and not re.search(r"^/|[\\\0]", name) and is_text(name)
+                    is_safe = not find_key_fault(name)
                     is_plain = info.isreg() and not info.issparse() and info.size <= MAX_MEMBER_BYTES
                     if is_safe and is_plain and name not in self._members:
                         self._members[name] = _Extent(info.offset_data, info.size)
@@ -184,15 +184,6 @@ def _translate_parquet_errors(address: str) -> Iterator[None]:
     except (pa.ArrowException, OSError) as error:
         remedy = "download it or write it again"
         raise Hand1000Error(f"{address}: cannot be read as Parquet ({one_line(error)}); {remedy}") from error
-
-
-def is_text(name: str) -> bool:
-    """Whether a name is Unicode; bytes that are not UTF-8 are surrogates in it."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _has_bytes(kind: Any) -> bool:

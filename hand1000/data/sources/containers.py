@@ -15,7 +15,8 @@ from typing import Any
 from uuid import uuid4
 
 from hand1000.data.items import BAD_NAME, NO_FILE, OUTER_LINK, UNKNOWN_FILE, IssueLog
-from hand1000.data.sources.archives import Archive, ParquetArchive, TarArchive, is_text
+from hand1000.data.sources.archives import Archive, ParquetArchive, TarArchive
+from hand1000.storage.keys import find_key_fault
 from hand1000.storage.scratch import process_scratch
 from hand1000.storage.sources import Source
 
@@ -49,7 +50,7 @@ class ArchiveSource:
         for name in self._source.list_folders(parent):
             if name.startswith(".") or name == "__MACOSX":
                 continue
-            if is_archive(name) or not is_text(name):
+            if is_archive(name) or find_key_fault(name):
                 path = posixpath.join(parent, name)
                 self._issues.count(UNKNOWN_FILE if is_archive(name) else BAD_NAME, f"{path}/")
             else:
@@ -64,10 +65,10 @@ class ArchiveSource:
                 for name, is_outer in self._source.list_links(folder):
                     self._issues.count(OUTER_LINK if is_outer else NO_FILE, name)
             for name in self._source.list_files(folder):
-                if is_text(name):
-                    yield name
-                else:
+                if find_key_fault(name):
                     self._issues.count(BAD_NAME, name)
+                else:
+                    yield name
             return
         for name in self._open(folder).names():
             yield f"{folder}/{name}"

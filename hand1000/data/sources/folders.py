@@ -11,6 +11,7 @@ from hand1000.data.items import IssueLog
 from hand1000.data.sources.containers import ArchiveSource, is_archive
 from hand1000.data.sources.rows import METADATA_NAMES, Row
 from hand1000.gestures import PHRASES
+from hand1000.storage.keys import find_key_fault
 
 TEXT_SUFFIXES = (".txt", ".caption")
 """Suffixes of files beside images with one caption per line."""
@@ -40,7 +41,7 @@ def find_folders(source: ArchiveSource, base: str, gesture: str, rows: Sequence[
         folder = posixpath.dirname(row.file)
         if folder in folders or (gesture and (row.gesture or gesture_of_folder(folder)) not in ("", gesture)):
             continue
-        if folder.startswith("/") or folder.split("/")[0] == "..":  # Nothing outside the source is ever listed.
+        if folder and find_key_fault(folder):  # Nothing outside the source is ever listed.
             continue
         if has_images(source, folder):
             folders.append(folder)
