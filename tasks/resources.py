@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from flytekit import Resources
 from pydantic import Field, model_validator
 
-from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
+from hand1000.config.base import FrozenSettings, validate_settings
+from hand1000.core.documents import read_yaml
 from hand1000.core.errors import Hand1000Error
 
 TABLE = Path(__file__).with_name("resources.yaml")

@@ -8,8 +8,9 @@ from flytekit import CronSchedule, Email, Labels, LaunchPlan, PagerDuty, Slack, 
 from flytekit.core.notification import Notification
 from pydantic import Field, field_validator, model_validator
 
-from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
+from hand1000.config.base import FrozenSettings, validate_settings
 from hand1000.config.settings import Settings
+from hand1000.core.documents import read_yaml
 from hand1000.gestures import PHRASES
 from tasks.resources import resources_table
 from workflows.retrain import retrain

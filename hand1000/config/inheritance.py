@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hand1000.core.documents import read_yaml
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -22,7 +22,7 @@ def load_preset(name: Any) -> dict[str, Any]:
     """
     if name not in list_presets():
         raise ValueError(f"preset: unknown preset {name!r}; choose one of {', '.join(list_presets())}")
-    return resolve_preset(yaml.safe_load((PRESETS / f"{name}.yaml").read_text()))
+    return resolve_preset(read_yaml(PRESETS / f"{name}.yaml"))
 
 
 def resolve_preset(values: Any) -> Any:

@@ -2,12 +2,13 @@
 
 import datetime
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from hand1000.config.base import FrozenSettings, read_yaml, validate_settings
+from hand1000.config.base import FrozenSettings, validate_settings
 from hand1000.config.caption_settings import DatasetSettings
 from hand1000.config.comparison import ComparisonSettings
 from hand1000.config.controlnet import ControlSettings
@@ -15,7 +16,9 @@ from hand1000.config.inheritance import list_presets
 from hand1000.config.pretraining import PretrainSettings
 from hand1000.config.settings import Settings, load_settings
 from hand1000.config.sweep import SweepSettings
+from hand1000.core.documents import read_yaml
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.text import MAX_NAME
 from hand1000.gestures import parse_gestures
 
 SettingsT = TypeVar("SettingsT", bound=FrozenSettings)
@@ -23,6 +26,7 @@ SettingsT = TypeVar("SettingsT", bound=FrozenSettings)
 _DISTINCTIVE_FIELDS: dict[str, type[FrozenSettings]] = {
     "sweeps": SweepSettings,
     "imagic": ComparisonSettings,
+    "hand_refiner": ComparisonSettings,
     "captioners": DatasetSettings,
     "autoencoder": PretrainSettings,
     "schedule": ControlSettings,
@@ -76,4 +80,12 @@ def load_config(source: str | Path) -> FrozenSettings:
 def _settings_class(values: Any) -> type[FrozenSettings]:
     """Return the settings class of a mapping, identified by a field that only this class has."""
     fields = values if isinstance(values, Mapping) else {}
-    return next((model for name, model in _DISTINCTIVE_FIELDS.items() if name in fields), Settings)
+    for name, model in _DISTINCTIVE_FIELDS.items():
+        if name in fields:
+            return model
+    own = Settings.model_fields.keys() | {"preset"}
+    for field in map(str, fields):
+        near = get_close_matches(field[:MAX_NAME], _DISTINCTIVE_FIELDS, 1, cutoff=0.7) if field not in own else []
+        if near:  # A slip in the very field that tells the class; the error then names it.
+            return _DISTINCTIVE_FIELDS[near[0]]
+    return Settings

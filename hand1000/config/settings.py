@@ -20,7 +20,6 @@ from hand1000.config.base import (
     PalmConfidence,
     Seed,
     Steps,
-    read_yaml,
     validate_settings,
 )
 from hand1000.config.caption_settings import CaptionSettings
@@ -28,6 +27,7 @@ from hand1000.config.data_settings import DataSettings
 from hand1000.config.gates import GateSettings
 from hand1000.config.inheritance import PRESETS, list_presets, resolve_preset
 from hand1000.config.sampler import SamplerSettings
+from hand1000.core.documents import read_yaml
 from hand1000.core.errors import Hand1000Error
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hand1000
-from hand1000.config.base import read_yaml, validate_settings
+from hand1000.config.base import validate_settings
 from hand1000.config.serving import ServingLimits
+from hand1000.core.documents import read_yaml
 from hand1000.serving.drawing import make_drawer
 from hand1000.serving.errors import RefusedImageError
 from hand1000.serving.image_request import ImageSpec, RequestParser
@@ -155,7 +156,7 @@ def load_logged_model(folder: Path, config: Mapping[str, Any]) -> ServedModel:
     limits = validate_settings(ServingLimits, values, "model_config")
     manifest = folder / MANIFEST
     digest = (read_manifest(manifest) if manifest.is_file() else tree_manifest(weights)).digest
-    model_id = read_yaml(folder / "MLmodel").get("model_id")
+    model_id = (read_yaml(folder / "MLmodel") or {}).get("model_id")
     return _load(weights, ModelInfo(f"models:/{model_id}" if model_id else str(folder), digest), limits, None)
 
 

@@ -16,6 +16,7 @@ from hand1000.config.pretraining import PretrainSettings
 from hand1000.config.sampler import CALL_FIELDS, describe_range
 from hand1000.config.settings import Settings, load_settings
 from hand1000.config.sweep import SweepSettings
+from hand1000.core.documents import read_yaml
 from hand1000.core.errors import Hand1000Error
 
 CONFIGS = Path(__file__).parents[2] / "workflows" / "configs"
@@ -111,7 +112,7 @@ def test_a_fault_in_an_inputs_file_is_named(changes: dict, message: str, tmp_pat
 
 def test_a_file_that_is_not_yaml_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: [")
-    with pytest.raises(Hand1000Error, match="a.yaml: not YAML: [^\n]*$"):
+    with pytest.raises(Hand1000Error, match="a.yaml: line 1, column 5: not YAML: [^\n]*$"):
         load_config(tmp_path / "a.yaml")
     with pytest.raises(Hand1000Error, match="b.yaml: neither a preset .default, demo, fast, paper. nor a file"):
         load_config(tmp_path / "b.yaml")
@@ -141,3 +142,50 @@ def test_a_sampler_setting_out_of_range_names_its_range(name: str, value: object
     assert choose in describe_range(name)
     with pytest.raises(Hand1000Error, match=f"^{name}: .* is out of range; choose {choose}"):
         load_settings("default").generation.with_call_values(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("preset: demo\npreset: fast", "line 2, column 1: not YAML: preset is given several times; give it once"),
+        ("a: &a [*a]", "line 1, column 8: not YAML: an alias within its own anchor"),
+        ("a: &a {<<: *a}", "line 1, column 12: not YAML: an alias within its own anchor"),
+        ("<<: 5", "line 1, column 5: not YAML: expected a mapping or list of mappings for merging, but found scalar"),
+        ("[" * 60, "line 1, column 51: not YAML: more than 50 levels"),
+        ("a: 2026-02-30", "line 1, column 4: not YAML: '2026-02-30' is no timestamp; quote it if it is a text"),
+        ("a: !!set {b}", "line 1, column 4: not YAML: could not determine a constructor"),
+        ("a: \x00", "not YAML: special characters are not allowed, at character 3"),
+        ("", "empty; state its fields$"),
+        ("# nothing", "empty; state its fields$"),
+        ("5", "settings: fields are expected, each as NAME: VALUE .got 5.$"),
+        ("x" * 300_000, "longer than 256 KiB"),
+        ("x" * 200_000 + ": 1", "line 1, column 200001: not YAML"),
+        ("preset: demo\nseed: " + "9" * 6000, "line 2, column 7: not YAML: '9999.* is no int"),
+        ("preset: demo\ngeneration: {mu: yes}", "generation.mu: a number is expected; YAML reads yes, .* .got True.$"),
+        ("preset: demo\nstage2: {lamda_: 1}", "stage2.lamda_: unknown field; .*; did you mean lambda_. .got 1.$"),
+        ("common: {preset: demo}\nhand_refiner: {controlnet: x}", "imagic: missing; state it$"),
+        ("common: {preset: demo}\nimajic: {}\nhand_refiner: {}", "imajic: unknown .*; did you mean imagic. .got {}.$"),
+    ],
+)
+def test_malformed_settings_are_refused_at_their_place(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(Hand1000Error, match=f"^{tmp_path}/a.yaml: {message}") as error:
+        load_config(tmp_path / "a.yaml")
+    assert str(error.value).isprintable() and len(str(error.value)) < 1000
+
+
+def test_aliases_and_merges_expand_within_bounds(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [0, 0, 0, 0, 0, 0, 0, 0, 0]", *(f"a{n}: &a{n} [{f'*a{n - 1}, ' * 9}]" for n in range(1, 9))]
+    (tmp_path / "laughs.yaml").write_text("\n".join(lines))
+    with pytest.raises(Hand1000Error, match="laughs.yaml: line 6, .*more than 200,000 values"):
+        load_config(tmp_path / "laughs.yaml")
+    (tmp_path / "merge.yaml").write_text("x: &x {seed: 7}\ny: &y {<<: *x, a: 1}\nz: {<<: [*y, *x], seed: 8, b: *x}")
+    assert read_yaml(tmp_path / "merge.yaml")["z"] == {"seed": 8, "a": 1, "b": {"seed": 7}}
+
+
+def test_a_message_is_short_whatever_the_input(tmp_path: Path) -> None:
+    for text in (f"preset: {'x' * 200_000}", f"? {'y' * 1000}\n: 1", "preset: demo\nseed: [" + "1, " * 50_000 + "]"):
+        (tmp_path / "a.yaml").write_text(text)
+        with pytest.raises(Hand1000Error) as error:
+            load_config(tmp_path / "a.yaml")
+        assert len(str(error.value)) < 1200
