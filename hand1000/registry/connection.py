@@ -4,7 +4,7 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +12,18 @@ from shlex import join, quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
+from hand1000.core.errors import Hand1000Error, TransientError, translate_write_errors
 from hand1000.core.retry import call_with_retry
-from hand1000.registry.relocate import FILES, relocate_files
+from hand1000.registry.database import (
+    DATABASE,
+    SQLITE,
+    has_database,
+    is_writable,
+    prepare_database,
+    translate_database_errors,
+)
+from hand1000.registry.mlflow_errors import foreign_errors, readable_error
+from hand1000.registry.relocate import FILES, check_location, relocate_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,8 +32,6 @@ SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_FOLDER = Path("artifacts")
 """Folder of the embedded MLflow where neither an option nor the environment names one."""
 
-_DATABASE = "mlflow.db"
-_SQLITE = "sqlite:///"
 _PROBE_DELAYS = (1.0, 1.0)
 _PROBE_TIMEOUT_SECONDS = 10
 
@@ -55,27 +62,37 @@ class Tracking:
         """The URI without user and password, for messages."""
         return redact_userinfo(self.uri)
 
-    def lock(self) -> AbstractContextManager:
-        """Exclude the other processes of an embedded MLflow; a server has no such lock. Not reentrant."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Exclude the other processes of an embedded MLflow; a server has no such lock. Not reentrant.
+
+        Raises:
+            Hand1000Error: The folder of an embedded MLflow is not writable.
+        """
         from filelock import FileLock
 
-        return nullcontext() if self.lock_file is None else FileLock(self.lock_file)
+        if self.lock_file is None:
+            yield
+            return
+        lock = FileLock(self.lock_file)
+        with translate_write_errors(self.lock_file.parent):
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def readable_errors(self) -> Iterator[None]:
-        """Turn MLflow's exceptions into a `Hand1000Error` of one line that contains no password."""
-        from mlflow.exceptions import MlflowException
-        from sqlalchemy.exc import DBAPIError
+        """Turn MLflow's exceptions into a `Hand1000Error` of one line that contains no password.
 
+        Raises:
+            TransientError: The server does not answer, or another program has locked the database.
+        """
         try:
             yield
-        except DBAPIError as error:
-            raise Hand1000Error(
-                f"MLflow at {self.redacted_uri}: {one_line(error.orig)}; name a database of MLflow that you may write"
-            ) from error
-        except MlflowException as error:
-            text = one_line(error).replace(self.uri, self.redacted_uri)
-            raise Hand1000Error(f"MLflow at {self.redacted_uri}: {text}") from error
+        except foreign_errors() as error:
+            raise readable_error(error, self.uri, self.redacted_uri) from error
 
 
 def read_pages(search: Callable[..., Any], *arguments: Any, **options: Any) -> Iterator[Any]:
@@ -98,7 +115,8 @@ def redact_userinfo(uri: str) -> str:
 def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None, create: bool = True) -> Tracking:
     """Connect to the MLflow at `registry`, else to that of `MLFLOW_TRACKING_URI`, else to the one embedded in `folder`.
 
-    The addresses in an embedded MLflow that was moved or copied are corrected. A user and password in a server's URI
+    The addresses in an embedded MLflow that was moved or copied are corrected; one in a folder that is not writable can
+    be read where it was made. A user and password in a server's URI
     move to MLflow's own variables, so that no message can repeat them.
 
     Args:
@@ -112,18 +130,30 @@ def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None
     address = str(registry or os.environ.get(SERVER_VARIABLE, "").strip() or folder)
     if not _is_embedded(address):
         return _connect_server(address)
-    database = _find_database(address)
-    if not create and not database.is_file():
+    return _open_embedded(_find_database(address), create)
+
+
+def _open_embedded(database: Path, create: bool) -> Tracking:
+    tracking = Tracking(f"{SQLITE}{database}", (database.parent / FILES).as_uri(), database.with_suffix(".lock"))
+    if create:
+        with translate_write_errors(database.parent):
+            database.parent.mkdir(parents=True, exist_ok=True)
+        with tracking.lock():
+            prepare_database(database)
+    elif not has_database(database):
         raise Hand1000Error(
-            f"{database}: no MLflow here; name the folder of {_DATABASE} or a server with --registry, "
+            f"{database}: no MLflow here; name the folder of {DATABASE} or a server with --registry, "
             f"or set {SERVER_VARIABLE}"
         )
-    with translate_write_errors(database.parent):
-        database.parent.mkdir(parents=True, exist_ok=True)
-    tracking = Tracking(f"{_SQLITE}{database}", (database.parent / FILES).as_uri(), database.with_suffix(".lock"))
-    # The first access migrates a new file, and two migrations at the same time break each other.
-    with translate_write_errors(database.parent), tracking.lock(), tracking.readable_errors():
-        tracking.client.search_experiments(max_results=1)
+    if not is_writable(database):
+        with translate_database_errors(database):
+            tracking.client.search_experiments(max_results=1)
+        check_location(database)
+        return tracking
+    # The first access adds what a new database lacks, which two processes must not do at the same time.
+    with tracking.lock(), translate_write_errors(database.parent):
+        with translate_database_errors(database):
+            tracking.client.search_experiments(max_results=1)
         relocate_files(database)
     return tracking
 
@@ -144,10 +174,10 @@ def registry_address(tracking: Tracking) -> str:
     default = os.environ.get(SERVER_VARIABLE, "").strip() or str(DEFAULT_FOLDER)
     if tracking.lock_file is None:
         return "" if default.rstrip("/") == tracking.uri.rstrip("/") else tracking.redacted_uri
-    database = Path(tracking.uri.removeprefix(_SQLITE))
+    database = Path(tracking.uri.removeprefix(SQLITE))
     if _is_embedded(default) and _find_database(default) == database:
         return ""
-    folder = database.parent if database.name == _DATABASE else database
+    folder = database.parent if database.name == DATABASE else database
     here = Path.cwd()
     return str(folder.relative_to(here) if folder.is_relative_to(here) else folder)
 
@@ -158,15 +188,19 @@ def _is_embedded(address: str) -> bool:
 
 def _find_database(address: str) -> Path:
     """Return the absolute path of the database at a folder, a file or a URI of sqlite."""
-    path = Path(address.removeprefix(_SQLITE)).expanduser().resolve()
-    is_file = address.startswith(_SQLITE) or path.suffix == ".db" or path.is_file()
-    return path if is_file else path / _DATABASE
+    path = Path(address.removeprefix(SQLITE)).expanduser().resolve()
+    is_file = address.startswith(SQLITE) or path.suffix == ".db" or path.is_file()
+    return path if is_file else path / DATABASE
 
 
 def _connect_server(uri: str) -> Tracking:
     parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
+    if parts.scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
         return Tracking(uri)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Hand1000Error(
+            f"{redact_userinfo(uri)}: no address of an MLflow; give a folder, or http(s)://HOST of a server"
+        )
     if parts.username:
         os.environ["MLFLOW_TRACKING_USERNAME"] = unquote(parts.username)
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")

@@ -10,7 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.errors import Hand1000Error
+from hand1000.registry.database import translate_database_errors
 
 logger = logging.getLogger(__name__)
 
@@ -36,16 +37,33 @@ def relocate_files(database: Path) -> None:
         Hand1000Error: The database cannot be read or written.
     """
     files = database.parent / FILES
-    try:
-        # The connection's own block commits all updates or none.
-        with closing(sqlite3.connect(database, timeout=60)) as connection, connection:
-            for base in _other_bases(connection, files.as_uri()):
-                if _is_moved(connection, base, files):
-                    _replace_base(connection, base, files.as_uri())
-                else:
-                    logger.warning("%s: its files are in %s, not beside it", database, _local_path(base))
-    except sqlite3.Error as error:
-        raise Hand1000Error(f"{database}: cannot be adjusted to its folder: {one_line(error)}") from error
+    # The connection's own block commits all updates or none.
+    with (
+        translate_database_errors(database),
+        closing(sqlite3.connect(database, timeout=60)) as connection,
+        connection,
+    ):
+        for base in _other_bases(connection, files.as_uri()):
+            if _is_moved(connection, base, files):
+                _replace_base(connection, base, files.as_uri())
+            else:
+                logger.warning("%s: its files are in %s, not beside it", database, _local_path(base))
+
+
+def check_location(database: Path) -> None:
+    """Refuse a database that cannot be written and has moved since its addresses were stored.
+
+    Raises:
+        Hand1000Error: Its addresses need a correction.
+    """
+    files = database.parent / FILES
+    with translate_database_errors(database), closing(sqlite3.connect(database, timeout=60)) as connection:
+        moved = [base for base in _other_bases(connection, files.as_uri()) if _is_moved(connection, base, files)]
+    if moved:
+        raise Hand1000Error(
+            f"{database}: made in {_local_path(moved[0]).parent} and moved; make {database.parent} writable for one "
+            "command, which corrects the addresses, or copy it"
+        )
 
 
 def _other_bases(connection: sqlite3.Connection, own: str) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, TransientError
 from hand1000.registry.connection import connect, redact_userinfo, registry_option
 from hand1000.registry.tracking import RunTracker
 from tests.support.mlflow_server import free_port
@@ -87,3 +87,28 @@ def test_commands_name_a_registry_only_where_needed(runs, server, monkeypatch, t
     assert registry_option(connect(registry=server)) == f"--registry {server}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{server}/")
     assert registry_option(connect()) == "" and registry_option(connect(registry="artifacts")) == "--registry artifacts"
+
+
+@pytest.mark.parametrize("address", ["ftp://host/mlflow", "http://", "file:///tmp/x", "databricks://me:s3cret@x"])
+def test_address_of_another_kind_is_one_short_line(address):
+    with pytest.raises(Hand1000Error, match="no address of an MLflow; give a folder, or http") as raised:
+        connect(registry=address)
+    assert len(str(raised.value)) < 120 and "s3cret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "transient"),
+    [
+        ("API request to http://h/x failed with exception Connection refused", True),
+        ("API request to endpoint /x failed with error code 503 != 200. Response body: ''", True),
+        ("API request to endpoint /x failed with error code 404 != 200. Response body: ''", False),
+        ("API request to endpoint was successful but the response body was not in a valid JSON format", True),
+        ("Got invalid value for argument", False),
+    ],
+)
+def test_only_faults_that_may_pass_are_transient(runs, text, transient):
+    from mlflow.exceptions import MlflowException
+
+    with pytest.raises(Hand1000Error) as raised, connect(runs).readable_errors():
+        raise MlflowException(text)
+    assert isinstance(raised.value, TransientError) == transient

@@ -88,7 +88,7 @@ def test_failed_relocation_changes_nothing(original, runs, tmp_path, monkeypatch
     shutil.move(runs, tmp_path / "moved")
     with monkeypatch.context() as patch:
         patch.setattr("hand1000.registry.relocate._ADDRESSES", (*_ADDRESSES, ("no_such_table", "address")))
-        with pytest.raises(Hand1000Error, match="moved/mlflow.db: cannot be adjusted to its folder: no such table"):
+        with pytest.raises(Hand1000Error, match="moved/mlflow.db: damaged: no such table"):
             relocate_files(tmp_path / "moved" / "mlflow.db")
     shutil.move(tmp_path / "moved", runs)
     assert addresses(original) == before
