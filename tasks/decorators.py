@@ -48,7 +48,7 @@ TASK_REVISIONS: dict[str, int] = {
     "imagic_base": 1,
     "imagic_tuned": 1,
     "optimize_embeddings": 1,
-    "prepare_data": 1,
+    "prepare_data": 2,
     "train_fusion": 1,
     "train_unet": 1,
 }

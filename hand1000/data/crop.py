@@ -79,7 +79,7 @@ def load_square(
     Raises:
         UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
-    image = _decode_image(path, 2 * resolution, on_fault)
+    image = _decode_image(path, resolution, on_fault)
     width, height = image.size
     side = min(width, height)
     x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)

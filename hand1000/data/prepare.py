@@ -19,6 +19,7 @@ from hand1000.core.rng import derived_seed, numpy_generator
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
 from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
+from hand1000.data.png import save_png
 from hand1000.data.selection import Selection
 from hand1000.gestures import group_by_gesture
 from hand1000.storage.digests import digest_file
@@ -212,7 +213,7 @@ class _Preparation:
         # A key is unique within its gesture only. The gesture comes last, so that sorting by name mixes the gestures.
         name = f"{item.key}.png" if self._single_gesture else f"{item.key}-{item.gesture}.png"
         with translate_write_errors(directory / name):
-            Image.fromarray(square).save(directory / name)
+            save_png(Image.fromarray(square), directory / name)
         record = ImageRecord(
             file_name=name,
             caption=draw_caption(item, self.seed),

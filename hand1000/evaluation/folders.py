@@ -11,6 +11,7 @@ from hand1000.data.crop import UnreadableImageError, load_square, upright_size
 from hand1000.data.formats import is_image
 from hand1000.data.imageset import METADATA, ImageRecord, read_image_set, write_metadata
 from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, SourceImage
+from hand1000.data.png import save_png
 from hand1000.data.sources.merge import BBoxFormat
 from hand1000.data.sources.reader import ImageReader
 from hand1000.gestures import PHRASES, find_gesture_in_prompt
@@ -111,7 +112,7 @@ def _write_square(path: Path, item: SourceImage, target: Path) -> list[str]:
     faults: list[str] = []
     pixels, _ = load_square(path, min(*upright_size(path), MAX_SIDE), item.bbox, on_fault=faults.append)
     with translate_write_errors(target):
-        Image.fromarray(pixels).save(target)
+        save_png(Image.fromarray(pixels), target)
     return faults
 
 

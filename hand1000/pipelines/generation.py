@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.data.imageset import ImageRecord
+from hand1000.data.png import save_png
 from hand1000.gestures import group_by_gesture
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
@@ -133,7 +134,7 @@ def generate_to_dir(
         if all((directory / request.file_name).is_file() for request in batch):
             continue
         for request, image in zip(batch, generator(batch), strict=True):
-            image.save(directory / request.file_name)
+            save_png(image, directory / request.file_name)
         on_progress(done, len(requests), {})
         if number % batches_per_checkpoint == 0 and number < len(batches):
             with tempfile.TemporaryDirectory() as folder:

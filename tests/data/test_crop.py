@@ -8,6 +8,7 @@ from PIL import Image
 
 from hand1000.core.rng import numpy_generator
 from hand1000.data.crop import UnreadableImageError, load_square
+from hand1000.data.png import save_png
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -69,6 +70,24 @@ def test_a_fine_pattern_becomes_grey_and_not_moire(tmp_path):
     Image.fromarray(stripes).save(tmp_path / "x.png")
     square, _ = load_square(tmp_path / "x.png", 100)
     assert abs(square[10:-10, 10:-10].astype(int) - 127).max() <= 3
+
+
+@pytest.mark.parametrize("side", [300, 500, 510, 1000])
+def test_a_jpeg_decoded_at_half_its_size_looks_the_same(tmp_path, side):
+    """libjpeg halves in the frequency domain, so nothing folds over; 1 is a 255th of the range."""
+    generator = np.random.default_rng(1)
+    blocks = [generator.integers(0, 256, (side // size + 1,) * 2 + (3,)).astype(np.uint8) for size in (8, 30, 200)]
+    layers = [Image.fromarray(block).resize((side, side), Image.Resampling.BICUBIC) for block in blocks]
+    Image.blend(Image.blend(layers[0], layers[1], 0.5), layers[2], 0.5).save(tmp_path / "x.jpg", quality=92)
+    square, _ = load_square(tmp_path / "x.jpg", 250)
+    full = Image.open(tmp_path / "x.jpg").convert("RGB").resize((250, 250), Image.Resampling.LANCZOS)
+    assert np.abs(square.astype(float) - np.asarray(full)).mean() < 1
+
+
+def test_a_png_is_written_without_loss(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    save_png(Image.fromarray(pixels), tmp_path / "x.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), pixels)
 
 
 def sixteen_bits() -> Image.Image:
