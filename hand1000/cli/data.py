@@ -1,9 +1,11 @@
-"""The commands `hand1000 data`: download HaGRID, check a source, push a dataset to the Hugging Face hub."""
+"""The commands `hand1000 data`: download HaGRID, check a source, push a dataset to the hub, forget people."""
 
 import argparse
 import os
 from functools import partial
 from pathlib import Path
+
+from hand1000.cli.forget import add_forget_command
 
 MIRROR = "HAND1000_HAGRID_URL"
 
@@ -14,7 +16,7 @@ full: Full HD, an archive of 25 to 63 GB per gesture, which needs its space besi
 
 def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `data` and its actions to the commands of `hand1000`."""
-    data = commands.add_parser("data", help="download HaGRID, check images, push a dataset to the Hugging Face hub")
+    data = commands.add_parser("data", help="download HaGRID, check images, push a dataset to the hub, forget people")
     actions = data.add_subparsers(required=True, metavar="ACTION")
 
     get = actions.add_parser(
@@ -51,6 +53,8 @@ def add_data_commands(commands: "argparse._SubParsersAction[argparse.ArgumentPar
     push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="dataset repository, created if necessary")
     push.add_argument("--private", action="store_true", help="make it private (default: the owner's settings)")
     push.set_defaults(run=_push)
+
+    add_forget_command(actions)
 
 
 def _get(options: argparse.Namespace) -> None:

@@ -60,7 +60,7 @@ def _collect(options: argparse.Namespace) -> None:
     from hand1000.storage.artifacts import open_store
 
     store = open_store(options.root)
-    tracking = _connect(options.registry, store.root)
+    tracking = connect_registry(options.registry, store.root)
     plan = make_plan(store, tracking, keep_days=options.keep_days, now=time.time())
     print("\n".join(_describe_plan(plan)))
     if options.dry_run:
@@ -81,7 +81,12 @@ def _collect(options: argparse.Namespace) -> None:
         print(f"kept {name}: it came into use meanwhile")
 
 
-def _connect(registry: str | None, root: str) -> "Tracking":
+def connect_registry(registry: str | None, root: str) -> "Tracking":
+    """Connect to the existing MLflow at `registry`, else to that of the environment, else to that of the root.
+
+    Raises:
+        Hand1000Error: There is no such root or MLflow.
+    """
     from hand1000.registry.connection import DEFAULT_FOLDER, connect
 
     if "://" not in root and not Path(root).is_dir():

@@ -82,23 +82,26 @@ class Holdings:
 
 
 @dataclass(frozen=True)
-class _Workflow:
+class Workflow:
     """The parent run of a workflow run with its children."""
 
     runs: tuple["Run", ...]
 
     @property
     def artifacts(self) -> frozenset[str]:
+        """Kinds and digests of the artifacts that the runs recorded."""
         values = [value for run in self.runs for tag, value in run.data.tags.items() if tag.startswith(ARTIFACTS)]
         return frozenset(match[1] for match in map(_ARTIFACT_NAME.fullmatch, values) if match)
 
     def is_at_work(self, now: float) -> bool:
+        """Whether a run is running, and showed a sign of life in the last week."""
         signs = [time or 0 for run in self.runs for time in (run.info.start_time, run.info.end_time)]
         is_running = any(run.info.status == "RUNNING" for run in self.runs)
         return is_running and max(signs) / 1000 > now - _STALE_SECONDS
 
     @property
     def start(self) -> float:
+        """When the first run started, in seconds since 1970."""
         return min(run.info.start_time for run in self.runs) / 1000
 
 
@@ -115,7 +118,7 @@ def read_holdings(tracking: Tracking, *, now: float) -> Holdings:
     client = tracking.client
     with tracking.readable_errors():
         experiments = [experiment.experiment_id for experiment in read_pages(client.search_experiments)]
-        workflows = _read_workflows(tracking, experiments)
+        workflows = read_workflows(tracking, experiments)
         models = list(read_pages(client.search_registered_models))
         versions = list(read_pages(client.search_model_versions))
         logged = list(read_pages(client.search_logged_models, experiment_ids=experiments)) if experiments else []
@@ -159,7 +162,7 @@ def _describe(
     model: "LoggedModel | None",
     versions: Sequence["ModelVersion"],
     use: VersionUse,
-    workflows: Mapping[str, _Workflow],
+    workflows: Mapping[str, Workflow],
 ) -> Weights:
     sources = [version.run_id for version in versions] + ([model.source_run_id] if model else [])
     runs = {run_id for run_id in sources if run_id}
@@ -185,13 +188,13 @@ def _describe(
     )
 
 
-def _read_workflows(tracking: Tracking, experiments: list[str]) -> dict[str, _Workflow]:
-    """The workflow run that each MLflow run belongs to, by the id of the run."""
+def read_workflows(tracking: Tracking, experiments: list[str]) -> dict[str, Workflow]:
+    """Return the workflow run that each MLflow run belongs to, by the id of the run."""
     runs = list(read_pages(tracking.client.search_runs, experiment_ids=experiments)) if experiments else []
     families: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         families[run.data.tags.get(PARENT, run.info.run_id)].append(run)
-    workflows = {parent: _Workflow(tuple(family)) for parent, family in families.items()}
+    workflows = {parent: Workflow(tuple(family)) for parent, family in families.items()}
     return {run.info.run_id: workflows[run.data.tags.get(PARENT, run.info.run_id)] for run in runs}
 
 

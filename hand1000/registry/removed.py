@@ -27,7 +27,7 @@ def measure_weights(tracking: Tracking, location: str) -> int:
     Raises:
         Hand1000Error: The files cannot be listed.
     """
-    repository = _open_repository(tracking, location)
+    repository = open_repository(tracking, location)
     try:
         return sum(_file_sizes(repository, WEIGHTS))
     except Exception as error:
@@ -61,7 +61,7 @@ def remove_weights(
         return False
     with tracking.readable_errors():
         try:
-            _open_repository(tracking, location).delete_artifacts(WEIGHTS)
+            open_repository(tracking, location).delete_artifacts(WEIGHTS)
         except Exception as error:
             raise Hand1000Error(
                 f"{location}: not removed: {one_line(error)}; on a server with accounts, only the administrator may"
@@ -92,7 +92,8 @@ def _mark(tracking: Tracking, model_id: str, versions: Sequence["ModelVersion"],
     return True
 
 
-def _open_repository(tracking: Tracking, location: str) -> "ArtifactRepository":
+def open_repository(tracking: Tracking, location: str) -> "ArtifactRepository":
+    """Return MLflow's access to the files of a run or of a logged model at `location`."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     return get_artifact_repository(location, tracking_uri=tracking.uri, registry_uri=tracking.uri)

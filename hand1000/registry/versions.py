@@ -50,6 +50,9 @@ DECISION = "hand1000.decision."
 REMOVED = "hand1000.removed"
 """Tag of a version and of its logged model: when retention removed the weights, in UTC."""
 
+FORGOTTEN = "hand1000.forgotten"
+"""Tag of a version and of its run: when images that it was trained on were removed on request, in UTC."""
+
 METRIC = "metric."
 """Prefix of the tags that hold metrics."""
 

@@ -117,6 +117,10 @@ class LocalBackend:
             except FileNotFoundError as error:
                 raise DamagedError(f"{error.filename}: missing") from error
 
+    def describe_kept_copies(self) -> list[str]:
+        """Return one line for each kind of copy that the storage keeps of removed files."""
+        return []
+
     def local_path(self, key: str) -> Path | None:
         """Return the tree at `key` as a folder that can be read in place."""
         return self._base / key

@@ -5,7 +5,7 @@ import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from uuid import uuid4
 
@@ -92,3 +92,20 @@ class KeyValueCache:
         """Store `entries`; they are durable once this returns."""
         self._entries |= entries
         self._backend.write(self._file, canonical_json(self._entries).encode())
+
+
+def remove_cached_keys(backend: StorageBackend, keys: Collection[str]) -> None:
+    """Remove the entries with these keys from all caches of a root; a damaged file is removed as a whole."""
+    if not keys:
+        return
+    for file in list(backend.list_files("caches")):
+        if file.key.endswith(".json"):
+            try:
+                entries = json.loads(backend.read(file.key) or b"{}")
+                kept = {key: value for key, value in entries.items() if key not in keys}
+            except (DamagedError, ValueError, AttributeError):
+                kept, entries = {}, None
+            if not kept:
+                backend.remove(file.key)
+            elif kept != entries:
+                backend.write(file.key, canonical_json(kept).encode())

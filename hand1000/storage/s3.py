@@ -285,6 +285,18 @@ class S3Backend(S3Location):
                 with translate_s3_errors(self._url(f"{key}/{entry.name}")):
                     future.result()
 
+    def describe_kept_copies(self) -> list[str]:
+        """See `LocalBackend`: the versions of objects, if the bucket keeps them."""
+        url = f"s3://{self._bucket}"
+        try:
+            with translate_s3_errors(url):
+                state = self.client.get_bucket_versioning(Bucket=self._bucket).get("Status", "")
+        except Hand1000Error as error:
+            return [f"{url}: unknown whether the bucket keeps versions of removed objects: {error}"]
+        if not state:
+            return []
+        return [f"{url}: versioning is {state.lower()}; delete the versions of removed objects, or let them expire"]
+
     def local_path(self, key: str) -> Path | None:
         """Return None: a bucket is not a folder."""
         return None
