@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # Compiling every package takes longer than the installation itself; Python compiles what it imports, once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo story test test-slow fuzz check check-prose format docs register setup clean
+.PHONY: help demo story test test-slow fuzz faults check check-prose format docs register setup clean
 
 help:  ## Print this list.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,6 +35,11 @@ test-slow: setup  ## Run the tests at Stable Diffusion's size: minutes, and 16 G
 
 fuzz: setup  ## Give 10,000 malformed inputs to everything that reads from outside, and print a table.
 	$(BIN)/python -m tests.fuzzing.run
+
+faults: setup  ## Kill, starve and disconnect every stage, check what the rerun leaves, and write docs/reliability.md.
+	sh tooling/test-packages.sh
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
 
 check: setup check-prose  ## Run every static check: format, lint, types, layers, dependencies and spelling.
 	$(BIN)/ruff check .
