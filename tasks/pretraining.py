@@ -54,10 +54,11 @@ def train_text_encoder(
     from diffusers import AutoencoderKL
 
     from hand1000.data.synthetic import load_synthetic_images
+    from hand1000.storage.pretrained import load_model
     from hand1000.training.pretrain_base import train_text_encoder
 
     examples, captions = load_synthetic_images(context.download(images), settings.max_tilt)
-    vae = AutoencoderKL.from_pretrained(context.download(autoencoder) / "vae").eval()
+    vae = load_model(AutoencoderKL, context.download(autoencoder) / "vae", "an autoencoder")
     encoder, tokenizer, history = train_text_encoder(
         examples, captions, vae, settings, context.train_context(settings.seed)
     )
@@ -79,13 +80,14 @@ def train_base(
     from transformers import CLIPTextModel, CLIPTokenizer
 
     from hand1000.data.synthetic import load_synthetic_images
+    from hand1000.storage.pretrained import load_model, load_part
     from hand1000.training.pretrain_base import save_base, train_base
 
     examples, captions = load_synthetic_images(context.download(images), settings.max_tilt)
     parts = {"autoencoder": context.download(autoencoder), "text_encoder": context.download(text_encoder)}
-    vae = AutoencoderKL.from_pretrained(parts["autoencoder"] / "vae").eval()
-    encoder = CLIPTextModel.from_pretrained(parts["text_encoder"] / "text_encoder").eval()
-    tokenizer = CLIPTokenizer.from_pretrained(parts["text_encoder"] / "tokenizer")
+    vae = load_model(AutoencoderKL, parts["autoencoder"] / "vae", "an autoencoder")
+    encoder = load_model(CLIPTextModel, parts["text_encoder"] / "text_encoder", "a text encoder")
+    tokenizer = load_part(CLIPTokenizer, parts["text_encoder"] / "tokenizer", "a tokenizer")
     base, history = train_base(
         examples, captions, vae, encoder, tokenizer, settings, context.train_context(settings.seed)
     )

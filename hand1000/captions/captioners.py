@@ -11,11 +11,13 @@ from typing import Any, Final
 from hand1000.captions.completion import to_plain_text
 from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.devices import best_device
-from hand1000.core.errors import translate_load_errors
 from hand1000.storage.hub import fetch_model_folder, model_identity
+from hand1000.storage.pretrained import load_model, load_part
 
 _ModelParts = tuple[Callable[[list], Any], Any, Any]
 """The function that turns a batch of images into the model's inputs, the tokenizer, and the model."""
+
+_TOKENIZER, _PROCESSOR = "a captioner's tokenizer", "a captioner's image processor"
 
 DATASET_CAPTIONER: Final = "dataset"
 """Name of the captioner whose captions come with the data."""
@@ -72,18 +74,17 @@ class VisionCaptioner:
         kind, source = self._settings.kind, self._settings.source
         folder = fetch_model_folder(source)
         load = {"blip2": _load_blip2, "paligemma": _load_paligemma, "vit-gpt2": _load_vit_gpt2}[kind]
-        with translate_load_errors(source, kind):
-            to_inputs, tokenizer, model = load(folder, {"dtype": dtype, "use_safetensors": True})
-        return to_inputs, tokenizer, model.to(device).eval()
+        to_inputs, tokenizer, model = load(folder, dtype)
+        return to_inputs, tokenizer, model.to(device)
 
 
-def _load_blip2(folder: Path, options: dict[str, Any]) -> _ModelParts:
+def _load_blip2(folder: Path, dtype: Any) -> _ModelParts:
     from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessorPil
 
-    model = Blip2ForConditionalGeneration.from_pretrained(folder, **options)
+    model = load_model(Blip2ForConditionalGeneration, folder, "blip2", dtype=dtype)
     processor = Blip2Processor(
-        BlipImageProcessorPil.from_pretrained(folder),
-        AutoTokenizer.from_pretrained(folder),
+        load_part(BlipImageProcessorPil, folder, _PROCESSOR),
+        load_part(AutoTokenizer, folder, _TOKENIZER),
         num_query_tokens=model.config.num_query_tokens,
     )
 
@@ -93,7 +94,7 @@ def _load_blip2(folder: Path, options: dict[str, Any]) -> _ModelParts:
     return to_inputs, processor.tokenizer, model
 
 
-def _load_paligemma(folder: Path, options: dict[str, Any]) -> _ModelParts:
+def _load_paligemma(folder: Path, dtype: Any) -> _ModelParts:
     from transformers import (
         AutoTokenizer,
         PaliGemmaForConditionalGeneration,
@@ -101,11 +102,11 @@ def _load_paligemma(folder: Path, options: dict[str, Any]) -> _ModelParts:
         SiglipImageProcessorPil,
     )
 
-    model = PaliGemmaForConditionalGeneration.from_pretrained(folder, **options)
-    image_processor = SiglipImageProcessorPil.from_pretrained(folder)
+    model = load_model(PaliGemmaForConditionalGeneration, folder, "paligemma", dtype=dtype)
+    image_processor = load_part(SiglipImageProcessorPil, folder, _PROCESSOR)
     vision = model.config.vision_config
     image_processor.image_seq_length = (vision.image_size // vision.patch_size) ** 2
-    processor = PaliGemmaProcessor(image_processor, AutoTokenizer.from_pretrained(folder))
+    processor = PaliGemmaProcessor(image_processor, load_part(AutoTokenizer, folder, _TOKENIZER))
 
     def to_inputs(images: list) -> Any:
         inputs = processor(images=images, text=[PALIGEMMA_PROMPT] * len(images), return_tensors="pt")
@@ -115,13 +116,14 @@ def _load_paligemma(folder: Path, options: dict[str, Any]) -> _ModelParts:
     return to_inputs, processor.tokenizer, model
 
 
-def _load_vit_gpt2(folder: Path, options: dict[str, Any]) -> _ModelParts:
+def _load_vit_gpt2(folder: Path, dtype: Any) -> _ModelParts:
     from transformers import AutoTokenizer, VisionEncoderDecoderModel, ViTImageProcessorPil
 
-    model = VisionEncoderDecoderModel.from_pretrained(folder, **options)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # The decoder reads every patch, so that a pooler is not used.
+    model = load_model(VisionEncoderDecoderModel, folder, "vit-gpt2", may_lack=r"^encoder\.pooler\.", dtype=dtype)
+    tokenizer = load_part(AutoTokenizer, folder, _TOKENIZER)
     # GPT-2 has a single special token, its end of text, which serves as all three.
     model.generation_config.decoder_start_token_id = tokenizer.bos_token_id
     model.generation_config.pad_token_id = tokenizer.eos_token_id
-    image_processor = ViTImageProcessorPil.from_pretrained(folder)
+    image_processor = load_part(ViTImageProcessorPil, folder, _PROCESSOR)
     return lambda images: image_processor(images=images, return_tensors="pt"), tokenizer, model

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from hand1000.core.errors import Hand1000Error, translate_load_errors
-from hand1000.storage.files import read_json
+from hand1000.core.errors import Hand1000Error
+from hand1000.storage.pretrained import check_config, load_part
 
 _MAX_PROMPT_LENGTH, _MAX_LISTED = 80, 5
 """Characters of a prompt that an error repeats, and file names that a message lists."""
+
+_MIN_TOKENS = 3
+"""Least length of a text in tokens: start, one word and end."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,28 @@ def load_tokenizer(folder: Path, source: str) -> Any:
     """Load the CLIPTokenizer of a diffusers folder, limited to the positions of the text encoder beside it.
 
     Raises:
-        Hand1000Error: A file is missing or is not a tokenizer's; names `source`.
+        Hand1000Error: A file is missing or is not a tokenizer's; or the tokenizer is not one of the text encoder: it
+            has other tokens than that reads, or does not mark start and end.
     """
     from transformers import CLIPTokenizer
 
-    with translate_load_errors(source, "a tokenizer of CLIP"):
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        positions = read_json(folder / "text_encoder" / "config.json")["max_position_embeddings"]
+    path = folder / "text_encoder" / "config.json"
+    config = check_config(path)
+    positions, words = (config.get(name) for name in ("max_position_embeddings", "vocab_size"))
+    if not isinstance(positions, int) or not isinstance(words, int) or positions < _MIN_TOKENS:
+        raise Hand1000Error(f"{path}: max_position_embeddings and vocab_size are not those of a text encoder")
+    tokenizer = load_part(CLIPTokenizer, folder / "tokenizer", "a tokenizer of CLIP")
     tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= words:
+        raise Hand1000Error(
+            f"{source}: the tokenizer has token {largest}, but the text encoder reads {words} tokens; restore the "
+            "tokenizer of this text encoder"
+        )
+    start, end, padding = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    token_ids = tokenizer("a hand", verbose=False).input_ids
+    if None in (start, end, padding) or len(token_ids) < _MIN_TOKENS or token_ids[:1] + token_ids[-1:] != [start, end]:
+        raise Hand1000Error(f"{source}: the tokenizer does not mark start and end; restore the tokenizer of CLIP")
     return tokenizer
 
 

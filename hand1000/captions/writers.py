@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from hand1000.config.caption_settings import CompletionSettings
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error, one_line, translate_load_errors
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.storage.hub import fetch_model_folder, model_identity
+from hand1000.storage.pretrained import load_model, load_part
 
 MAX_NEW_TOKENS = 160
 """Most tokens of an answer. A caption has at most 77 tokens of another tokenizer, so a longer answer is refused."""
@@ -121,12 +122,11 @@ class LocalWriter:
         device = best_device()
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
         folder = fetch_model_folder(self.source)
-        with translate_load_errors(self.source, "a chat model"):
-            tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        tokenizer = load_part(AutoTokenizer, folder, "a chat model's tokenizer", padding_side="left")
+        model = load_model(AutoModelForCausalLM, folder, "a chat model", dtype=dtype)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer, model.to(device).eval()
+        return tokenizer, model.to(device)
 
     def answer(self, chats: Sequence[Sequence[Message]], attempt: int) -> list[str]:
         """Return one answer per chat of a batch, in their order; attempts after the first sample."""

@@ -32,11 +32,19 @@ def escape_unprintable(text: str) -> str:
 
 @contextmanager
 def translate_load_errors(source: str, kind: str) -> Iterator[None]:
-    """Turn the errors of a library that loads the model `source` as `kind` into a `Hand1000Error`."""
+    """Turn any error of a library that loads the model `source` as `kind` into a `Hand1000Error`.
+
+    A malformed file makes the libraries raise errors of every kind, and tokenizers a panic, which is no `Exception`.
+    """
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
-        raise Hand1000Error(f"{source}: cannot be loaded as {kind}: {one_line(error)[:300]}") from error
+    except (Hand1000Error, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = escape_unprintable(one_line(error))[:300]
+        raise Hand1000Error(f"{escape_unprintable(source)}: cannot be loaded as {kind}: {reason}") from error
 
 
 @contextmanager

@@ -12,16 +12,17 @@ from typing import Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.evaluation.hand_crops import resize
 from hand1000.storage.digests import digest_file
-from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.files import write_bytes, write_json
 from hand1000.storage.http import download
+from hand1000.storage.pretrained import check_config
+from hand1000.storage.weights import load_weights
 
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
@@ -189,11 +190,11 @@ class SmallExtractor(FeatureExtractor):
     def from_pretrained(cls, directory: Path = BUNDLED_EXTRACTOR) -> Self:
         """Load what `save_pretrained` wrote."""
         path = directory / "model.safetensors"
-        config = read_json(directory / "config.json")
+        config = check_config(directory / "config.json")
         try:
             network = SmallNetwork(config["width"])
-            network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             reason = one_line(error)
-            raise Hand1000Error(f"{path}: not a feature extractor: {reason}; train it again") from error
+            raise Hand1000Error(f"{path}: cannot be loaded as a feature extractor: {reason}; train it again") from error
+        load_weights(network, path, "a feature extractor", "train it again")
         return cls(network, digest_file(path))

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from hand1000.core.devices import best_device
-from hand1000.core.errors import translate_load_errors
 from hand1000.evaluation.extractors import FeatureExtractor
 from hand1000.storage.hub import fetch_model_folder, model_identity
+from hand1000.storage.pretrained import load_model, load_part
 
 
 class FoundationExtractor(FeatureExtractor):
@@ -26,9 +26,10 @@ class FoundationExtractor(FeatureExtractor):
 
         classes = {"dinov2": transformers.Dinov2Model, "clip": transformers.CLIPVisionModelWithProjection}
         folder = fetch_model_folder(source)
-        with translate_load_errors(source, kind):
-            network: Any = classes[kind].from_pretrained(folder, use_safetensors=True)
-            processor = transformers.AutoImageProcessor.from_pretrained(folder, backend="pil")
+        # A folder of CLIP has its text encoder too.
+        other = r"^(text_model\.|text_projection\.|logit_scale$)" if kind == "clip" else "$^"
+        network: Any = load_model(classes[kind], folder, kind, ignored=other)
+        processor = load_part(transformers.AutoImageProcessor, folder, f"{kind}'s image processor", backend="pil")
         self.name, self.sha256 = kind, model_identity(source)
         self.input_size = int(network.config.image_size)
         if kind == "dinov2":
@@ -38,7 +39,7 @@ class FoundationExtractor(FeatureExtractor):
         else:
             self.num_features = int(network.config.projection_dim)
         self.device = best_device()
-        self._network = network.to(self.device).eval()
+        self._network = network.to(self.device)
         self._mean, self._std = (
             torch.tensor(values, device=self.device)[None, :, None, None]
             for values in (processor.image_mean, processor.image_std)

@@ -10,15 +10,16 @@ from typing import Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import nn
 
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import HAGRID_V1, NO_GESTURE
 from hand1000.hands.stage1 import FEATURE_DIM, normalize_landmarks
 from hand1000.storage.digests import digest_file
-from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.files import write_bytes, write_json
+from hand1000.storage.pretrained import check_config
+from hand1000.storage.weights import load_weights
 
 CLASSES: tuple[str, ...] = (*HAGRID_V1, NO_GESTURE)
 
@@ -65,13 +66,15 @@ class GestureClassifier:
         Raises:
             Hand1000Error: A file is missing or malformed.
         """
-        config = read_json(directory / _CONFIG)
+        config = check_config(directory / _CONFIG)
         path = directory / _WEIGHTS
         try:
             self = cls(tuple(config["hidden"]), tuple(config["classes"]))
-            self.network.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             reason = one_line(error)
-            raise Hand1000Error(f"{path}: not a gesture classifier: {reason}; train it again") from error
+            raise Hand1000Error(
+                f"{path}: cannot be loaded as a gesture classifier: {reason}; train it again"
+            ) from error
+        load_weights(self.network, path, "a gesture classifier", "train it again")
         self.sha256 = digest_file(path)
         return self

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hand1000.core.devices import best_device
-from hand1000.core.errors import translate_load_errors
 from hand1000.storage.hub import fetch_model_folder, model_identity
+from hand1000.storage.pretrained import load_model, load_part
 
 
 class Clip:
@@ -26,11 +26,10 @@ class Clip:
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
         folder = fetch_model_folder(self.source)
-        with translate_load_errors(self.source, "CLIP"):
-            model = CLIPModel.from_pretrained(folder, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            processor = CLIPImageProcessorPil.from_pretrained(folder)
-        return model.to(best_device()).eval(), tokenizer, processor
+        model = load_model(CLIPModel, folder, "CLIP")
+        tokenizer = load_part(AutoTokenizer, folder, "a tokenizer of CLIP")
+        processor = load_part(CLIPImageProcessorPil, folder, "an image processor of CLIP")
+        return model.to(best_device()), tokenizer, processor
 
     def embed(self, images: Sequence[Path], texts: Sequence[str]) -> tuple[Any, Any]:
         """Unit embeddings (B, D) of the images and of the texts, float64 on the CPU.

@@ -17,9 +17,10 @@ from diffusers.configuration_utils import register_to_config
 from torch import nn
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.gestures import PHRASES
 from hand1000.hands.stage1 import FEATURE_DIM
 from hand1000.models.flat_fusion import FlatFusion
-from hand1000.storage.files import read_json
+from hand1000.storage.pretrained import check_config, load_model
 
 GESTURE_SCALE = 1.0
 """Initial RMS of the gesture-specific component of g for models of several gestures; text embeddings have RMS 1."""
@@ -107,10 +108,23 @@ class GestureFusion(ModelMixin, ConfigMixin):
 Fusion = GestureFusion | FlatFusion
 
 
-def load_fusion(folder: Path) -> Fusion:
-    """Load a fusion of either class from the folder it was saved in."""
-    classes: dict[str, type[Fusion]] = {"GestureFusion": GestureFusion, "FlatFusion": FlatFusion}
-    return classes[read_json(folder / "config.json")["_class_name"]].from_pretrained(folder)
+def load_fusion(folder: Path, dtype: torch.dtype = torch.float32) -> Fusion:
+    """Load a fusion of either class from the folder it was saved in.
+
+    Raises:
+        Hand1000Error: A file is missing or damaged, or it is no fusion.
+    """
+    classes: dict[object, type[Fusion]] = {"GestureFusion": GestureFusion, "FlatFusion": FlatFusion}
+    path = folder / "config.json"
+    config = check_config(path)
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in classes:
+        raise Hand1000Error(f"{path}: _class_name is {name!r:.60}, not one of {', '.join(map(str, classes))}")
+    names = config.get("gestures") if name == "GestureFusion" else [config.get("gesture")]
+    if not isinstance(names, list) or not names or any(gesture not in PHRASES for gesture in map(str, names)):
+        raise Hand1000Error(f"{path}: {names!r:.80} are not gestures; restore the file from a copy")
+    fusion: Fusion = load_model(classes[name], folder, "a fusion", torch_dtype=dtype)
+    return fusion
 
 
 def gesture_indices(fusion: Fusion, gestures: Sequence[str]) -> torch.Tensor:

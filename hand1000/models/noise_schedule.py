@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 _BETAS = ("beta_start", "beta_end", "beta_schedule")
 _SCHEDULE = ("num_train_timesteps", *_BETAS, "trained_betas", "prediction_type", "rescale_betas_zero_snr")
 PREDICTION_TYPES = ("epsilon", "v_prediction")
+_MAX_TIMESTEPS = 100_000
 
 
 def make_noise_scheduler(config: Mapping[str, Any], source: str = "scheduler") -> "DDIMScheduler":
@@ -46,13 +47,24 @@ def make_noise_scheduler(config: Mapping[str, Any], source: str = "scheduler") -
             f"{source}: rescale_betas_zero_snr needs prediction_type v_prediction: pure noise says nothing about the "
             "image"
         )
+    num_timesteps = schedule.get("num_train_timesteps", 1)
+    if not isinstance(num_timesteps, int) or not 1 <= num_timesteps <= _MAX_TIMESTEPS:
+        raise Hand1000Error(
+            f"{source}: not a noise schedule of DDIM: num_train_timesteps is {num_timesteps!r:.40}, not 1 to "
+            f"{_MAX_TIMESTEPS}"
+        )
     try:
-        return DDIMScheduler(
+        scheduler = DDIMScheduler(
             **schedule,
             clip_sample=False,
             set_alpha_to_one=False,
             steps_offset=1,
             timestep_spacing="trailing" if config.get("timestep_spacing") == "trailing" else "leading",
         )
-    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        raise Hand1000Error(f"{source}: not a noise schedule of DDIM: {one_line(error)}") from error
+        signal = scheduler.alphas_cumprod
+        if signal.shape != (scheduler.config.num_train_timesteps,) or not bool(((signal >= 0) & (signal <= 1)).all()):
+            raise ValueError("its betas are not one number of 0 to 1 for each timestep")
+    except Exception as error:
+        # Values of wrong types make PyTorch raise errors of every kind.
+        raise Hand1000Error(f"{source}: not a noise schedule of DDIM: {one_line(error)[:200]}") from error
+    return scheduler

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
-from hand1000.core.errors import Hand1000Error, translate_load_errors
+from hand1000.core.errors import Hand1000Error
 from hand1000.models.base_model import BaseModel
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.pipelines.ddim import stock_sampling_steps
 from hand1000.storage.hub import fetch_model_folder
+from hand1000.storage.pretrained import load_model
 
 
 def load_controlnet(source: str, device: "torch.device | str" = "cpu") -> ControlNetModel:
@@ -26,9 +27,8 @@ def load_controlnet(source: str, device: "torch.device | str" = "cpu") -> Contro
         Hand1000Error: `source` does not exist or is not a ControlNet.
     """
     folder = fetch_model_folder(source)
-    with translate_load_errors(source, "a ControlNet"):
-        controlnet = ControlNetModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
-    return controlnet.to(device).requires_grad_(False).eval()
+    controlnet = load_model(ControlNetModel, folder, "a ControlNet", torch_dtype=torch.float32)
+    return controlnet.to(device).requires_grad_(False)
 
 
 def depth_to_control_image(depths: np.ndarray) -> torch.Tensor:

@@ -13,24 +13,23 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import BaseOutput
 from PIL import Image
+from pydantic import ValidationError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from hand1000.captions.token_limit import TokenLimit, check_prompt
+from hand1000.config.base import format_validation_error
 from hand1000.config.sampler import SamplerSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
-from hand1000.models.flat_fusion import FlatFusion
-from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
+from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.pipelines.ddim import ddim_step, sampling_timesteps
+from hand1000.pipelines.model_folder import INDEX, check_parts_of_pipeline, load_parts, read_index
 
 logger = logging.getLogger(__name__)
-
-FORMER_NAMES = {"guide": "guidance_unet", "fuse_empty_prompt": "fuse_null_prompt"}
-"""Components and settings in the `model_index.json` of version 0.1, and their present names."""
 
 StepCallback = Callable[["Hand1000Pipeline", int, int, dict[str, Any]], dict[str, Any]]
 """diffusers' callback at the end of a step; see `Hand1000Pipeline.__call__`."""
@@ -96,22 +95,35 @@ class Hand1000Pipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def extract_init_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], ...]:
-        """Read `model_index.json` for diffusers, also that of a former version."""
-        index = {FORMER_NAMES.get(name, name): value for name, value in config_dict.items()}
-        # diffusers writes the module of a class, which may have moved since.
-        modules = {kind.__name__: kind.__module__ for kind in (GestureFusion, FlatFusion)}
-        if "fusion" in index and index["fusion"][1] in modules:
-            index["fusion"] = [modules[index["fusion"][1]], index["fusion"][1]]
-        return super().extract_init_dict(index, **kwargs)
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, dtype: torch.dtype = torch.float32, **parts: Any
+    ) -> Self:
+        """Load a model folder, also one of version 0.1, by this project's own loaders.
 
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
-        """Load a model folder, also one of version 0.1, whose guidance UNet is in the subfolder `guide`."""
-        former = Path(pretrained_model_name_or_path) / "guide"
-        if former.is_dir():
-            kwargs.setdefault("guidance_unet", UNet2DConditionModel.from_pretrained(former, use_safetensors=True))
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        Args:
+            pretrained_model_name_or_path: Folder; `hand1000.load_pipeline` takes other addresses too.
+            dtype: Floating-point type of the weights.
+            parts: Components by name that replace those of the folder.
+
+        Raises:
+            Hand1000Error: The folder is not a Hand1000 model, or one of its files is missing or damaged.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        dtype = parts.pop("torch_dtype", dtype)
+        # Options of diffusers' pipelines, of which only the safe values are known here.
+        for option in ("use_safetensors", "local_files_only", "trust_remote_code"):
+            parts.pop(option, None)
+        paths, settings = read_index(folder)
+        loaded = load_parts(folder, {name: path for name, path in paths.items() if name not in parts}, dtype)
+        try:
+            pipeline = cls(**loaded | parts, **settings)
+            pipeline.sampler_settings()
+        except ValidationError as error:
+            raise Hand1000Error(format_validation_error(error, str(folder / INDEX))) from error
+        except (TypeError, ValueError) as error:
+            raise Hand1000Error(f"{folder}: not a Hand1000 model: {one_line(error)[:200]}") from error
+        check_parts_of_pipeline(str(folder), pipeline)
+        return pipeline
 
     @property
     def resolution(self) -> int:
@@ -337,12 +349,6 @@ def load_pipeline(folder: Path) -> Hand1000Pipeline:
     Raises:
         Hand1000Error: The folder is not a Hand1000 model, or one of its files is missing or broken.
     """
-    try:
-        pipeline = Hand1000Pipeline.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
-    except Exception as error:
-        # diffusers raises OSError, ValueError, TypeError or safetensors' own error, depending on the file.
-        raise Hand1000Error(f"{folder}: not a Hand1000 model: {one_line(error)}") from error
+    pipeline = Hand1000Pipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(best_device())

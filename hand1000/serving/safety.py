@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hand1000.core.devices import best_device
-from hand1000.core.errors import translate_load_errors
+from hand1000.storage.pretrained import load_model, load_part
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,16 +31,12 @@ class SafetyChecker:
         from transformers import CLIPImageProcessorPil
 
         beside = folder.parent / "feature_extractor"
-        with translate_load_errors(str(folder), "a StableDiffusionSafetyChecker"):
-            self._processor = CLIPImageProcessorPil.from_pretrained(
-                beside if beside.is_dir() else folder, local_files_only=True
-            )
-            checker = safety_checker.StableDiffusionSafetyChecker.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True
-            )
+        kind = "a StableDiffusionSafetyChecker"
+        self._processor = load_part(CLIPImageProcessorPil, beside if beside.is_dir() else folder, kind)
+        checker = load_model(safety_checker.StableDiffusionSafetyChecker, folder, kind)
         # It announces a black image, which nobody gets.
         safety_checker.logger.setLevel(logging.ERROR)
-        self._checker = checker.to(best_device()).eval()
+        self._checker = checker.to(best_device())
         self._lock = threading.Lock()
 
     def find_refused(self, images: Sequence["Image.Image"]) -> list[bool]:

@@ -125,7 +125,7 @@ def test_a_setting_out_of_range_is_named(tmp_path, model_dir, capsys):
 def test_a_broken_model_is_one_line(tmp_path, capsys):
     (tmp_path / "model_index.json").write_text("{")
     assert generate(tmp_path, tmp_path / "g.png") == 2
-    assert f"{tmp_path}: not a Hand1000 model" in capsys.readouterr().err
+    assert f"{tmp_path}/model_index.json: line 1: not JSON" in capsys.readouterr().err
 
 
 def test_an_interrupt_ends_quietly(monkeypatch, capsys):

@@ -114,7 +114,7 @@ def test_the_small_extractor_distinguishes_images(tmp_path: Path) -> None:
     loaded = SmallExtractor.from_pretrained(tmp_path)
     assert np.array_equal(loaded(images), features) and loaded.sha256 == extractor.sha256
     (tmp_path / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(Hand1000Error, match="not a feature extractor"):
+    with pytest.raises(Hand1000Error, match="cannot be loaded as a feature extractor"):
         SmallExtractor.from_pretrained(tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_training_learns_and_is_reproducible(tmp_path: Path) -> None:
     loaded = GestureClassifier.from_pretrained(tmp_path)
     assert loaded.classes == CLASSES and np.array_equal(loaded.predict(landmarks, right)[1], probabilities[0])
     (tmp_path / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(Hand1000Error, match="not a gesture classifier"):
+    with pytest.raises(Hand1000Error, match="cannot be loaded as a gesture classifier"):
         GestureClassifier.from_pretrained(tmp_path)
     with pytest.raises(Hand1000Error, match="no such file"):
         GestureClassifier.from_pretrained(tmp_path / "none")

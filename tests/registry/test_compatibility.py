@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import shutil
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +58,11 @@ def test_load_pipeline_draws_with_weights_of_version_0_1_0(registered: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["GestureFusion", "FlatFusion"])
-def test_both_fusions_of_version_0_1_0_are_found(name: str) -> None:
-    from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+def test_both_fusions_of_version_0_1_0_are_found(name: str, tmp_path: Path) -> None:
+    from hand1000.pipelines.model_folder import read_index
 
     index = json.loads((REGISTERED / "weights" / "model_index.json").read_text())
-    components, *_ = Hand1000Pipeline.extract_init_dict({**index, "fusion": [index["fusion"][0], name]})
-    module, class_name = components["fusion"]
-    assert getattr(import_module(module), class_name).__name__ == name
+    (tmp_path / "model_index.json").write_text(json.dumps(index | {"fusion": [index["fusion"][0], name]}))
+    parts, settings = read_index(tmp_path)
+    assert parts["fusion"] == tmp_path / "fusion" and parts["guidance_unet"] == tmp_path / "guide"
+    assert settings["fuse_null_prompt"] is True

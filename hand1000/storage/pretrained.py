@@ -1,0 +1,134 @@
+"""Loading of diffusers' and transformers' models and tokenizers from folders: the one place that calls their loaders.
+
+The code of a model's folder is never run and never asked about, pickles are never read, and the network is not used.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hand1000.core.errors import Hand1000Error, translate_load_errors
+from hand1000.storage.files import read_json
+from hand1000.storage.weights import check_weights, find_weights, require_complete
+
+_MAX_LAYERS, _MAX_INTEGER, _MAX_LENGTH = 1024, 2**24, 4096
+"""Bounds of layer counts, other integers and lists in a configuration, far above those of any model that is loaded."""
+
+_LAYER_COUNT = re.compile(r"layers?(_per_block)?$|depth$")
+_FORMER_BUFFERS = re.compile(r"(^|\.)(position_ids|attn\.masked_bias|rotary_emb\.inv_freq)$")
+"""Buffers that earlier versions of the libraries saved and that are computed now."""
+
+_LOGGERS = ("transformers.modeling_utils", "diffusers.models.modeling_utils")
+
+
+def load_model(
+    model_class: Any, folder: Path, kind: str, *, may_lack: str = "$^", ignored: str = "$^", **options: Any
+) -> Any:
+    """Load a model of diffusers or transformers, in evaluation mode, with exactly the tensors of its files.
+
+    Args:
+        model_class: Class with `from_pretrained`.
+        folder: Folder with `config.json` and safetensors files.
+        kind: What the model is, for errors.
+        may_lack: Pattern of the names of tensors that the model does not need.
+        ignored: Pattern of the names of tensors in the files that belong to another part.
+        options: Further arguments of `from_pretrained`, such as `torch_dtype`.
+
+    Raises:
+        Hand1000Error: A file is missing or malformed; a tensor is missing, unexpected, of another shape or type or not
+            finite; or the configuration is not one of this class.
+    """
+    if not folder.is_dir():
+        raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: no such folder")
+    check_config(folder / "config.json")
+    if (folder / "adapter_config.json").exists():
+        raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: it holds an adapter; merge it into its base model")
+    for path in find_weights(folder, kind):
+        check_weights(path, getattr(model_class, "_keep_in_fp32_modules", None) or ())
+    with translate_load_errors(str(folder), kind), _without_reports():
+        model, info = model_class.from_pretrained(
+            folder,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=_reports_shapes(model_class),
+            output_loading_info=True,
+            **options,
+        )
+        if messages := info["error_msgs"]:
+            raise ValueError(messages[0])
+    missing = [name for name in info["missing_keys"] if not re.search(may_lack, name)]
+    unexpected = [
+        name for name in info["unexpected_keys"] if not re.search(ignored, name) and not _FORMER_BUFFERS.search(name)
+    ]
+    require_complete(str(folder), kind, missing, unexpected, info["mismatched_keys"])
+    return model.eval()
+
+
+def load_part(part_class: Any, folder: Path, kind: str, **options: Any) -> Any:
+    """Load a tokenizer or an image processor, as `kind`, from a folder.
+
+    Raises:
+        Hand1000Error: A file is missing or malformed.
+    """
+    if not folder.is_dir():
+        raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: no such folder")
+    # Without local_files_only, which a tokenizer would save in its configuration: a folder needs no network.
+    with translate_load_errors(str(folder), kind):
+        return part_class.from_pretrained(folder, trust_remote_code=False, **options)
+
+
+def check_config(path: Path) -> Mapping[str, Any]:
+    """Read a `config.json` and check that it cannot make a library build a model without bounds.
+
+    Raises:
+        Hand1000Error: The file is missing or malformed, or a number in it is out of range.
+    """
+    config = read_json(path)
+    if not isinstance(config, dict):
+        raise Hand1000Error(f"{path}: not a JSON object; restore it from a copy")
+    try:
+        _check_numbers(path, "", config)
+    except RecursionError:
+        raise Hand1000Error(f"{path}: nested too deeply; restore it from a copy") from None
+    return config
+
+
+def _check_numbers(path: Path, name: str, value: object) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(path, str(key), item)
+    elif isinstance(value, list):
+        if len(value) > _MAX_LENGTH:
+            raise Hand1000Error(f"{path}: {name[:60]} has {len(value)} entries; restore the file from a copy")
+        for item in value:
+            _check_numbers(path, name, item)
+    elif isinstance(value, int) and name != "seed" and "theta" not in name:
+        limit = _MAX_LAYERS if _LAYER_COUNT.search(name) else _MAX_INTEGER
+        if abs(value) > limit:
+            raise Hand1000Error(f"{path}: {name[:60]} is out of range, more than {limit}; restore the file from a copy")
+
+
+def _reports_shapes(model_class: Any) -> bool:
+    """Whether the class reports tensors of other shapes; diffusers' classes raise an error that names the first."""
+    return not hasattr(model_class, "register_to_config")
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Silence the tables of tensors that the libraries log, since every fault in them becomes an error."""
+
+    def is_no_report(record: logging.LogRecord) -> bool:
+        return not re.search(r"LOAD REPORT|Some weights of", record.getMessage())
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_no_report)

@@ -1,0 +1,89 @@
+"""No loader runs, asks about or unpickles what came with a model: every call of a loader is in one place."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hand1000.core.errors import Hand1000Error
+from hand1000.storage.pretrained import load_model, load_part
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("hand1000", "tasks", "workflows", "benchmarks", "models", "tests/stories")
+
+OWN = {"GestureClassifier", "SmallExtractor", "Hand1000Pipeline"}
+"""Classes of this project, which read JSON and safetensors alone."""
+
+LOADERS = {"from_pretrained", "from_single_file", "load_lora_weights", "load_adapter", "load_textual_inversion"}
+UNPICKLING = {("torch", "load"), ("pickle", "load"), ("pickle", "loads"), ("joblib", "load"), ("torch.hub", "load")}
+
+
+def calls(path: Path) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+
+
+def is_trusting(call: ast.Call) -> bool:
+    """Whether a call of a library's loader does not say that the code of a model is not run."""
+    if not isinstance(call.func, ast.Attribute) or call.func.attr not in LOADERS:
+        return False
+    if ast.unparse(call.func.value) in OWN:
+        return False
+    values = {keyword.arg: keyword.value for keyword in call.keywords}
+    value = values.get("trust_remote_code")
+    return not (isinstance(value, ast.Constant) and value.value is False)
+
+
+def test_every_loader_of_a_library_refuses_the_models_code() -> None:
+    sources = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    found = [(path, call) for path in sources for call in calls(path)]
+    loaders = [item for item in found if isinstance(item[1].func, ast.Attribute) and item[1].func.attr in LOADERS]
+    assert len(loaders) >= 2
+    assert [f"{path}:{call.lineno}" for path, call in loaders if is_trusting(call)] == []
+    libraries = {path.relative_to(ROOT) for path, call in loaders if ast.unparse(call.func.value) not in OWN}  # type: ignore[attr-defined]
+    assert libraries == {Path("hand1000/storage/pretrained.py")}
+
+
+def test_no_pickle_is_ever_read() -> None:
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for call in calls(path):
+                if isinstance(call.func, ast.Attribute):
+                    name = (ast.unparse(call.func.value), call.func.attr)
+                    assert name not in UNPICKLING, f"{path}:{call.lineno}"
+
+
+def test_the_walk_finds_a_trusting_call() -> None:
+    for text, expected in {
+        "Model.from_pretrained(folder)": True,
+        "Model.from_pretrained(folder, trust_remote_code=True)": True,
+        "Model.from_pretrained(folder, trust_remote_code=trusts)": True,
+        "Model.from_pretrained(folder, trust_remote_code=False)": False,
+        "GestureClassifier.from_pretrained(folder)": False,
+    }.items():
+        (call,) = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call))
+        assert is_trusting(call) is expected, text
+
+
+def test_a_model_with_code_is_refused_without_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
+
+    def fail(*_: object) -> str:
+        raise AssertionError("a question at the terminal")
+
+    monkeypatch.setattr("builtins.input", fail)
+    (tmp_path / "code.py").write_text("raise AssertionError('the code of a model ran')")
+    classes = {"AutoModelForCausalLM": "code.Model", "AutoTokenizer": ["code.Model", None], "AutoConfig": "code.Model"}
+    config = {"model_type": "unknown", "auto_map": classes | {"AutoImageProcessor": "code.Model"}}
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        (tmp_path / name).write_text(json.dumps(config))
+    save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    for load in (
+        lambda: load_model(AutoModelForCausalLM, tmp_path, "a chat model"),
+        lambda: load_part(AutoTokenizer, tmp_path, "a tokenizer"),
+        lambda: load_part(AutoImageProcessor, tmp_path, "an image processor"),
+    ):
+        with pytest.raises(Hand1000Error, match="cannot be loaded as"):
+            load()
