@@ -18,6 +18,7 @@ from hand1000.cli.options import add_model_options, integer_type
 from hand1000.cli.registry import add_registry_commands
 from hand1000.cli.remote import add_remote_commands
 from hand1000.cli.review import add_review_commands
+from hand1000.cli.schedules import add_schedules_commands
 from hand1000.cli.serve import add_serve_command
 from hand1000.core.errors import Hand1000Error, escape_unprintable
 from hand1000.core.interruption import Interrupted, handle_signals
@@ -63,6 +64,7 @@ def _build_parser() -> argparse.ArgumentParser:
     add_serve_command(commands)
     add_demo_command(commands)
     add_remote_commands(commands)
+    add_schedules_commands(commands)
     add_registry_commands(commands)
     add_accounts_command(commands)
     add_gc_command(commands)

@@ -1,5 +1,7 @@
 """Inheritance of settings: a mapping states its preset and what differs from it."""
 
+import copy
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,11 @@ def load_preset(name: Any) -> dict[str, Any]:
     """
     if name not in list_presets():
         raise ValueError(f"preset: unknown preset {name!r}; choose one of {', '.join(list_presets())}")
+    return copy.deepcopy(_read_preset(name))
+
+
+@functools.cache
+def _read_preset(name: str) -> dict[str, Any]:
     return resolve_preset(read_yaml(PRESETS / f"{name}.yaml"))
 
 

@@ -115,8 +115,9 @@ def test_schedule_leaves_only_the_start_time_unbound(registered: FlyteAdmin) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cron": "0 3 * * ? *"}, "rows.0.cron: .*five fields of cron"),
-        ({"cron": "0 25 * * *"}, "rows.0.cron: .*five fields of cron"),
+        ({"cron": "0 3 * * ? *"}, "rows.0.cron: 6 fields; write five: minute, hour, day of month, month, day of week"),
+        ({"cron": "0 25 * * *"}, "rows.0.cron: hour '25': out of range; give 0 to 23, N-M, ./STEP"),
+        ({"cron": "0 1 31 2 *"}, "rows.0.cron: never runs"),
         ({"gesture": "foo"}, "rows.0.gesture: .*'call'"),
         ({"max_parallelism": 9}, "rows.0.max_parallelism: .*the quota of tasks/resources.yaml holds 8"),
         ({"settings": {"preset": 3}}, "rows.0.settings: .*unknown preset 3"),
