@@ -69,7 +69,9 @@ locals {
     flyte-database = ["password"]
     mlflow         = ["password", "admin_password", "secret_key", "webhook_key"]
     mlflow-tasks   = ["username", "password"]
+    flyte-auth     = ["client_secret", "client_secret_hash"]
   }
+  fixed = { "mlflow-tasks/username" = "pipeline" }
 }
 
 resource "random_password" "this" {
@@ -89,6 +91,15 @@ resource "aws_secretsmanager_secret_version" "this" {
   for_each  = local.secrets
   secret_id = aws_secretsmanager_secret.this[each.key].id
   secret_string = jsonencode({
-    for key in each.value : key => key == "username" ? "pipeline" : random_password.this["${each.key}/${key}"].result
+    for key in each.value : key => lookup(local.fixed, "${each.key}/${key}", key == "client_secret_hash" ?
+      random_password.this["${each.key}/client_secret"].bcrypt_hash : random_password.this["${each.key}/${key}"].result
+    )
   })
+}
+
+# The secret of Flyte's client at your identity provider; infra/README.md has the command that stores it.
+resource "aws_secretsmanager_secret" "oidc" {
+  #checkov:skip=CKV2_AWS_57:rotated at the identity provider
+  name       = "${var.name}/flyte-oidc"
+  kms_key_id = aws_kms_key.this.arn
 }

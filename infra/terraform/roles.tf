@@ -100,8 +100,10 @@ resource "aws_iam_role_policy" "buckets" {
 
 data "aws_iam_policy_document" "secrets" {
   statement {
-    actions   = ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"]
-    resources = [for secret in aws_secretsmanager_secret.this : secret.arn]
+    actions = ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"]
+    resources = concat([for secret in aws_secretsmanager_secret.this : secret.arn], [
+      aws_secretsmanager_secret.oidc.arn, aws_secretsmanager_secret.certificate.arn, aws_secretsmanager_secret.authority.arn
+    ])
   }
   statement {
     actions   = ["kms:Decrypt"]

@@ -89,6 +89,7 @@ def test_the_database_addresses_name_a_driver_that_is_installed() -> None:
         ("s3", {"user": "0"}, "s3: root"),
         ("s3", {"image": "chrislusf/seaweedfs:4.29"}, "moving image"),
         ("s3", {"deploy": {}}, "no limits"),
+        ("s3", {"read_only": False}, "writable root"),
         ("s3", {"ports": ["8333:8333"]}, "open port"),
         ("postgres", {"environment": {"POSTGRES_PASSWORD": "x"}}, "plain POSTGRES_PASSWORD"),
         ("mlflow", {"environment": {"STORE": "postgresql://mlflow:x@postgres/mlflow"}}, "plain STORE"),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from flytekit.extras.accelerators import GPUAccelerator
 
 from tasks.resources import resources_table
 from tests.support.container_policy import faults_of_objects, pods
-from tests.support.infra_tools import BIN, INFRA, documents, flyte_templates, helm_and_kubectl, run
+from tests.support.infra_tools import BIN, INFRA, documents, flyte_templates, helm_and_kubectl, mlflow_chart, run
 from tests.support.short_demo import ROOT
 from workflows.schedules import load_schedules
 
@@ -35,7 +36,7 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rendered(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Every Kubernetes object of infra/."""
-    objects = documents(run(tools / "helm", "template", "mlflow", INFRA / "mlflow", "--namespace", "mlflow"))
+    objects = documents(mlflow_chart(tools))
     for path in sorted((INFRA / "secrets").glob("*.yaml")):
         objects += documents(path.read_text())
     objects += flyte_templates()
@@ -49,7 +50,7 @@ def training_operator(tools: Path, folder: Path) -> list[dict[str, Any]]:
     """
     shutil.copytree(INFRA / "training-operator", folder, dirs_exist_ok=True)
     kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
-    assert kustomization["resources"][0].endswith("?ref=v1.8.1")
+    assert re.search(r"\?ref=[0-9a-f]{40}$", kustomization["resources"][0])
     kustomization["resources"] = ["base.yaml"]
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     labels = {"app": "training-operator"}
@@ -68,7 +69,8 @@ def training_operator(tools: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def test_every_object_is_valid(rendered: list[dict[str, Any]], tools: Path) -> None:
-    run(tools / "helm", "lint", "--strict", INFRA / "mlflow")
+    digest = f"image.digest=sha256:{'0' * 64}"
+    run(tools / "helm", "lint", "--strict", INFRA / "mlflow", "--set", digest)
     kinds = set()
     for item in rendered:
         kinds.add(item["kind"])
@@ -94,6 +96,7 @@ def test_containers_follow_the_policy(rendered: list[dict[str, Any]]) -> None:
         (lambda pod, container: pod["securityContext"].update(runAsNonRoot=False), "root"),
         (lambda pod, container: pod["securityContext"].update(runAsUser=0), "root"),
         (lambda pod, container: container["securityContext"].pop("allowPrivilegeEscalation"), "privilege escalation"),
+        (lambda pod, container: container["securityContext"].pop("readOnlyRootFilesystem"), "writable root"),
         (lambda pod, container: container["resources"].pop("limits"), "no limits"),
         (lambda pod, container: container["resources"]["requests"].pop("memory"), "no requests"),
         (lambda pod, container: container.update(image="registry:5000/mlflow"), "moving image"),
@@ -195,29 +198,43 @@ def test_names_of_roles_buckets_and_secrets_match(terraform: dict[str, Any], ren
     assert names == {"hand1000-data", "hand1000-artifacts", "hand1000-flyte"}
     for name in names:
         assert f'"{name.removeprefix("hand1000-")}"' in buckets
-    database = (INFRA / "terraform/database.tf").read_text()
+    source = "".join((INFRA / f"terraform/{name}.tf").read_text() for name in ("certificates", "database"))
     for item in rendered:
         for reference in [*item.get("spec", {}).get("data", []), *item.get("spec", {}).get("dataFrom", [])]:
             if isinstance(reference, dict):
                 key = (reference.get("remoteRef") or reference.get("extract"))["key"]
-                assert f"    {key.removeprefix('hand1000/')} " in database
+                name = key.removeprefix("hand1000/")
+                assert f"    {name} " in source or f'"${{var.name}}/{name}"' in source
 
 
 def test_flytes_values_are_keys_of_the_chart() -> None:
-    """The tests cannot download the chart, so `known` lists the keys of flyte-binary 1.16 that we set."""
+    """CI cannot download the chart, so `known` lists the keys of flyte-binary 1.16 that we set."""
     known = {"deployment", "configuration", "flyte-core-components", "enabled_plugins", "rbac", "serviceAccount"}
     assert set(values()) == known | {"ingress", "clusterResourceTemplates"}
-    assert set(values()["configuration"]) == {"database", "storage", "logging", "inline"}
+    assert set(values()["configuration"]) == {"auth", "database", "storage", "logging", "inline", "inlineSecretRef"}
     assert "password" not in values()["configuration"]["database"]
     assert "pytorch" in values()["enabled_plugins"]["tasks"]["task-plugins"]["enabled-plugins"]
-    rules = {group for rule in values()["rbac"]["extraRules"] for group in rule["apiGroups"]}
-    assert "kubeflow.org" in rules
+
+
+def test_flyte_may_create_what_its_templates_hold() -> None:
+    """The chart's own rules cover the first three kinds."""
+    granted = {("", "namespaces"), ("", "resourcequotas"), ("", "serviceaccounts")}
+    for rule in values()["rbac"]["extraRules"]:
+        if {"create", "get", "update", "patch"} <= set(rule["verbs"]):
+            granted |= {(group, kind) for group in rule["apiGroups"] for kind in rule["resources"]}
+    for item in flyte_templates():
+        group = item["apiVersion"].rpartition("/")[0]
+        plural = f"{item['kind'].lower()}s".replace("policys", "policies")
+        assert (group, plural) in granted
+    assert ("kubeflow.org", "pytorchjobs") in granted
 
 
 def test_paths_in_the_readme_exist() -> None:
     text = (INFRA / "README.md").read_text()
     for path in (
+        "charts.sh",
         "flyte/values.yaml",
+        "ingress/values.yaml",
         "secrets/store.yaml",
         "secrets/flyte-namespace.yaml",
         "mlflow",

@@ -1,4 +1,4 @@
-"""Policy for containers: not root, with limits, from a pinned image, without a secret in plain text."""
+"""Policy for containers: not root, read-only, with limits, from a pinned image, without a secret in plain text."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -37,6 +37,8 @@ def _faults_of_container(pod: dict[str, Any], container: dict[str, Any]) -> Iter
         yield "root"
     if context.get("allowPrivilegeEscalation", True):
         yield "privilege escalation"
+    if not context.get("readOnlyRootFilesystem"):
+        yield "writable root"
     for kind in ("requests", "limits"):
         if not {"cpu", "memory"} <= set(container.get("resources", {}).get(kind, {})):
             yield f"no {kind}"
@@ -63,6 +65,8 @@ def faults_of_compose(compose: dict[str, Any]) -> list[str]:
                 faults.append(f"{name}: root")
             if "@sha256:" not in service["image"]:
                 faults.append(f"{name}: moving image {service['image']}")
+        if not service.get("read_only"):
+            faults.append(f"{name}: writable root")
         resources = service.get("deploy", {}).get("resources", {})
         for kind in ("limits", "reservations"):
             if not {"cpus", "memory"} <= set(resources.get(kind, {})):

@@ -45,6 +45,14 @@ def documents(text: str) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(text) if document]
 
 
+def mlflow_chart(tools: Path, *options: str | Path) -> str:
+    """The objects of MLflow's chart, with an image as `docker push` names it."""
+    image = f"image.digest=sha256:{'0' * 64}"
+    return run(
+        tools / "helm", "template", "mlflow", INFRA / "mlflow", "--namespace", "mlflow", "--set", image, *options
+    )
+
+
 def flyte_templates() -> Iterator[dict[str, Any]]:
     """Yield the objects that Flyte creates in the namespace of each project-domain, with filled templates."""
     values = yaml.safe_load((INFRA / "flyte/values.yaml").read_text())
