@@ -1,4 +1,4 @@
-"""Conversion of Stable Diffusion 1.x to the keys of its original release (LDM), which most other programs read.
+"""Conversion of Stable Diffusion 1.x and 2.x to the keys of their original release (LDM), which most programs read.
 
 diffusers numbers blocks, and layers within a block; LDM numbers all layers of one half of the UNet consecutively.
 """
@@ -8,20 +8,18 @@ from collections.abc import Callable
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel
 
 Weights = dict[str, torch.Tensor]
 Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Patterns and their replacements, applied one after the other."""
 
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer.text_model."
+UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 
 
 def convert_to_ldm_keys(pipeline: StableDiffusionPipeline) -> Weights:
     """Return all weights of the pipeline as LDM's state dictionary, contiguous and on the CPU."""
-    text_encoder = {
-        TEXT + name.removeprefix("text_model."): value for name, value in pipeline.text_encoder.state_dict().items()
-    }
-    weights = unet_weights(pipeline.unet) | vae_weights(pipeline.vae) | text_encoder
+    weights = unet_weights(pipeline.unet) | vae_weights(pipeline.vae) | text_encoder_weights(pipeline.text_encoder)
     return {name: value.cpu().contiguous() for name, value in weights.items()}
 
 
@@ -95,6 +93,36 @@ def vae_weights(vae: AutoencoderKL) -> Weights:
         VAE + name: value[:, :, None, None] if ".attn_1." in name and value.ndim == 2 else value
         for name, value in weights.items()
     }
+
+
+def text_encoder_weights(text_encoder: CLIPTextModel) -> Weights:
+    """Return the text encoder's weights with the keys of OpenAI's CLIP, or for Stable Diffusion 2.x with OpenCLIP's.
+
+    OpenCLIP holds the projections of queries, keys and values one below the other. Its last layer, which Stable
+    Diffusion 2.x does not use and diffusers therefore does not have, is left out.
+    """
+    weights = {name.removeprefix("text_model."): value for name, value in text_encoder.state_dict().items()}
+    # Only OpenAI's CLIP has the approximated activation.
+    if text_encoder.config.hidden_act == "quick_gelu":
+        return {f"{TEXT}transformer.text_model.{name}": value for name, value in weights.items()}
+    rules: Rules = [
+        (r"^embeddings\.token_embedding\.", "token_embedding."),
+        (r"^embeddings\.position_embedding\.weight$", "positional_embedding"),
+        (r"^final_layer_norm\.", "ln_final."),
+        (r"^encoder\.layers\.(\d+)\.", r"transformer.resblocks.\1."),
+        (r"\.layer_norm(\d)\.", r".ln_\1."),
+        (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
+        (r"\.self_attn\.q_proj\.", ".attn.in_proj_"),
+        (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+        (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+    ]
+    renamed = {}
+    for name, value in weights.items():
+        if ".q_proj." in name:
+            value = torch.cat([weights[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"])
+        if ".k_proj." not in name and ".v_proj." not in name:
+            renamed[f"{TEXT}model.{_rename(name, rules)}"] = value
+    return renamed
 
 
 def _rename(name: str, rules: Rules) -> str:

@@ -11,8 +11,14 @@ import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
 from safetensors.torch import load_file
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from hand1000.cli.main import main
 from hand1000.config.settings import LoraSettings
@@ -22,7 +28,7 @@ from hand1000.export.fold import affine_fusion, fold_fusion
 from hand1000.export.lora import check_precision, constant_direction
 from hand1000.export.measured import ExportMetric, ExportMetrics
 from hand1000.export.sampler import explain_unmeasured, export_sampler
-from hand1000.export.single_file import UNET, VAE, unet_weights, vae_weights
+from hand1000.export.single_file import UNET, VAE, text_encoder_weights, unet_weights, vae_weights
 from hand1000.gestures import PHRASES
 from hand1000.models.fusion import GestureFusion, double_fusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
@@ -140,6 +146,46 @@ def test_keys_and_shapes_are_those_of_stable_diffusion_1() -> None:
         VAE + "decoder.up.0.block.0.nin_shortcut.weight": (128, 256, 1, 1),
     }.items():
         assert shapes.get(name) == shape, name
+
+
+def test_text_encoders_have_the_keys_of_their_release() -> None:
+    """diffusers' own converters restore all keys and shapes of both real text encoders, without weights."""
+    sizes = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
+    with torch.device("meta"):
+        clip = CLIPTextModel(CLIPTextConfig(**sizes))
+        sizes = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16}
+        open_clip = CLIPTextModel(CLIPTextConfig(hidden_act="gelu", **sizes))
+    for encoder, convert, key, shape in (
+        (clip, convert_ldm_clip_checkpoint, "transformer.text_model.embeddings.position_embedding.weight", (77, 768)),
+        (
+            open_clip,
+            lambda weights: convert_open_clip_checkpoint(open_clip, weights),
+            "model.transformer.resblocks.22.attn.in_proj_weight",
+            (3072, 1024),
+        ),
+    ):
+        weights = text_encoder_weights(encoder)
+        assert weights["cond_stage_model." + key].shape == shape
+        restored = {name.removeprefix("text_model."): value.shape for name, value in convert(weights).items()}
+        assert restored == {
+            name.removeprefix("text_model."): value.shape for name, value in encoder.state_dict().items()
+        }
+
+
+def test_a_file_of_stable_diffusion_2_draws_equal_images(tuned, tmp_path) -> None:
+    """Its text encoder is OpenCLIP's, of which the projections are held one below the other."""
+    config = tuned.text_encoder.config.to_dict() | {"hidden_act": "gelu", "num_hidden_layers": 2}
+    torch.manual_seed(3)
+    tuned.text_encoder = CLIPTextModel(CLIPTextConfig(**config)).eval()
+    tuned.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "single-file", tmp_path / "four.safetensors")
+    assert "cond_stage_model.model.transformer.resblocks.1.mlp.c_fc.weight" in load_file(tmp_path / "four.safetensors")
+    export_model(tmp_path / "model", "diffusers", tmp_path / "folder")
+    single = StableDiffusionPipeline.from_single_file(
+        str(tmp_path / "four.safetensors"), config=str(tmp_path / "folder"), safety_checker=None, local_files_only=True
+    )
+    single.scheduler = DDIMScheduler.from_config(tuned.scheduler.config)
+    assert np.abs(stock_images(single) - decoded_images(tuned)).max() < EQUAL
 
 
 def test_a_singular_fusion_is_folded_exactly(tuned, tmp_path) -> None:
