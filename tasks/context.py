@@ -14,7 +14,8 @@ from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.storage.hub import model_identity
 
 if TYPE_CHECKING:
-    from hand1000.registry.connection import Tracking
+    from hand1000.registry.connection import Patience, Tracking
+    from hand1000.registry.recorder import Recording, RunRecorder
     from hand1000.registry.tracking import RunTracker
     from hand1000.storage.artifacts import ArtifactStore
     from hand1000.training.context import TrainContext
@@ -67,17 +68,44 @@ class RunContext(BaseModel):
 
         return open_store(self.root)
 
-    def connect_mlflow(self) -> "Tracking":
+    def connect_mlflow(self, patience: "Patience | None" = None) -> "Tracking":
         """The MLflow server that the environment names, else one embedded in a local root or in `artifacts` here."""
-        from hand1000.registry.connection import connect
+        from hand1000.registry.connection import PATIENT, connect
 
-        return connect(Path("artifacts" if "://" in self.root else self.root))
+        return connect(Path("artifacts" if "://" in self.root else self.root), patience=patience or PATIENT)
 
     def open_tracker(self, name: str = "") -> "RunTracker":
-        """The MLflow parent run; a new one has the key as its name, or `name`."""
+        """The MLflow parent run; a new one has the key as its name, or `name`. What waited for MLflow is sent first.
+
+        Raises:
+            TransientError: MLflow does not answer.
+        """
         from hand1000.registry.tracking import EXPERIMENT, RunTracker
 
-        return RunTracker(EXPERIMENT, self.run_id, self.connect_mlflow(), name=name)
+        tracking = self.connect_mlflow()
+        self.recording.send(tracking)
+        return RunTracker(EXPERIMENT, self.run_id, tracking, name=name)
+
+    def open_recorder(self) -> "RunRecorder":
+        """The MLflow parent run for records that wait on disk while MLflow is away."""
+        from hand1000.registry.recorder import RunRecorder
+
+        return RunRecorder(self.recording, self.run_id)
+
+    @property
+    def recording(self) -> "Recording":
+        """Where this process records the runs of the artifact root."""
+        from hand1000.registry.connection import IMPATIENT
+        from hand1000.registry.recorder import Recording
+        from hand1000.registry.unsent import Outbox
+
+        store = self.open_store()
+        if store.root not in _recordings:
+            _recordings[store.root] = Recording(Outbox(store.backend), lambda: self.connect_mlflow(IMPATIENT))
+        return _recordings[store.root]
+
+
+_recordings: "dict[str, Recording]" = {}
 
 
 @dataclass(frozen=True)

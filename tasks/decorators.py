@@ -35,7 +35,7 @@ from tasks.context import (
 from tasks.resources import resources_table
 
 if TYPE_CHECKING:
-    from hand1000.registry.tracking import Run
+    from hand1000.registry.recorder import RunRecorder
     from hand1000.storage.artifacts import ArtifactStore
 
 CACHE_VERSION = "10"
@@ -294,7 +294,7 @@ def run_cached(
                 (workspace / "out").mkdir()
                 body(make_context(output_dir=workspace / "out", on_progress=noop_callback))
             return FlyteDirectory(str(workspace), remote_directory=False)
-    child = run.open_tracker().child_run(task_name) if run.run_id else None
+    child = run.open_recorder().child_run(task_name) if run.run_id else None
     title = f"{task_name} {label}".strip()
     if record is None:
         logger.info("%s: started", title)
@@ -319,7 +319,7 @@ def run_cached(
     return FlyteDirectory(record["address"], remote_directory=False)
 
 
-def _log_record(child: "Run", part: str, record: Mapping[str, Any], store: "ArtifactStore") -> None:
+def _log_record(child: "RunRecorder", part: str, record: Mapping[str, Any], store: "ArtifactStore") -> None:
     """Log an artifact's history, time and memory to its task's child run, whether this or an earlier run made it."""
     from hand1000.registry.versions import ARTIFACTS
 

@@ -61,10 +61,10 @@ def report_preparation(result: TaskResult) -> Artifact:
     if lines := report.problem_lines():
         print("\n".join(["", "not used of the data:", *(f"  {line}" for line in lines)]), flush=True)
     if result.run.run_id and lines:
-        tracker = result.run.open_tracker()
-        tracker.log_metrics(report.problem_counts())
-        tracker.set_tags({"hand1000.data_problems": "; ".join(lines)[:MAX_TAG_LENGTH]})
-        tracker.log_file(result.folder / REPORT, "data")
+        recorder = result.run.open_recorder()
+        recorder.log_metrics(report.problem_counts())
+        recorder.set_tags({"hand1000.data_problems": "; ".join(lines)[:MAX_TAG_LENGTH]})
+        recorder.log_file(result.folder / REPORT, "data")
     return result.artifact
 
 

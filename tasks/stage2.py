@@ -24,7 +24,7 @@ def report_captions(result: TaskResult) -> Artifact:
         max_tokens = load_tokenizer(resolve_base_model(base_model), base_model).model_max_length
         print(describe_shortened(shortened, len(records), max_tokens), flush=True)
         if result.run.run_id:
-            result.run.open_tracker().log_metrics({"data/shortened captions": len(shortened)})
+            result.run.open_recorder().log_metrics({"data/shortened captions": len(shortened)})
     return result.artifact
 
 

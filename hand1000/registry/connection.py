@@ -32,8 +32,26 @@ SERVER_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_FOLDER = Path("artifacts")
 """Folder of the embedded MLflow where neither an option nor the environment names one."""
 
-_PROBE_DELAYS = (1.0, 1.0)
-_PROBE_TIMEOUT_SECONDS = 10
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a connection waits.
+
+    Attributes:
+        probe_delays: Seconds between the attempts to reach a server.
+        probe_timeout: Seconds for one of them.
+        lock_timeout: Seconds for the lock of an embedded MLflow, which a registration holds for its upload; -1 is
+            without end.
+    """
+
+    probe_delays: tuple[float, ...] = (1.0, 1.0)
+    probe_timeout: float = 10.0
+    lock_timeout: float = -1.0
+
+
+PATIENT = Patience()
+IMPATIENT = Patience(probe_delays=(), probe_timeout=3.0, lock_timeout=5.0)
+"""For work that goes on without MLflow."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +62,13 @@ class Tracking:
         uri: Tracking and registry URI.
         artifact_root: Folder of the files of a new experiment; None leaves the choice to the server.
         lock_file: Lock of the processes that share a sqlite file; None for a server.
+        lock_timeout: Seconds to wait for that lock; -1 is without end.
     """
 
     uri: str
     artifact_root: str | None = None
     lock_file: Path | None = None
+    lock_timeout: float = -1.0
 
     @cached_property
     def client(self) -> "MlflowClient":
@@ -67,16 +87,20 @@ class Tracking:
         """Exclude the other processes of an embedded MLflow; a server has no such lock. Not reentrant.
 
         Raises:
+            TransientError: Another process has held it for `lock_timeout`.
             Hand1000Error: The folder of an embedded MLflow is not writable.
         """
-        from filelock import FileLock
+        from filelock import FileLock, Timeout
 
         if self.lock_file is None:
             yield
             return
-        lock = FileLock(self.lock_file)
-        with translate_write_errors(self.lock_file.parent):
-            lock.acquire()
+        lock = FileLock(self.lock_file, timeout=self.lock_timeout)
+        try:
+            with translate_write_errors(self.lock_file.parent):
+                lock.acquire()
+        except Timeout as error:
+            raise TransientError(f"{self.lock_file}: another process writes to this MLflow; try again") from error
         try:
             yield
         finally:
@@ -112,7 +136,13 @@ def redact_userinfo(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
 
 
-def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None, create: bool = True) -> Tracking:
+def connect(
+    folder: Path = DEFAULT_FOLDER,
+    *,
+    registry: str | Path | None = None,
+    create: bool = True,
+    patience: Patience = PATIENT,
+) -> Tracking:
     """Connect to the MLflow at `registry`, else to that of `MLFLOW_TRACKING_URI`, else to the one embedded in `folder`.
 
     The addresses in an embedded MLflow that was moved or copied are corrected; one in a folder that is not writable can
@@ -123,18 +153,21 @@ def connect(folder: Path = DEFAULT_FOLDER, *, registry: str | Path | None = None
         folder: Folder of the embedded MLflow's `mlflow.db` and `mlartifacts/`.
         registry: A folder with `mlflow.db`, that file, or the URI of a server.
         create: Whether to create an embedded MLflow that does not exist.
+        patience: How long to wait.
 
     Raises:
-        Hand1000Error: The server does not answer, the folder is not writable, or there is nothing to read.
+        TransientError: The server does not answer in time, or another program has locked the database.
+        Hand1000Error: The folder is not writable, the database is damaged, or there is nothing to read.
     """
     address = str(registry or os.environ.get(SERVER_VARIABLE, "").strip() or folder)
     if not _is_embedded(address):
-        return _connect_server(address)
-    return _open_embedded(_find_database(address), create)
+        return _connect_server(address, patience)
+    return _open_embedded(_find_database(address), create, patience)
 
 
-def _open_embedded(database: Path, create: bool) -> Tracking:
-    tracking = Tracking(f"{SQLITE}{database}", (database.parent / FILES).as_uri(), database.with_suffix(".lock"))
+def _open_embedded(database: Path, create: bool, patience: Patience) -> Tracking:
+    files, lock_file = (database.parent / FILES).as_uri(), database.with_suffix(".lock")
+    tracking = Tracking(f"{SQLITE}{database}", files, lock_file, patience.lock_timeout)
     if create:
         with translate_write_errors(database.parent):
             database.parent.mkdir(parents=True, exist_ok=True)
@@ -193,7 +226,7 @@ def _find_database(address: str) -> Path:
     return path if is_file else path / DATABASE
 
 
-def _connect_server(uri: str) -> Tracking:
+def _connect_server(uri: str, patience: Patience) -> Tracking:
     parts = urlsplit(uri)
     if parts.scheme.partition("+")[0] in ("postgresql", "mysql", "mssql"):
         return Tracking(uri)
@@ -206,21 +239,21 @@ def _connect_server(uri: str) -> Tracking:
         os.environ["MLFLOW_TRACKING_PASSWORD"] = unquote(parts.password or "")
         # MLflow's own code reads this variable again, so that it must not contain the password either.
         os.environ[SERVER_VARIABLE] = uri = redact_userinfo(uri)
-    _probe(uri)
+    _probe(uri, patience)
     return Tracking(uri)
 
 
-def _probe(uri: str) -> None:
+def _probe(uri: str, patience: Patience) -> None:
     """Wait for any answer of the server; MLflow's client itself retries for minutes where nothing listens."""
 
     def request_health() -> None:
         try:
-            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_PROBE_TIMEOUT_SECONDS).close()
+            urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=patience.probe_timeout).close()
         except urllib.error.HTTPError:
             return  # An answer, too.
 
     try:
-        call_with_retry(request_health, _PROBE_DELAYS, (OSError, ValueError))
+        call_with_retry(request_health, patience.probe_delays, (OSError, ValueError))
     except (OSError, ValueError) as error:
         raise TransientError(
             f"{uri}: no MLflow server answers ({getattr(error, 'reason', error)}); "

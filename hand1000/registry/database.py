@@ -74,6 +74,14 @@ def has_database(database: Path) -> bool:
     return False
 
 
+def check_unlocked(database: Path, seconds: float = 2.0) -> None:
+    """Raise a `TransientError` if another program holds the database for longer than `seconds`."""
+    with translate_database_errors(database), closing(sqlite3.connect(database, timeout=seconds)) as connection:
+        connection.isolation_level = None
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+
+
 def is_writable(database: Path) -> bool:
     """Return whether this process may write the database, and the journal and lock beside it."""
     return os.access(database.parent, os.W_OK) and (not database.exists() or os.access(database, os.W_OK))

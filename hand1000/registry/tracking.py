@@ -57,7 +57,7 @@ class Run:
         with self.tracking.readable_errors():
             recorded = self.tracking.client.get_run(self.run_id).data.params
             new = []
-            for name, text in _flatten(params):
+            for name, text in flatten(params):
                 value = _shorten(text, _MAX_PARAM)
                 if name not in recorded:
                     new.append(Param(name, value))
@@ -144,14 +144,18 @@ class Run:
             short = [RunTag(key, _shorten(str(value), _MAX_TAG)) for key, value in tags.items()]
             self.tracking.client.log_batch(self.run_id, tags=short)
 
-    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED", end_time: int | None = None) -> None:
         """Close the run; opening it again by its key resumes it.
 
         A run that was finished before keeps its end, unless it has recorded new metrics since then.
+
+        Args:
+            status: How it ended.
+            end_time: When it ended, in milliseconds since 1970; by default now.
         """
         with self.tracking.readable_errors():
             if self.tracking.client.get_run(self.run_id).info.status != status:
-                self.tracking.client.set_terminated(self.run_id, status)
+                self.tracking.client.set_terminated(self.run_id, status, end_time)
 
     def _reopen(self) -> None:
         """Mark the run as running before it records something new."""
@@ -271,10 +275,11 @@ def _discard_run(tracking: Tracking, run_id: str, key: str) -> None:
         tracking.client.set_terminated(run_id, "KILLED")
 
 
-def _flatten(values: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:
+def flatten(values: Mapping[str, object], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Yield the names and texts of nested settings as parameters, `outer.inner` for a nested one."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", str(value)
 

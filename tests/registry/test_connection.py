@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hand1000.core.errors import Hand1000Error, TransientError
-from hand1000.registry.connection import connect, redact_userinfo, registry_option
+from hand1000.registry.connection import IMPATIENT, connect, redact_userinfo, registry_option
 from hand1000.registry.tracking import RunTracker
 from tests.support.mlflow_server import free_port
 from tests.support.registration import HISTORY
@@ -37,12 +37,11 @@ def test_concurrent_processes_share_one_new_database(tmp_path):
 
 def test_error_of_a_silent_server_omits_the_password(tmp_path, monkeypatch):
     port = free_port()
-    monkeypatch.setattr("hand1000.registry.connection._PROBE_DELAYS", ())
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:s3cret@127.0.0.1:{port}")
     with pytest.raises(
         Hand1000Error, match=f"http://127.0.0.1:{port}: no MLflow server answers .*; start it, or correct --registry"
     ) as raised:
-        connect(tmp_path)
+        connect(tmp_path, patience=IMPATIENT)
     assert "s3cret" not in str(raised.value) and "\n" not in str(raised.value)
 
 

@@ -1,0 +1,214 @@
+"""Records of a run while MLflow is away: the work does not wait, nothing is lost, and nothing is recorded twice."""
+
+import math
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import hand1000.registry.recorder as recorder_module
+from hand1000.core.errors import Hand1000Error
+from hand1000.registry.connection import IMPATIENT, connect
+from hand1000.registry.recorder import Recording, RunRecorder
+from hand1000.registry.tracking import EXPERIMENT, RunTracker
+from hand1000.registry.unsent import MAX_ROWS, Call, Outbox, merge_calls
+from hand1000.storage.artifacts import open_store
+from tests.support.registration import HISTORY
+from tests.support.tcp_gate import tcp_gate
+
+
+def make_recording(root: Path, folder: Path | None = None) -> Recording:
+    return Recording(Outbox(open_store(str(root)).backend), lambda: connect(folder or root, patience=IMPATIENT))
+
+
+def record_all(recorder: RunRecorder, folder: Path, *, between=lambda: None) -> None:
+    """Record a stage of every kind; `between` is called in its middle."""
+    report = folder / "report.html"
+    report.write_text("a report")
+    recorder.log_params({"settings": {"steps": 5, "note": "x" * 7000}})
+    stage = recorder.child_run("train")
+    for row in HISTORY[:10]:
+        stage.log_history([row])
+    between()
+    for row in HISTORY[10:40]:
+        stage.log_history([row])
+    stage.log_history(HISTORY[:40])
+    stage.log_seconds("all", np.float32(2.5))
+    stage.log_peak("all", 2**30)
+    stage.log_metrics({"nothing": math.nan})
+    stage.set_tags({"hand1000.artifact.all": "artifacts/train/0"})
+    stage.log_file(report, "data")
+    stage.finish()
+    recorder.log_metrics({"base/FID": 3.0})
+    recorder.finish("FAILED")
+
+
+def read_run(tracking, run) -> dict:
+    client = tracking.client
+    data = client.get_run(run.run_id).data
+    return {
+        "status": client.get_run(run.run_id).info.status,
+        "params": data.params,
+        "tags": {name: value for name, value in data.tags.items() if name.startswith("hand1000.artifact")},
+        "curves": {
+            name: [(point.step, point.value) for point in client.get_metric_history(run.run_id, name)]
+            for name in data.metrics
+        },
+        "files": [entry.path for entry in client.list_artifacts(run.run_id, "data")],
+    }
+
+
+def read_all(tracking, run_key: str) -> list[dict]:
+    tracker = RunTracker(EXPERIMENT, run_key, tracking)
+    runs = tracking.client.search_runs([tracker.experiment_id], f"tags.`mlflow.parentRunId` = '{tracker.run_id}'")
+    # `RunTracker` opens a failed run again.
+    parent = read_run(tracking, tracker) | {"status": ""}
+    return [parent, *(read_run(tracking, run.info) for run in runs)]
+
+
+def waiting(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / "unsent").rglob("*") if path.is_file())
+
+
+def end_pause(recording: Recording) -> None:
+    recording.outage.until = 0.0
+
+
+@pytest.fixture
+def expected(tmp_path, runs):
+    record_all(RunRecorder(make_recording(tmp_path / "still", runs), "k"), tmp_path)
+    assert waiting(tmp_path / "still") == []
+    found = read_all(connect(runs), "k")
+    assert len(found) == 2 and found[1]["status"] == "FINISHED" and len(found[1]["curves"]["loss"]) == 40
+    return found
+
+
+@pytest.mark.parametrize("kind", ["refusing", "silent"])
+def test_lost_server_neither_delays_nor_loses(kind, server, expected, tmp_path, monkeypatch, caplog):
+    with tcp_gate(server) as gate:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", gate.url)
+        monkeypatch.setitem(recorder_module._SHORT_REQUESTS, "MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+        root = tmp_path / "root"
+        recording = make_recording(root)
+        gone = []
+
+        def lose_server() -> None:
+            gate.close()
+            gate.silent = kind == "silent"
+            if gate.silent:
+                gate.open()
+            gone.append(time.monotonic())
+
+        record_all(RunRecorder(recording, f"key-{kind}"), tmp_path, between=lose_server)
+        assert time.monotonic() - gone[0] < 12
+        assert 1 < len(waiting(root)) < 40
+        assert "the work goes on without MLflow, whose records wait in" in caplog.text
+        # A second process of the same run, which never had a connection.
+        record_all(RunRecorder(make_recording(root), f"key-{kind}"), tmp_path)
+        kept = shutil.copytree(root / "unsent", tmp_path / "kept")
+        gate.close()
+        gate.silent = False
+        gate.open()
+        end_pause(recording)
+        recording.send(connect())
+        assert waiting(root) == []
+        assert read_all(connect(), f"key-{kind}") == expected
+        # Killed after the last record had arrived and before any was removed.
+        shutil.rmtree(root / "unsent")
+        shutil.move(kept, root / "unsent")
+        RunRecorder(make_recording(root), f"key-{kind}").child_run("train")
+        assert waiting(root) == []
+        RunRecorder(make_recording(root), f"key-{kind}").child_run("train").finish()
+        assert read_all(connect(), f"key-{kind}") == expected
+
+
+def test_locked_database_does_not_delay(runs, expected, tmp_path, caplog):
+    root = tmp_path / "root"
+    recording = make_recording(root, runs)
+    other = sqlite3.connect(runs / "mlflow.db")
+
+    def lock() -> None:
+        other.execute("BEGIN EXCLUSIVE")
+
+    started = time.monotonic()
+    record_all(RunRecorder(recording, "k2"), tmp_path, between=lock)
+    assert time.monotonic() - started < 15 and waiting(root)
+    assert "another program has locked it" in caplog.text
+    other.rollback()
+    other.close()
+    end_pause(recording)
+    RunRecorder(recording, "other").child_run("train")
+    assert waiting(root) == [] and read_all(connect(runs), "k2") == expected
+    assert "records that waited" in caplog.text
+
+
+def test_outage_without_end_keeps_a_bounded_number(tmp_path, monkeypatch):
+    def fail():
+        raise Hand1000Error("gone")
+
+    root = tmp_path / "root"
+    recording = Recording(Outbox(open_store(str(root)).backend), fail)
+    stage = RunRecorder(recording, "k").child_run("train")
+    for step in range(300):
+        stage.log_history([{"step": step, "loss": 1.0}])
+    assert len(waiting(root)) < 33
+    monkeypatch.setattr("hand1000.registry.unsent.MAX_ROWS", 100)
+    calls = [Call(method="log_history", arguments={"rows": [{"step": step}]}) for step in range(1000)]
+    (merged,) = merge_calls(calls)
+    steps = [row["step"] for row in merged.arguments["rows"]]
+    assert len(steps) <= 100 < MAX_ROWS and steps[-1] == 999 and steps == sorted(steps)
+
+
+def test_pause_doubles_up_to_its_maximum(tmp_path):
+    attempts = []
+
+    def fail():
+        attempts.append(1)
+        raise Hand1000Error("gone")
+
+    recording = Recording(Outbox(open_store(str(tmp_path)).backend), fail)
+    recorder, pauses = RunRecorder(recording, "k"), []
+    for _ in range(7):
+        recorder.log_metrics({"x": 1.0})
+        recorder.log_metrics({"y": 1.0})
+        pauses.append(recording.outage.pause)
+        end_pause(recording)
+    assert pauses == [15, 30, 60, 120, 240, 300, 300] and len(attempts) == 7
+
+
+def test_damaged_or_refused_record_holds_up_no_other(runs, tmp_path, caplog):
+    root = tmp_path / "root"
+    recording = make_recording(root, runs)
+    recording.outage.prolong()
+    recorder = RunRecorder(recording, "k")
+    recorder.log_metrics({"first": 1.0})
+    recorder.log_params({"seed": 1})
+    recorder.log_params({"seed": 2})
+    recorder.log_metrics({"last": 1.0})
+    damaged = root / "unsent" / waiting(root)[0]
+    damaged.write_bytes(damaged.read_bytes().replace(b"first", b"fIrst"))
+    end_pause(recording)
+    recorder.log_metrics({"now": 1.0})
+    tracking = connect(runs)
+    recorded = tracking.client.get_run(RunTracker(EXPERIMENT, "k", tracking).run_id).data
+    assert recorded.params == {"seed": "1"} and set(recorded.metrics) == {"last", "now"}
+    assert waiting(root) == [] and len(list((root / "unsent-refused").iterdir())) == 1
+    assert "its bytes are not those that were written" in caplog.text and "seed was recorded as" in caplog.text
+
+
+def test_text_that_is_not_utf8_and_a_full_disk_do_not_stop_it(tmp_path, runs, monkeypatch, caplog):
+    recording = make_recording(tmp_path / "root", runs)
+    recorder = RunRecorder(recording, "k")
+    recorder.log_params({"path": "a\udcff"})
+    recorder.set_tags({"path": "a\udcff"})
+    recording.outage.prolong()
+
+    def refuse(key, data):
+        raise Hand1000Error("no space left")
+
+    monkeypatch.setattr(recording.outbox.backend, "write", refuse)
+    recorder.log_metrics({"x": 1.0})
+    assert "a record of run k for MLflow is lost: no space left" in caplog.text
