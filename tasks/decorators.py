@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 CACHE_VERSION = "10"
 """Version of what all tasks compute, in Flyte's cache and in the artifact root's results."""
 TASK_REVISIONS: dict[str, int] = {
+    "assemble_model": 1,
     "evaluate": 1,
     "generate_base": 1,
     "generate_class_images": 1,

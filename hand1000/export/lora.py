@@ -3,12 +3,10 @@
 The derivation is in docs/method.md, "A plain checkpoint".
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from hand1000.core.errors import Hand1000Error
@@ -16,7 +14,7 @@ from hand1000.export.fold import affine_fusion
 from hand1000.export.target import Precision
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.checkpoint import Tensors
-from hand1000.training.lora import ADAPTER_FILE
+from hand1000.training.lora import read_adapter
 
 SINGULAR_VALUE_TOLERANCE = 1e-7
 """Singular values below this share of the largest one are dropped: they change nothing in 32 bits."""
@@ -75,13 +73,11 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
     The entries of each layer are `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`.
 
     Raises:
-        Hand1000Error: The model's fusion cannot be folded.
+        Hand1000Error: The adapter is damaged, or the model's fusion cannot be folded.
     """
-    with safe_open(adapter / ADAPTER_FILE, "pt") as file:
-        settings = json.loads(file.metadata()["lora_adapter_metadata"])
-        factors = {name.removeprefix("unet."): file.get_tensor(name).cpu() for name in file.keys()}  # noqa: SIM118
-    rank = settings["unet.r"]
-    scale = settings["unet.lora_alpha"] / rank
+    saved = read_adapter(adapter, pipeline.unet)
+    rank, factors = saved.rank, saved.factors
+    scale = saved.alpha / rank
     matrix, shift = affine_fusion(pipeline, mu, gesture)
     # A constant in the keys changes no attention weight, so only the values carry c.
     value_matrix = matrix + torch.outer(shift, constant_direction(final_norm(pipeline)))

@@ -3,8 +3,10 @@
 A tensor that is missing, unknown, of another shape or type, or not finite is an error that names it and its file.
 """
 
+import json
 import os
 import re
+import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -78,6 +80,21 @@ def read_tensors(path: Path, kind: str, remedy: str) -> "dict[str, torch.Tensor]
         raise Hand1000Error(f"{path}: cannot be loaded as {kind}: {reason}; {remedy}") from error
 
 
+def serialize_tensors(tensors: "Mapping[str, torch.Tensor]", metadata: Mapping[str, str]) -> bytes:
+    """Return the safetensors file of `tensors` with `metadata`; equal content gives equal bytes.
+
+    safetensors itself writes the keys of the metadata in an order that differs between processes.
+    """
+    from safetensors.torch import save
+
+    plain = save(dict(tensors))
+    (length,) = struct.unpack_from("<Q", plain)
+    header = {"__metadata__": dict(sorted(metadata.items()))} | json.loads(plain[8 : 8 + length])
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + plain[8 + length :]
+
+
 def load_weights(module: Any, path: Path, kind: str, remedy: str) -> None:
     """Load a safetensors file into a module that has exactly these tensors, as `kind`.
 
@@ -85,11 +102,20 @@ def load_weights(module: Any, path: Path, kind: str, remedy: str) -> None:
         Hand1000Error: See `check_weights`; or a tensor is missing, unexpected or of another shape.
     """
     tensors = read_tensors(path, kind, remedy)
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    wrong = [(name, found[name], shape) for name, shape in expected.items() if found.get(name, shape) != shape]
-    require_complete(str(path), kind, expected.keys() - found.keys(), found.keys() - expected.keys(), wrong)
+    require_same_tensors(module.state_dict(), tensors, str(path), kind)
     module.load_state_dict(tensors)
+
+
+def require_same_tensors(
+    expected: "Mapping[str, torch.Tensor]", tensors: "Mapping[str, torch.Tensor]", source: str, kind: str
+) -> None:
+    """Raise a Hand1000Error unless the `tensors` of `source` have the names and shapes of the `expected` ones."""
+    wrong = [
+        (name, tuple(value.shape), tuple(expected[name].shape))
+        for name, value in tensors.items()
+        if name in expected and value.shape != expected[name].shape
+    ]
+    require_complete(source, kind, expected.keys() - tensors.keys(), tensors.keys() - expected.keys(), wrong)
 
 
 def require_complete(

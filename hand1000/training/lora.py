@@ -1,19 +1,30 @@
 """Low-rank adapters beside the frozen weights of the UNet (Hu et al., 2021), through peft."""
 
+import json
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from diffusers.training_utils import cast_training_params
+from safetensors import safe_open
+from torch import nn
 
 from hand1000.config.settings import LoraSettings
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.core.rng import derived_seed
+from hand1000.storage.files import write_bytes
+from hand1000.storage.weights import read_tensors, require_complete, serialize_tensors
+from hand1000.training.checkpoint import Tensors
 
 ADAPTER_DIR = "lora"
 """Folder of the adapter inside a model's folder; the adapter is merged into the UNet as well."""
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
+
+_METADATA = "lora_adapter_metadata"
+"""Key under which diffusers looks for an adapter's settings."""
 
 
 def add_adapter(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> None:
@@ -39,15 +50,71 @@ def add_adapter(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -
 
 
 def save_adapter(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Write the adapter of `unet` into `folder`, for `load_lora_weights` of any Stable Diffusion pipeline."""
+    """Write the adapter of `unet` into `folder`, for `load_lora_weights` of any Stable Diffusion pipeline.
+
+    Equal adapters give equal bytes. diffusers would write peft's version, all settings of that version, which older
+    ones refuse, and the targets in the order of a set, which differs between processes.
+    """
     from peft import get_peft_model_state_dict
 
-    StableDiffusionPipeline.save_lora_weights(
-        folder,
-        weight_name=ADAPTER_FILE,
-        unet_lora_layers=get_peft_model_state_dict(unet, adapter_name="default"),
-        unet_lora_adapter_metadata=unet.peft_config["default"].to_dict(),
+    config = unet.peft_config["default"]
+    settings = {
+        "unet.r": config.r,
+        "unet.lora_alpha": config.lora_alpha,
+        "unet.target_modules": sorted(config.target_modules),
+        "unet.rank_pattern": {},
+        "unet.alpha_pattern": {},
+    }
+    factors = get_peft_model_state_dict(unet, adapter_name="default")
+    tensors = {f"unet.{name}": factor.detach().cpu().contiguous() for name, factor in factors.items()}
+    metadata = {"format": "pt", _METADATA: json.dumps(settings, sort_keys=True)}
+    write_bytes(folder / ADAPTER_FILE, serialize_tensors(tensors, metadata))
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter as it was saved; `factors` are A, (rank, in), and B, (out, rank), of each layer, by name."""
+
+    rank: int
+    alpha: float
+    factors: Tensors
+
+
+def read_adapter(folder: Path, unet: nn.Module) -> Adapter:
+    """Read the adapter that `save_adapter` wrote for a UNet of this form.
+
+    Raises:
+        Hand1000Error: The file is missing or damaged, or a factor is missing or fits no layer of the UNet.
+    """
+    path, kind = folder / ADAPTER_FILE, "an adapter"
+    tensors = read_tensors(path, kind, "restore it from a copy")
+    factors = {name.removeprefix("unet."): factor for name, factor in tensors.items()}
+    try:
+        with safe_open(path, "pt") as file:
+            settings = json.loads((file.metadata() or {})[_METADATA])
+        rank, alpha = settings["unet.r"], float(settings["unet.lora_alpha"])
+        if not isinstance(rank, int) or rank < 1 or not 0 < alpha < math.inf:
+            raise ValueError(f"rank {rank!r:.40} and alpha {alpha!r:.40}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = f"its metadata {_METADATA} is missing or malformed ({one_line(error)[:100]})"
+        raise Hand1000Error(f"{path}: cannot be loaded as {kind}: {reason}; restore it from a copy") from error
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, module in unet.named_modules():
+        if any(f"{name}.lora_{side}.weight" in factors for side in "AB") and isinstance(
+            weight := getattr(module, "weight", None), torch.Tensor
+        ):
+            rows, columns, *kernel = weight.shape
+            shapes[f"{name}.lora_A.weight"] = (rank, columns, *kernel)
+            shapes[f"{name}.lora_B.weight"] = (rows, rank, *[1] * len(kernel))
+    wrong = [(name, value.shape, shapes[name]) for name, value in factors.items() if name in shapes]
+    require_complete(
+        str(path),
+        kind,
+        shapes.keys() - factors.keys(),
+        factors.keys() - shapes.keys(),
+        [fault for fault in wrong if tuple(fault[1]) != fault[2]],
     )
+    return Adapter(rank, alpha, factors)
 
 
 def merge_adapter(unet: UNet2DConditionModel) -> None:

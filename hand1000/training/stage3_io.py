@@ -7,15 +7,16 @@ from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from hand1000.config.settings import Settings, Stage3Settings
 from hand1000.models.base_model import BaseModel, load_base_model
 from hand1000.models.fusion import Fusion, double_fusion, fused_null_embedding, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.storage.files import write_jsonl
+from hand1000.storage.weights import read_tensors, require_same_tensors
 from hand1000.training.batches import TrainingSet
-from hand1000.training.checkpoint import Tensors, load_trainable_parameters
+from hand1000.training.checkpoint import Tensors, load_trainable_parameters, trainable_parameters
 from hand1000.training.context import TrainContext
 from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
 from hand1000.training.encoded_dataset import EncodedDataset
@@ -90,16 +91,26 @@ def save_weights(weights: Tensors, history: Sequence[dict], folder: Path) -> Non
 
 
 def load_weights(folder: Path) -> Tensors:
-    """Load the weights that `save_weights` wrote."""
-    return load_file(folder / _WEIGHTS)
+    """Load the weights that `save_weights` wrote.
+
+    Raises:
+        Hand1000Error: The file is missing or damaged.
+    """
+    return read_tensors(folder / _WEIGHTS, "trained weights", "train again")
 
 
 def load_trained_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
-    """Load the weights of a `Stage3Trainer` into the float32 UNet of the base model; an adapter stays separate."""
+    """Load the weights of a `Stage3Trainer` into the float32 UNet of the base model; an adapter stays separate.
+
+    Raises:
+        Hand1000Error: The weights are those of another UNet or of other settings.
+    """
     if settings.training_mode == "lora":
         add_adapter(unet, settings.lora, seed=0)
+        require_same_tensors(trainable_parameters(unet), weights, "the trained weights", "this UNet's adapter")
         load_trainable_parameters(unet, weights)
     else:
+        require_same_tensors(unet.state_dict(), weights, "the trained weights", "this UNet's")
         unet.load_state_dict(weights)
     unet.requires_grad_(False)
 
