@@ -32,6 +32,9 @@ SOURCE_METHOD = {"sd_imagic": "sd", "sd_tuned_imagic": "sd_tuned", "sd_handrefin
 
 HIGHER_IS_BETTER = ("gesture accuracy", "detection rate", "HAND-CONF")
 
+WITHOUT_ORDER = ("intra-prompt distance",)
+"""Columns in which neither a higher nor a lower value is better: it should be that of real images."""
+
 EXTRA_METRICS: Mapping[str, Callable[[Metrics], float | None]] = {
     "palm score": lambda metrics: metrics.palm_score,
     "hand presence": lambda metrics: metrics.hand_presence,
@@ -145,7 +148,7 @@ def advantage_table(results: MethodResults, method: str = "hand1000") -> Table:
     """Advantage of `method` over each other method: the mean over the gestures with its 95 % interval.
 
     The interval is Student's over the gestures. Since each gesture has its own models, it covers the variance of
-    training as well as that of sampling. Positive is better for every metric.
+    training as well as that of sampling. Positive is better; a column without an order has no advantage.
     """
     rows = []
     for other in _other_methods(results, method):
@@ -153,12 +156,13 @@ def advantage_table(results: MethodResults, method: str = "hand1000") -> Table:
         for column in COLUMNS:
             pairs = [[_value(methods[name], column) for name in (method, other)] for methods in results.values()]
             advantages = [first - second for first, second in pairs if first is not None and second is not None]
-            if len(advantages) < max(2, len(pairs)):
+            if len(advantages) < max(2, len(pairs)) or column in WITHOUT_ORDER:
                 row.append("–")
                 continue
             sign = 1 if column in HIGHER_IS_BETTER else -1
             half_width = float(t.ppf(0.975, len(advantages) - 1)) * stdev(advantages) / len(advantages) ** 0.5
-            row.append(f"{sign * fmean(advantages):+.3g} ± {half_width:.2g}")
+            # Adding 0 makes a negative zero positive.
+            row.append(f"{sign * fmean(advantages) + 0.0:+.3g} ± {half_width:.2g}")
         rows.append(row)
     return _table((f"advantage of {METHODS[method]} over", *COLUMNS), rows)
 
@@ -222,7 +226,7 @@ def _best_methods(results: GestureResults, column: str) -> set[str]:
 
 def _best(values: Mapping[str, float | None], column: str) -> set[str]:
     known = {name: value for name, value in values.items() if value is not None}
-    if not known:
+    if not known or column in WITHOUT_ORDER:
         return set()
     best = (max if column in HIGHER_IS_BETTER else min)(known.values())
     return {name for name, value in known.items() if value == best}

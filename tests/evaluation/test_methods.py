@@ -2,9 +2,10 @@
 
 import pytest
 
+from hand1000.core.tables import Bold
 from hand1000.evaluation.distances import Distance
-from hand1000.evaluation.methods import Cost, MethodResult, advantage_table, read_cost
-from hand1000.evaluation.metrics import Metrics
+from hand1000.evaluation.methods import Cost, MethodResult, advantage_table, gesture_table, mean_table, read_cost
+from hand1000.evaluation.metrics import COLUMNS, Metrics
 
 
 @pytest.fixture
@@ -65,3 +66,17 @@ def test_advantage_has_an_interval_over_the_gestures(result: MethodResult) -> No
     # 0.2 is the mean of 0.1, 0.3 and 0.2; 4.303 is Student's 97.5 % point with two degrees of freedom.
     # A larger FID is worse.
     assert row[:2] == ["SD", f"+0.2 ± {4.303 * 0.1 / 3**0.5:.2g}"] and row[6].startswith("-2 ±")
+
+
+def test_no_method_has_the_best_diversity(result: MethodResult) -> None:
+    """The images of one prompt should be as different as real ones: neither more nor less."""
+    first, second = (
+        result.model_copy(update={"metrics": result.metrics.model_copy(update={"intra_prompt_distance": value})})
+        for value in (7.0, 9.0)
+    )
+    gesture = {"sd": first, "hand1000": second}
+    column = list(COLUMNS).index("intra-prompt distance") + 1
+    for table in (gesture_table(gesture), mean_table({"a": gesture, "b": gesture})):
+        assert not any(isinstance(row[column], Bold) for row in table.rows)
+    (row,) = advantage_table({"a": gesture, "b": gesture}).rows
+    assert row[column] == "–" and "+0 ± 0" in row and "-0 ± 0" not in row
