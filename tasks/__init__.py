@@ -4,9 +4,14 @@ import atexit
 import os
 import shutil
 
+from hand1000.core.interruption import install_handlers
+from tasks.command import is_command
+
 # Flyte's local cache keeps paths in the home directory and does not see that an artifact root was deleted; the
 # results under the root serve laptop and cluster alike (docs/architecture.md).
 os.environ.setdefault("FLYTE_LOCAL_CACHE_ENABLED", "false")
+if is_command():
+    install_handlers(exits=True, replace=True)
 
 
 def _remove_flytes_folders(process: int) -> None:

@@ -1,5 +1,6 @@
 """Decorators that make Flyte tasks: pod, caches, checkpoint, progress, MLflow child run and published artifact."""
 
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -18,10 +19,12 @@ from flytekit.types.directory import FlyteDirectory
 from hand1000.config.settings import Settings
 from hand1000.core.devices import peak_memory, reset_peak_memory
 from hand1000.core.errors import Hand1000Error, TransientError
+from hand1000.core.interruption import Interrupted, deferred_interruption, raise_if_interrupted, uninterrupted_step
 from hand1000.core.progress import ProgressBar, noop_callback
 from hand1000.storage.digests import digest_json
 from hand1000.storage.files import read_jsonl
 from hand1000.storage.hub import model_identity
+from tasks.command import is_command
 from tasks.context import (
     Artifact,
     RunContext,
@@ -71,24 +74,39 @@ logger.propagate = False
 
 
 def report_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """End a local run with one line instead of Flyte's traceback when the input is at fault.
+    """End `pyflyte run` with one line instead of Flyte's traceback: status 2 for a fault of the input.
 
-    On a cluster Flyte retries only errors that are marked as recoverable.
+    A signal ends it with 128 + the signal's number, once what is unfinished has been saved. On a cluster Flyte retries
+    only errors that are marked as recoverable: those that may pass, and signals. A program that calls a task as a
+    function gets the errors themselves.
     """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with deferred_interruption():
+                return function(*args, **kwargs)
+        except Interrupted as error:
+            if not is_local():
+                raise FlyteRecoverableException(str(error)) from error
+            if not is_command():
+                raise
+            logger.error("hand1000: %s", error)
+            raise SystemExit(error.exit_status) from error
         except Hand1000Error as error:
-            if FlyteContextManager.current_context().execution_state.is_local_execution():
+            if is_local() and is_command():
                 logger.error("hand1000: error: %s", error)
                 raise SystemExit(2) from error
-            if isinstance(error, TransientError):
+            if isinstance(error, TransientError) and not is_local():
                 raise FlyteRecoverableException(str(error)) from error
             raise
 
     return run
+
+
+def is_local() -> bool:
+    """Whether the task runs in a local execution and not in a pod."""
+    return FlyteContextManager.current_context().execution_state.is_local_execution()
 
 
 def cluster_task(*, enable_deck: bool = False) -> Callable[..., Any]:
@@ -298,6 +316,7 @@ def run_cached(
     child = run.open_recorder().child_run(task_name) if run.run_id else None
     title = f"{task_name} {label}".strip()
     if record is None:
+        raise_if_interrupted()
         logger.info("%s: started", title)
         started = time.monotonic()
         on_display = (lambda step, metrics: child.log_history([{"step": step, **metrics}])) if child else None
@@ -305,19 +324,35 @@ def run_cached(
             output_dir = workspace / "out"
             output_dir.mkdir()
             reset_peak_memory()
-            body(make_context(output_dir=output_dir, on_progress=ProgressBar(title, on_display=on_display)))
+            with _unfinished_marked(run, child):
+                body(make_context(output_dir=output_dir, on_progress=ProgressBar(title, on_display=on_display)))
             peak = peak_memory()
             published = store.publish(task_name, output_dir)
         seconds = round(time.monotonic() - started, 3)
         record = {"address": published, "seconds": seconds, "peak_bytes": peak, "sources": list(sources)}
         store.put_result(task_name, digest, record)
-        checkpoint.clear()
         logger.info("%s: done in %.1f s", title, seconds)
     else:
         logger.info("%s: already there", title)
+    checkpoint.clear()  # Also what a process left that was killed before it came here.
     if child is not None:
         _log_record(child, (label or "all").replace(" ", "_"), record, store)
     return FlyteDirectory(record["address"], remote_directory=False)
+
+
+@contextlib.contextmanager
+def _unfinished_marked(run: RunContext, child: "RunRecorder | None") -> Iterator[None]:
+    """Mark the MLflow runs of a body that ends early: KILLED after a signal, FAILED after an error."""
+    try:
+        yield
+    except BaseException as error:
+        if child is not None:
+            # The error itself matters more than an MLflow that does not answer either.
+            with contextlib.suppress(Hand1000Error), uninterrupted_step():
+                status: Any = "FAILED" if isinstance(error, Exception) else "KILLED"
+                child.finish(status)
+                run.open_recorder().finish(status)
+        raise
 
 
 def _log_record(child: "RunRecorder", part: str, record: Mapping[str, Any], store: "ArtifactStore") -> None:

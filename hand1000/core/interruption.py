@@ -44,7 +44,9 @@ class _State:
 
     def __init__(self) -> None:
         self.installed = False
+        self.exits = False
         self.deferring = 0
+        self.holding = 0
         self.number = 0
         self.noted_at = 0.0
 
@@ -52,17 +54,22 @@ class _State:
 _state = _State()
 
 
-def install_handlers() -> bool:
+def install_handlers(*, exits: bool = False, replace: bool = False) -> bool:
     """Handle SIGTERM and SIGINT until the process ends; return False where nothing can be or need be installed.
 
-    Nothing is installed outside of the main thread, and a signal that is ignored or that another library handles
-    stays with it.
+    Nothing is installed outside of the main thread, and a signal that is ignored stays so.
+
+    Args:
+        exits: Whether a signal outside of `deferred_interruption` ends the process instead of raising `Interrupted`,
+            which some frameworks answer with a status of their own.
+        replace: Whether to take the place of another library's handlers: flytekit ends the process at once at SIGINT.
     """
     if _state.installed or threading.current_thread() is not threading.main_thread():
         return False
-    _state.installed = True
+    _state.installed, _state.exits = True, exits
     for number in SIGNALS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+        handler = signal.getsignal(number)
+        if handler in (signal.SIG_DFL, signal.default_int_handler) or (replace and handler != signal.SIG_IGN):
             signal.signal(number, _note)
     return True
 
@@ -117,10 +124,20 @@ def raise_if_interrupted(save: Callable[[], None] | None = None) -> None:
     Raises:
         Interrupted: A signal has come.
     """
-    if _state.number:
+    if _state.number and not _state.holding:
         if save is not None:
             save()
         raise Interrupted(_state.number)
+
+
+@contextmanager
+def uninterrupted_step() -> Iterator[None]:
+    """Keep `raise_if_interrupted` from stopping within the context: a step of which no part could be saved."""
+    _state.holding += 1
+    try:
+        yield
+    finally:
+        _state.holding -= 1
 
 
 def sleep(seconds: float) -> None:
@@ -145,7 +162,7 @@ def _note(number: int, frame: FrameType | None) -> None:
         return
     _state.number, _state.noted_at = number, now
     if not _state.deferring:
-        raise Interrupted(number)
+        raise SystemExit(_BASE_STATUS + number) if _state.exits else Interrupted(number)
     # Not through sys.stderr, which the interrupted code may be in the middle of writing to.
     name = signal.Signals(number).name
     os.write(2, f"hand1000: {name}: stopping after this step; another signal ends it at once\n".encode())

@@ -3,12 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TextIO
 
 from tqdm import tqdm
 
-from hand1000.core.interruption import raise_if_interrupted
+from hand1000.core.interruption import raise_if_interrupted, uninterrupted_step
 
 
 class ProgressCallback(Protocol):
@@ -26,6 +28,31 @@ class ProgressCallback(Protocol):
 
 def noop_callback(done: int, total: int, metrics: Mapping[str, float] | None = None) -> None:
     """Ignore the progress."""
+
+
+def report_step(
+    on_progress: ProgressCallback,
+    done: int,
+    total: int,
+    metrics: Mapping[str, float] | None = None,
+    *,
+    save: Callable[[], None],
+) -> None:
+    """Report a step of a computation that can save its state, and stop there if a signal has come.
+
+    Args:
+        on_progress: Callback that may itself raise `Interrupted`, as `ProgressBar` does where nothing can be saved.
+        done: Number of finished steps.
+        total: Number of all steps.
+        metrics: What was measured at the step.
+        save: Saves the state.
+
+    Raises:
+        Interrupted: A signal has come, and the state is saved.
+    """
+    with uninterrupted_step():
+        on_progress(done, total, metrics)
+    raise_if_interrupted(save)
 
 
 class ProgressBar:
@@ -104,6 +131,10 @@ class _Lines:
 class CheckpointStore(Protocol):
     """Storage for the state of an unfinished stage; `hand1000.storage.artifacts` has the durable one."""
 
+    def workspace(self) -> AbstractContextManager[str | Path]:
+        """Provide an empty folder, removed afterwards, to build a state where `save` can take it without a copy."""
+        ...
+
     def restore(self, directory: Path) -> bool:
         """Copy the last saved state into `directory`; return False when there is none."""
         ...
@@ -115,6 +146,10 @@ class CheckpointStore(Protocol):
 
 class NullCheckpointStore:
     """A `CheckpointStore` that saves nothing."""
+
+    def workspace(self) -> AbstractContextManager[str | Path]:
+        """Provide a temporary folder of the system."""
+        return TemporaryDirectory()
 
     def restore(self, directory: Path) -> bool:
         """Return False: there is never a state."""

@@ -3,6 +3,8 @@
 import torch
 
 from hand1000.config.settings import Stage2Settings, Stage3Settings
+from hand1000.core.interruption import uninterrupted_step
+from hand1000.core.progress import report_step
 from hand1000.models.base_model import BaseModel
 from hand1000.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
@@ -42,27 +44,32 @@ def train_interleaved(
     unet.train()
     options = FinetuneOptions(stage3.steps, stage3.learning_rate, stage3.weight_decay, stage3.max_grad_norm)
     state = load_checkpoint(context.checkpoint, modules={"unet": unet})
+
+    def save() -> None:
+        save_checkpoint(context.checkpoint, state, modules={"unet": unet})
+
     while state.step < len(latents):
         image = slice(state.step, state.step + 1)
-        unet.requires_grad_(False)
-        embeddings, embedding_losses = optimize_embeddings(
-            base,
-            latents[image],
-            start[image],
-            [SHARED_NOISE_KEY],
-            context,
-            steps=stage2.embedding_steps,
-            learning_rate=stage2.embedding_learning_rate,
-        )
-        unet.requires_grad_(True)
-        unet_losses = finetune_on_image(base, latents[image], embeddings, SHARED_NOISE_KEY, context, options)
+        with uninterrupted_step():  # A few seconds, after which the UNet is one image further.
+            unet.requires_grad_(False)
+            embeddings, embedding_losses = optimize_embeddings(
+                base,
+                latents[image],
+                start[image],
+                [SHARED_NOISE_KEY],
+                context,
+                steps=stage2.embedding_steps,
+                learning_rate=stage2.embedding_learning_rate,
+            )
+            unet.requires_grad_(True)
+            unet_losses = finetune_on_image(base, latents[image], embeddings, SHARED_NOISE_KEY, context, options)
         state.step += 1
         losses = _first_and_last("embedding_loss", embedding_losses) | _first_and_last("loss", unet_losses)
         state.history.append({"step": state.step} | losses)
         last_losses = {name: value for name, value in losses.items() if name.endswith("loss")}
-        context.on_progress(state.step, len(latents), last_losses)
+        report_step(context.on_progress, state.step, len(latents), last_losses, save=save)
         if state.step % stage3.checkpoint_every == 0 and state.step < len(latents):
-            save_checkpoint(context.checkpoint, state, modules={"unet": unet})
+            save()
     return {name: value.cpu().contiguous() for name, value in unet.state_dict().items()}, state.history
 
 

@@ -1,7 +1,6 @@
 """Image generation in batches, each image with its own seed, as iterator, callable, files and grid."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import CheckpointStore, ProgressCallback
+from hand1000.core.interruption import Interrupted
+from hand1000.core.progress import CheckpointStore, ProgressCallback, report_step
 from hand1000.data.imageset import ImageRecord
 from hand1000.data.png import save_png
 from hand1000.gestures import group_by_gesture
@@ -122,10 +122,19 @@ def generate_to_dir(
     checkpoint: CheckpointStore,
     on_progress: ProgressCallback,
 ) -> None:
-    """Generate the requested images in batches as PNG files in `directory`, and resume from `checkpoint`."""
-    with tempfile.TemporaryDirectory() as folder:
-        if checkpoint.restore(Path(folder)):
-            shutil.copytree(folder, directory, dirs_exist_ok=True)
+    """Generate the requested images in batches as PNG files in `directory`, and resume from `checkpoint`.
+
+    Raises:
+        Interrupted: A signal came; the batches until then are saved.
+    """
+    with checkpoint.workspace() as folder:
+        if checkpoint.restore(Path(folder) / "state"):
+            shutil.copytree(Path(folder) / "state", directory, dirs_exist_ok=True)
+
+    def save() -> None:
+        with checkpoint.workspace() as folder:
+            checkpoint.save(Path(shutil.copytree(directory, Path(folder) / "state")))
+
     batches = [requests[start : start + batch_size] for start in range(0, len(requests), batch_size)]
     batches_per_checkpoint = -(-len(batches) // MAX_CHECKPOINTS)
     done = 0
@@ -133,12 +142,17 @@ def generate_to_dir(
         done += len(batch)
         if all((directory / request.file_name).is_file() for request in batch):
             continue
-        for request, image in zip(batch, generator(batch), strict=True):
-            save_png(image, directory / request.file_name)
-        on_progress(done, len(requests), {})
+        try:
+            for request, image in zip(batch, generator(batch), strict=True):
+                save_png(image, directory / request.file_name)
+        except Interrupted:
+            for request in batch:
+                (directory / request.file_name).unlink(missing_ok=True)
+            save()
+            raise
+        report_step(on_progress, done, len(requests), {}, save=save)
         if number % batches_per_checkpoint == 0 and number < len(batches):
-            with tempfile.TemporaryDirectory() as folder:
-                checkpoint.save(Path(shutil.copytree(directory, Path(folder) / "state")))
+            save()
 
 
 def make_image_grid(

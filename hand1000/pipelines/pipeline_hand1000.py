@@ -21,6 +21,7 @@ from hand1000.config.base import format_validation_error
 from hand1000.config.sampler import SamplerSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.interruption import raise_if_interrupted
 from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
 from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_texts
@@ -283,6 +284,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             latents = ddim_step(
                 self.scheduler, noise_pred, latents, (present, following), eta=sampler.eta, generator=step_generators
             )
+            raise_if_interrupted()
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, index, present, {"latents": latents}).pop("latents", latents)
 

@@ -143,12 +143,8 @@ class ArtifactStore:
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """Provide an empty folder, removed afterwards, from which `publish` can move files without copying them."""
-        path = self._backend.scratch_dir / uuid4().hex
-        path.mkdir()
-        try:
+        with _workspace(self._backend) as path:
             yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
 
     def _key(self, address: str) -> str:
         key = address.removeprefix(f"{self.root}/")
@@ -182,6 +178,10 @@ class ArtifactCheckpoint:
         self._key = key
         self._pointer = f"{key}/current.json"
 
+    def workspace(self) -> contextlib.AbstractContextManager[Path]:
+        """Provide an empty folder, removed afterwards, from which `save` can move files without copying them."""
+        return _workspace(self._backend)
+
     def save(self, directory: Path) -> None:
         """Replace the last state by the files of `directory`, which may be moved away."""
         manifest = tree_manifest(directory)
@@ -207,9 +207,19 @@ class ArtifactCheckpoint:
         return True
 
     def clear(self) -> None:
-        """Remove the state, because the task is finished."""
-        self._backend.remove(self._pointer)
+        """Remove every state, because the task is finished; also what an interrupted call left."""
         self._backend.remove(self._key)
+
+
+@contextlib.contextmanager
+def _workspace(backend: StorageBackend) -> Iterator[Path]:
+    path = backend.scratch_dir / uuid4().hex
+    with translate_write_errors(path):
+        path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _entry(folder: str, name: str, key: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hand1000.core.progress import CheckpointStore
+from hand1000.core.progress import CheckpointStore, NullCheckpointStore
 
 STATE, FILES = "state.json", "files"
+STATE_DIR = "state"
+"""Folder of a state in a workspace, which a checkpoint store may move away."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -39,6 +40,8 @@ def save_checkpoint(
 
     The learning rates of the optimizer are not saved: they follow from the step.
     """
+    if isinstance(checkpoint, NullCheckpointStore):
+        return
     groups: dict[str, Tensors] = {f"tensors.{name}": group for name, group in state.tensors.items() if group}
     groups |= {name: module.state_dict() for name, module in (modules or {}).items()}
     counts: dict[str, int] = {}
@@ -51,8 +54,9 @@ def save_checkpoint(
         groups["optimizer"] = {key: value for key, value in entries.items() if isinstance(value, torch.Tensor)}
         # Some optimizers count their steps in tensors, some in integers.
         counts = {key: value for key, value in entries.items() if isinstance(value, int)}
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder)
+    with checkpoint.workspace() as folder:
+        directory = Path(folder) / STATE_DIR
+        directory.mkdir()
         for name, group in groups.items():
             tensors = {key: value.detach().cpu().contiguous() for key, value in group.items()}
             save_file(tensors, directory / f"{name}.safetensors")
@@ -71,8 +75,8 @@ def load_checkpoint(
     files: Path | None = None,
 ) -> TrainingState:
     """Load what `save_checkpoint` saved into `modules`, `optimizer` and `files`; step 0 when nothing is saved."""
-    with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder)
+    with checkpoint.workspace() as folder:
+        directory = Path(folder) / STATE_DIR
         if not checkpoint.restore(directory):
             return TrainingState()
         saved = json.loads((directory / STATE).read_text())

@@ -1,7 +1,8 @@
 """Data-parallel training by several processes with one GPU each."""
 
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from hand1000.core.devices import best_device
+from hand1000.core.interruption import Interrupted, is_interrupted, raise_if_interrupted
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,20 @@ class DistributedContext:
         if self.size > 1:
             distributed.all_reduce(value)
         return value
+
+    def raise_if_interrupted(self, save: Callable[[], None]) -> None:
+        """Stop all processes after the same step if one of them has got a signal; the main one calls `save` first."""
+        if self.size == 1:
+            raise_if_interrupted(save)
+            return
+        interrupted = torch.tensor(float(is_interrupted()), device=local_device())
+        if self.all_reduce_sum(interrupted).item():
+            if self.is_main_process:
+                save()
+            # The launcher ends all processes as soon as one has failed.
+            distributed.barrier()
+            raise_if_interrupted()
+            raise Interrupted(signal.SIGTERM)
 
 
 SINGLE_PROCESS = DistributedContext()

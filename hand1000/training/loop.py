@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from hand1000.config.pretraining import TrainingSchedule
+from hand1000.core.progress import report_step
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
 from hand1000.training.ema import EMA
@@ -14,7 +15,7 @@ from hand1000.training.finite import all_finite, not_finite_error
 from hand1000.training.lr import get_lr
 
 LOG_EVERY = 50
-"""Steps that one row of the history averages over; checkpoints are saved at such steps."""
+"""Steps that one row of the history averages over."""
 
 
 def train_with_ema(
@@ -35,8 +36,17 @@ def train_with_ema(
     modules = {"module": module}
     state = load_checkpoint(context.checkpoint, modules=modules, optimizer=optimizer)
     ema.load(state.tensors.get("average", {}))
-    losses: list[float] = []
+    losses: list[float] = state.tensors.get("losses", {}).get("row", torch.empty(0)).tolist()
     checkpoint_step = state.step
+
+    def save() -> None:
+        nonlocal checkpoint_step
+        # The losses of an unfinished row, so that a continued run logs what an uninterrupted run logs.
+        row = {"losses": {"row": torch.tensor(losses, dtype=torch.float64)}} if losses else {}
+        state.tensors = {"average": ema.tensors} | row
+        save_checkpoint(context.checkpoint, state, modules=modules, optimizer=optimizer)
+        checkpoint_step = state.step
+
     while state.step < schedule.steps:
         for group in optimizer.param_groups:
             group["lr"] = get_lr(state.step, schedule, "cosine")
@@ -50,14 +60,12 @@ def train_with_ema(
         losses.append(loss.item())
         if not math.isfinite(losses[-1]) or not all_finite(module.parameters()):
             raise not_finite_error("the loss or a weight", state.step, [], checkpoint_step)
-        context.on_progress(state.step, schedule.steps, {"loss": losses[-1]})
+        loss_of_step = losses[-1]
         if state.step % LOG_EVERY == 0 or state.step == schedule.steps:
             state.history.append({"step": state.step, "loss": sum(losses) / len(losses)})
-            losses = []
-            # Checkpoints end a row of the history, so that a continued run logs what an uninterrupted run logs.
-            if state.step % (LOG_EVERY * max(1, schedule.checkpoint_every // LOG_EVERY)) == 0:
-                state.tensors = {"average": ema.tensors}
-                save_checkpoint(context.checkpoint, state, modules=modules, optimizer=optimizer)
-                checkpoint_step = state.step
+            losses.clear()
+        report_step(context.on_progress, state.step, schedule.steps, {"loss": loss_of_step}, save=save)
+        if state.step % (LOG_EVERY * max(1, schedule.checkpoint_every // LOG_EVERY)) == 0:
+            save()
     module.load_state_dict(ema.tensors, strict=False)
     return module.requires_grad_(False).eval(), state.history

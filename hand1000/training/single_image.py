@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from hand1000.core.interruption import raise_if_interrupted
 from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.context import TrainContext
@@ -65,6 +66,7 @@ def optimize_embeddings(
         if scaler.failed or not all_finite([embeddings]):
             raise not_finite_error("an embedding", step + 1, keys)
         history.append(losses.mean().item())
+        raise_if_interrupted()
     return embeddings.detach().cpu(), history
 
 
@@ -102,6 +104,7 @@ def finetune_on_image(
         history.append(loss.item())
         if not math.isfinite(history[-1]) or not all_finite(parameters):
             raise not_finite_error("the loss or a weight", step + 1, [key])
+        raise_if_interrupted()
     return history
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from hand1000.config.settings import Stage2Settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.progress import report_step
 from hand1000.core.rng import derived_seed, shuffled_batch, torch_generator
 from hand1000.hands.poses import HandPoses
 from hand1000.models.base_model import BaseModel
@@ -74,6 +75,13 @@ def train_fusion(
     state = load_checkpoint(context.checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
     scaler.load(state.tensors.get("scaler", {}))
     checkpoint_step = state.step
+
+    def save() -> None:
+        nonlocal checkpoint_step
+        state.tensors = {"scaler": scaler.tensors()}
+        save_checkpoint(context.checkpoint, state, modules={"fusion": fusion}, optimizer=optimizer)
+        checkpoint_step = state.step
+
     while state.step < settings.fusion_steps:
         indices = shuffled_batch(len(data.latents), settings.fusion_batch_size, state.step, context.seed, "fusion")
         batch_poses = None if pose_tensor is None else pose_tensor[indices].to(device)
@@ -97,11 +105,9 @@ def train_fusion(
         if scaler.skipped > skipped:
             metrics["skipped_steps"] = scaler.skipped
         state.history.append({"step": state.step} | metrics)
-        context.on_progress(state.step, settings.fusion_steps, metrics)
+        report_step(context.on_progress, state.step, settings.fusion_steps, metrics, save=save)
         if state.step % settings.checkpoint_every == 0 and state.step < settings.fusion_steps:
-            state.tensors = {"scaler": scaler.tensors()}
-            save_checkpoint(context.checkpoint, state, modules={"fusion": fusion}, optimizer=optimizer)
-            checkpoint_step = state.step
+            save()
     return fusion.requires_grad_(False).cpu(), state.history
 
 
@@ -148,10 +154,10 @@ def optimize_all_embeddings(
         state.step = batch.stop
         metrics = finite_metrics({"loss_first": losses[0], "loss": losses[-1]})
         state.history.append({"step": state.step} | metrics)
-        context.on_progress(state.step, len(latents), {name: metrics[name] for name in metrics if name == "loss"})
         if state.step < len(latents):
             state.tensors = {"refined": {"embeddings": embeddings[: state.step]}}
             save_checkpoint(context.checkpoint, state)
+        context.on_progress(state.step, len(latents), {name: metrics[name] for name in metrics if name == "loss"})
     return embeddings, state.history
 
 

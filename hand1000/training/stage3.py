@@ -4,6 +4,7 @@ import torch
 
 from hand1000.config.settings import Stage3Settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.interruption import uninterrupted_step
 from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import BatchSampler, TrainingBatch, TrainingSet
 from hand1000.training.checkpoint import (
@@ -94,6 +95,9 @@ class Stage3Trainer:
 
         Returns:
             The trained weights by name on the CPU (see `best_weights`), and one row per step with its loss.
+
+        Raises:
+            Interrupted: A signal came; the steps until then are saved.
         """
         self.load_checkpoint()
         settings, validation = self.settings, self.validation
@@ -103,9 +107,12 @@ class Stage3Trainer:
                 self.validate(validation)
             if self.distributed.is_main_process:
                 metrics = {name: value for name, value in self.history[-1].items() if name != "step"}
-                self.context.on_progress(self.global_step, settings.steps, metrics)
-                if self.global_step % settings.checkpoint_every == 0 and self.global_step < settings.steps:
-                    self.save_checkpoint()
+                with uninterrupted_step():
+                    self.context.on_progress(self.global_step, settings.steps, metrics)
+            self.distributed.raise_if_interrupted(self.save_checkpoint)
+            is_due = self.global_step % settings.checkpoint_every == 0 and self.global_step < settings.steps
+            if self.distributed.is_main_process and is_due:
+                self.save_checkpoint()
         return self.best_weights(), self.history
 
     def sample_batch(self, step: int) -> TrainingBatch:

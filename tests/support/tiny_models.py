@@ -3,8 +3,10 @@
 import copy
 import dataclasses
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
@@ -129,6 +131,10 @@ class CrashingCheckpointStore:
 
     def __init__(self, folder: Path, crash_after: int | None = None) -> None:
         self.folder, self.left = folder, crash_after
+
+    def workspace(self) -> AbstractContextManager[str]:
+        """See `hand1000.core.progress.CheckpointStore`."""
+        return TemporaryDirectory()
 
     def restore(self, directory: Path) -> bool:
         """See `hand1000.core.progress.CheckpointStore`."""

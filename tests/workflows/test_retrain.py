@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from hand1000.config.settings import Settings
+from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import connect
 from hand1000.registry.load import find_version
 from hand1000.registry.review import promote, reject
@@ -83,12 +84,12 @@ def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypa
     shutil.rmtree(tmp_path / "images")
     render(tmp_path / "images", 12)
     strict = {"gates.gesture_accuracy.threshold": 1.0, "gates.on_failed_gate": "fail"}
-    with pytest.raises(SystemExit):
+    with pytest.raises(Hand1000Error) as failed:
         run_retraining(tmp_path, strict, images=12)
     output = capsys.readouterr()
     assert "the data changed since models:/hand1000-four/1" in output.out
-    message = "hand1000: error: models:/hand1000-four-candidates/2: failed: gesture accuracy 0, at least 1; "
-    assert message in output.err and output.err.count("generate_champion shard 1 of 1: done") == 1
+    assert "models:/hand1000-four-candidates/2: failed: gesture accuracy 0, at least 1; " in str(failed.value)
+    assert output.err.count("generate_champion shard 1 of 1: done") == 1
     drift = read_newest(tmp_path, "drift.json")
     assert drift["images"] == [8, 12] and drift["features"][0]["gesture"] == "four"
     assert 0 < drift["features"][0]["mean"] < 1 and 0 < drift["vocabulary"] < 0.5
