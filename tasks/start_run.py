@@ -22,7 +22,9 @@ def start_run(gesture: str, images: int, data: str, base_model: str, settings: S
     }
     digest = digest_json([inputs, model_identity(base_model)])
     run = RunContext(root=root, run_id=f"{slug(gestures)}-{digest[:12]}")
-    run.open_tracker(f"{slug(gestures)}, {images} images, {digest[:6]}").log_params(inputs)
+    tracker = run.open_tracker(f"{slug(gestures)}, {images} images, {digest[:6]}")
+    tracker.log_params(inputs)
+    tracker.end_abandoned_stages()
     return run
 
 

@@ -16,8 +16,10 @@ from typing import Any, Literal
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking
 from hand1000.registry.database import SQLITE, check_unlocked
+from hand1000.registry.processes import is_alive, this_process
+from hand1000.registry.run import PEAK_GIB, SECONDS, Run, flatten
 from hand1000.registry.source import LoggedDataset
-from hand1000.registry.tracking import EXPERIMENT, PEAK_GIB, SECONDS, Run, RunTracker, flatten
+from hand1000.registry.tracking import EXPERIMENT, RunTracker
 from hand1000.registry.unsent import Call, Outbox, UnsentRecord
 
 logger = logging.getLogger(__name__)
@@ -70,7 +72,10 @@ class Recording:
         Raises:
             TransientError: MLflow is away again.
         """
-        if sent := self.outbox.send(RunSender(tracking)):
+        sender = RunSender(tracking)
+        sent = self.outbox.send(sender)
+        sender.end_abandoned()
+        if sent:
             logger.warning("MLflow at %s: received %d records that waited", tracking.redacted_uri, sent)
 
 
@@ -80,14 +85,25 @@ class RunSender:
     def __init__(self, tracking: Tracking) -> None:
         self._tracking = tracking
         self._runs: dict[tuple[str, str], Run] = {}
+        self._unfinished: dict[tuple[str, str], str] = {}
 
     def receive(self, record: UnsentRecord, call: Call, file: bytes | None) -> None:
         """Record one call; see `apply_call`."""
         key = (record.run_key, record.stage)
         if key not in self._runs:
             tracker = RunTracker(EXPERIMENT, record.run_key, self._tracking, name=record.run_name)
-            self._runs[key] = tracker.child_run(record.stage) if record.stage else tracker
+            self._runs[key] = tracker.child_run(record.stage, owned=False) if record.stage else tracker
         apply_call(self._runs[key], call, file)
+        if call.method == "finish":
+            self._unfinished.pop(key, None)
+        else:
+            self._unfinished[key] = record.process
+
+    def end_abandoned(self) -> None:
+        """Mark the runs as killed whose process has died without an end."""
+        for key, process in self._unfinished.items():
+            if not is_alive(process):
+                self._runs[key].finish("KILLED")
 
 
 def apply_call(run: Run, call: Call, file: bytes | None = None) -> None:
@@ -184,7 +200,9 @@ class RunRecorder:
 
     def _keep(self, method: Any, arguments: dict[str, Any]) -> None:
         call = Call(method=method, arguments=arguments)
-        record = UnsentRecord(run_key=self._run_key, run_name=self._name, stage=self._stage, calls=(call,))
+        record = UnsentRecord(
+            run_key=self._run_key, run_name=self._name, stage=self._stage, process=this_process(), calls=(call,)
+        )
         self._recording.outbox.add(record)
 
     def _attempt(self, action: Callable[[Run], None]) -> bool:

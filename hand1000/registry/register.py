@@ -16,7 +16,7 @@ from hand1000.gestures import gesture_phrase
 from hand1000.registry.library import LIBRARY, pack_library
 from hand1000.registry.load import MANIFEST, WEIGHTS
 from hand1000.registry.review_state import state_of
-from hand1000.registry.tracking import Run
+from hand1000.registry.run import Run
 from hand1000.registry.versions import (
     GESTURE,
     METRIC,

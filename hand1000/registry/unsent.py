@@ -49,6 +49,7 @@ class UnsentRecord(BaseModel):
         run_key: Key of the workflow run.
         run_name: Name of the parent run, if it is new.
         stage: Name of the child run; "" is the parent.
+        process: The process that worked on it; see `processes`.
         calls: What is to be recorded.
     """
 
@@ -57,6 +58,7 @@ class UnsentRecord(BaseModel):
     run_key: str
     run_name: str = ""
     stage: str = ""
+    process: str = ""
     calls: tuple[Call, ...]
 
 

@@ -1,7 +1,10 @@
 """Records of a run while MLflow is away: the work does not wait, nothing is lost, and nothing is recorded twice."""
 
 import math
+import multiprocessing
+import os
 import shutil
+import signal
 import sqlite3
 import time
 from pathlib import Path
@@ -143,6 +146,24 @@ def test_locked_database_does_not_delay(runs, expected, tmp_path, caplog):
     RunRecorder(recording, "other").child_run("train")
     assert waiting(root) == [] and read_all(connect(runs), "k2") == expected
     assert "records that waited" in caplog.text
+
+
+def test_run_of_a_process_that_died_in_an_outage_is_killed(runs, tmp_path):
+    root = tmp_path / "root"
+
+    def work() -> None:
+        recording = make_recording(root, runs)
+        recording.outage.prolong()
+        RunRecorder(recording, "dead").child_run("train").log_metrics({"x": 1.0})
+        RunRecorder(recording, "dead").child_run("done").finish()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    RunRecorder(make_recording(root, runs), "other").log_metrics({"x": 1.0})
+    states = {run["status"] for run in read_all(connect(runs), "dead")[1:]}
+    assert states == {"KILLED", "FINISHED"} and waiting(root) == []
 
 
 def test_outage_without_end_keeps_a_bounded_number(tmp_path, monkeypatch):

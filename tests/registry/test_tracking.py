@@ -2,6 +2,9 @@
 
 import json
 import math
+import multiprocessing
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -11,7 +14,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import connect
 from hand1000.registry.register import register_candidate
 from hand1000.registry.source import LoggedDataset, source_tags
-from hand1000.registry.tracking import RunTracker
+from hand1000.registry.tracking import PARENT, RunTracker
 from tests.support.registration import CARD, HISTORY
 
 
@@ -89,6 +92,42 @@ def test_long_values_are_cut_and_stay_distinct(runs):
     run.set_tags({"note": "y" * 9000})
     data = run.tracking.client.get_run(run.run_id).data
     assert len(data.params["filters"]) == 6000 and len(data.tags["note"]) == 8000
+
+
+def test_value_that_a_server_has_cut_is_no_change(tracking):
+    run = RunTracker("e", "cut", tracking)
+    for name, text in (("plain", "x" * 9000), ("wide", "\N{WAVING HAND SIGN}" * 9000)):
+        # As a program records it that leaves the cut to MLflow.
+        tracking.client.log_param(run.run_id, name, text)
+        RunTracker("e", "cut", tracking).log_params({name: text})
+        with pytest.raises(Hand1000Error, match=f"{name} was recorded as"):
+            run.log_params({name: f"y{text}"})
+        RunTracker("e", "cut", tracking).log_params({f"{name} by us": text})
+        RunTracker("e", "cut", tracking).log_params({f"{name} by us": text})
+
+
+def test_stage_of_a_dead_process_is_marked_at_the_next_run(tracking):
+    def work() -> None:
+        tracker = RunTracker("e", "left", connect(Path(tracking.lock_file or "x").parent))
+        tracker.child_run("train").log_metrics({"x": 1.0})
+        tracker.child_run("done").finish()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join()
+    tracker = RunTracker("e", "left", tracking)
+    tracker.child_run("mine")
+
+    def states() -> dict[str, str]:
+        runs = tracking.client.search_runs([tracker.experiment_id], f"tags.`{PARENT}` = '{tracker.run_id}'")
+        return {run.info.run_name: run.info.status for run in runs}
+
+    assert states() == {"train": "RUNNING", "done": "FINISHED", "mine": "RUNNING"}
+    assert tracker.end_abandoned_stages() == ["train"]
+    assert states() == {"train": "KILLED", "done": "FINISHED", "mine": "RUNNING"}
+    tracker.child_run("train")
+    assert states()["train"] == "RUNNING"
 
 
 def test_finished_run_keeps_its_end_and_its_seconds(runs):
