@@ -12,6 +12,7 @@ from hand1000.captions.completion import to_plain_text
 from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.devices import best_device
 from hand1000.storage.hub import fetch_model_folder, model_identity
+from hand1000.storage.images import read_rgb
 from hand1000.storage.pretrained import load_model, load_part
 
 _ModelParts = tuple[Callable[[list], Any], Any, Any]
@@ -45,13 +46,11 @@ class VisionCaptioner:
             Hand1000Error: The model lacks a part, or has it only as a pickle.
         """
         import torch
-        from PIL import Image
 
         to_inputs, tokenizer, model = self._loaded
         pixels = []
         for path in images:
-            with Image.open(path) as image:
-                pixels.append(image.convert("RGB"))
+            pixels.append(read_rgb(path))
         inputs = to_inputs(pixels).to(model.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         with torch.inference_mode():

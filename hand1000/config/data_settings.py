@@ -33,4 +33,10 @@ class DataSettings(FrozenSettings):
         description="What boxes in metadata files are: x, y, width and height as shares of the image's sides, or in "
         "its pixels. HaGRID's annotations are always relative.",
     )
+    max_pixels: int = Field(
+        default=80_000_000,
+        ge=1_000_000,
+        le=500_000_000,
+        description="Number of pixels above which an image is refused before it is decoded.",
+    )
     filters: FilterSettings

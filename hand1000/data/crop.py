@@ -5,25 +5,26 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.formats import HEIF_SUFFIXES, image_suffixes, readable_formats
+from hand1000.storage.images import MAX_PIXELS, TooLargeError, open_image
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
 
-CropMode = Literal["hand", "center"]
+T = TypeVar("T")
 
-MAX_PIXELS = 80_000_000
-"""A larger image is refused before it is decoded, since it needs more memory than a task has."""
+CropMode = Literal["hand", "center"]
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LFS_POINTER = b"version https://git-lfs"
-_MAX_PNG_BYTES = 500_000_000
+_MAX_PNG_BYTES = 100_000_000
+_STRIP_PIXELS = 1 << 20
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,6 +60,7 @@ def load_square(
     generator: np.random.Generator | None = None,
     crop: CropMode = "hand",
     on_fault: FaultCallback = ignore_fault,
+    max_pixels: int = MAX_PIXELS,
 ) -> tuple[np.ndarray, "BBox | None"]:
     """Load the square crop of an image file, upright and resized.
 
@@ -71,6 +73,7 @@ def load_square(
             None takes the position nearest to the image's center.
         crop: "hand" as described; "center" takes the middle of the image whatever its labels, as the authors do.
         on_fault: Called with each fault beside the pixels, such as a malformed EXIF block.
+        max_pixels: Largest number of pixels of the whole image.
 
     Returns:
         The crop, (resolution, resolution, 3) uint8 RGB, and the box relative to it, clipped at its border; no box if
@@ -79,21 +82,34 @@ def load_square(
     Raises:
         UnreadableImageError: The file is missing, empty, truncated, too large or not an image.
     """
-    image = _decode_image(path, resolution, on_fault)
-    width, height = image.size
-    side = min(width, height)
-    x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)
-    sampler = generator if crop == "hand" else None
-    left = _square_offset(width, side, x * width, w * width, sampler)
-    top = _square_offset(height, side, y * height, h * height, sampler)
-    square = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
-    if bbox is None:
-        return np.asarray(square), None
-    x, y, w, h = bbox
-    x0, x1 = np.clip([(x * width - left) / side, ((x + w) * width - left) / side], 0, 1)
-    y0, y1 = np.clip([(y * height - top) / side, ((y + h) * height - top) / side], 0, 1)
-    part = (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
-    return np.asarray(square), part if min(part[2:]) > 0 else None
+
+    def cut(image: Image.Image) -> tuple[np.ndarray, "BBox | None"]:
+        width, height = image.size
+        side = min(width, height)
+        x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)
+        sampler = generator if crop == "hand" else None
+        left = _square_offset(width, side, x * width, w * width, sampler)
+        top = _square_offset(height, side, y * height, h * height, sampler)
+        box = (left, top, left + side, top + side)
+        square = np.asarray(image.resize((resolution, resolution), Image.Resampling.LANCZOS, box=box))
+        if bbox is None:
+            return square, None
+        x, y, w, h = bbox
+        x0, x1 = np.clip([(x * width - left) / side, ((x + w) * width - left) / side], 0, 1)
+        y0, y1 = np.clip([(y * height - top) / side, ((y + h) * height - top) / side], 0, 1)
+        part = (float(x0), float(y0), float(x1 - x0), float(y1 - y0))
+        return square, part if min(part[2:]) > 0 else None
+
+    def decode(file: Path | io.BytesIO) -> tuple[np.ndarray, "BBox | None"]:
+        # The memory stays reserved until the square is cut.
+        with open_image(file, formats=readable_formats(), max_pixels=max_pixels, min_side=resolution) as image:
+            if (block := image.info.get("exif")) and not _is_exif_intact(block):
+                on_fault("malformed EXIF block")
+            method = _UPRIGHT.get(_orientation(image))
+            rgb = _convert_to_rgb(image)
+            return cut(rgb if method is None else rgb.transpose(method))
+
+    return _decode_image(path, decode, on_fault)
 
 
 def _square_offset(extent: int, side: int, start: float, length: float, generator: np.random.Generator | None) -> float:
@@ -114,7 +130,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         UnreadableImageError: The file is not an image.
     """
     try:
-        with Image.open(path, formats=readable_formats()) as image:
+        with Image.open(path, formats=readable_formats()) as image:  # Opened, not decoded.
             width, height = image.size
             return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
     except MemoryError:
@@ -123,21 +139,23 @@ def upright_size(path: Path) -> tuple[int, int]:
         raise UnreadableImageError(path, "not an image") from error
 
 
-def _decode_image(path: Path, min_side: int, on_fault: FaultCallback) -> Image.Image:
-    """Decode an upright RGB image, a JPEG at a reduced scale with sides of at least `min_side` pixels."""
+def _decode_image(path: Path, decode: Callable[[Path | io.BytesIO], T], on_fault: FaultCallback) -> T:
+    """Call `decode` with the image file, or with what is left of a PNG without what is beside its pixels."""
     try:
         if not path.stat().st_size:
             raise UnreadableImageError(path, "empty file")
         try:
-            return _decode(path, path, min_side, on_fault)
+            return decode(path)
         except (OSError, SyntaxError, ValueError):
             if (pixels := _without_ancillary_chunks(path)) is None:
                 raise
-            image = _decode(path, pixels, min_side, on_fault)
+            decoded = decode(pixels)
             on_fault("malformed text, time or EXIF chunk")
-            return image
+            return decoded
     except (UnreadableImageError, MemoryError):
         raise
+    except TooLargeError as error:
+        raise UnreadableImageError(path, str(error)) from None
     except FileNotFoundError:
         raise UnreadableImageError(path, "no such file") from None
     except Image.UnidentifiedImageError:
@@ -150,18 +168,6 @@ def _decode_image(path: Path, min_side: int, on_fault: FaultCallback) -> Image.I
         # On a malformed file, Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError, IndexError and
         # more, which all mean the same here.
         raise UnreadableImageError(path, one_line(error)) from error
-
-
-def _decode(path: Path, file: Path | io.BytesIO, min_side: int, on_fault: FaultCallback) -> Image.Image:
-    with Image.open(file, formats=readable_formats()) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise UnreadableImageError(path, f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
-        image.draft(None, (min_side, min_side))
-        image.load()
-        if (block := image.info.get("exif")) and not _is_exif_intact(block):
-            on_fault("malformed EXIF block")
-        method = _UPRIGHT.get(_orientation(image))
-        return _convert_to_rgb(image.copy() if method is None else image.transpose(method))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -209,11 +215,22 @@ def _without_ancillary_chunks(path: Path) -> io.BytesIO | None:
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
-    """Convert to eight-bit RGB; transparent pixels become white."""
-    if image.mode.startswith("I"):  # Pillow's own conversion of 16-bit grey would clip all values above 255.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    """Convert to eight-bit RGB, by strips, which bounds the memory; transparent pixels become white."""
     if image.mode == "F":
         raise ValueError("floating-point pixels without a known range")
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    rgb = Image.new("RGB", image.size)
+    rows = max(1, _STRIP_PIXELS // max(1, image.width))
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(_convert_strip(strip), (0, top))
+    return rgb
+
+
+def _convert_strip(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # Pillow's own conversion of 16-bit grey would clip all values above 255.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         colors = image.convert("RGBA")
         white = Image.new("RGBA", colors.size, "white")

@@ -205,7 +205,13 @@ class _Preparation:
         try:
             with source.local_path(item.file) as path:
                 square, bbox = load_square(
-                    path, self.resolution, item.bbox, generator, self.settings.crop, faults.append
+                    path,
+                    self.resolution,
+                    item.bbox,
+                    generator,
+                    self.settings.crop,
+                    faults.append,
+                    self.settings.max_pixels,
                 )
                 digest = digest_file(path)
         except UnreadableImageError as error:

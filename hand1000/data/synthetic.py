@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from hand1000.core.progress import ProgressCallback
 from hand1000.data.render.dataset import render_dataset
 from hand1000.gestures import HAGRID_V1, NO_GESTURE, gesture_phrase
 from hand1000.storage.files import read_json
+from hand1000.storage.images import read_rgb
 
 _OTHER_SIDE = {"left": "right", "right": "left"}
 
@@ -119,8 +119,7 @@ def _iter_records(root: Path, split: str) -> Iterator[SyntheticRecord]:
 
 
 def _load_image(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
+    return np.asarray(read_rgb(path))
 
 
 def _tilt_degrees(landmarks: list[list[float]]) -> float:

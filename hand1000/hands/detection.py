@@ -9,13 +9,13 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
-from hand1000.core.errors import one_line
+from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.crop import UnreadableImageError
 from hand1000.hands.detector import Hand, HandDetector, box_iou
 from hand1000.hands.landmarks import NUM_LANDMARKS, Landmarks
+from hand1000.storage.images import read_rgb
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox, ImageRecord
@@ -127,10 +127,9 @@ def read_square(path: Path) -> np.ndarray:
         UnreadableImageError: The file is not an image, or not a square one: only in a square do x and y have one scale.
     """
     try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = one_line(str(error).replace(str(path), "file"))
+        pixels = np.asarray(read_rgb(path))
+    except Hand1000Error as error:
+        reason = str(error).removeprefix(f"{path}: ")
         raise UnreadableImageError(path, f"cannot be read ({reason}); prepare the image set again") from error
     if pixels.shape[0] != pixels.shape[1]:
         size = f"{pixels.shape[1]}x{pixels.shape[0]}"

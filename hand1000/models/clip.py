@@ -7,6 +7,7 @@ from typing import Any
 
 from hand1000.core.devices import best_device
 from hand1000.storage.hub import fetch_model_folder, model_identity
+from hand1000.storage.images import read_rgb
 from hand1000.storage.pretrained import load_model, load_part
 
 
@@ -38,10 +39,9 @@ class Clip:
             Hand1000Error: The model is missing or is not CLIP.
         """
         import torch
-        from PIL import Image
 
         model, tokenizer, processor = self._loaded
-        opened = [Image.open(path).convert("RGB") for path in images]
+        opened = [read_rgb(path) for path in images]
         pixels = processor(images=opened, return_tensors="pt").to(model.device)
         tokens = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt").to(model.device)
         with torch.inference_mode():

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hand1000.storage.images import read_rgb
+
 
 def tokenize(tokenizer, texts: Sequence[str]) -> torch.Tensor:
     """Token ids of `texts`, padded or truncated to the length of the text encoder, (N, L) int64."""
@@ -39,9 +41,8 @@ def to_pixels(images: np.ndarray) -> torch.Tensor:
 
 def read_images(paths: Sequence[Path]) -> np.ndarray:
     """Read images of one size as a single uint8 array (N, H, W, 3)."""
-    from PIL import Image
 
-    return np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    return np.stack([np.asarray(read_rgb(path)) for path in paths])
 
 
 @torch.no_grad()

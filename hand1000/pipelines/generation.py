@@ -16,6 +16,7 @@ from hand1000.data.imageset import ImageRecord
 from hand1000.data.png import save_png
 from hand1000.gestures import group_by_gesture
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+from hand1000.storage.images import read_rgb
 
 MAX_CHECKPOINTS = 10
 """Most checkpoints of one generation: each copies all images so far."""
@@ -107,8 +108,7 @@ def load_generated(folder: Path) -> ImageGenerator:
 
     def read_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
         for request in requests:
-            with Image.open(folder / request.file_name) as image:
-                yield image.convert("RGB")
+            yield read_rgb(folder / request.file_name)
 
     return read_images
 

@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hand1000.core.rng import numpy_generator
 from hand1000.data.imageset import read_image_set
 from hand1000.reports.run import FinishedRun
+from hand1000.storage.images import read_rgb
 
 COLUMNS = 8
 _CELL = 128
@@ -35,7 +36,6 @@ def _draw_grid(models: dict[str, Path], names: list[str]) -> Image.Image:
     for row, (model, images) in enumerate(models.items()):
         draw.text((6, _CELL * row + _CELL // 2), model, fill="black", font=font, anchor="lm")
         for column, name in enumerate(names):
-            with Image.open(images / name) as image:
-                cell = image.convert("RGB").resize((_CELL, _CELL), Image.Resampling.LANCZOS)
+            cell = read_rgb(images / name).resize((_CELL, _CELL), Image.Resampling.LANCZOS)
             grid.paste(cell, (_LABEL + _CELL * column, _CELL * row))
     return grid

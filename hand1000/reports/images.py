@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.storage.images import read_rgb
 
 MAX_SIDE = 512
 """Side in pixels of the largest embedded image."""
@@ -65,14 +65,9 @@ def _read_side(path: Path) -> int:
 
 
 def _encode(path: Path, max_side: int) -> tuple[str, bytes]:
-    from PIL import Image
 
     buffer = io.BytesIO()
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, Image.DecompressionBombError) as error:
-        raise Hand1000Error(f"{path}: not a readable image: {error}") from error
+    image = read_rgb(path)
     if max(image.size) <= _MAX_PNG_SIDE:
         image.save(buffer, "PNG", optimize=True)
         return "png", buffer.getvalue()
