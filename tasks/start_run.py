@@ -1,16 +1,31 @@
 """The first tasks of a workflow: its run, tracked in MLflow or not, and the inputs of its map tasks."""
 
+from flytekit.types.directory import FlyteDirectory
+
 from hand1000.config.settings import Settings
 from hand1000.gestures import parse_gestures, slug
 from hand1000.storage.digests import digest_json
 from hand1000.storage.hub import model_identity
 from tasks.context import RunContext
+from tasks.context import digest as digest_of
 from tasks.decorators import cluster_task
 
 
 @cluster_task()
-def start_run(gesture: str, images: int, data: str, base_model: str, settings: Settings, root: str) -> RunContext:
-    """Get or create the MLflow parent run of these inputs: the same inputs are the same run."""
+def start_run(  # noqa: PLR0913 (Flyte signature)
+    gesture: str,
+    images: int,
+    data: str,
+    base_model: str,
+    settings: Settings,
+    root: str,
+    dataset: FlyteDirectory,
+) -> RunContext:
+    """Get or create the MLflow parent run of these inputs: the same inputs are the same run.
+
+    `dataset` is the artifact of `prepare_data`: a run keeps the first metrics of each task, so that other images at the
+    same address must be another run.
+    """
     gestures = parse_gestures(gesture)
     settings.stage2.check_gestures(gestures)
     inputs = {
@@ -20,7 +35,7 @@ def start_run(gesture: str, images: int, data: str, base_model: str, settings: S
         "base_model": base_model,
         "settings": settings.recipe(),
     }
-    digest = digest_json([inputs, model_identity(base_model)])
+    digest = digest_json([inputs, model_identity(base_model), digest_of(dataset)])
     run = RunContext(root=root, run_id=f"{slug(gestures)}-{digest[:12]}")
     tracker = run.open_tracker(f"{slug(gestures)}, {images} images, {digest[:6]}")
     tracker.log_params(inputs)

@@ -31,7 +31,9 @@ def compare_all_gestures(
     evaluations = {}
     for gesture in parse_gestures(gestures):
         source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
-        run = start_run(**source, settings=settings.common, root=root)
+        common = settings.common
+        dataset = prepare_data(**source, settings=common.data, seed=common.seed, run=RunContext(root=root))
+        run = start_run(**source, settings=common, root=root, dataset=dataset)
         evaluations[gesture] = compare_gesture(source, list(range(shards)), settings, run)
     return write_comparison(gestures=evaluations, run=RunContext(root=root))
 

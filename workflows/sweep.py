@@ -8,6 +8,7 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings
 from tasks.context import RunContext
+from tasks.prepare_data import prepare_data
 from tasks.resources import resources_table
 from tasks.start_run import start_run
 from tasks.sweep import write_sweeps
@@ -23,14 +24,12 @@ def run_sweep_points(
     for name, points in settings.sweeps.items():
         evaluations[name] = []
         for point in points.points:
-            inputs = {
-                "gesture": gesture,
-                "images": point.images or images,
-                "data": data,
-                "base_model": base_model,
-                "settings": settings.common.with_overrides(point.changes),
-            }
-            run = start_run(**inputs, root=root)
+            changed = settings.common.with_overrides(point.changes)
+            count = point.images or images
+            source = {"gesture": gesture, "images": count, "data": data, "base_model": base_model}
+            dataset = prepare_data(**source, settings=changed.data, seed=changed.seed, run=RunContext(root=root))
+            inputs = {**source, "settings": changed}
+            run = start_run(**inputs, root=root, dataset=dataset)
             point_inputs = {**inputs, "shards": shards, "champion": "", "champion_shard": [], "run": run}
             evaluations[name].append(train_and_evaluate(**point_inputs).evaluation)
     return write_sweeps(evaluations=evaluations, gesture=gesture, settings=settings, run=RunContext(root=root))

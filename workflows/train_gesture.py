@@ -6,9 +6,10 @@ pyflyte run workflows/train_gesture.py train_gesture --inputs-file workflows/con
 from flytekit import workflow
 
 from hand1000.config.settings import Settings
+from tasks.prepare_data import prepare_data
 from tasks.registration import RegistrationResult, register
 from tasks.retraining import find_champion
-from tasks.start_run import start_run
+from tasks.start_run import start_run, untracked_run
 from workflows.train_and_evaluate import train_and_evaluate
 
 
@@ -31,13 +32,13 @@ def train_gesture(
     Returns:
         The verdict of the gates in one line, the registered version, and the folder of `report.html`.
     """
-    run = start_run(gesture=gesture, images=images, data=data, base_model=base_model, settings=settings, root=root)
+    source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
+    # Before the run, which is another one if the images are others.
+    dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=untracked_run(root=root))
+    run = start_run(**source, settings=settings, root=root, dataset=dataset)
     champion = find_champion(gesture=gesture, shards=shards, run=run)
     evaluated = train_and_evaluate(
-        gesture=gesture,
-        images=images,
-        data=data,
-        base_model=base_model,
+        **source,
         shards=shards,
         champion=champion.uri,
         champion_shard=champion.shard,

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from flytekit.types.directory import FlyteDirectory
 from mlflow import MlflowClient
 
+from hand1000.config.settings import load_settings
 from hand1000.data.imageset import read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.storage.artifacts import open_store
@@ -11,6 +13,7 @@ from hand1000.storage.exclusions import add_exclusions
 from hand1000.storage.files import read_json
 from tasks.context import RunContext, address
 from tasks.prepare_data import prepare_data
+from tasks.start_run import start_run
 from tests.support.hagrid_source import data_settings
 from tests.support.layouts import BOX, facts, jsonl, write_images
 from tests.support.short_demo import ROOT
@@ -93,3 +96,17 @@ def test_forgotten_rendered_people_do_not_come_back(tmp_path) -> None:
     before = people()
     add_exclusions(open_store(str(tmp_path)).backend, [sorted(before)[0]], [])
     assert people() == before - {sorted(before)[0]}
+
+
+def test_other_images_at_the_same_address_are_another_run(tmp_path, monkeypatch) -> None:
+    """A run keeps the first metrics that it records: those of the next retraining would be lost."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    def start(content: str) -> str:
+        dataset = FlyteDirectory(f"{tmp_path}/artifacts/prepare_data/{content * 64}", remote_directory=False)
+        Path(dataset.path).mkdir(parents=True, exist_ok=True)
+        inputs = {"gesture": "four", "images": 6, "data": "images", "base_model": str(ROOT / "models/small-base")}
+        return start_run(**inputs, settings=load_settings("demo"), root=str(tmp_path), dataset=dataset).run_id
+
+    first = start("a")
+    assert start("b") != first and start("a") == first
