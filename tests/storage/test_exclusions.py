@@ -12,7 +12,7 @@ def backend(tmp_path):
     return open_store(str(tmp_path)).backend
 
 
-def test_it_holds_whom_it_was_told_and_no_name(backend, tmp_path):
+def test_it_holds_whom_it_was_to_exclude_and_no_name(backend, tmp_path):
     assert not read_exclusions(backend)
     add_exclusions(backend, ["Ann", "Bob"], ["abc", "four/xyz"])
     exclusions = read_exclusions(backend)
@@ -41,6 +41,6 @@ def test_two_writers_lose_nothing(backend):
 def test_a_damaged_list_excludes_nobody_silently(backend, tmp_path):
     add_exclusions(backend, ["Ann"], [])
     (path,) = (tmp_path / "exclusions").iterdir()
-    path.write_text(path.read_text().replace("people", "peopel"))
+    path.write_text(path.read_text().replace("people", "folks"))
     with pytest.raises(Hand1000Error, match="damaged, so it is unknown whom it excludes; restore it"):
         read_exclusions(backend)
