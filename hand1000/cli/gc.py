@@ -1,6 +1,7 @@
 """The command `hand1000 gc`, which removes what no model in use or in review needs."""
 
 import argparse
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ KEEP_DAYS = 30.0
 MAX_KEEP_DAYS = 3650.0
 WEIGHTS_ROW = "weights of candidates"
 """Row of the tables that stands for logged models."""
+
+REPORTS_ROW = "review pages of candidates"
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -43,6 +46,13 @@ def add_gc_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         metavar="N",
         help="keep whatever was written or used in the last N days; 0 only while no workflow runs (default: 30)",
     )
+    gc.add_argument(
+        "--keep-reports-days",
+        type=_keep_days,
+        default=math.inf,
+        metavar="N",
+        help="also remove the review pages and images of candidates, N days after they went out of use (default: keep)",
+    )
     gc.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
     gc.set_defaults(run=_collect)
 
@@ -61,12 +71,14 @@ def _collect(options: argparse.Namespace) -> None:
 
     store = open_store(options.root)
     tracking = connect_registry(options.registry, store.root)
-    plan = make_plan(store, tracking, keep_days=options.keep_days, now=time.time())
+    plan = make_plan(
+        store, tracking, keep_days=options.keep_days, now=time.time(), keep_reports_days=options.keep_reports_days
+    )
     print("\n".join(_describe_plan(plan)))
     if options.dry_run:
         print("nothing removed (--dry-run)")
         return
-    total = len(plan.pieces) + len(plan.weights)
+    total = len(plan.pieces) + len(plan.weights) + len(plan.reports)
     bar, done = ProgressBar("removed", unit=" items"), 0
 
     def advance(_: int) -> None:
@@ -75,8 +87,8 @@ def _collect(options: argparse.Namespace) -> None:
         bar(done, total)
 
     removal = carry_out(plan, store, tracking, advance)
-    size = sum(piece.size for piece in removal.pieces) + sum(weights.size for weights in removal.weights)
-    print(f"removed {len(removal.pieces) + len(removal.weights)} items, {format_size(size)}")
+    sizes = [item.size for items in (removal.pieces, removal.weights, removal.reports) for item in items]
+    print(f"removed {len(sizes)} items, {format_size(sum(sizes))}")
     for name in removal.skipped:
         print(f"kept {name}: it came into use meanwhile")
 
@@ -98,6 +110,7 @@ def _describe_plan(plan: "Plan") -> list[str]:
     """What goes and what stays, by kind and by reason."""
     removed = [(piece.kind if piece.role != "leftover" else "leftovers", piece.size) for piece in plan.pieces]
     removed += [(WEIGHTS_ROW, weights.size) for weights in plan.weights]
+    removed += [(REPORTS_ROW, report.size) for report in plan.reports]
     kept = [(f"{piece.kind}: {reason}", piece.size) for piece, reason in plan.kept_pieces]
     kept += [(f"{weights.name}: {reason}", weights.size) for weights, reason in plan.kept_weights]
     return [*_table("remove", removed), *(f"  {weights.name}" for weights in plan.weights), *_table("keep", kept)]

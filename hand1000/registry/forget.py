@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
+from hand1000.core.errors import one_line, translate_write_errors
 from hand1000.data.excluded_images import (
     ExcludedImages,
     caption_cache_keys,
@@ -25,7 +25,8 @@ from hand1000.data.excluded_images import (
 )
 from hand1000.registry.connection import Tracking, read_pages
 from hand1000.registry.holdings import Holdings, Weights, Workflow, read_holdings, read_workflows
-from hand1000.registry.removed import open_repository
+from hand1000.registry.removed import remove_reports
+from hand1000.registry.unsent import FOLDER as UNSENT
 from hand1000.registry.versions import DATASET, FORGOTTEN
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.cache import NODE_CACHE_VARIABLE, remove_cached_keys
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 PUBLISHED = "publish"
 """Kind of the artifacts that are replaced by a version without the images."""
-
-KEPT_FILES = ("gates.json",)
-"""Files of an MLflow run that hold figures only."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +152,11 @@ def carry_out_forget(
     for piece in plan.checkpoints:
         _remove(store, piece)
     remove_cached_keys(store.backend, plan.cache_keys)
+    if plan.holders:
+        # Review pages and images that wait for MLflow, of whichever run.
+        for file in list(store.backend.list_files(UNSENT)):
+            if file.key.endswith(".bin"):
+                store.backend.remove(file.key)
     if tracking:
         _clear_runs(tracking, plan.runs)
     for piece in plan.derived:
@@ -280,17 +283,7 @@ def _clear_runs(tracking: Tracking, runs: Sequence["Run"]) -> None:
             # The versions first: they are found again by their run as long as it has files.
             for version in read_pages(client.search_model_versions, f"run_id = '{run.info.run_id}'"):
                 client.set_model_version_tag(version.name, str(version.version), FORGOTTEN, now)
-            repository = open_repository(tracking, run.info.artifact_uri)
-            try:
-                for file in repository.list_artifacts():
-                    if file.path not in KEPT_FILES:
-                        repository.delete_artifacts(file.path)
-            except Exception as error:
-                # MLflow raises the errors of its storage: botocore's, requests' and its own.
-                raise Hand1000Error(
-                    f"{run.info.artifact_uri}: not removed: {one_line(error)}; on a server with accounts, only the "
-                    "administrator may"
-                ) from error
+            remove_reports(tracking, [run.info.run_id])
             client.set_tag(run.info.run_id, FORGOTTEN, now)
 
 

@@ -7,14 +7,18 @@ MLflow's own `mlflow gc --logged-model-ids` has no such order: it deletes the fi
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.registry.connection import Tracking
+from hand1000.registry.library import LIBRARY
 from hand1000.registry.load import WEIGHTS
 from hand1000.registry.review_lock import review_lock
 from hand1000.registry.versions import CANDIDATES, REMOVED
+
+FIGURES = frozenset({"gates.json"})
+"""Files of a run that show no image; they stay."""
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -61,7 +65,12 @@ def remove_weights(
         return False
     with tracking.readable_errors():
         try:
-            open_repository(tracking, location).delete_artifacts(WEIGHTS)
+            repository = open_repository(tracking, location)
+            # The library is of no use without them. The weights go last, since a further call looks for them.
+            for file in repository.list_artifacts():
+                if file.path == LIBRARY:
+                    repository.delete_artifacts(LIBRARY)
+            repository.delete_artifacts(WEIGHTS)
         except Exception as error:
             raise Hand1000Error(
                 f"{location}: not removed: {one_line(error)}; on a server with accounts, only the administrator may"
@@ -69,6 +78,46 @@ def remove_weights(
         if not versions:  # An upload that was never registered; nothing refers to its record.
             tracking.client.delete_logged_model(model_id)
     return True
+
+
+def measure_reports(tracking: Tracking, run_ids: Iterable[str]) -> int:
+    """Return the bytes of the files of runs but for their gates.
+
+    Raises:
+        Hand1000Error: MLflow or its storage refuses.
+    """
+    return sum(size for run_id in run_ids for _, size in _list_reports(tracking, run_id)[1])
+
+
+def remove_reports(tracking: Tracking, run_ids: Iterable[str]) -> None:
+    """Remove the review pages and images of runs; their gates, metrics and parameters stay.
+
+    Raises:
+        Hand1000Error: MLflow or its storage refuses; on a server with accounts, only the administrator may.
+    """
+    for run_id in run_ids:
+        repository, files = _list_reports(tracking, run_id)
+        try:
+            for path, _ in files:
+                repository.delete_artifacts(path)
+        except Exception as error:
+            # MLflow raises the errors of its storage: botocore's, requests' and its own.
+            raise Hand1000Error(
+                f"run {run_id}: files not removed: {one_line(error)}; on a server with accounts, only the "
+                "administrator may"
+            ) from error
+
+
+def _list_reports(tracking: Tracking, run_id: str) -> "tuple[ArtifactRepository, list[tuple[str, int]]]":
+    """Return the access to a run's files, and path and size of those at the top but for the gates."""
+    with tracking.readable_errors():
+        repository = open_repository(tracking, tracking.client.get_run(run_id).info.artifact_uri)
+    try:
+        items = [item for item in repository.list_artifacts() if item.path not in FIGURES]
+        sizes = [sum(_file_sizes(repository, item.path)) if item.is_dir else item.file_size or 0 for item in items]
+    except Exception as error:
+        raise Hand1000Error(f"run {run_id}: its files cannot be listed: {one_line(error)}") from error
+    return repository, [(item.path, size) for item, size in zip(items, sizes, strict=True)]
 
 
 def _mark(tracking: Tracking, model_id: str, versions: Sequence["ModelVersion"], is_needed: Callable[[], bool]) -> bool:

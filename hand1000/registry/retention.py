@@ -5,13 +5,14 @@ the artifacts that reviewing and retraining read; results that a person asked fo
 within the last days, or may be in use by a run.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hand1000.registry.connection import Tracking
 from hand1000.registry.holdings import Holdings, Weights, is_needed, read_holdings
-from hand1000.registry.removed import remove_weights
+from hand1000.registry.removed import measure_reports, remove_reports, remove_weights
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.inventory import ARTIFACT, CHECKPOINT, Piece, list_pieces, remove_piece
 
@@ -60,6 +61,21 @@ RESULT = "a result of its own"
 
 
 @dataclass(frozen=True)
+class Report:
+    """The review page and images of a candidate out of use.
+
+    Attributes:
+        name: Address of the candidate.
+        run_ids: MLflow's ids of the runs that hold them.
+        size: Bytes.
+    """
+
+    name: str
+    run_ids: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """What retention removes, and what it keeps for which reason."""
 
@@ -67,6 +83,7 @@ class Plan:
     weights: tuple[Weights, ...]
     kept_pieces: tuple[tuple[Piece, str], ...]
     kept_weights: tuple[tuple[Weights, str], ...]
+    reports: tuple[Report, ...] = ()
 
 
 @dataclass
@@ -75,10 +92,18 @@ class Removal:
 
     pieces: list[Piece] = field(default_factory=list)
     weights: list[Weights] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
-def make_plan(store: ArtifactStore, tracking: Tracking, *, keep_days: float, now: float) -> Plan:
+def make_plan(
+    store: ArtifactStore,
+    tracking: Tracking,
+    *,
+    keep_days: float,
+    now: float,
+    keep_reports_days: float = math.inf,
+) -> Plan:
     """Read root and registry and decide.
 
     Args:
@@ -86,6 +111,7 @@ def make_plan(store: ArtifactStore, tracking: Tracking, *, keep_days: float, now
         tracking: The registry of all models that were trained under this root.
         keep_days: Days for which everything is kept after its last use.
         now: Seconds since 1970.
+        keep_reports_days: Days for which the review pages of candidates out of use are kept.
 
     Raises:
         Hand1000Error: Storage or MLflow refuse, or the registry is not that of this root.
@@ -94,7 +120,22 @@ def make_plan(store: ArtifactStore, tracking: Tracking, *, keep_days: float, now
     pieces = list_pieces(store)
     holdings = read_holdings(tracking, now=now)
     holdings.check_belongs_to(store.root, pieces)
-    return plan(pieces, holdings, keep_since=now - keep_days * DAY)
+    outcome = plan(pieces, holdings, keep_since=now - keep_days * DAY)
+    if keep_reports_days == math.inf:
+        return outcome
+    return replace(outcome, reports=tuple(_list_reports(tracking, holdings, now - keep_reports_days * DAY)))
+
+
+def _list_reports(tracking: Tracking, holdings: Holdings, keep_since: float) -> Iterator[Report]:
+    """Yield the pages of candidates that nobody needs since `keep_since`, unless a run that is needed shares them."""
+    needed = {version.run_id for weights in holdings.weights if weights.needed_for for version in weights.versions}
+    for weights in holdings.weights:
+        run_ids = {version.run_id for version in weights.versions if version.run_id} - needed
+        reason = weights.needed_for or _reason_of_time(weights.since, keep_since, holdings.running_since)
+        if run_ids and not reason:
+            size = measure_reports(tracking, sorted(run_ids))
+            if size:
+                yield Report(weights.name, tuple(sorted(run_ids)), size)
 
 
 def plan(pieces: Sequence[Piece], holdings: Holdings, *, keep_since: float) -> Plan:
@@ -157,6 +198,12 @@ def carry_out(plan: Plan, store: ArtifactStore, tracking: Tracking, on_removed: 
         else:
             removal.skipped.append(weights.name)
             spared |= weights.artifacts
+    for report in plan.reports:
+        # A version of them may have been promoted since.
+        if not any(weights.name == report.name for weights in plan.weights if weights.name in removal.skipped):
+            remove_reports(tracking, report.run_ids)
+            removal.reports.append(report)
+            on_removed(report.size)
     for piece in plan.pieces:
         if piece.name not in spared and remove_piece(store, piece):
             removal.pieces.append(piece)

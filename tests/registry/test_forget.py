@@ -78,6 +78,7 @@ def fill(root: str, folder: Path, registry: Path) -> dict[str, str]:
     tracker.finish()
     crops = {path.stem: digest_file(path) for path in store.fetch(address(dataset)).glob("*/*.png")}
     store.key_value_cache("captions", "0" * 64).add({digest: f"caption {name}" for name, digest in crops.items()})
+    store.backend.write(f"unsent/{'0' * 20}-{'0' * 64}.bin", b"a page that waits")
     store.checkpoint("train_unet", "2" * 64).save(folder_with(folder / "state", {"step": "3"}))
     return names
 
@@ -128,6 +129,7 @@ def test_a_person_is_gone_and_does_not_come_back(place, tmp_path, capsys):
     assert not any(holds(seen, crops[name]) for name in ("2.png", "3.png")) and not holds(seen, b'"p1"')
     kinds = {file.key.split("/")[1] for file in seen.backend.list_files("artifacts")}
     assert kinds == {"publish"} and not list(seen.backend.list_files("checkpoints"))
+    assert not list(seen.backend.list_files("unsent"))
     cached = seen.key_value_cache("captions", "0" * 64).read()
     assert sorted(cached.values()) == [f"caption {i}" for i in (0, 1, 4, 5, 6, 7)]
     (replaced,) = [line for line in output.splitlines() if line.startswith("replaced ")]

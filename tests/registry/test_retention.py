@@ -14,6 +14,7 @@ from hand1000.registry.holdings import Holdings, Weights
 from hand1000.registry.load import load_model_folder
 from hand1000.registry.retention import INTERMEDIATE_KINDS, TRAINING_KINDS, Plan, carry_out, make_plan, plan
 from hand1000.registry.review import promote, reject, rollback
+from hand1000.registry.tracking import RunTracker
 from hand1000.registry.versions import CHAMPION, REMOVED, find_champion
 from hand1000.storage.artifacts import open_store
 from hand1000.storage.inventory import ARTIFACT, CACHE, CHECKPOINT, LEFTOVER, Piece
@@ -212,6 +213,33 @@ def test_a_recorded_decision_without_aliases_counts(runs, tmp_path):
     promote(tracking, version.uri, who="ann")
     tracking.client.delete_registered_model_alias("hand1000-four", CHAMPION)
     assert not make_plan(store, tracking, keep_days=0, now=time.time() + YEAR).weights
+
+
+def test_review_pages_go_after_their_own_days(runs, tmp_path):
+    store, tracking = open_store(str(runs)), connect(registry=runs)
+    for name in ("used", "rejected"):
+        version = record_run(store, tracking, tmp_path, name)
+        for file, folder in (("report.html", None), ("gates.json", None), ("first.png", "images")):
+            (tmp_path / file).write_text(file)
+            RunTracker("hand1000", name, tracking).log_file(tmp_path / file, folder)
+        if name == "used":
+            promote(tracking, version.uri, who="ann")
+    reject(tracking, version.uri, who="ann", why="bad")
+    RunTracker("hand1000", "rejected", tracking).finish()
+    RunTracker("hand1000", "used", tracking).finish()
+
+    def pages(number: str) -> list[str]:
+        run_id = tracking.client.get_model_version(version.name, number).run_id
+        return sorted(file.path for file in tracking.client.list_artifacts(run_id))
+
+    for days, count in ((29, 0), (31, 1)):
+        outcome = make_plan(store, tracking, keep_days=9, now=time.time() + days * DAY, keep_reports_days=30)
+        assert [report.name for report in outcome.reports] == [version.uri] * count
+        carry_out(outcome, store, tracking, lambda size: None)
+        assert pages("2") == (["gates.json"] if count else ["gates.json", "images", "report.html"])
+    assert pages("1") == ["gates.json", "images", "report.html"]
+    assert not make_plan(store, tracking, keep_days=9, now=time.time() + YEAR, keep_reports_days=30).reports
+    assert len(list(runs.glob("mlartifacts/**/library.zip"))) == 1
 
 
 def test_a_run_at_work_keeps_what_it_uses(runs, tmp_path):
