@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 # Compiling every package takes longer than the installation itself; Python compiles what it imports, once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo story test test-slow fuzz faults check check-prose format docs register setup clean
+.PHONY: help demo story test test-slow soak fuzz faults check check-prose format docs register setup clean
 
 help:  ## Print this list.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,6 +40,9 @@ faults: setup  ## Kill, starve and disconnect every stage, check what the rerun 
 	sh tooling/test-packages.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
+
+soak: setup  ## Retrain 50 times in a row with faults, and measure what grows: docs/soak.md, about 25 minutes.
+	$(BIN)/python -m benchmarks.soak
 
 check: setup check-prose  ## Run every static check: format, lint, types, layers, dependencies and spelling.
 	$(BIN)/ruff check .
