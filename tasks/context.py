@@ -126,9 +126,12 @@ class TaskContext:
     on_progress: ProgressCallback
     loaded: Mapping[str, Any]
 
-    def download(self, artifact: FlyteDirectory) -> Path:
-        """The local folder of an artifact; one on `s3://` is downloaded once per process and verified."""
-        return self.run.open_store().fetch(address(artifact))
+    def download(self, artifact: FlyteDirectory, *, recheck: bool = False) -> Path:
+        """The local folder of a verified artifact; one on `s3://` is downloaded once per process.
+
+        With `recheck` files are read that this process has verified before, too.
+        """
+        return self.run.open_store().fetch(address(artifact), recheck=recheck)
 
     def download_all(self, artifacts: Sequence[FlyteDirectory]) -> list[Path]:
         """The local folders of a map task's artifacts."""

@@ -154,7 +154,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
         fusion=context.download(fusion),
         embeddings=context.download_all(embeddings),
         trained=context.download(trained),
-        model=context.download(model),
+        model=context.download(model, recheck=True),  # The registry takes the bytes of now for those of ever.
         base_images=merge(base_images, "base"),
         tuned_images=merge(tuned_images, "tuned"),
         evaluation=evaluated,

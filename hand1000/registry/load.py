@@ -15,11 +15,11 @@ from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.registry.connection import Tracking, connect
 from hand1000.registry.versions import MODEL_DIGEST, REMOVED, RegisteredVersion
-from hand1000.storage.digests import DamagedError, FileEntry, Manifest, digest_file, digest_json, tree_manifest
+from hand1000.storage.digests import DamagedError, Manifest, digest_json, tree_manifest
 from hand1000.storage.files import read_json
 from hand1000.storage.hub import fetch_model_folder
-from hand1000.storage.keys import safe_join
 from hand1000.storage.scratch import process_scratch
+from hand1000.storage.verification import is_intact
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -106,24 +106,8 @@ def verify_weights(folder: Path, digest: str | None = None) -> None:
         if not file.is_dir() and file.relative_to(folder).as_posix() not in names:
             raise DamagedError(f"{file}: was not registered with this model; remove it")
     for entry in manifest.files:
-        if not _is_intact(safe_join(folder, entry.name), entry):
+        if not is_intact(folder, entry):
             raise DamagedError(f"{folder / entry.name}: its bytes are not those that were registered; {remedy}")
-
-
-_intact_files: dict[tuple[int, int], tuple[int, int, str]] = {}
-
-
-def _is_intact(path: Path, entry: FileEntry) -> bool:
-    try:
-        status = path.stat()
-    except OSError:
-        return False
-    file, state = (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns, entry.sha256)
-    if _intact_files.get(file) != state:
-        if status.st_size != entry.size or digest_file(path) != entry.sha256:
-            return False
-        _intact_files[file] = state
-    return True
 
 
 def read_manifest(path: Path) -> Manifest:

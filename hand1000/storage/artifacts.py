@@ -5,28 +5,32 @@ last. A process killed at any point therefore leaves the old content or the new 
 """
 
 import contextlib
-import json
 import logging
 import os
 import re
-import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from pydantic import ValidationError
 
-from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.core.errors import Hand1000Error
 from hand1000.storage.backend import LocalBackend, StorageBackend
 from hand1000.storage.cache import KeyValueCache, node_cached_dir
-from hand1000.storage.digests import DamagedError, FileEntry, Manifest, canonical_json, digest_file, tree_manifest
-from hand1000.storage.files import replace_directory
+from hand1000.storage.checkpoints import ArtifactCheckpoint
+from hand1000.storage.digests import OTHER_BYTES, DamagedError, Manifest, canonical_json, tree_manifest
+from hand1000.storage.records import decode_record, encode_record
 from hand1000.storage.s3 import S3Backend
+from hand1000.storage.trees import download_missing, workspace
+from hand1000.storage.verification import find_damage
 
 logger = logging.getLogger(__name__)
+
+LATE_READ_DELAYS = (0.1, 0.4, 1.0)
+"""Seconds to wait for an artifact that another machine has just written to a bucket, before it counts as missing."""
 
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -68,33 +72,43 @@ class ArtifactStore:
         manifest = tree_manifest(directory)
         key = f"artifacts/{_validated(kind, _IDENTIFIER, 'kind')}/{manifest.digest}"
         address = f"{self.root}/{key}"
-        if not self.is_complete(address):
+        # An artifact of this name is there already, whole or damaged, if the task ran before.
+        if not (self.is_complete(address) and self._backend.verify_tree(key, manifest)):
             self._backend.put_tree(directory, key, manifest)
             self._backend.write(f"{key}.json", canonical_json(manifest).encode())
         return address
 
-    def fetch(self, address: str) -> Path:
+    def fetch(self, address: str, *, recheck: bool = False) -> Path:
         """Return the artifact as a folder, which the caller must not change.
 
-        An artifact of a bucket is downloaded once for each process, or once for each node (`node_cached_dir`), and
-        every file is verified against its sha256. One of a folder is read in place, after a check of the file sizes.
+        An artifact of a bucket is downloaded once for each process, or once for each node (`node_cached_dir`). One of a
+        folder is read in place. Every file is verified against its sha256, once in a process unless it changes.
+
+        Args:
+            address: What `publish` returned.
+            recheck: Whether to verify also the files that this process has verified before.
 
         Raises:
             Hand1000Error: The artifact is missing, incomplete or damaged; the message names the file.
         """
+        key = self._key(address)
         with self._fetch_lock:
-            if address not in self._fetched:
-                manifest = self._verified_manifest(address)
-                key = self._key(address)
-                folder = self._backend.local_path(key)
-                if folder is not None:
-                    return folder
-                download = partial(_download_missing, self._backend, key, manifest)
-                self._fetched[address] = node_cached_dir(manifest.digest, download)
-            return self._fetched[address]
+            folder = self._backend.local_path(key) or self._fetched.get(address)
+            if folder is None or not self._backend.lists_late:
+                manifest = self._verified_manifest(address, wait=True)
+            if folder is None:
+                download = partial(download_missing, self._backend, key, manifest)
+                try:
+                    folder = self._fetched[address] = node_cached_dir(manifest.digest, download, manifest)
+                except DamagedError:
+                    self._backend.report_damage(key)
+                    raise
+        if recheck and (name := find_damage(folder, self._read_manifest(address), fresh=True)):
+            raise DamagedError(f"{folder / name}: {OTHER_BYTES}; run again to compute it")
+        return folder
 
     def is_complete(self, address: str) -> bool:
-        """Return whether the artifact's manifest exists and its files have the sizes that it states."""
+        """Return whether the artifact's manifest exists and its files are what it states, in a bucket their sizes."""
         try:
             self._verified_manifest(address)
         except DamagedError:
@@ -105,18 +119,18 @@ class ArtifactStore:
         """Record the artifact `record["address"]`, with facts about it, as what `task` makes of the inputs of `key`."""
         # The stored address is relative to the root, which may be moved or mounted elsewhere.
         artifact = self._key(record["address"])
-        data = canonical_json({**record, "address": artifact}).encode()
-        self._backend.write(f"{_entry('results', task, key)}.json", data)
-        self._backend.write(_provenance_key(artifact), data)
+        value = {**record, "address": artifact}
+        for name in (f"{_entry('results', task, key)}.json", _provenance_key(artifact)):
+            self._backend.write(name, encode_record(name, value))
 
     def get_result(self, task: str, key: str) -> dict[str, Any] | None:
-        """Return the record of `put_result`, or None if there is none or its artifact is not complete any more."""
+        """Return the record of `put_result`; None if there is none or its artifact is not what was written any more."""
         name = f"{_entry('results', task, key)}.json"
         try:
             data = self._backend.read(name)
             if data is None:
                 return None
-            record = json.loads(data)
+            record = decode_record(name, data)
             if not _ARTIFACT.fullmatch(record["address"]):
                 raise ValueError(f"{record['address']!r} is not an artifact")
             record["address"] = f"{self.root}/{record['address']}"
@@ -129,8 +143,13 @@ class ArtifactStore:
 
     def provenance(self, address: str) -> dict[str, Any]:
         """Return the record of the task that published the artifact last, or its address alone if there is none."""
-        data = self._backend.read(_provenance_key(self._key(address)))
-        return {**(json.loads(data) if data else {}), "address": address}
+        name = _provenance_key(self._key(address))
+        try:
+            data = self._backend.read(name)
+            return {**(decode_record(name, data) if data else {}), "address": address}
+        except (DamagedError, TypeError) as error:
+            logger.warning("%s/%s: ignored: %s", self.root, name, error)
+            return {"address": address}
 
     def checkpoint(self, task: str, key: str) -> "ArtifactCheckpoint":
         """Return the checkpoint of `task` for the inputs that `key` digests."""
@@ -143,7 +162,7 @@ class ArtifactStore:
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """Provide an empty folder, removed afterwards, from which `publish` can move files without copying them."""
-        with _workspace(self._backend) as path:
+        with workspace(self._backend) as path:
             yield path
 
     def _key(self, address: str) -> str:
@@ -152,74 +171,30 @@ class ArtifactStore:
             raise Hand1000Error(f"{address}: not an artifact of {self.root}; give <root>/artifacts/<kind>/<sha256>")
         return key
 
-    def _verified_manifest(self, address: str) -> Manifest:
-        key = self._key(address)
-        manifest = _read_manifest(self._backend, f"{key}.json")
-        if manifest is None:
+    def _read_manifest(self, address: str, *, wait: bool = False) -> Manifest:
+        key = f"{self._key(address)}.json"
+        delays = LATE_READ_DELAYS if wait and self._backend.lists_late else ()
+        data = self._backend.read(key)
+        for delay in delays:
+            if data is not None:
+                break
+            time.sleep(delay)
+            data = self._backend.read(key)
+        if data is None:
             raise DamagedError(f"{address}: no such artifact, or its writing never finished; run again to compute it")
-        if manifest.digest != key.rpartition("/")[2]:
+        try:
+            manifest = Manifest.model_validate_json(data)
+        except ValidationError as error:
+            raise DamagedError(f"{self.root}/{key}: not a manifest: {error.errors()[0]['msg']}") from error
+        if f"{manifest.digest}.json" != key.rpartition("/")[2]:
             raise DamagedError(f"{address}.json: not the manifest of this artifact; run again to compute it")
-        sizes = self._backend.file_sizes(key)
-        for entry in manifest.files:
-            if sizes.get(entry.name) != entry.size:
-                state = f"{sizes[entry.name]} of {entry.size} bytes" if entry.name in sizes else "missing"
-                raise DamagedError(f"{address}/{entry.name}: {state}; run again to compute it")
         return manifest
 
-
-class ArtifactCheckpoint:
-    """The last saved state of an unfinished task, a `CheckpointStore`.
-
-    The states are folders named by their content; `current.json` is the manifest of the valid one and is written last.
-    """
-
-    def __init__(self, backend: StorageBackend, key: str) -> None:
-        self._backend = backend
-        self._key = key
-        self._pointer = f"{key}/current.json"
-
-    def workspace(self) -> contextlib.AbstractContextManager[Path]:
-        """Provide an empty folder, removed afterwards, from which `save` can move files without copying them."""
-        return _workspace(self._backend)
-
-    def save(self, directory: Path) -> None:
-        """Replace the last state by the files of `directory`, which may be moved away."""
-        manifest = tree_manifest(directory)
-        try:
-            previous = _read_manifest(self._backend, self._pointer)
-        except DamagedError:
-            previous = None
-        self._backend.put_tree(directory, f"{self._key}/{manifest.digest}", manifest)
-        self._backend.write(self._pointer, canonical_json(manifest).encode())
-        if previous is not None and previous != manifest:
-            self._backend.remove(f"{self._key}/{previous.digest}")
-
-    def restore(self, directory: Path) -> bool:
-        """Replace `directory` by the last state; return False if there is none, or a damaged one, with a warning."""
-        try:
-            manifest = _read_manifest(self._backend, self._pointer)
-            if manifest is None:
-                return False
-            _copy_verified(self._backend, f"{self._key}/{manifest.digest}", manifest, directory)
-        except DamagedError as error:
-            logger.warning("skipped a damaged checkpoint: %s", error)
-            return False
-        return True
-
-    def clear(self) -> None:
-        """Remove every state, because the task is finished; also what an interrupted call left."""
-        self._backend.remove(self._key)
-
-
-@contextlib.contextmanager
-def _workspace(backend: StorageBackend) -> Iterator[Path]:
-    path = backend.scratch_dir / uuid4().hex
-    with translate_write_errors(path):
-        path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    def _verified_manifest(self, address: str, *, wait: bool = False) -> Manifest:
+        manifest = self._read_manifest(address, wait=wait)
+        if damage := self._backend.find_damage(self._key(address), manifest):
+            raise DamagedError(f"{address}/{damage}; run again to compute it")
+        return manifest
 
 
 def _entry(folder: str, name: str, key: str) -> str:
@@ -234,37 +209,3 @@ def _validated(text: str, pattern: re.Pattern[str], role: str) -> str:
     if not pattern.fullmatch(text):
         raise Hand1000Error(f"{text!r} is not a valid {role}; it must match {pattern.pattern}")
     return text
-
-
-def _read_manifest(backend: StorageBackend, key: str) -> Manifest | None:
-    data = backend.read(key)
-    try:
-        return None if data is None else Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise DamagedError(f"{backend.root}/{key}: not a manifest: {error.errors()[0]['msg']}") from error
-
-
-def _copy_verified(backend: StorageBackend, key: str, manifest: Manifest, target: Path) -> None:
-    """Copy a tree to `target`, which changes only once all of the tree has arrived and is verified."""
-    with translate_write_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    partial_copy = target.with_name(f".{target.name}.{uuid4().hex}.part")
-    try:
-        _download_missing(backend, key, manifest, partial_copy)
-        replace_directory(partial_copy, target)
-    finally:
-        shutil.rmtree(partial_copy, ignore_errors=True)
-
-
-def _download_missing(backend: StorageBackend, key: str, manifest: Manifest, folder: Path) -> None:
-    """Copy the files of a tree that `folder` does not hold yet, and verify their sha256."""
-
-    def is_valid(entry: FileEntry) -> bool:
-        return (folder / entry.name).is_file() and digest_file(folder / entry.name) == entry.sha256
-
-    missing = [entry for entry in manifest.files if not is_valid(entry)]
-    backend.get_tree(key, manifest.model_copy(update={"files": tuple(missing)}), folder)
-    for entry in missing:
-        if not is_valid(entry):
-            path = f"{backend.root}/{key}/{entry.name}"
-            raise DamagedError(f"{path}: its bytes are not those that were written; remove this file and run again")

@@ -9,16 +9,16 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
-from hand1000.storage.digests import DamagedError, Manifest, StoredFile, tree_manifest
-from hand1000.storage.files import write_bytes
+from hand1000.storage.digests import DamagedError, Manifest, StoredFile, describe_damage
+from hand1000.storage.files import retry_without_folder, write_bytes
 from hand1000.storage.keys import safe_join
 from hand1000.storage.s3 import S3Backend
 from hand1000.storage.scratch import process_scratch
+from hand1000.storage.verification import find_damage, is_intact
 
 
 class LocalBackend:
@@ -27,14 +27,20 @@ class LocalBackend:
     Every method raises `Hand1000Error` when the storage refuses.
     """
 
+    lists_late = False
+    """Whether a listing or a read may miss what was written just before."""
+
     def __init__(self, root: str) -> None:
         self.root = root
         self._base = Path(root)
+        self._scratch: Path | None = None
 
-    @cached_property
+    @property
     def scratch_dir(self) -> Path:
         """A temporary folder below the root, so that its content can be moved in place by a rename."""
-        return process_scratch(self._base / "scratch")
+        if self._scratch is None or not self._scratch.is_dir():
+            self._scratch = process_scratch(self._base / "scratch")
+        return self._scratch
 
     def read(self, key: str) -> bytes | None:
         """Return the bytes at `key`, or None."""
@@ -47,7 +53,7 @@ class LocalBackend:
 
     def write(self, key: str, data: bytes) -> None:
         """Write `data` to `key` atomically."""
-        write_bytes(self._base / key, data)
+        write_bytes(self._base / key, data, scratch=self.scratch_dir)
 
     def mark_used(self, key: str, data: bytes) -> None:
         """Renew the time of the file at `key`, which has these bytes, if the storage permits it."""
@@ -71,6 +77,8 @@ class LocalBackend:
     def remove(self, key: str) -> None:
         """Remove `key` and everything below it, if there is anything."""
         path = self._base / key
+        if not os.path.lexists(path):
+            return
         trash = self.scratch_dir / uuid4().hex
         with translate_write_errors(path):
             try:
@@ -84,30 +92,56 @@ class LocalBackend:
 
     def file_sizes(self, key: str) -> dict[str, int]:
         """Return the size in bytes of each file of the tree at `key`, by its name."""
-        base = self._base / key
-        return {path.relative_to(base).as_posix(): path.stat().st_size for path in base.rglob("*") if path.is_file()}
+        files = self.list_files(key) if (self._base / key).is_dir() else ()
+        return {file.key[len(key) + 1 :] if key else file.key: file.size for file in files}
+
+    def find_damage(self, key: str, manifest: Manifest) -> str:
+        """Return the first file of the tree at `key` that is not what was written, and why; "" if there is none.
+
+        Every byte is read once in a process.
+        """
+        name = find_damage(self._base / key, manifest)
+        return f"{name}: {_describe(self._base / key / name, manifest, name)}" if name else ""
+
+    def verify_tree(self, key: str, manifest: Manifest) -> bool:
+        """Return whether every byte of the tree at `key` is what was written."""
+        return not self.find_damage(key, manifest)
+
+    def report_damage(self, key: str) -> None:
+        """Note that a reader found the tree at `key` damaged; `find_damage` sees it by itself."""
 
     def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
-        """Move `directory` to `key` by one rename; from another filesystem it is first copied to the scratch folder."""
+        """Move `directory` to `key` by one rename; from another filesystem it is first copied to the scratch folder.
+
+        Of a tree that is there already, damaged files are replaced one by one, so that it never vanishes from another
+        process that reads it.
+        """
         target = self._base / key
         with translate_write_errors(target):
-            if target.is_dir():
-                if tree_manifest(target) == manifest:
-                    return
-                self.remove(key)
             target.parent.mkdir(parents=True, exist_ok=True)
             copy = self.scratch_dir / uuid4().hex
             try:
                 if directory.stat().st_dev != target.parent.stat().st_dev:
                     _copy_files(directory, manifest, copy)
                     directory = copy
-                os.rename(directory, target)
-            except OSError as error:
-                # The target is not empty: another process has stored the same content in the meantime.
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
+                if not target.is_dir() and _rename_folder(directory, target):
+                    return
+                self._repair(directory, key, manifest)
             finally:
                 shutil.rmtree(copy, ignore_errors=True)  # A failed copy must not keep the disk full.
+
+    def _repair(self, directory: Path, key: str, manifest: Manifest) -> None:
+        target = self._base / key
+        for name in self.file_sizes(key).keys() - {entry.name for entry in manifest.files}:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target / name)
+        for entry in manifest.files:
+            if not is_intact(target, entry):
+                path = safe_join(target, entry.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_dir():
+                    self.remove(f"{key}/{entry.name}")
+                os.replace(safe_join(directory, entry.name), path)
 
     def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
         """Copy the files of `manifest` from `key` to the folder `target`; raise `DamagedError` if one is missing."""
@@ -124,6 +158,27 @@ class LocalBackend:
     def local_path(self, key: str) -> Path | None:
         """Return the tree at `key` as a folder that can be read in place."""
         return self._base / key
+
+
+def _rename_folder(source: Path, target: Path) -> bool:
+    """Rename a folder; return False if the target has files, because another process has stored the same content."""
+    try:
+        retry_without_folder(target.parent, lambda: os.rename(source, target))
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _describe(path: Path, manifest: Manifest, name: str) -> str:
+    """Say what is wrong with a file that is not what was written."""
+    try:
+        size = os.stat(path).st_size
+    except OSError:
+        return "missing"
+    expected = next(entry.size for entry in manifest.files if entry.name == name)
+    return describe_damage(size, expected)
 
 
 def _copy_files(source: Path, manifest: Manifest, target: Path) -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import stat
+import time
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -29,6 +31,30 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_digests: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
+# Two writes within one tick of the filesystem's clock leave the same times.
+_TICK_NS = 50_000_000
+
+
+def remembered_digest(path: Path) -> str:
+    """Return the sha256 of a file, which this process reads once while inode, size and times stay the same."""
+    before = os.stat(path)
+    file, state = (before.st_dev, before.st_ino), (before.st_size, before.st_mtime_ns, before.st_ctime_ns)
+    known = _digests.get(file)
+    if known is not None and known[0] == state:
+        return known[1]
+    digest = digest_file(path)
+    if time.time_ns() - max(before.st_mtime_ns, before.st_ctime_ns) > _TICK_NS:
+        _digests[file] = (state, digest)
+    return digest
+
+
+def forget_digest(path: Path) -> None:
+    """Have `remembered_digest` read a file again."""
+    status = os.stat(path)
+    _digests.pop((status.st_dev, status.st_ino), None)
+
+
 def canonical_json(value: object) -> str:
     """Return the canonical text of a JSON value or pydantic model: sorted keys, no spaces, no NaN."""
     return json.dumps(
@@ -45,6 +71,14 @@ def _dump_model(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+OTHER_BYTES = "its bytes are not those that were written"
+
+
+def describe_damage(size: int, expected: int) -> str:
+    """Say what is wrong with a file of `size` bytes that is not the one of `expected` bytes that was written."""
+    return f"{size} of {expected} bytes" if size != expected else OTHER_BYTES
 
 
 class StoredFile(NamedTuple):
@@ -98,5 +132,5 @@ def tree_manifest(directory: Path) -> Manifest:
         if not stat.S_ISREG(mode):
             raise Hand1000Error(f"{path}: not a plain file; replace it by a copy of its target")
         name = path.relative_to(directory).as_posix()
-        entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=digest_file(path)))
+        entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=remembered_digest(path)))
     return Manifest(files=tuple(sorted(entries, key=lambda entry: entry.name)))

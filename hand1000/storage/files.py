@@ -2,28 +2,41 @@
 
 A write goes to a temporary file in the target's own folder, which is then renamed to the target. A process killed at
 any point leaves the old content or the new one. When the system refuses a write, the error is a `Hand1000Error`.
+
+The temporary file of a target has a fixed name and is locked while its writer lives: the next write to the same target
+takes over what a killed process left.
 """
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel, ValidationError
 
 from hand1000.config.base import format_validation_error
 from hand1000.core.errors import Hand1000Error, translate_write_errors
-from hand1000.storage.digests import canonical_json
+from hand1000.storage.digests import canonical_json, digest_bytes
 
 Record = TypeVar("Record", bound=BaseModel)
+T = TypeVar("T")
+
+_MAX_NAME_BYTES = 240
+_MAX_RETRIES = 20
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` atomically and durably; create its folder if necessary."""
-    _write_chunks(path, [data])
+def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None) -> None:
+    """Write `data` to `path` atomically and durably; create its folder if necessary.
+
+    The temporary file is in the folder `scratch` if that is given and on the same filesystem.
+    """
+    _write_chunks(path, [data], scratch)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,19 +54,62 @@ def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     _write_chunks(path, ((canonical_json(row) + "\n").encode() for row in rows))
 
 
-def _write_chunks(path: Path, chunks: Iterable[bytes]) -> None:
-    temporary = path.with_name(f".{path.name[:80]}.{uuid4().hex}.part")
+def _write_chunks(path: Path, chunks: Iterable[bytes], scratch: Path | None = None) -> None:
     with translate_write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
+        temporary, file = _open_temporary(path, scratch)
+        with file:
+            try:
                 file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+                retry_without_folder(path.parent, lambda: os.replace(temporary, path))
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+
+def _open_temporary(path: Path, scratch: Path | None) -> tuple[Path, IO[bytes]]:
+    """Create the temporary file for `path`, empty, and lock it if the filesystem has locks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unique = f".{uuid4().hex}.part"
+    if scratch is not None and scratch.stat().st_dev == path.parent.stat().st_dev:
+        return scratch / unique, open(scratch / unique, "xb")
+    name = path.name if len(os.fsencode(path.name)) < _MAX_NAME_BYTES else digest_bytes(os.fsencode(path.name))
+    temporary = path.with_name(f".{name}.part")
+    file = retry_without_folder(path.parent, lambda: _open_locked(temporary))
+    if file is None:  # Another writer of the same target is at work.
+        temporary = path.with_name(unique)
+        file = retry_without_folder(path.parent, lambda: open(temporary, "xb"))  # noqa: SIM115 (the caller closes it)
+    return temporary, file
+
+
+def _open_locked(path: Path) -> IO[bytes] | None:
+    """Open a file for writing, empty and locked; return None if another writer has it."""
+    try:
+        file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")  # noqa: SIM115
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EACCES, errno.EPERM, errno.EISDIR):
+            return None  # Something else of this name, or the file of another user.
+        raise
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Its former writer may have renamed it to the target before it let go of the lock.
+        if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
+            file.truncate()
+            return file
+    except OSError:
+        pass
+    file.close()
+    return None
+
+
+def retry_without_folder(folder: Path, action: Callable[[], T]) -> T:
+    """Call `action`, again with a new `folder` while another process removes it at the same time."""
+    for _ in range(_MAX_RETRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return action()
+        folder.mkdir(parents=True, exist_ok=True)
+    return action()
 
 
 def read_json(path: Path) -> Any:

@@ -4,16 +4,16 @@ A piece is an artifact with the records that refer to it, a checkpoint, a cache,
 left: files of no artifact, or records of an artifact that is gone.
 """
 
-import json
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.backend import StorageBackend
 from hand1000.storage.digests import DamagedError, StoredFile
+from hand1000.storage.records import decode_record
 
 ARTIFACT, CHECKPOINT, CACHE, LEFTOVER = "artifact", "checkpoint", "cache", "leftover"
 """What a piece is; a leftover belongs to nothing."""
@@ -134,9 +134,8 @@ def _read_results(backend: StorageBackend, results: Sequence[StoredFile]) -> lis
 
     def read(file: StoredFile) -> str:
         try:
-            record: Mapping[str, object] = json.loads(backend.read(file.key) or b"{}")
-            return str(record["address"])
-        except (DamagedError, ValueError, KeyError, TypeError) as error:
+            return str(decode_record(file.key, backend.read(file.key) or b"")["address"])
+        except (DamagedError, KeyError, TypeError) as error:
             logger.warning("%s/%s: refers to nothing: %r", backend.root, file.key, error)
             return ""
 

@@ -1,6 +1,5 @@
 """What each artifact below a root was made from, as the records of the results say."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.digests import DamagedError
 from hand1000.storage.inventory import ARTIFACT, Piece
+from hand1000.storage.records import decode_record
 
 SOURCES = "sources"
 """Field of a result: kinds and digests of the artifacts that the task read."""
@@ -69,6 +69,6 @@ def read_lineage(store: ArtifactStore, pieces: Sequence[Piece]) -> Lineage:
 
 def _read_sources(store: ArtifactStore, key: str) -> frozenset[str] | None:
     try:
-        return frozenset(json.loads(store.backend.read(key) or b"{}")[SOURCES])
-    except (DamagedError, ValueError, KeyError, TypeError):
+        return frozenset(decode_record(key, store.backend.read(key) or b"")[SOURCES])
+    except (DamagedError, KeyError, TypeError):
         return None

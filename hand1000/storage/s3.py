@@ -8,6 +8,7 @@ aws:kms or aws:kms,KEY_ID) the server encrypts what is written.
 import contextlib
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +16,26 @@ from typing import Any, NamedTuple
 
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.core.retry import call_with_retry
-from hand1000.storage.digests import DamagedError, FileEntry, Manifest, StoredFile, digest_bytes
+from hand1000.storage.digests import (
+    OTHER_BYTES,
+    DamagedError,
+    FileEntry,
+    Manifest,
+    StoredFile,
+    describe_damage,
+    digest_bytes,
+)
+from hand1000.storage.files import write_bytes
 from hand1000.storage.keys import safe_join
 from hand1000.storage.scratch import process_scratch
+from hand1000.storage.verification import find_damage
 
 MAX_READS = 8
 """Number of requests for an object whose body breaks off."""
 
 _PART_BYTES = 16 << 20
+# Object in a tree that a reader found damaged.
+_SUSPECT = ".suspect"
 _ENCRYPTIONS = ("AES256", "aws:kms")
 _MISSING_KEY = {"NoSuchKey", "404", "NotFound"}
 _REMEDIES = {
@@ -204,6 +217,8 @@ class S3Location:
 class S3Backend(S3Location):
     """The storage backend that is a prefix of a bucket; each object's metadata holds the sha256 of its bytes."""
 
+    lists_late = True
+
     def read(self, key: str) -> bytes | None:
         """Return the bytes at `key`, or None; raise `DamagedError` if their sha256 is not that of the metadata."""
         try:
@@ -259,6 +274,49 @@ class S3Backend(S3Location):
         folder = f"{key}/" if key else ""
         return {item.name.removeprefix(folder): item.size for item in self.list_objects(folder)}
 
+    def find_damage(self, key: str, manifest: Manifest) -> str:
+        """See `LocalBackend`; only sizes are compared, unless a reader has reported the tree."""
+        sizes = self.file_sizes(key)
+        for entry in manifest.files:
+            size = sizes.get(entry.name)
+            # A server may list late what was just written; a request for the object itself shows it.
+            size = self._object_size(f"{key}/{entry.name}") if size != entry.size else size
+            if size != entry.size:
+                return f"{entry.name}: {'missing' if size is None else describe_damage(size, entry.size)}"
+        if _SUSPECT in sizes:
+            damaged = self._find_other_bytes(key, manifest)
+            if damaged:
+                return f"{damaged}: {OTHER_BYTES}"
+            with contextlib.suppress(Hand1000Error):
+                self.remove(f"{key}/{_SUSPECT}")
+        return ""
+
+    def verify_tree(self, key: str, manifest: Manifest) -> bool:
+        """See `LocalBackend`; every object is read."""
+        return not self._find_other_bytes(key, manifest)
+
+    def report_damage(self, key: str) -> None:
+        """Mark the tree at `key`, so that `find_damage` reads its bytes from now on, if the bucket is writable."""
+        with contextlib.suppress(Hand1000Error):
+            self.write(f"{key}/{_SUSPECT}", b"")
+
+    def _object_size(self, key: str) -> int | None:
+        try:
+            with translate_s3_errors(self._url(key)):
+                return self.client.head_object(Bucket=self._bucket, Key=self._key(key))["ContentLength"]
+        except MissingKeyError:
+            return None
+
+    def _find_other_bytes(self, key: str, manifest: Manifest) -> str:
+        """Return the first object of a tree whose bytes are not those of the manifest, or "", by reading them."""
+        with tempfile.TemporaryDirectory(dir=self.scratch_dir) as folder:
+            try:
+                self.get_tree(key, manifest, Path(folder))
+            except MissingKeyError:
+                names = (entry.name for entry in manifest.files)
+                return next((name for name in names if self._object_size(f"{key}/{name}") is None), "a file")
+            return find_damage(Path(folder), manifest)
+
     def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
         """See `LocalBackend`; files are uploaded in parallel."""
 
@@ -281,7 +339,10 @@ class S3Backend(S3Location):
 
         with translate_s3_errors(self._url(key)), translate_write_errors(target), self._transfers() as manager:
             target.mkdir(parents=True, exist_ok=True)
-            for entry, future in [(entry, start(manager, entry)) for entry in manifest.files]:
+            for entry in manifest.files:
+                if not entry.size:  # s3transfer asks for a range, which no server has of an empty object.
+                    write_bytes(safe_join(target, entry.name), b"")
+            for entry, future in [(entry, start(manager, entry)) for entry in manifest.files if entry.size]:
                 with translate_s3_errors(self._url(f"{key}/{entry.name}")):
                     future.result()
 

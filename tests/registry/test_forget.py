@@ -1,6 +1,5 @@
 """People and images are removed with all that was made from them, from a folder and from a bucket."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from hand1000.registry.versions import DATASET, FORGOTTEN
 from hand1000.storage.artifacts import ArtifactStore, open_store
 from hand1000.storage.digests import digest_file
 from hand1000.storage.exclusions import read_exclusions
+from hand1000.storage.records import decode_record, encode_record
 from tasks.build_dataset import caption_images, publish
 from tasks.context import RunContext, address, artifact_name
 from tasks.prepare_data import prepare_data
@@ -198,8 +198,9 @@ def test_artifacts_without_recorded_sources_are_found(runs, tmp_path):
     """As an earlier hand1000 left them: by the image's name in their files, or by the MLflow run of the dataset."""
     fill(str(runs), tmp_path, runs)
     for path in [*runs.glob("results/*/*.json"), *runs.glob("provenance/*/*.json")]:
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps({name: value for name, value in record.items() if name != "sources"}))
+        name = path.relative_to(runs).as_posix()
+        record = decode_record(name, path.read_bytes())
+        path.write_bytes(encode_record(name, {key: value for key, value in record.items() if key != "sources"}))
     assert forget(str(runs), runs, "--user-id", "p1") == 0
     left = {path.parent.name for path in (runs / "artifacts").glob("*/*")}
     # Nothing names the images in it, and no run recorded it.

@@ -6,8 +6,9 @@ import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.artifacts import open_store
-from hand1000.storage.digests import Manifest, tree_manifest
+from hand1000.storage.digests import tree_manifest
 from hand1000.storage.files import write_bytes
+from hand1000.storage.records import decode_record
 from tests.support.stores import (
     FILES,
     KEY,
@@ -73,12 +74,12 @@ def test_saving_the_same_state_twice_keeps_it(store, tmp_path):
 @pytest.mark.parametrize("damage", ["flipped", "missing", "pointer"])
 def test_a_damaged_checkpoint_is_reported_and_skipped(store, tmp_path, damage, caplog):
     save_step(store, tmp_path, 1)
-    base = f"{store.root}/checkpoints/stage3/{KEY}"
-    manifest = Manifest.model_validate_json(store._backend.read(f"checkpoints/stage3/{KEY}/current.json"))
+    base, pointer = f"{store.root}/checkpoints/stage3/{KEY}", f"checkpoints/stage3/{KEY}/current.json"
+    folder = decode_record(pointer, store._backend.read(pointer))["folder"]
     if damage == "flipped":
-        overwrite_behind(store, f"{base}/{manifest.digest}/step", b"7")
+        overwrite_behind(store, f"{base}/{folder}/step", b"7")
     elif damage == "missing":
-        delete_behind(store, f"{base}/{manifest.digest}/step")
+        delete_behind(store, f"{base}/{folder}/step")
     else:
         overwrite_behind(store, f"{base}/current.json", b"{}")
     with caplog.at_level(logging.WARNING):

@@ -1,6 +1,7 @@
 """Helpers for tests of the artifact store: folders of files, damage, and processes that are killed."""
 
 import os
+import random
 import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,6 +40,25 @@ def overwrite_behind(store: ArtifactStore, address: str, data: bytes) -> None:
         store._backend.client.put_object(Bucket=url.netloc, Key=url.path.lstrip("/"), Body=data)
     else:
         Path(address).write_bytes(data)
+
+
+def flip_behind(store: ArtifactStore | None, address: str, rng: random.Random) -> None:
+    """Flip one bit of a file or object and keep its size and, of a file, its time."""
+    if store is not None and address.startswith("s3://"):
+        url = urlsplit(address)
+        data = store._backend.client.get_object(Bucket=url.netloc, Key=url.path.lstrip("/"))["Body"].read()
+        overwrite_behind(store, address, flipped(data, rng))
+        return
+    before = os.stat(address)
+    data = Path(address).read_bytes()
+    with open(address, "r+b") as file:
+        file.write(flipped(data, rng))
+    os.utime(address, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def flipped(data: bytes, rng: random.Random) -> bytes:
+    position = rng.randrange(len(data))
+    return data[:position] + bytes([data[position] ^ 1 << rng.randrange(8)]) + data[position + 1 :]
 
 
 def fresh(store: ArtifactStore) -> ArtifactStore:

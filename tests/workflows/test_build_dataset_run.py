@@ -83,7 +83,7 @@ def build(inputs_file: Path, root: Path, shards: int) -> tuple[Path, str]:
 def captioned(root: Path) -> dict[str, list[set[str]]]:
     """Return, by captioning model, the images whose captions each of its jobs stored."""
     caches = (root / "caches/captions").iterdir()
-    return {path.name: [set(json.loads(file.read_text())) for file in path.glob("*.json")] for path in caches}
+    return {path.name: [set(json.loads(file.read_text())["value"]) for file in path.glob("*.json")] for path in caches}
 
 
 @dataclass
