@@ -5,13 +5,14 @@ import os
 import shutil
 
 from hand1000.core.interruption import install_handlers
-from tasks.command import is_command
+from tasks.command import is_command, shorten_flyte_errors
 
 # Flyte's local cache keeps paths in the home directory and does not see that an artifact root was deleted; the
 # results under the root serve laptop and cluster alike (docs/architecture.md).
 os.environ.setdefault("FLYTE_LOCAL_CACHE_ENABLED", "false")
 if is_command():
     install_handlers(exits=True, replace=True)
+    shorten_flyte_errors()
 
 
 def _remove_flytes_folders(process: int) -> None:

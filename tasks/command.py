@@ -1,6 +1,7 @@
-"""Whether this process is one of Flyte's commands, which may end it, or a program that calls tasks as functions."""
+"""What is particular to Flyte's commands, which may end their process, in contrast to programs that call tasks."""
 
 import os
+import sys
 
 
 def is_command() -> bool:
@@ -8,3 +9,31 @@ def is_command() -> bool:
     import click
 
     return click.get_current_context(silent=True) is not None or "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def shorten_flyte_errors() -> None:
+    """Make `pyflyte` end with one line and status 2 at invalid inputs, instead of its box with a traceback.
+
+    Flyte reads the inputs before it calls a task, so that no task can do this.
+    """
+    from flytekit.clis.sdk_in_container import utils
+    from pydantic import ValidationError
+
+    from hand1000.config.base import format_validation_error
+    from hand1000.core.errors import Hand1000Error, escape_unprintable, explain_system_error
+
+    print_exception = utils.pretty_print_exception
+
+    def print_line(error: Exception, verbosity: int = 1) -> None:
+        text = None
+        if isinstance(error, ValidationError):
+            text = format_validation_error(error, "inputs")
+        elif fault := error if isinstance(error, Hand1000Error) else explain_system_error(error, ".", at_place=False):
+            text = str(fault)
+        if text is None:
+            print_exception(error, verbosity)
+        else:
+            print(f"hand1000: error: {escape_unprintable(text)}", file=sys.stderr)
+            raise SystemExit(2)
+
+    utils.pretty_print_exception = print_line

@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
 from hand1000.core.devices import peak_memory, reset_peak_memory
-from hand1000.core.errors import Hand1000Error, TransientError
+from hand1000.core.errors import Hand1000Error, TransientError, translate_system_errors
 from hand1000.core.interruption import Interrupted, deferred_interruption, raise_if_interrupted, uninterrupted_step
 from hand1000.core.progress import ProgressBar, noop_callback
 from hand1000.storage.digests import digest_json
@@ -84,7 +85,7 @@ def report_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            with deferred_interruption():
+            with deferred_interruption(), translate_system_errors(_written_folder(kwargs)):
                 return function(*args, **kwargs)
         except Interrupted as error:
             if not is_local():
@@ -102,6 +103,12 @@ def report_user_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return run
+
+
+def _written_folder(inputs: Mapping[str, Any]) -> str:
+    """The folder that a task with these inputs fills: its artifact root, or the system's temporary one beside S3."""
+    root = inputs["run"].root if "run" in inputs else inputs.get("root", ".")
+    return tempfile.gettempdir() if "://" in root else root
 
 
 def is_local() -> bool:

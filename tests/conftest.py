@@ -1,5 +1,7 @@
 """Fixtures of several test files: a real S3 server and a browser on this machine, and one short run of the workflow."""
 
+import os
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,3 +51,14 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
             assert done.returncode == 0, done.stderr[-3000:]
             (folder / "stdout").write_text(done.stdout)
     return folder
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path):
+    """A filesystem of one mebibyte."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path]).returncode:
+        pytest.skip("only root may mount a small filesystem")
+    yield path
+    subprocess.run(["umount", "-l", path], check=True)

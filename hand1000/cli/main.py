@@ -20,7 +20,7 @@ from hand1000.cli.remote import add_remote_commands
 from hand1000.cli.review import add_review_commands
 from hand1000.cli.schedules import add_schedules_commands
 from hand1000.cli.serve import add_serve_command
-from hand1000.core.errors import Hand1000Error, escape_unprintable
+from hand1000.core.errors import Hand1000Error, escape_unprintable, translate_system_errors
 from hand1000.core.interruption import Interrupted, handle_signals
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments)
     with handle_signals():
         try:
-            options.run(options)
+            with translate_system_errors(Path.cwd()):
+                options.run(options)
         except Hand1000Error as error:
             print(f"hand1000: error: {escape_unprintable(str(error))}", file=sys.stderr)
             return 2
