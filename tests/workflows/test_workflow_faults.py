@@ -41,7 +41,8 @@ def test_error_of_a_setting_out_of_range_names_the_field(tmp_path: Path) -> None
     path.write_text(yaml.safe_dump(inputs))
     call = [str(PYFLYTE), "run", "workflows/train_gesture.py", "train_gesture", "--inputs-file", str(path)]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert done.returncode != 0 and "lambda_" in done.stdout + done.stderr
+    line = "hand1000: error: inputs: stage2.lambda_: Input should be less than or equal to 1 (got 1.5)\n"
+    assert done.returncode == 2 and done.stderr == line, done.stderr
 
 
 def test_workflows_import_no_heavy_package() -> None:
