@@ -2,7 +2,8 @@ GESTURE ?= four
 IMAGES ?= 200
 ROOT ?= artifacts
 SHARDS ?= 1
-PYTHON ?= python3.11
+# The interpreter of `make setup`; without it, the first of python3.11, python3.12 and python3 that suits.
+PYTHON ?=
 # `make register` uses the images $(REGISTRY)/hand1000-cpu:$(VERSION) and -gpu.
 PROJECT ?= hand1000
 DOMAIN ?= development
@@ -68,15 +69,23 @@ register: setup  ## Register every workflow and activate the active schedules: D
 	$(BIN)/pyflyte register --project $(PROJECT) --domain $(DOMAIN) --version $(VERSION) --copy none \
 		--image cpu=$(REGISTRY)/hand1000-cpu:$(VERSION) --image gpu=$(REGISTRY)/hand1000-gpu:$(VERSION) workflows
 
-setup: $(VENV)/.ready  ## Create the environment .venv from the pinned packages.
+setup: $(VENV)/.ready  ## Create the environment .venv from the pinned packages: PYTHON=python3.12.
 
-$(VENV)/.ready: requirements.lock infra/tools.lock pyproject.toml
+# `editable_mode=compat` lets type checkers see the package; setuptools is a locked package, so nothing else is downloaded.
+$(VENV)/.ready: requirements.lock infra/tools.lock pyproject.toml tooling/setup.sh
 	sh containers/system-packages.sh
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --requirement infra/tools.lock
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --editable .
+	PYTHON="$(PYTHON)" sh tooling/setup.sh $(VENV) requirements.lock infra/tools.lock
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --editable . \
+		--config-settings editable_mode=compat
 	touch $@
 
+# Tools whose own dependencies conflict with the project's.
+.venv-%/.ready: tooling/%.lock tooling/setup.sh
+	PYTHON="$(PYTHON)" sh tooling/setup.sh .venv-$* $<
+	touch $@
+
+lock:  ## Renew the lock files after a change of pyproject.toml, with uv: UPGRADE=1 takes the newest versions.
+	uv run --no-project --python $(firstword $(PYTHON) 3.11) tooling/lock.py $(if $(UPGRADE),--upgrade)
+
 clean:  ## Remove the environment and everything that was built.
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-* build *.egg-info

@@ -2,16 +2,20 @@
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
 RUN python -m venv /opt/venv
-COPY requirements.lock pyproject.toml README.md LICENSE ./
+COPY containers/cpu.lock containers/cuda.lock ./
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r cpu.lock -r cuda.lock
+COPY pyproject.toml README.md LICENSE ./
 COPY hand1000 hand1000
-RUN /opt/venv/bin/pip install --no-cache-dir --constraint requirements.lock ".[cluster,gpu]"
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG VERSION=development
+ARG COMMIT=
 LABEL org.opencontainers.image.title="hand1000-gpu" \
       org.opencontainers.image.description="Tasks of hand1000 that train and generate on a GPU" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}"
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${COMMIT}"
 COPY containers/system-packages.sh /tmp/
 RUN sh /tmp/system-packages.sh && rm -rf /var/lib/apt/lists/* /tmp/system-packages.sh \
     && useradd --create-home --uid 1000 hand1000
@@ -20,6 +24,6 @@ WORKDIR /app
 COPY tasks tasks
 COPY workflows workflows
 COPY models models
-ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 \
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 HAND1000_COMMIT=${COMMIT} \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 1000

@@ -2,8 +2,8 @@
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
 RUN python -m venv /opt/venv
-COPY requirements.lock ./
-RUN /opt/venv/bin/pip install --no-cache-dir --constraint requirements.lock mlflow boto3 psycopg2-binary==2.9.13 Flask-WTF==1.3.0
+COPY containers/mlflow.lock ./
+RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r mlflow.lock
 
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 ARG VERSION=development

@@ -1,14 +1,16 @@
 """The tooling: CI runs what `make` runs, every tool is pinned, and the prose check sees a banned word."""
 
+import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.infra_tools import BIN, run
+from tests.support.infra_tools import BIN, packages_of_lock, run
 from tests.support.short_demo import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -33,8 +35,48 @@ def test_every_development_package_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = project["dependencies"] + project["optional-dependencies"]["dev"]
     packages = {re.match(r"[\w-]+", name)[0].lower() for name in names} - {"hand1000"}
-    pinned = re.findall(r"^([\w-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    assert packages <= set(pinned)
+    assert packages <= set(packages_of_lock(ROOT / "requirements.lock"))
+
+
+LOCKS = ["requirements.lock", "infra/tools.lock", "tooling/audit.lock", "tooling/checkov.lock"]
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_hashes(lock: str) -> None:
+    packages = packages_of_lock(ROOT / lock)
+    assert packages and all(re.search(r"--hash=sha256:[0-9a-f]{64}", text) for text in packages.values())
+
+
+def test_setup_refuses_a_package_of_another_hash(tmp_path: Path) -> None:
+    """The lock names a package that is installed here, with the hash of nothing."""
+    (tmp_path / "a.lock").write_text(f"iniconfig==2.3.1 --hash=sha256:{'0' * 64}\n")
+    folder = tmp_path / "environment"
+    command = ["sh", ROOT / "tooling/setup.sh", folder, tmp_path / "a.lock"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "hash" in done.stderr.lower(), done.stderr
+
+
+def test_setup_names_the_python_before_it_downloads(tmp_path: Path) -> None:
+    (tmp_path / "python9").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python9").chmod(0o755)
+    command = ["sh", ROOT / "tooling/setup.sh", tmp_path / "environment", "requirements.lock"]
+    environment = os.environ | {"PYTHON": str(tmp_path / "python9")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and "needs Python 3.11" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "environment").exists()
+
+
+def test_setup_replaces_an_environment_of_another_python(tmp_path: Path) -> None:
+    folder = tmp_path / "environment"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin/python").write_text("#!/bin/sh\nexit 1\n")
+    (folder / "bin/python").chmod(0o755)
+    (tmp_path / "empty.lock").write_text("# Nothing.\n")
+    command = ["sh", ROOT / "tooling/setup.sh", folder, tmp_path / "empty.lock"]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, check=True, capture_output=True)
+    run(folder / "bin/python", "-c", "import sys; assert sys.prefix != sys.base_prefix")
 
 
 def test_the_version_in_the_citation_is_the_packages() -> None:

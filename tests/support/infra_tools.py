@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -65,3 +66,9 @@ def flyte_templates() -> Iterator[dict[str, Any]]:
             text = text.replace(f"{{{{ {name} }}}}", value)
         assert "{{" not in text
         yield yaml.safe_load(text)
+
+
+def packages_of_lock(path: Path) -> dict[str, str]:
+    """The text of each package of a lock file by its name."""
+    parts = re.split(r"^([\w.-]+)==", path.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
