@@ -1,7 +1,10 @@
 """The command `hand1000 accounts`, which sets up the accounts of an MLflow server."""
 
 import argparse
+import os
 from pathlib import Path
+
+from hand1000.core.errors import Hand1000Error
 
 PASSWORDS = Path("hand1000-passwords.txt")
 
@@ -37,8 +40,12 @@ def add_accounts_command(commands: "argparse._SubParsersAction[argparse.Argument
 
 def _set_up(options: argparse.Namespace) -> None:
     from hand1000.registry.accounts import set_up_accounts
-    from hand1000.registry.connection import connect
+    from hand1000.registry.connection import SERVER_VARIABLE, connect
 
+    if not options.registry and not os.environ.get(SERVER_VARIABLE, "").strip():
+        raise Hand1000Error(
+            f"accounts need an MLflow server; name it with --registry http(s)://..., or set {SERVER_VARIABLE}"
+        )
     tracking = connect(registry=options.registry, create=False)
     created, grants = set_up_accounts(tracking, options.gesture, options.passwords)
     for grant in grants:

@@ -66,11 +66,16 @@ def _keep_days(text: str) -> float:
 
 def _collect(options: argparse.Namespace) -> None:
     from hand1000.core.progress import ProgressBar
+    from hand1000.registry.recorder import send_waiting
     from hand1000.registry.retention import carry_out, make_plan
+    from hand1000.registry.unsent import Outbox
     from hand1000.storage.artifacts import open_store
 
     store = open_store(options.root)
     tracking = connect_registry(options.registry, store.root)
+    if not options.dry_run:
+        # A run that has recorded what it uses on disk only would look as if it used nothing.
+        send_waiting(Outbox(store.backend), tracking)
     plan = make_plan(
         store, tracking, keep_days=options.keep_days, now=time.time(), keep_reports_days=options.keep_reports_days
     )

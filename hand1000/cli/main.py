@@ -214,3 +214,7 @@ def _print_gestures(_: argparse.Namespace) -> None:
     width = max(map(len, PHRASES))
     for gesture, phrase in PHRASES.items():
         print(f"{gesture:{width}}  {phrase}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

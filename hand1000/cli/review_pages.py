@@ -14,7 +14,7 @@ from hand1000.registry.connection import Tracking
 from hand1000.registry.decisions import Decision
 from hand1000.registry.review import ReviewCommands
 from hand1000.registry.review_state import Candidate, ReviewedModel
-from hand1000.registry.versions import RegisteredVersion
+from hand1000.registry.versions import REMOVED, RegisteredVersion
 from hand1000.reports.gate_table import gate_table
 from hand1000.storage.files import read_json
 
@@ -70,11 +70,15 @@ def format_candidate(
         rows = [(name, format_number(value)) for name, value in sorted(version.metrics.items())]
         lines += ["", Table(("metric", "value"), rows, numeric=[1]).text().rstrip()]
     lines += ["", *(_describe(decision) for decision in candidate.decisions)] if candidate.decisions else []
+    removed = candidate.version.tags.get(REMOVED, "")
+    if removed:
+        lines += ["", f"weights removed on {removed[:10]}: this version cannot be promoted; train it again"]
     if candidate.state == "approved":
         decide = [commands.rollback] if model.previous else []
     else:
         decide = [commands.compare] if model.champion else []
-        decide += [commands.promote] + ([commands.reject] if candidate.state != "rejected" else [])
+        decide += [] if removed else [commands.promote]
+        decide += [commands.reject] if candidate.state != "rejected" else []
     return "\n".join([*lines, *(["", "next"] if decide else []), *(f"  {line}" for line in decide), ""])
 
 

@@ -1,4 +1,4 @@
-"""MLflow's exceptions as one line, told apart by whether another attempt may succeed."""
+"""MLflow's exceptions as one line; those that may pass at another attempt are transient errors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The process that works on a run, as a tag: whether it still runs tells an unfinished run from an abandoned one."""
+"""The process that works on a run, as a tag: a run is abandoned if its process does not run any more."""
 
 import os
 import socket

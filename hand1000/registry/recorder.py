@@ -72,11 +72,23 @@ class Recording:
         Raises:
             TransientError: MLflow is away again.
         """
-        sender = RunSender(tracking)
-        sent = self.outbox.send(sender)
-        sender.end_abandoned()
-        if sent:
+        if sent := send_waiting(self.outbox, tracking):
             logger.warning("MLflow at %s: received %d records that waited", tracking.redacted_uri, sent)
+
+
+def send_waiting(outbox: Outbox, tracking: Tracking) -> int:
+    """Send the records that wait, and mark the runs as killed whose process has died without an end.
+
+    Returns:
+        The number of records that have arrived.
+
+    Raises:
+        TransientError: MLflow is away.
+    """
+    sender = RunSender(tracking)
+    sent = outbox.send(sender)
+    sender.end_abandoned()
+    return sent
 
 
 class RunSender:

@@ -8,6 +8,8 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -29,6 +31,7 @@ MAX_FILE_BYTES = 64 << 20
 """Size of a file that waits; a larger one is recorded by the next run that finds the artifact it belongs to."""
 
 _MERGED_AT = 32
+_ORPHAN_NANOSECONDS = 24 * 3600 * 10**9
 _NAME = re.compile(r"(?P<time>[0-9]{20})-(?P<digest>[0-9a-f]{64})\.json")
 _FILE = re.compile(r"[0-9]{20}-[0-9a-f]{64}\.bin")
 
@@ -60,6 +63,23 @@ class UnsentRecord(BaseModel):
     stage: str = ""
     process: str = ""
     calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True)
+class WaitingRun:
+    """The unsent records of one run.
+
+    Attributes:
+        run_key: Key of the workflow run.
+        stage: Name of the child run; "" is the parent.
+        records: Number of calls that wait.
+        since: When the first of them was made.
+    """
+
+    run_key: str
+    stage: str
+    records: int
+    since: datetime
 
 
 class CallReceiver(Protocol):
@@ -135,6 +155,17 @@ class Outbox:
             self.backend.remove(key)
             return None
 
+    def waiting_runs(self) -> list[WaitingRun]:
+        """Return the runs with records that wait, the longest waiting first."""
+        counts: dict[tuple[str, str], int] = {}
+        since: dict[tuple[str, str], int] = {}
+        for key in self.keys():
+            if record := self.read(key):
+                run = (record.run_key, record.stage)
+                counts[run] = counts.get(run, 0) + len(record.calls)
+                since.setdefault(run, int(key.rpartition("/")[2].partition("-")[0]))
+        return [WaitingRun(*run, count, datetime.fromtimestamp(since[run] / 1e9, UTC)) for run, count in counts.items()]
+
     def send(self, receiver: CallReceiver) -> int:
         """Send all records that wait, and remove each one that has arrived; return how many have.
 
@@ -163,7 +194,16 @@ class Outbox:
             self.backend.remove(key)
             for name in _files_of(record):
                 self.backend.remove(f"{FOLDER}/{name}")
+        self._remove_orphans()
         return sent
+
+    def _remove_orphans(self) -> None:
+        """Remove old files that no record refers to, because their process was killed before it wrote the record."""
+        oldest = time.time_ns() - _ORPHAN_NANOSECONDS
+        for file in list(self.backend.list_files(FOLDER)):
+            name = file.key.removeprefix(f"{FOLDER}/")
+            if _FILE.fullmatch(name) and int(name.partition("-")[0]) < oldest:
+                self.backend.remove(file.key)
 
     def _write(self, record: UnsentRecord, nanoseconds: int) -> str:
         data = canonical_json(record).encode()

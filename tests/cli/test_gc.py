@@ -9,7 +9,10 @@ import pytest
 from hand1000.cli.gc import format_size
 from hand1000.cli.main import main
 from hand1000.registry.connection import connect
+from hand1000.registry.recorder import Recording, RunRecorder
 from hand1000.registry.review import promote, reject
+from hand1000.registry.tracking import RunTracker
+from hand1000.registry.unsent import Outbox
 from hand1000.storage.artifacts import open_store
 from tests.support.retention import record_run
 
@@ -65,9 +68,29 @@ def test_it_says_what_goes_and_why_the_rest_stays(root, capsys):
     assert gc(root, "--keep-days", "0") == 0
     shown = capsys.readouterr().out
     assert "weights of candidates" in shown and "  models:/hand1000-four-candidates/2\n" in shown
+    assert main(["review", "show", "four/2", "--registry", str(root)]) == 0
+    page = capsys.readouterr().out
+    assert "this version cannot be promoted; train it again" in page and "review promote" not in page
     left = files(root)
     assert not any("train_unet" in name for name in left if name.startswith("artifacts"))
     assert len([name for name in left if name.endswith("unet.bin")]) == 1
+
+
+def test_unsent_records_are_listed_and_sent(root, capsys):
+    assert main(["registry", "unsent", "--root", str(root)]) == 0
+    assert capsys.readouterr().out == f"{root}/unsent: no records wait for MLflow\n"
+    recording = Recording(Outbox(open_store(str(root)).backend), lambda: connect(root))
+    recording.outage.prolong()
+    RunRecorder(recording, "away").child_run("train").log_history([{"step": 1, "loss": 0.5}])
+    RunRecorder(recording, "away").set_tags({"a": 1})
+    assert main(["registry", "unsent", "--root", str(root)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["away", "train"], ["away", "the"]]
+    assert main(["registry", "unsent", "--root", str(root), "--send"]) == 0
+    assert capsys.readouterr().out.startswith("sent 2 records to MLflow at sqlite:")
+    tracking = connect(root)
+    run = RunTracker("hand1000", "away", tracking).child_run("train")
+    assert tracking.client.get_run(run.run_id).data.metrics == {"loss": 0.5}
 
 
 @pytest.mark.parametrize("days", ["-1", "nan", "4000", "x"])

@@ -217,3 +217,16 @@ def test_the_suffix_names_the_format(name, kind, tmp_path):
     save_image(Image.new("RGB", (8, 8), "red"), path)
     with Image.open(path) as image:
         assert image.format == kind
+
+
+def test_module_runs_as_the_command():
+    command = [sys.executable, "-m", "hand1000.cli.main", "gestures"]
+    assert "four" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_accounts_without_a_server_name_the_remedy(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert cli.main(["accounts", "--gesture", "four"]) == 2
+    error = capsys.readouterr().err
+    assert "accounts need an MLflow server; name it with --registry http(s)://..., or set MLFLOW_TRACKING_URI" in error

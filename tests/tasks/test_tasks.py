@@ -1,5 +1,7 @@
 """What all tasks share: shards, cache keys, and the artifacts they make."""
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +13,7 @@ from pydantic import BaseModel
 
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.storage.files import write_jsonl
 from tasks import decorators
 from tasks.context import Artifact, RunContext, TaskContext, address, digest, shard_slice
 from tasks.decorators import artifact_task
@@ -238,3 +241,32 @@ def test_base_images_depend_on_no_setting_of_the_tuned_model() -> None:
     settings = load_settings("default").generation
     other = settings.model_copy(update={"mu": 0.1, "autoguidance_scale": 2.0, "fuse_null_prompt": False})
     assert other.base_model_variant() == settings.base_model_variant() and other != settings
+
+
+def test_training_goes_on_while_mlflow_is_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = RunContext(root=str(tmp_path), run_id="four-1")
+    tracker = run.open_tracker()
+    other = sqlite3.connect(tmp_path / "mlflow.db")
+    seconds: list[float] = []
+
+    def train(context: TaskContext) -> None:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        for step in range(1, 51):
+            context.on_progress(step, 50, {"loss": 1 / step})
+        write_jsonl(context.output_dir / "history.jsonl", [{"step": step, "loss": 1 / step} for step in range(1, 51)])
+        seconds.append(time.monotonic() - started)
+
+    result = decorators.run_cached("try_task", run, {}, train)
+    assert seconds[0] < 10 and list((tmp_path / "unsent").iterdir())
+    other.rollback()
+    other.close()
+    run.recording.outage.until = 0.0
+    # A second run computes nothing, and records nothing twice.
+    assert address(decorators.run_cached("try_task", run, {}, train)) == address(result) and len(seconds) == 1
+    client = tracker.tracking.client
+    child = client.get_run(tracker.child_run("try_task").run_id)
+    assert [point.step for point in client.get_metric_history(child.info.run_id, "loss")] == list(range(1, 51))
+    assert child.info.status == "FINISHED" and "hand1000.artifact.all" in child.data.tags
+    assert not list((tmp_path / "unsent").iterdir())
