@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hand1000.cli.options import number_type
 from hand1000.core.errors import Hand1000Error
 
 if TYPE_CHECKING:
@@ -41,27 +42,20 @@ def add_gc_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     gc.add_argument(
         "--keep-days",
-        type=_keep_days,
+        type=number_type(0, MAX_KEEP_DAYS),
         default=KEEP_DAYS,
         metavar="N",
         help="keep whatever was written or used in the last N days; 0 only while no workflow runs (default: 30)",
     )
     gc.add_argument(
         "--keep-reports-days",
-        type=_keep_days,
+        type=number_type(0, MAX_KEEP_DAYS),
         default=math.inf,
         metavar="N",
         help="also remove the review pages and images of candidates, N days after they went out of use (default: keep)",
     )
     gc.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
     gc.set_defaults(run=_collect)
-
-
-def _keep_days(text: str) -> float:
-    days = float(text)
-    if not 0 <= days <= MAX_KEEP_DAYS:
-        raise argparse.ArgumentTypeError(f"{text} is out of range; choose 0 to {MAX_KEEP_DAYS:.0f}")
-    return days
 
 
 def _collect(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ Libraries that take seconds to import are imported by the commands that need the
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,15 @@ from hand1000.cli.data import add_data_commands
 from hand1000.cli.demo import add_demo_command
 from hand1000.cli.evaluate import add_evaluate_command
 from hand1000.cli.gc import add_gc_command
-from hand1000.cli.options import add_model_options, integer_type
+from hand1000.cli.options import CommandParser, add_model_options, integer_type
 from hand1000.cli.registry import add_registry_commands
 from hand1000.cli.remote import add_remote_commands
 from hand1000.cli.review import add_review_commands
 from hand1000.cli.schedules import add_schedules_commands
 from hand1000.cli.serve import add_serve_command
-from hand1000.core.errors import Hand1000Error, escape_unprintable, translate_system_errors
+from hand1000.core.errors import Hand1000Error, translate_system_errors
 from hand1000.core.interruption import Interrupted, handle_signals
+from hand1000.core.text import shorten
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 MAX_IMAGES = 1000
+_MAX_ERROR = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,13 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 on success; 2 after a line on standard error that names the input at fault; 130 after SIGINT, 143 after
         SIGTERM.
     """
+    # A file's name may have bytes that no text has, which a command prints like any other.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _build_parser().parse_args(arguments)
     with handle_signals():
         try:
             with translate_system_errors(Path.cwd()):
                 options.run(options)
         except Hand1000Error as error:
-            print(f"hand1000: error: {escape_unprintable(str(error))}", file=sys.stderr)
+            print(f"hand1000: error: {shorten(str(error), _MAX_ERROR)}", file=sys.stderr)
             return 2
         except Interrupted as error:
             return error.exit_status
@@ -54,7 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hand1000", description="Generate images of people who make a hand gesture.")
+    parser: argparse.ArgumentParser = CommandParser(
+        prog="hand1000", description="Generate images of people who make a hand gesture."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_generate_command(commands)
     _add_export_command(commands)

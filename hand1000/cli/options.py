@@ -2,6 +2,9 @@
 
 import argparse
 from collections.abc import Callable
+from typing import NoReturn
+
+from hand1000.core.text import MAX_MESSAGE, shorten
 
 
 def add_model_options(command: argparse.ArgumentParser) -> None:
@@ -24,6 +27,14 @@ def add_registry_option(command: argparse.ArgumentParser) -> None:
     )
 
 
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose error is the usage and one printable line of bounded length, whatever the arguments are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit with status 2."""
+        super().error(shorten(message, MAX_MESSAGE))
+
+
 def integer_type(low: int, high: int) -> Callable[[str], int]:
     """Return a type for argparse: an integer in low..high."""
 
@@ -33,3 +44,14 @@ def integer_type(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return integer
+
+
+def number_type(low: float, high: float) -> Callable[[str], float]:
+    """Return a type for argparse: a number in low..high."""
+
+    def number(text: str) -> float:
+        if not low <= float(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is out of range; choose {low:g} to {high:g}")
+        return float(text)
+
+    return number

@@ -2,9 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hand1000.cli.options import add_model_options
+from hand1000.cli.options import add_model_options, integer_type, number_type
 from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
 
@@ -17,13 +17,14 @@ def add_serve_command(commands: "Commands") -> None:
     serve = commands.add_parser("serve", help="serve a model over HTTP")
     add_model_options(serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
-    serve.add_argument("--port", type=int, default=8000, help="port to listen on, 0 to 65535 (default: 8000)")
+    port = integer_type(0, 65_535)
+    serve.add_argument("--port", type=port, default=8000, help="port to listen on, 0 to 65535 (default: 8000)")
     serve.add_argument(
         "--safety-checker", type=Path, metavar="DIR", help="folder of a StableDiffusionSafetyChecker (default: none)"
     )
     serve.add_argument(
         "--grace-seconds",
-        type=float,
+        type=number_type(0, 86_400),
         default=30.0,
         help="seconds that accepted requests have to finish after SIGTERM (default: 30)",
     )
@@ -43,8 +44,6 @@ def _serve(options: argparse.Namespace) -> None:
     limits = validate_settings(
         ServingLimits, {name: getattr(options, name) for name in ServingLimits.model_fields}, "serve"
     )
-    _check_range("--port", options.port, 0, 65_535)
-    _check_range("--grace-seconds", options.grace_seconds, 0, 86_400)
     try:
         from hand1000.serving.server import run_server
     except ModuleNotFoundError as error:
@@ -55,8 +54,3 @@ def _serve(options: argparse.Namespace) -> None:
         options.model, registry=options.registry, limits=limits, safety_checker=options.safety_checker
     )
     run_server(model, options.host, options.port, options.grace_seconds)
-
-
-def _check_range(name: str, value: Any, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise Hand1000Error(f"{name}: {value:g} is out of range; choose {low:g} to {high:g}")

@@ -9,6 +9,8 @@ import datetime
 import re
 from dataclasses import dataclass
 
+from hand1000.core.text import shorten
+
 _SPACE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 _INTEGER = re.compile("[+-]?[0-9]+", re.ASCII)
 _MAX_INTEGER = 2**63 - 1
@@ -88,9 +90,9 @@ def parse_cron(text: str) -> Cron:
         ValueError: Names the field at fault and what it accepts.
     """
     if text.startswith("@") and text not in DESCRIPTORS:
-        raise ValueError(f"{text!r}: choose one of {', '.join(DESCRIPTORS)}, or write five fields")
+        raise ValueError(f"{shorten(text)!r}: choose one of {', '.join(DESCRIPTORS)}, or write five fields")
     if text.startswith(("TZ=", "CRON_TZ=")):
-        raise ValueError(f"{text!r}: takes no time zone; write the time in UTC")
+        raise ValueError(f"{shorten(text)!r}: takes no time zone; write the time in UTC")
     parts = [part for part in _SPACE.split(DESCRIPTORS.get(text, text)) if part]
     if len(parts) != len(_FIELDS):
         raise ValueError(f"{len(parts)} fields; write five: {', '.join(name for name, *_ in _FIELDS)}")
@@ -136,7 +138,7 @@ def _parse_field(text: str, name: str, low: int, high: int, names: dict[str, int
             has_star |= is_star
     except ValueError as error:
         accepted = f"{low} to {high}{f', {next(iter(names))} to {list(names)[-1]}' if names else ''}, N-M, */STEP"
-        raise ValueError(f"{name} {text!r}: {error}; give {accepted}") from error
+        raise ValueError(f"{name} {shorten(text)!r}: {error}; give {accepted}") from error
     return _Field(frozenset(values), has_star)
 
 

@@ -1,6 +1,7 @@
 """The readers of YAML and JSON from outside: whatever the bytes are, they give a value or one line."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ MAX_DEPTH = 50
 MAX_NODES = 200_000
 """Values of a YAML file, those of an alias as often as it is used."""
 
+_UNUSABLE = re.compile("[\0\ud800-\udfff]")
+"""What no name of a file and no text in UTF-8 can hold."""
 _UNSUPPORTED_TAGS = ("binary", "omap", "pairs", "set")
 
 
@@ -78,6 +81,8 @@ def parse_json(data: bytes | str, name: str) -> Any:
     """
     try:
         return load_json(data)
+    except json.JSONDecodeError as error:
+        raise Hand1000Error(f"{shorten(name, 300)}: line {error.lineno}: not JSON: {error.msg}") from error
     except ValueError as error:
         raise Hand1000Error(f"{shorten(name, 300)}: not JSON: {one_line(error)}") from error
 
@@ -93,8 +98,6 @@ def load_json(data: bytes | str) -> Any:
         if ("\\u" in data) if isinstance(data, str) else (b"\\u" in data):
             json.dumps(value, ensure_ascii=False).encode()
         return value
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not UTF-8") from error
     except UnicodeEncodeError as error:
@@ -134,6 +137,8 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent) and id(node) not in self._sizes:
             raise yaml.composer.ComposerError(None, None, "an alias within its own anchor", mark)
+        if isinstance(node, yaml.ScalarNode) and _UNUSABLE.search(node.value):
+            raise yaml.composer.ComposerError(None, None, "a text with NUL or half a surrogate pair", mark)
         if node is not None and id(node) not in self._sizes:
             children: list[yaml.Node] = []
             if isinstance(node, yaml.MappingNode):

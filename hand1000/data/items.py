@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import msgspec
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from hand1000.core.errors import escape_unprintable
+from hand1000.core.text import MAX_MESSAGE, shorten
 from hand1000.data.imageset import BBox
 from hand1000.storage.digests import digest_bytes
 
 logger = logging.getLogger(__name__)
 
+_MAX_NAME = 500
 MAX_LISTED = 3
 """Number of names that are kept of each kind of problem."""
 
@@ -151,13 +152,13 @@ class IssueLog:
     def warn(self, name: str, text: str) -> None:
         """Keep and log a warning about the file or folder `name`."""
         # Without the source's address: the dataset keeps the warning, and its content names the dataset.
-        self.warnings.append(escape_unprintable(f"{name}: {text}"))
+        self.warnings.append(shorten(f"{name}: {text}", MAX_MESSAGE))
         self._log(f"{name}: {text}")
 
     def skip(self, gesture: str, file: str, reason: str) -> None:
         """Keep and log an image that cannot be used."""
-        name = escape_unprintable(f"{gesture}/{file.rpartition('/')[2]}")
-        self.unusable.append(SkippedImage(file=name, reason=escape_unprintable(reason)))
+        name = shorten(f"{gesture}/{file.rpartition('/')[2]}", _MAX_NAME)
+        self.unusable.append(SkippedImage(file=name, reason=shorten(reason, MAX_MESSAGE)))
         self._log(f"{file}: skipped: {reason}")
 
     def count(self, kind: str, name: str, number: int = 1) -> None:
@@ -165,7 +166,7 @@ class IssueLog:
 
         The first names of a kind in alphabetical order are kept.
         """
-        name = escape_unprintable(name)
+        name = shorten(name, _MAX_NAME)
         if (kind, name) in self._counted:  # A file above several gestures is read for each of them.
             return
         self._counted.add((kind, name))
@@ -187,7 +188,7 @@ class IssueLog:
 
     def _log(self, text: str) -> None:
         if not self.quiet:
-            logger.warning("%s/%s", self.address, escape_unprintable(text))
+            logger.warning("%s/%s", self.address, shorten(text, MAX_MESSAGE))
 
 
 _MAX_KEY_LENGTH = 80

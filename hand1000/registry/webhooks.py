@@ -7,13 +7,15 @@ the id of the delivery, its time and the body.
 import base64
 import hashlib
 import hmac
-import json
+import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from hand1000.core.documents import parse_json
 from hand1000.core.errors import Hand1000Error
+from hand1000.core.text import MAX_MESSAGE, shorten
 from hand1000.registry.connection import Tracking, read_pages
 from hand1000.registry.versions import CANDIDATES, CHAMPION, GATES, MODEL_NAME, STATE
 
@@ -36,6 +38,8 @@ MAX_BODY = 1_000_000
 """More bytes than any request of MLflow has, which holds a description of a version."""
 
 _MIN_SECRET, _MAX_SECRET = 16, 500
+_SECONDS = re.compile("[0-9]{1,12}")
+_VERSION = re.compile("[0-9]{1,18}")
 
 
 def add_webhook(tracking: Tracking, url: str, secret: str) -> "Webhook":
@@ -117,28 +121,38 @@ def verify_webhook(
     """
     values = {name.lower(): value for name, value in headers.items()}
     delivery, sent = values.get("x-mlflow-delivery-id", ""), values.get("x-mlflow-timestamp", "")
-    signed = f"{delivery}.{sent}.".encode() + body
+    signed = f"{delivery}.{sent}.".encode("utf-8", "surrogatepass") + body
     digest = base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
     # In constant time, so that nobody can guess a signature byte by byte.
-    if not hmac.compare_digest(f"v1,{digest}".encode(), values.get("x-mlflow-signature", "").encode()):
+    if not hmac.compare_digest(
+        f"v1,{digest}".encode(), values.get("x-mlflow-signature", "").encode("utf-8", "surrogatepass")
+    ):
         raise Hand1000Error("webhook: wrong or missing signature")
-    if not sent.isdecimal() or abs(time.time() - int(sent)) > max_age:
-        raise Hand1000Error(f"webhook: sent at {sent}, more than {max_age:.0f} s ago; set the clocks of both machines")
-    return json.loads(body)
+    if not _SECONDS.fullmatch(sent) or abs(time.time() - int(sent)) > max_age:
+        raise Hand1000Error(
+            f"webhook: sent at {shorten(sent)}, more than {max_age:.0f} s ago; set the clocks of both machines"
+        )
+    payload = parse_json(body, "webhook")
+    if not isinstance(payload, dict):
+        raise Hand1000Error("webhook: the body is not a JSON object; MLflow sends one")
+    return payload
 
 
 def describe_event(payload: Mapping[str, Any]) -> str | None:
     """Return a line for a reviewer, or None for any other event, such as one of another model or tag."""
-    event, data = f"{payload['entity']}.{payload['action']}", payload["data"]
+    event, data = f"{payload.get('entity')}.{payload.get('action')}", payload.get("data")
+    if not isinstance(data, Mapping):
+        return None
     name, version = str(data.get("name", "")), str(data.get("version", ""))
-    if not MODEL_NAME.fullmatch(name) or not version.isdecimal():
+    if not MODEL_NAME.fullmatch(name) or not _VERSION.fullmatch(version):
         return None
     is_candidate = name.endswith(CANDIDATES)
     if event == "model_version.created" and is_candidate:
-        gates = (data.get("tags") or {}).get(GATES, "no gates")
-        return f"models:/{name}/{version} waits for a review; {gates}"
+        tags = data.get("tags")
+        gates = tags.get(GATES, "no gates") if isinstance(tags, Mapping) else "no gates"
+        return f"models:/{name}/{version} waits for a review; {shorten(str(gates), MAX_MESSAGE)}"
     if event == "model_version_tag.set" and is_candidate and data.get("key") == STATE:
-        return f"models:/{name}/{version} is {data.get('value')}"
+        return f"models:/{name}/{version} is {shorten(str(data.get('value')))}"
     if event == "model_version_alias.created" and not is_candidate and data.get("alias") == CHAMPION:
         return f"models:/{name}/{version} is the champion"
     return None

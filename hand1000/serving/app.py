@@ -15,6 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 import hand1000
 from hand1000.config.serving import ServingLimits
+from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error
 from hand1000.serving.errors import (
     CanceledError,
@@ -161,17 +162,9 @@ async def _read_body(request: Request, limits: ServingLimits) -> Any:
     except TimeoutError as error:
         raise _HttpError(408, f"the body did not arrive within {limits.timeout_seconds:g} seconds") from error
     try:
-        return json.loads(bytes(body), object_pairs_hook=_refuse_repeated)
-    except (ValueError, RecursionError) as error:
+        return load_json(bytes(body))
+    except ValueError as error:
         raise InvalidRequestError(f"the body is not JSON: {error}; send one object") from error
-
-
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
-            raise InvalidRequestError(f"{name[:60]}: given {names.count(name)} times; give it once")
-    return dict(pairs)
 
 
 async def _wait(model: ServedModel, request: Request, job: Job) -> None:

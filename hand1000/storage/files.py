@@ -10,7 +10,6 @@ takes over what a killed process left.
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from uuid import uuid4
 from pydantic import BaseModel, ValidationError
 
 from hand1000.config.base import format_validation_error
+from hand1000.core.documents import load_json, parse_json
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.storage.digests import canonical_json, digest_bytes
 
@@ -118,12 +118,7 @@ def read_json(path: Path) -> Any:
     Raises:
         Hand1000Error: No such file, or it is not JSON; the message names the line.
     """
-    try:
-        return json.loads(_read_bytes(path))
-    except json.JSONDecodeError as error:
-        raise Hand1000Error(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise Hand1000Error(f"{path}: not JSON: {error}") from error
+    return parse_json(_read_bytes(path), str(path))
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -137,8 +132,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = load_json(line)
+        except ValueError as error:
             raise Hand1000Error(f"{path}: line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise Hand1000Error(f"{path}: line {number}: not a JSON object")

@@ -170,11 +170,11 @@ class HttpFile:
         # If-Range accepts no weak ETag.
         validator = etag if etag.startswith('"') else response.headers["Last-Modified"]
         if response.status == http.HTTPStatus.PARTIAL_CONTENT:
-            part = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers["Content-Range"] or "")
+            part = re.fullmatch(r"bytes ([0-9]{1,18})-[0-9]+/([0-9]{1,18})", response.headers["Content-Range"] or "")
             first, size = (part[1], part[2]) if part else (0, None)
         else:
             first, size = 0, response.headers["Content-Length"]
-        if size is None:
+        if size is None or not re.fullmatch("[0-9]{1,18}", size):
             response.close()
             raise Hand1000Error(f"{self.url}: the server does not send the length of the file; {self._remedy}")
         return int(first), FileVersion(url=self.url, size=int(size), validator=validator)

@@ -39,7 +39,7 @@ def iter_members(stream: BinaryIO) -> Iterator[tuple[str, Raw]]:
             break
     try:
         yield from _decoder.decode(text).items()
-    except DecodeError as error:
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         complete, _ = _complete_members(text)
         yield from complete.items()
         raise MalformedJsonError(f"not JSON: {error}") from error
@@ -56,6 +56,6 @@ def _complete_members(text: bytes) -> tuple[dict[str, Raw], int]:
         if comma := _COMMA.match(text, end + 1):
             try:
                 return _decoder.decode(text[: end + 1] + b"}"), comma.end()
-            except DecodeError:
+            except (DecodeError, UnicodeDecodeError, RecursionError):
                 continue
     return {}, 1

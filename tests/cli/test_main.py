@@ -1,5 +1,7 @@
 """The command line as a user calls it."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +232,36 @@ def test_accounts_without_a_server_name_the_remedy(tmp_path, monkeypatch, capsys
     assert cli.main(["accounts", "--gesture", "four"]) == 2
     error = capsys.readouterr().err
     assert "accounts need an MLflow server; name it with --registry http(s)://..., or set MLFLOW_TRACKING_URI" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["serve", "--model", "m", "--port", "70000"], "argument --port: 70000 is out of range; choose 0 to 65535"),
+        (
+            ["serve", "--model", "m", "--grace-seconds", "nan"],
+            "--grace-seconds: nan is out of range; choose 0",
+        ),
+        (["gc", "--keep-days", "4000"], "argument --keep-days: 4000 is out of range; choose 0 to 3650"),
+        (["gc", "--keep-days", "9" * 5000], "argument --keep-days: 9999"),
+        (["config", "show", "x", "y\udcff\n\x1b[2J"], "unrecognized arguments: y\\\\udcff"),
+        (["x" * 5000], "invalid choice: 'xxxx"),
+    ],
+)
+def test_arguments_are_refused_in_one_short_line(arguments: list[str], fault: str, capsys) -> None:
+    with pytest.raises(SystemExit) as error:
+        cli.main(arguments)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert error.value.code == 2 and re.search(f": error: .*{fault}", line) and len(line) < 1600 and line.isprintable()
+
+
+def test_names_that_are_not_utf8_are_printed_with_escapes(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/caf\xe9.yaml"
+    Path(os.fsdecode(path)).write_text("preset: demo")
+    program = "import sys; from hand1000.cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "config", "check", path]
+    done = subprocess.run(command, capture_output=True, timeout=60, env=os.environ | {"PYTHONUTF8": "1"})
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout.endswith(b"/caf\\udce9.yaml: valid\n")
+    Path(os.fsdecode(path)).write_text("preset: domo")
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert done.returncode == 2 and b"/caf\\udce9.yaml: " in done.stderr and len(done.stderr.splitlines()) == 1

@@ -1,17 +1,17 @@
 """Files beside images: `<name>.txt` and `<name>.caption` with one caption per line, `<name>.json` with named values."""
 
-import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from hand1000.core.documents import load_json
 from hand1000.data import items as kinds
 from hand1000.data.formats import is_image
 from hand1000.data.items import IssueLog
 from hand1000.data.sources.containers import ArchiveSource, is_archive
 from hand1000.data.sources.folders import is_beside
-from hand1000.data.sources.rows import METADATA_NAMES, Row, parse_row, require_text
+from hand1000.data.sources.rows import METADATA_NAMES, Row, parse_row
 from hand1000.storage.sources import Source
 
 _MAX_BYTES = 1 << 20
@@ -71,11 +71,10 @@ def _parse(file: str, image: str, data: bytes, issues: IssueLog, columns: set[st
         if not is_json:
             lines = (line.strip() for line in text.splitlines())
             return Row(image, file, tuple(dict.fromkeys(filter(None, lines))))
-        values = json.loads(text)
-        require_text(data, values)
+        values = load_json(text)
         if isinstance(values, dict):
             return parse_row(values, image, file, issues, columns)
-    except (ValueError, RecursionError):
+    except ValueError:
         pass
     issues.count(kinds.BAD_LINE if is_json else kinds.BAD_CAPTION, file)
     return Row(image, file, faults=("user_id",) if is_json else ())

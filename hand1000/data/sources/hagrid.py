@@ -213,7 +213,7 @@ class AnnotatedImages:
                         image = f"{place.folder}/{name}{place.suffix}"
                         try:
                             yield self._decode(name, image, entry)
-                        except (msgspec.DecodeError, Hand1000Error) as error:
+                        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Hand1000Error) as error:
                             self._issues.skip(self._gesture, image, f"annotation: {error}")
         except MalformedJsonError as error:
             self._issues.warn(file, f"skipped{f' after {num_entries} images' if num_entries else ''}: {error}")

@@ -1,7 +1,6 @@
 """What metadata files say about images, in one form: `metadata.jsonl`, `metadata.csv` and `metadata.parquet`."""
 
 import csv
-import json
 import math
 import posixpath
 from collections import Counter
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.items import BAD_CAPTION, SECOND_CAPTION, UNKNOWN_COLUMN, IssueLog
 from hand1000.storage.sources import Source
@@ -146,8 +146,8 @@ def _decode(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return load_json(value)
+    except ValueError:
         return value
 
 
@@ -162,20 +162,13 @@ def _read_jsonl(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]
             if not text.strip():
                 continue
             try:
-                row = json.loads(text)
-                require_text(text, row)
-            except (ValueError, RecursionError) as error:
+                row = load_json(text)
+            except ValueError as error:
                 reason = f"line {number}: not JSON: {one_line(error)}"
                 raise Hand1000Error(f"{name}: {reason}; correct or remove the line") from error
             if not isinstance(row, dict):
                 raise Hand1000Error(f"{name}: line {number}: not a JSON object; write one object with names per line")
             yield number, row
-
-
-def require_text(data: bytes, value: Any) -> None:
-    """Raise a `ValueError` if `value`, the JSON value in `data`, has half a surrogate pair, which no file can hold."""
-    if b"\\u" in data:
-        json.dumps(value, ensure_ascii=False).encode()
 
 
 def _require_unique(columns: Sequence[str], name: str) -> None:
