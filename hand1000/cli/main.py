@@ -150,19 +150,24 @@ def _generate(options: argparse.Namespace) -> None:
     from hand1000.cli.images import check_image_path, save_image
     from hand1000.config.sampler import CALL_FIELDS, check_call_values
     from hand1000.gestures import gesture_phrase
-    from hand1000.registry.load import load_pipeline
+    from hand1000.registry.load import load_model_folder
 
-    # What needs no model is checked first: loading one may take minutes.
+    # What needs no weights is checked first: loading them may take minutes.
     settings = {name: getattr(options, name) for name in CALL_FIELDS}
     check_call_values(**settings)
     check_image_path(options.out)
     if options.gesture:
         gesture_phrase(options.gesture)
-    pipeline = load_pipeline(options.model, registry=options.registry)
-    pipeline.check_prompts([options.prompt], options.gesture, need_phrase=True)
+    folder = load_model_folder(options.model, registry=options.registry)
     # These take seconds to import, so they follow the check of the address.
     import math
 
+    from hand1000.pipelines.model_folder import check_prompt_of_folder
+    from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+
+    check_prompt_of_folder(folder, options.prompt, options.gesture)
+    pipeline = load_pipeline(folder)
+    pipeline.check_prompts([options.prompt], options.gesture)  # Warns of words that are not read.
     from hand1000.core.progress import ProgressBar
     from hand1000.pipelines.generation import generate, make_image_grid
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 
 from hand1000.config.base import Fraction, format_validation_error
 from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.data.parquet import open_parquet
 from hand1000.storage.digests import Sha256, canonical_json
 from hand1000.storage.files import read_records, write_bytes, write_jsonl
 from hand1000.storage.keys import find_key_fault
@@ -113,10 +114,9 @@ def write_typed_metadata(directory: Path, records: Iterable[ImageRecord]) -> Non
 
 def _read_typed_records(path: Path) -> Iterator[tuple[int, ImageRecord]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        rows: list[dict[str, Any]] = open_parquet(path, str(path))[0].read().to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise Hand1000Error(f"{path}: cannot be read as Parquet: {one_line(error)}") from error
     for number, row in enumerate(rows, start=1):

@@ -108,22 +108,35 @@ class GestureFusion(ModelMixin, ConfigMixin):
 Fusion = GestureFusion | FlatFusion
 
 
+_CLASSES: dict[object, type[Fusion]] = {"GestureFusion": GestureFusion, "FlatFusion": FlatFusion}
+
+
+def read_gestures(folder: Path) -> tuple[str, ...]:
+    """Read the gestures of a fusion from its configuration alone, in the order of the features.
+
+    Raises:
+        Hand1000Error: The configuration is missing or is none of a fusion.
+    """
+    path = folder / "config.json"
+    config = check_config(path)
+    name = config.get("_class_name")
+    if not isinstance(name, str) or name not in _CLASSES:
+        raise Hand1000Error(f"{path}: _class_name is {name!r:.60}, not one of {', '.join(map(str, _CLASSES))}")
+    names = config.get("gestures") if name == "GestureFusion" else [config.get("gesture")]
+    if not isinstance(names, list) or not names or any(gesture not in PHRASES for gesture in map(str, names)):
+        raise Hand1000Error(f"{path}: {names!r:.80} are not gestures; restore the file from a copy")
+    return tuple(names)
+
+
 def load_fusion(folder: Path, dtype: torch.dtype = torch.float32) -> Fusion:
     """Load a fusion of either class from the folder it was saved in.
 
     Raises:
         Hand1000Error: A file is missing or damaged, or it is no fusion.
     """
-    classes: dict[object, type[Fusion]] = {"GestureFusion": GestureFusion, "FlatFusion": FlatFusion}
-    path = folder / "config.json"
-    config = check_config(path)
-    name = config.get("_class_name")
-    if not isinstance(name, str) or name not in classes:
-        raise Hand1000Error(f"{path}: _class_name is {name!r:.60}, not one of {', '.join(map(str, classes))}")
-    names = config.get("gestures") if name == "GestureFusion" else [config.get("gesture")]
-    if not isinstance(names, list) or not names or any(gesture not in PHRASES for gesture in map(str, names)):
-        raise Hand1000Error(f"{path}: {names!r:.80} are not gestures; restore the file from a copy")
-    fusion: Fusion = load_model(classes[name], folder, "a fusion", torch_dtype=dtype)
+    read_gestures(folder)
+    fusion_class = _CLASSES[check_config(folder / "config.json")["_class_name"]]
+    fusion: Fusion = load_model(fusion_class, folder, "a fusion", torch_dtype=dtype)
     return fusion
 
 

@@ -11,11 +11,12 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
-from hand1000.captions.token_limit import load_tokenizer
+from hand1000.captions.token_limit import TokenLimit, check_prompt, load_tokenizer
 from hand1000.config.sampler import SamplerSettings
 from hand1000.core.errors import Hand1000Error
+from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
 from hand1000.models.base_model import check_parts
-from hand1000.models.fusion import load_fusion
+from hand1000.models.fusion import load_fusion, read_gestures
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.storage.pretrained import check_config, load_model
 
@@ -60,6 +61,25 @@ def read_index(folder: Path) -> tuple[dict[str, Path], dict[str, Any]]:
     if missing := [name for name in _CLASSES if name not in parts and name not in _OPTIONAL]:
         raise Hand1000Error(f"{path}: names no {', '.join(missing)}; restore it from a copy")
     return parts, settings
+
+
+def check_prompt_of_folder(folder: Path, prompt: str, gesture: str | None) -> None:
+    """Check a prompt as the model's pipeline does, and that it has the gesture's phrase, without loading its weights.
+
+    Raises:
+        Hand1000Error: The model does not know the gesture, the prompt lacks its phrase, or the text encoder does not
+            read it; or a file is missing or damaged.
+    """
+    paths, _ = read_index(folder)
+    limit = TokenLimit.of(load_tokenizer(folder, str(folder)))
+    if "fusion" not in paths:
+        check_prompt(prompt, "", limit)
+        return
+    known = read_gestures(paths["fusion"])
+    if gesture is not None and gesture not in known:
+        raise Hand1000Error(f"gesture {gesture!r}: this model knows {', '.join(known)} only")
+    chosen = find_gesture_in_prompt(prompt, known) if gesture is None else gesture
+    check_prompt(prompt, gesture_phrase(chosen), limit, need_phrase=True)
 
 
 def load_parts(folder: Path, paths: Mapping[str, Path], dtype: torch.dtype) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from hand1000.config.inheritance import PRESETS
 from hand1000.config.inputs import load_config
 from hand1000.config.settings import load_settings
 from hand1000.gestures import PHRASES
-from tests.support.tiny_models import save_tiny_model
+from tests.support.tiny_models import save_gesture_model, save_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -122,6 +122,19 @@ def test_a_setting_out_of_range_is_named(tmp_path, model_dir, capsys):
     with pytest.raises(SystemExit) as ended:
         generate(model_dir, tmp_path / "g.png", "--num", "0")
     assert ended.value.code == 2
+
+
+def test_a_prompt_is_refused_before_the_weights_are_loaded(tmp_path, capsys):
+    folder = save_gesture_model(tmp_path / "model")
+    for weights in folder.rglob("*.safetensors"):
+        weights.unlink()
+    command = ["generate", "--model", str(folder), "--out", str(tmp_path / "g.png"), "--prompt"]
+    assert cli.main([*command, "a hand"]) == 2
+    assert "prompt 'a hand': lacks the phrase of the gesture" in capsys.readouterr().err
+    assert cli.main([*command, "a hand, making four fingers up hand gesture", "--gesture", "ok"]) == 2
+    assert "gesture 'ok': this model knows four only" in capsys.readouterr().err
+    assert cli.main([*command, "a hand, making four fingers up hand gesture"]) == 2
+    assert "no safetensors file" in capsys.readouterr().err
 
 
 def test_a_broken_model_is_one_line(tmp_path, capsys):

@@ -12,11 +12,10 @@ import torch
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.base_model import load_base_model, read_resolution
-from hand1000.models.fusion import GestureFusion
 from hand1000.pipelines.controlnet import load_controlnet
-from hand1000.pipelines.pipeline_hand1000 import build_pipeline, load_pipeline
+from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 from tests.support.mutated_models import CONFIG_MUTATIONS, WEIGHT_MUTATIONS, edit_config
-from tests.support.tiny_models import WIDTH, fresh_base, save_tiny_base, tiny_base
+from tests.support.tiny_models import fresh_base, save_gesture_model, save_tiny_base
 
 PARTS = ("vae", "text_encoder", "unet", "fusion", "guidance_unet")
 
@@ -24,13 +23,7 @@ PARTS = ("vae", "text_encoder", "unet", "fusion", "guidance_unet")
 @pytest.fixture(scope="module")
 def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with all parts, which is a base model as well."""
-    folder = tmp_path_factory.mktemp("model")
-    fusion = GestureFusion(WIDTH, gestures=["four"])
-    settings = {"mu": 0.5, "guidance_scale": 2.0, "eta": 0.0, "num_inference_steps": 2}
-    build_pipeline(
-        tiny_base(), unet=fresh_base().unet, fusion=fusion, autoguidance_scale=2.0, **settings
-    ).save_pretrained(folder)
-    return folder
+    return save_gesture_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

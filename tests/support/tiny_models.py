@@ -13,8 +13,9 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionMod
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from hand1000.models.base_model import BaseModel
+from hand1000.models.fusion import GestureFusion
 from hand1000.models.small_base import build_scheduler, build_tokenizer
-from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
 from hand1000.training.encoded_dataset import EncodedDataset
 
 VOCABULARY = ["a photo of a left hand in front of a blue wall, making four fingers up hand gesture", "a red hand"]
@@ -102,6 +103,14 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
         eta=0.5,
         num_inference_steps=2,
     ).save_pretrained(folder)
+    return folder
+
+
+def save_gesture_model(folder: Path) -> Path:
+    """A `Hand1000Pipeline` with all parts: a fusion for `four`, and a guidance UNet."""
+    sampler = {"mu": 0.5, "guidance_scale": 2.0, "eta": 0.0, "num_inference_steps": 2, "autoguidance_scale": 2.0}
+    fusion = GestureFusion(WIDTH, gestures=["four"])
+    build_pipeline(tiny_base(), unet=fresh_base().unet, fusion=fusion, **sampler).save_pretrained(folder)
     return folder
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.formats import image_suffixes
 from hand1000.data.items import MEMBER, IssueLog
+from hand1000.data.parquet import open_parquet
 from hand1000.storage.keys import find_key_fault
 
 if TYPE_CHECKING:
@@ -112,11 +113,10 @@ class ParquetArchive:
     def __init__(self, path: Path, address: str, archive: str, issues: IssueLog) -> None:
         """List the archive; what is not used of it goes to `issues`."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         self._path, self._address = path, address
         with _translate_parquet_errors(address):
-            self._file = pq.ParquetFile(path)
+            self._file, self._max_rows = open_parquet(path, address)
         schema = self._file.schema_arrow
         images = [field.name for field in schema if pa.types.is_struct(field.type) and _has_bytes(field.type)]
         if not images:
@@ -156,7 +156,9 @@ class ParquetArchive:
         index, columns = row - self._starts[group], [f"{self._image}.bytes"]
         with _translate_parquet_errors(self._address):
             # A ParquetFile must not be read by two threads at once. A group of rows may be larger than the memory.
-            for batch in self._reopen().iter_batches(_NUM_IMAGES_AT_ONCE, row_groups=[group], columns=columns):
+            for batch in self._reopen().iter_batches(
+                min(_NUM_IMAGES_AT_ONCE, self._max_rows), row_groups=[group], columns=columns
+            ):
                 if index < batch.num_rows:
                     value = batch.column(0)[index].as_py()
                     data = value["bytes"] if isinstance(value, Mapping) else value
@@ -171,7 +173,7 @@ class ParquetArchive:
 
     def _iter_rows(self, columns: list[str]) -> Iterator[dict[str, Any]]:
         with _translate_parquet_errors(self._address):
-            for batch in self._file.iter_batches(_BLOCK_ROWS, columns=columns):
+            for batch in self._file.iter_batches(min(_BLOCK_ROWS, self._max_rows), columns=columns):
                 yield from batch.to_pylist()
 
 

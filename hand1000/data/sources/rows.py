@@ -12,6 +12,7 @@ from typing import Any
 from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.items import BAD_CAPTION, SECOND_CAPTION, UNKNOWN_COLUMN, IssueLog
+from hand1000.data.parquet import open_parquet
 from hand1000.storage.sources import Source
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -194,12 +195,11 @@ def _read_csv(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _read_parquet(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file, max_rows = open_parquet(path, name)
         _require_unique(file.schema_arrow.names, name)
-        batches = file.iter_batches(_BLOCK_ROWS)
+        batches = file.iter_batches(min(_BLOCK_ROWS, max_rows))
         yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
     except (pa.ArrowException, OSError) as error:
         raise Hand1000Error(f"{name}: cannot be read as Parquet: {one_line(error)}; write it again") from error
