@@ -76,7 +76,8 @@ def _check(options: argparse.Namespace) -> None:
     from hand1000.config.settings import load_settings
     from hand1000.core.errors import Hand1000Error
     from hand1000.core.progress import ProgressBar
-    from hand1000.data.check import check_source, list_gestures, report_lines
+    from hand1000.data.check import check_source, list_gestures
+    from hand1000.data.check_report import report_lines
     from hand1000.data.sources.opening import open_dataset
 
     source = open_dataset(options.source)

@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pydantic import BaseModel, ConfigDict
 
 from hand1000.core.errors import Hand1000Error, escape_unprintable
 from hand1000.core.progress import ProgressCallback, noop_callback
-from hand1000.core.tables import Table
+from hand1000.data.check_report import DuplicateGroup, SourceReport, Thumbnail
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.duplicates import Fingerprint, find_duplicates, fingerprint
 from hand1000.data.imageset import BBox
-from hand1000.data.items import BESIDE_PIXELS, IN_BOTH_SPLITS, MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
-from hand1000.data.prepare import require_usable
+from hand1000.data.items import MAX_LISTED, IssueLog, SkippedImage, SourceImage
+from hand1000.data.problem_kinds import BESIDE_PIXELS, IN_BOTH_SPLITS
 from hand1000.data.sources.containers import ArchiveSource
 from hand1000.data.sources.merge import BBoxFormat
 from hand1000.data.sources.reader import ImageReader
@@ -31,79 +30,6 @@ NUM_THUMBNAILS = 24
 _RESOLUTION = 64  # Enough for the perceptual hash; a JPEG decodes at a reduced scale.
 _THUMBNAIL_SIDE = 96
 _CHUNK_SIZE = 256
-_UNUSABLE = "unusable image"
-
-
-class Thumbnail(NamedTuple):
-    """A small PNG file of an image with its labelled box, and what is known of it."""
-
-    png: bytes
-    text: str
-
-
-@dataclass(frozen=True)
-class DuplicateGroup:
-    """Files of one image; `is_split` is whether they are on both sides of the split, or of several people."""
-
-    files: tuple[str, ...]
-    is_split: bool
-
-
-class SourceReport(BaseModel):
-    """What a source has of one gesture.
-
-    Attributes:
-        gesture: HaGRID's name of the gesture.
-        images: Number of images that the source describes as one should.
-        captioned: Number of captioned images by who wrote the captions.
-        num_several: Number of images with several captions.
-        labelled: Number of images with a box.
-        people: Number of people; an image without a person counts as one.
-        has_split: Whether the source names the test images itself.
-        duplicates: Groups of images that are the same.
-        num_read: Number of images and annotations that were read.
-        malformed: Images that the source does not describe as one should.
-        undecodable: Images that do not decode.
-        warnings: Sentences about the source.
-        problems: What else is not used.
-        thumbnails: The first images.
-        duplicate_thumbnails: The first images of the first groups of duplicates.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    gesture: str
-    images: int
-    captioned: dict[str, int]
-    num_several: int
-    labelled: int
-    people: int
-    has_split: bool
-    duplicates: tuple[DuplicateGroup, ...]
-    num_read: int
-    malformed: tuple[SkippedImage, ...]
-    undecodable: tuple[SkippedImage, ...]
-    warnings: tuple[str, ...]
-    problems: tuple[Problem, ...]
-    thumbnails: tuple[Thumbnail, ...]
-    duplicate_thumbnails: tuple[tuple[Thumbnail, ...], ...]
-
-    @property
-    def all_problems(self) -> list[Problem]:
-        """The problems, those of single images included."""
-        unusable = [*self.malformed, *self.undecodable]
-        if not unusable:
-            return list(self.problems)
-        names = tuple(f"{skipped.file}: {skipped.reason}" for skipped in unusable[:MAX_LISTED])
-        return [
-            Problem(kind=_UNUSABLE, count=len(unusable), names=names, remedy="repair or remove them"),
-            *self.problems,
-        ]
-
-    def require_usable(self, max_unusable: float) -> None:
-        """Raise a `Hand1000Error` where a training would: with more unusable images than a share of `max_unusable`."""
-        require_usable(self.malformed, self.num_read, max_unusable)
-        require_usable(self.undecodable, self.images, max_unusable)
 
 
 def list_gestures(source: Source) -> list[str]:
@@ -185,6 +111,7 @@ class _Check:
     images: list[_Image] = field(default_factory=list)
 
     def read(self, items: Iterable[SourceImage], side: str, on_progress: ProgressCallback) -> None:
+        """Decode the images of one side of the split and count what they have."""
         stream = iter(items)
         with ThreadPoolExecutor(self.source.concurrency) as pool:
             while chunk := list(islice(stream, _CHUNK_SIZE)):
@@ -209,6 +136,7 @@ class _Check:
                 on_progress(self.counts["images"], 0)
 
     def find_duplicates(self, has_split: bool) -> list[DuplicateGroup]:
+        """Return the groups of images that are the same."""
         groups = []
         for indices in find_duplicates([image.fingerprint for image in self.images]):
             members = [self.images[index] for index in indices]
@@ -217,6 +145,7 @@ class _Check:
         return groups
 
     def draw_group(self, group: DuplicateGroup) -> tuple[Thumbnail, ...]:
+        """Return thumbnails of the first images of a group."""
         return tuple(self._draw(file, None, "") for file in group.files[:MAX_LISTED])
 
     def _decode(self, item: SourceImage) -> _Decoded:
@@ -242,41 +171,3 @@ def _draw_box(pixels: np.ndarray, box: BBox | None) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def overview_table(reports: Sequence[SourceReport]) -> Table:
-    """Return what the source has, one row per gesture."""
-    header = ("gesture", "images", "captioned", "labelled", "people", "split", "duplicates", "across", "unusable")
-    rows = []
-    for report in reports:
-        writers = ", ".join(f"{count:,} {name}" for name, count in report.captioned.items())
-        captions = f"{writers}; {report.num_several:,} several" if report.num_several else writers or "0"
-        copies = sum(len(group.files) - 1 for group in report.duplicates)
-        across = sum(group.is_split for group in report.duplicates)
-        unusable = len(report.malformed) + len(report.undecodable)
-        numbers = (f"{number:,}" for number in (copies, across, unusable))
-        split = "yes" if report.has_split else "no"
-        counts = (f"{report.images:,}", captions, f"{report.labelled:,}", f"{report.people:,}", split)
-        rows.append([report.gesture, *counts, *numbers])
-    return Table(header, rows, numeric={1, 3, 4, 6, 7, 8})
-
-
-def problems_table(report: SourceReport) -> Table:
-    """Return what is not used, one row per kind, with the first names and the remedy."""
-    rows = [
-        (problem.kind, f"{problem.count:,}", "; ".join(problem.names), problem.remedy)
-        for problem in report.all_problems
-    ]
-    return Table(("problem", "count", "the first", "remedy"), rows, numeric={1})
-
-
-def report_lines(reports: Sequence[SourceReport]) -> Iterator[str]:
-    """Yield the overview, then each gesture's duplicates and problems with their first names."""
-    yield from overview_table(reports).text().splitlines()
-    for report in reports:
-        yield from (f"warning: {warning}" for warning in report.warnings)
-        for group in report.duplicates[:MAX_LISTED]:
-            across = " (across the split or of several people)" if group.is_split else ""
-            yield escape_unprintable(f"duplicates{across}: {', '.join(group.files[:MAX_LISTED])}")
-        for problem in report.all_problems:
-            yield f"problem: {problem}"

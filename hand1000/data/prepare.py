@@ -18,8 +18,9 @@ from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.core.rng import derived_seed, numpy_generator
 from hand1000.data.crop import UnreadableImageError, load_square
 from hand1000.data.imageset import BBox, ImageRecord, write_metadata
-from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
+from hand1000.data.items import MAX_LISTED, IssueLog, Problem, SkippedImage, SourceImage
 from hand1000.data.png import save_png
+from hand1000.data.problem_kinds import BESIDE_PIXELS
 from hand1000.data.selection import Selection
 from hand1000.gestures import group_by_gesture
 from hand1000.storage.digests import digest_file

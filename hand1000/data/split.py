@@ -10,7 +10,8 @@ from operator import itemgetter
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seeds
-from hand1000.data.items import IN_BOTH_SPLITS, IssueLog, SourceImage
+from hand1000.data.items import IssueLog, SourceImage
+from hand1000.data.problem_kinds import IN_BOTH_SPLITS
 from hand1000.gestures import group_by_gesture
 
 logger = logging.getLogger(__name__)

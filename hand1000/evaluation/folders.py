@@ -10,8 +10,9 @@ from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.data.crop import UnreadableImageError, load_square, upright_size
 from hand1000.data.formats import is_image
 from hand1000.data.imageset import METADATA, ImageRecord, read_image_set, write_metadata
-from hand1000.data.items import BESIDE_PIXELS, MAX_LISTED, IssueLog, SourceImage
+from hand1000.data.items import MAX_LISTED, IssueLog, SourceImage
 from hand1000.data.png import save_png
+from hand1000.data.problem_kinds import BESIDE_PIXELS
 from hand1000.data.sources.merge import BBoxFormat
 from hand1000.data.sources.reader import ImageReader
 from hand1000.gestures import PHRASES, find_gesture_in_prompt

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from hand1000.data.check import SourceReport, overview_table, problems_table
+from hand1000.data.check_report import SourceReport, overview_table, problems_table
 from hand1000.reports.html import render_template
 from hand1000.storage.files import write_text
 

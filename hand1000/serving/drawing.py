@@ -25,6 +25,7 @@ def make_drawer(pipeline: "Hand1000Pipeline", batch_size: int) -> ImageDrawer:
     pipeline.set_progress_bar_config(disable=True)
 
     def draw(specs: Sequence[ImageSpec], on_step: Callable[[], None]) -> "list[Image.Image]":
+        """Return the images of at most `batch_size` specs, in their order."""
         filled = [*specs, *[specs[-1]] * (batch_size - len(specs))]
 
         def end_step(_: object, __: int, ___: int, tensors: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.check import check_source
 from hand1000.data.sources.opening import open_dataset
 from tests.support.hagrid_source import people, select
@@ -34,7 +34,12 @@ def test_members_that_are_not_safe_or_not_understood_are_counted(tmp_path):
         add_member(tar, "x/._2.png", b"")
     report = check_source(open_dataset(tmp_path), "four")
     problems = {problem.kind: problem.count for problem in report.problems}
-    assert problems == {kinds.UNKNOWN_FILE: 1, kinds.BAD_LINE: 1, kinds.BAD_PERSON: 1, kinds.MEMBER: 5}
+    assert problems == {
+        problem_kinds.UNKNOWN_FILE: 1,
+        problem_kinds.BAD_LINE: 1,
+        problem_kinds.BAD_PERSON: 1,
+        problem_kinds.MEMBER: 5,
+    }
     assert report.images == 3 and [skipped.file for skipped in report.malformed] == ["four/1.png"]
 
 

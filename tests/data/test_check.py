@@ -1,7 +1,8 @@
 """The check of a source, as a function and as a command."""
 
 from hand1000.cli.main import main
-from hand1000.data.check import check_source, list_gestures, report_lines
+from hand1000.data.check import check_source, list_gestures
+from hand1000.data.check_report import report_lines
 from hand1000.storage.sources import open_source
 from tests.support.hagrid_source import write_hagrid
 from tests.support.layouts import BOX, LAYOUTS, jsonl

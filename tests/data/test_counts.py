@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.boxes import MAX_OVERHANG, UnusableBoxError, parse_box
 from hand1000.data.items import IssueLog
 from hand1000.data.sources.opening import open_dataset
@@ -73,7 +73,7 @@ def test_every_line_of_a_metadata_file_is_used_or_counted(rows):
     assert sorted([*used, *(skipped.file.removeprefix("four/") for skipped in issues.unusable)]) == expected
     # Lines: every one that may be of the gesture and has no image is counted.
     lost = [row for row in rows if row["file_name"] not in FILES and row.get("gesture") in (None, "four")]
-    assert count.get(kinds.NO_IMAGE, 0) == len(lost)
+    assert count.get(problem_kinds.NO_IMAGE, 0) == len(lost)
     for name, item in used.items():
         file_rows = by_file.get(name, [])
         # Captions: all of them, in order.
@@ -86,9 +86,9 @@ def test_every_line_of_a_metadata_file_is_used_or_counted(rows):
         assert {item.user_id} == people or (not people and len(item.user_id) == 64)
     # Captions that are no text, and those in a further column.
     not_text = sum(isinstance(row.get("text"), int) for row in rows)
-    assert count.get(kinds.BAD_CAPTION, 0) == not_text
+    assert count.get(problem_kinds.BAD_CAPTION, 0) == not_text
     further = sum(bool(isinstance(row.get("text"), str) and row["text"] and row.get("caption")) for row in rows)
-    assert count.get(kinds.SECOND_CAPTION, 0) == further
+    assert count.get(problem_kinds.SECOND_CAPTION, 0) == further
     # Boxes of images that are used: in use, counted as unusable, or counted as contradicting.
     given_boxes = [row for name in used for row in by_file.get(name, []) if row.get("bbox") not in (None, "", [])]
     usable: dict[str, set] = {}
@@ -98,12 +98,12 @@ def test_every_line_of_a_metadata_file_is_used_or_counted(rows):
             usable.setdefault(row["file_name"], set()).add(parse_box(row["bbox"]))
         except UnusableBoxError:
             unusable += 1
-    assert count.get(kinds.BAD_BOX, 0) == unusable
-    assert count.get(kinds.TWO_BOXES, 0) == sum(len(values) > 1 for values in usable.values())
+    assert count.get(problem_kinds.BAD_BOX, 0) == unusable
+    assert count.get(problem_kinds.TWO_BOXES, 0) == sum(len(values) > 1 for values in usable.values())
     for name, item in used.items():
         values = usable.get(name, set())
         assert item.bbox == (next(iter(values)) if len(values) == 1 else None)
-    assert (kinds.UNKNOWN_COLUMN in count) == any("mood" in row for row in rows)
+    assert (problem_kinds.UNKNOWN_COLUMN in count) == any("mood" in row for row in rows)
 
 
 annotations = st.fixed_dictionaries(
@@ -132,7 +132,7 @@ def test_every_annotation_of_hagrid_is_used_or_counted(train, test):
     items, issues = read(write)
     named = (set(train) | set(test)) - {"missing"}
     assert len(items) + len(issues.unusable) == len(named) == issues.num_images
-    assert counts(issues).get(kinds.SECOND_ANNOTATION, 0) == len((set(train) & set(test)) - {"missing"})
+    assert counts(issues).get(problem_kinds.SECOND_ANNOTATION, 0) == len((set(train) & set(test)) - {"missing"})
     missing = [warning for warning in issues.warnings if "are missing: missing" in warning]
     assert len(missing) == ("missing" in train) + ("missing" in test)
     assert any("have no annotation" in warning for warning in issues.warnings) == (len(named) < len(FILES))
@@ -164,7 +164,7 @@ def test_every_file_is_read_or_counted(names):
     beside = ["a.txt"] if {"a.txt", "a.png"} <= set(names) else []
     rest = set(names) - set(images) - set(beside) - {"._c.png"}
     assert sorted(item.file for item in items) == sorted(images)
-    assert counts(issues).get(kinds.UNKNOWN_FILE, 0) == len(rest)
+    assert counts(issues).get(problem_kinds.UNKNOWN_FILE, 0) == len(rest)
     captions = {item.file: item.caption for item in items}
     assert captions.get("a.png") == ("a man" if beside else None) and captions.get("b.png") is None
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.boxes import UnusableBoxError, parse_box
 from tests.data.test_counts import PIXELS, counts, read
 from tests.support.layouts import add_member
@@ -56,10 +56,13 @@ def check_facts(items, issues, rows):
         contradictions += len(usable) > 1
         assert item.bbox == (next(iter(usable)) if len(usable) == 1 else None)
     found = counts(issues)
-    assert found.get(kinds.BAD_BOX, 0) == unusable_boxes and found.get(kinds.TWO_BOXES, 0) == contradictions
-    assert found.get(kinds.TWO_PEOPLE, 0) == two_people == len(issues.unusable)
+    assert (
+        found.get(problem_kinds.BAD_BOX, 0) == unusable_boxes
+        and found.get(problem_kinds.TWO_BOXES, 0) == contradictions
+    )
+    assert found.get(problem_kinds.TWO_PEOPLE, 0) == two_people == len(issues.unusable)
     nameless = sum(len(item.user_id) == 64 for item in items)
-    assert found.get(kinds.NO_PERSON, 0) == (nameless if nameless < len(items) else 0)
+    assert found.get(problem_kinds.NO_PERSON, 0) == (nameless if nameless < len(items) else 0)
 
 
 def write_csv(folder, rows):
@@ -100,7 +103,7 @@ def test_every_line_of_a_table_is_used_or_counted(write_table):
             return
         items, issues = result
         assert len(items) + len(issues.unusable) == len(PIXELS) == issues.num_images
-        assert counts(issues).get(kinds.NO_IMAGE, 0) == len(lost)
+        assert counts(issues).get(problem_kinds.NO_IMAGE, 0) == len(lost)
         check_facts(items, issues, by_file)
 
     check()
@@ -137,12 +140,12 @@ def test_every_text_of_kohya_folders_is_used_or_counted(entries):
         lines = [lines_of(text) for _, text in sorted(images[item.file].items()) if isinstance(text, str)]
         assert captions_of(item) == tuple(dict.fromkeys(line for group in lines for line in group))
     unreadable = sum(isinstance(text, bytes) for texts_beside in images.values() for text in texts_beside.values())
-    assert found.get(kinds.BAD_CAPTION, 0) == unreadable
+    assert found.get(problem_kinds.BAD_CAPTION, 0) == unreadable
     # Texts without an image: each by name, or their whole folder where it has no image at all.
     folders = {file.partition("/")[0] for file in images}
     name, lost = entries.get("missing", ("", {}))
-    assert found.get(kinds.UNKNOWN_FILE, 0) == (len(lost) if name in folders else bool(lost))
-    assert found.get(kinds.REPEATS, 0) == ("10_four" in folders)
+    assert found.get(problem_kinds.UNKNOWN_FILE, 0) == (len(lost) if name in folders else bool(lost))
+    assert found.get(problem_kinds.REPEATS, 0) == ("10_four" in folders)
 
 
 member = st.tuples(st.sampled_from(["a.tar", "b.tar"]), st.booleans(), texts, st.none() | facts | st.just("no object"))
@@ -172,10 +175,15 @@ def test_every_member_of_a_tar_is_used_or_counted(entries, repeated):
     found = counts(issues)
     malformed = [file for file, entry in images.items() if entry[3] == "no object"]
     assert len(items) + len(issues.unusable) == len(images) == issues.num_images
-    assert found.get(kinds.BAD_LINE, 0) == found.get(kinds.BAD_PERSON, 0) == len(malformed) == len(issues.unusable)
+    assert (
+        found.get(problem_kinds.BAD_LINE, 0)
+        == found.get(problem_kinds.BAD_PERSON, 0)
+        == len(malformed)
+        == len(issues.unusable)
+    )
     lost = [(text, values) for _, has_image, text, values in entries.values() if not has_image]
-    assert found.get(kinds.UNKNOWN_FILE, 0) == sum(value is not None for pair in lost for value in pair)
-    assert found.get(kinds.MEMBER, 0) == sum(2 for stem in entries if stem in repeated and entries[stem][1])
+    assert found.get(problem_kinds.UNKNOWN_FILE, 0) == sum(value is not None for pair in lost for value in pair)
+    assert found.get(problem_kinds.MEMBER, 0) == sum(2 for stem in entries if stem in repeated and entries[stem][1])
     for item in items:
         _, _, text, values = images[item.file]
         row = values or {"text": None, "user_id": None, "bbox": None}

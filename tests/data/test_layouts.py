@@ -4,8 +4,9 @@ import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.check import check_source, list_gestures
-from hand1000.data.items import REPEATS, IssueLog
+from hand1000.data.items import IssueLog
 from hand1000.data.prepare import prepare_image_sets
+from hand1000.data.problem_kinds import REPEATS
 from hand1000.data.sources.opening import open_dataset
 from hand1000.data.sources.reader import ImageReader
 from hand1000.storage.digests import tree_manifest

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.prepare import draw_caption
 from tests.support.hagrid_source import people, select, write_hagrid
 from tests.support.layouts import BOX, facts, jsonl, write_images
@@ -65,7 +65,7 @@ def test_boxes_in_pixels_are_refused_or_converted(tmp_path):
     items, issues = read(tmp_path)
     assert items["0.png"].bbox is None
     (problem,) = issues.problems
-    assert problem.kind == kinds.BAD_BOX and "set data.bbox_format to pixels" in problem.names[0]
+    assert problem.kind == problem_kinds.BAD_BOX and "set data.bbox_format to pixels" in problem.names[0]
     items, issues = read(tmp_path, bbox_format="pixels")
     assert items["0.png"].bbox == (0.25, 0.25, 0.5, 0.5) and not issues.problems
 
@@ -86,7 +86,9 @@ def test_each_unusable_box_is_counted_and_named(tmp_path):
     items, issues = read(tmp_path)
     assert [items[f"{i}.png"].bbox for i in range(8)] == [None] * 6 + [(0.0, 0.0, 0.4, 0.5), tuple(BOX)]
     (problem,) = issues.problems
-    assert (problem.kind, problem.count) == (kinds.BAD_BOX, 6) and problem.names[0].startswith("0.png: metadata.jsonl:")
+    assert (problem.kind, problem.count) == (problem_kinds.BAD_BOX, 6) and problem.names[0].startswith(
+        "0.png: metadata.jsonl:"
+    )
 
 
 def test_several_captions_are_kept_and_one_is_drawn_by_the_seed(tmp_path):
@@ -116,7 +118,8 @@ def test_lines_that_contradict_are_counted_and_named(tmp_path):
     items, issues = read(tmp_path)
     assert list(items) == ["0.png"] and items["0.png"].bbox is None
     assert {problem.kind: problem.count for problem in issues.problems} == {
-        kinds.TWO_BOXES: 1, kinds.TWO_PEOPLE: 1, kinds.TWO_GESTURES: 1, kinds.BAD_PERSON: 1,
+        problem_kinds.TWO_BOXES: 1, problem_kinds.TWO_PEOPLE: 1, problem_kinds.TWO_GESTURES: 1,
+        problem_kinds.BAD_PERSON: 1,
     }  # fmt: skip
     assert [skipped.file for skipped in issues.unusable] == ["four/1.png", "four/2.png", "four/3.png"]
 
@@ -130,7 +133,7 @@ def test_one_person_is_never_on_both_sides(tmp_path):
     chosen = select(tmp_path, 6, 1)
     assert not people(chosen.train) & people(chosen.test) and people(chosen.test) == {"p6"}
     (problem,) = chosen.problems
-    assert (problem.kind, problem.names) == (kinds.IN_BOTH_SPLITS, ("test/7.png: p0",))
+    assert (problem.kind, problem.names) == (problem_kinds.IN_BOTH_SPLITS, ("test/7.png: p0",))
 
 
 def test_lines_that_name_people_and_fit_no_image_stop_the_run(tmp_path):
@@ -141,7 +144,7 @@ def test_lines_that_name_people_and_fit_no_image_stop_the_run(tmp_path):
     ):
         select(tmp_path, 6, 2)
     jsonl(tmp_path / "metadata.jsonl", [facts(i, file_name=f"four/{i}.png") for i in range(9)])
-    assert [problem.kind for problem in select(tmp_path, 6, 2).problems] == [kinds.NO_IMAGE]
+    assert [problem.kind for problem in select(tmp_path, 6, 2).problems] == [problem_kinds.NO_IMAGE]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +172,10 @@ def test_captions_beside_hagrids_annotations_are_read(tmp_path):
     items, issues = read(tmp_path)
     assert items["four/train-u-0.jpg"].caption == "a hand" and items["four/train-v-0.jpg"].caption == "a fist"
     assert items["four/train-v-0.jpg"].user_id == "v"
-    assert [problem.kind for problem in issues.problems] == [kinds.UNKNOWN_FILE, kinds.BESIDE_ANNOTATIONS]
+    assert [problem.kind for problem in issues.problems] == [
+        problem_kinds.UNKNOWN_FILE,
+        problem_kinds.BESIDE_ANNOTATIONS,
+    ]
 
 
 def test_a_second_annotation_of_an_image_is_counted(tmp_path):
@@ -193,10 +199,10 @@ def test_texts_that_cannot_be_read_are_counted(tmp_path):
     (tmp_path / "3.json").write_text(json.dumps({"caption": "a man", "user_id": 3.0}))
     items, issues = read(tmp_path)
     assert {problem.kind: problem.names for problem in issues.problems} == {
-        kinds.BAD_CAPTION: ("0.txt", "1.txt"),
-        kinds.BAD_LINE: ("2.json",),
-        kinds.BAD_PERSON: ("2.png: 2.json",),
-        kinds.NO_PERSON: ("0.png", "1.png"),
+        problem_kinds.BAD_CAPTION: ("0.txt", "1.txt"),
+        problem_kinds.BAD_LINE: ("2.json",),
+        problem_kinds.BAD_PERSON: ("2.png: 2.json",),
+        problem_kinds.NO_PERSON: ("0.png", "1.png"),
     }
     assert (items["3.png"].user_id, items["3.png"].caption, items["3.png"].captioned_by) == (
         "3",

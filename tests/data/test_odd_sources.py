@@ -9,7 +9,7 @@ from PIL import Image
 
 from hand1000.cli.main import main
 from hand1000.core.errors import Hand1000Error
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.boxes import UnusableBoxError, parse_box
 from hand1000.data.check import check_source
 from hand1000.data.prepare import prepare_image_sets
@@ -29,7 +29,7 @@ def test_a_name_with_a_line_break_stays_in_one_line(tmp_path, capsys):
     (tmp_path / "four" / "x\ny.png").write_bytes(b"no image")
     (tmp_path / "four" / "x\ny.xyz").write_bytes(b"")
     assert main(["data", "check", str(tmp_path), "--gesture", "four"]) == 0
-    assert rf"problem: {kinds.BAD_NAME}: 2 (four/x\ny.png; four/x\ny.xyz); rename it" in capsys.readouterr().out
+    assert rf"problem: {problem_kinds.BAD_NAME}: 2 (four/x\ny.png; four/x\ny.xyz); rename it" in capsys.readouterr().out
 
 
 def test_names_that_are_not_utf8_are_counted(tmp_path):
@@ -37,10 +37,10 @@ def test_names_that_are_not_utf8_are_counted(tmp_path):
     for suffix in (b".png", b".xyz"):
         with open(os.fsencode(tmp_path / "four") + b"/\xff" + suffix, "wb") as file:
             file.write(png(4))
-    assert problems(tmp_path) == (3, {kinds.BAD_NAME: (r"four/\udcff.png", r"four/\udcff.xyz")})
+    assert problems(tmp_path) == (3, {problem_kinds.BAD_NAME: (r"four/\udcff.png", r"four/\udcff.xyz")})
     with tarfile.open(tmp_path / "four" / "a.tar", "w") as tar:
         add_member(tar, "\udcff.png", png(5))
-    assert problems(tmp_path)[1][kinds.MEMBER] == (r"four/a.tar: '\udcff.png'",)
+    assert problems(tmp_path)[1][problem_kinds.MEMBER] == (r"four/a.tar: '\udcff.png'",)
 
 
 def test_links_are_followed_and_named(tmp_path):
@@ -51,7 +51,7 @@ def test_links_are_followed_and_named(tmp_path):
     (folder / "4.png").symlink_to("0.png")
     (folder / "5.png").symlink_to("nowhere.png")
     os.mkfifo(folder / "6.png")
-    expected = {kinds.NO_FILE: ("four/5.png", "four/6.png"), kinds.OUTER_LINK: ("four/3.png",)}
+    expected = {problem_kinds.NO_FILE: ("four/5.png", "four/6.png"), problem_kinds.OUTER_LINK: ("four/3.png",)}
     assert problems(tmp_path / "source") == (5, expected)
 
 
@@ -59,7 +59,7 @@ def test_a_folder_that_is_called_like_an_archive_is_named(tmp_path):
     write_images(tmp_path / "four", range(3))
     write_images(tmp_path / "x.tar", range(2))
     (tmp_path / "y.parquet").mkdir()
-    assert problems(tmp_path) == (3, {kinds.UNKNOWN_FILE: ("x.tar/", "y.parquet/")})
+    assert problems(tmp_path) == (3, {problem_kinds.UNKNOWN_FILE: ("x.tar/", "y.parquet/")})
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_half_a_surrogate_pair_beside_an_image_is_counted(tmp_path):
     write_images(tmp_path, range(3))
     (tmp_path / "0.json").write_text('{"text": "\\ud800"}')
     (tmp_path / "1.json").write_text('{"text": "\\ud83d\\udc4b"}')
-    assert problems(tmp_path)[1] == {kinds.BAD_LINE: ("0.json",), kinds.BAD_PERSON: ("0.png: 0.json",)}
+    assert problems(tmp_path)[1] == {problem_kinds.BAD_LINE: ("0.json",), problem_kinds.BAD_PERSON: ("0.png: 0.json",)}
 
 
 def test_a_number_that_is_too_large_for_a_box_is_refused():
@@ -132,7 +132,7 @@ def test_a_gesture_that_is_not_known_is_named(tmp_path):
     write_images(tmp_path, range(4))
     lines = [{"file_name": f"{index}.png", "gesture": name} for index, name in enumerate(("four", "ok", "sixteen"))]
     jsonl(tmp_path / "metadata.jsonl", lines)
-    assert problems(tmp_path) == (2, {kinds.UNKNOWN_GESTURE: ("2.png: 'sixteen'",)})
+    assert problems(tmp_path) == (2, {problem_kinds.UNKNOWN_GESTURE: ("2.png: 'sixteen'",)})
 
 
 def test_a_source_without_images_says_what_it_has_instead(tmp_path):
@@ -159,12 +159,12 @@ def write_malformed_exif(folder):
 
 def test_a_malformed_exif_block_is_named_and_counted(tmp_path, caplog):
     write_malformed_exif(tmp_path / "source")
-    expected = {kinds.BESIDE_PIXELS: ("bad.webp: malformed EXIF block", "cut.jpg: malformed EXIF block")}
+    expected = {problem_kinds.BESIDE_PIXELS: ("bad.webp: malformed EXIF block", "cut.jpg: malformed EXIF block")}
     assert problems(tmp_path / "source") == (6, expected)
     report = prepare_image_sets(
         select(tmp_path / "source", 3, 3), tmp_path / "out", data_settings(), resolution=8, seed=1
     )
-    assert report.problem_counts() == {f"data/{kinds.BESIDE_PIXELS}": 2} and not report.unusable
+    assert report.problem_counts() == {f"data/{problem_kinds.BESIDE_PIXELS}": 2} and not report.unusable
     caplog.clear()
     import_images(tmp_path / "source", tmp_path / "imported", "four", None)
     assert "fault beside the pixels of an image: 2 (bad.webp: malformed EXIF block; cut.jpg" in caplog.text
@@ -207,7 +207,7 @@ def test_a_line_above_a_split_without_its_folder_is_counted(tmp_path, line):
     write_images(tmp_path / "train" / "four", range(3))
     write_images(tmp_path / "test" / "four", range(3, 5))
     jsonl(tmp_path / "metadata.jsonl", [line, {"file_name": "test/four/3.png", "text": "a woman"}])
-    assert problems(tmp_path) == (5, {kinds.NO_IMAGE: (f"metadata.jsonl: line 1: {line['file_name']}",)})
+    assert problems(tmp_path) == (5, {problem_kinds.NO_IMAGE: (f"metadata.jsonl: line 1: {line['file_name']}",)})
     jsonl(tmp_path / "metadata.jsonl", [line | {"user_id": "p"}])
     with pytest.raises(
         Hand1000Error, match=r"no such image, of 1 lines that name a person, while 3 images have no line"
@@ -225,9 +225,9 @@ def test_what_is_beside_archives_of_a_split_is_counted(tmp_path):
     write_images(tmp_path, range(5, 6))
     (tmp_path / "labels.json").write_text("{}")
     expected = {
-        kinds.NO_IMAGE: ("data/metadata.jsonl: line 1: data/0.png",),
-        kinds.OTHER_FOLDER: ("5.png",),
-        kinds.UNKNOWN_FILE: ("labels.json",),
+        problem_kinds.NO_IMAGE: ("data/metadata.jsonl: line 1: data/0.png",),
+        problem_kinds.OTHER_FOLDER: ("5.png",),
+        problem_kinds.UNKNOWN_FILE: ("labels.json",),
     }
     assert problems(tmp_path) == (5, expected)
 
@@ -240,7 +240,7 @@ def test_a_line_above_a_split_of_hagrid_without_its_folder_is_counted(tmp_path):
     names = ["train-u-0.jpg", "four/train-u-9.jpg", "ok/train-v-0.jpg"]
     jsonl(source / "metadata.jsonl", [{"file_name": name, "text": "a man"} for name in names])
     expected = ("metadata.jsonl: line 1: train-u-0.jpg", "metadata.jsonl: line 2: four/train-u-9.jpg")
-    assert problems(source)[1] == {kinds.NO_IMAGE: expected}
+    assert problems(source)[1] == {problem_kinds.NO_IMAGE: expected}
 
 
 def test_a_person_on_both_sides_of_the_split_is_counted(tmp_path):
@@ -249,7 +249,7 @@ def test_a_person_on_both_sides_of_the_split_is_counted(tmp_path):
     names = [*(f"train/{index}.png" for index in range(3)), *(f"test/{index}.png" for index in range(3, 5))]
     lines = [{"file_name": name, "user_id": "pqrps"[index]} for index, name in enumerate(names)]
     jsonl(tmp_path / "metadata.jsonl", lines)
-    assert problems(tmp_path) == (5, {kinds.IN_BOTH_SPLITS: ("test/3.png: p",)})
+    assert problems(tmp_path) == (5, {problem_kinds.IN_BOTH_SPLITS: ("test/3.png: p",)})
 
 
 def test_evaluate_names_an_unreadable_member_of_an_archive(tmp_path):
@@ -262,4 +262,4 @@ def test_evaluate_names_an_unreadable_member_of_an_archive(tmp_path):
 
 def test_the_kinds_of_problems_are_names_of_metrics():
     """MLflow refuses a metric whose name has other characters, such as a comma, and the run with it."""
-    assert all(re.fullmatch(r"[A-Za-z0-9 _./-]+", kind) for kind in kinds.REMEDIES)
+    assert all(re.fullmatch(r"[A-Za-z0-9 _./-]+", kind) for kind in problem_kinds.REMEDIES)

@@ -6,8 +6,9 @@ import pytest
 from hand1000.captions.records import CaptionRecord
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import ImageRecord, read_image_set, write_metadata, write_typed_metadata
-from hand1000.data.items import BAD_BOX, REMEDIES, Problem
+from hand1000.data.items import Problem
 from hand1000.data.prepare import REPORT, PreparationReport
+from hand1000.data.problem_kinds import BAD_BOX, REMEDIES
 from hand1000.data.publish import CARD, SPLITS, publish_dataset
 from hand1000.storage.files import write_json
 from tests.support.hagrid_source import select

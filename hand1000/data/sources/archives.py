@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.formats import image_suffixes
-from hand1000.data.items import MEMBER, IssueLog
+from hand1000.data.items import IssueLog
 from hand1000.data.parquet import open_parquet
+from hand1000.data.problem_kinds import MEMBER
 from hand1000.storage.keys import find_key_fault
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from hand1000.core.documents import load_json
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.formats import is_image
 from hand1000.data.items import IssueLog
 from hand1000.data.sources.containers import ArchiveSource, is_archive
@@ -34,7 +34,7 @@ def read_files_beside(
             if is_beside(file) and _stem(file) in by_stem:
                 pairs.append((file, by_stem[_stem(file)]))
             elif is_archive(folder):
-                issues.count(kinds.UNKNOWN_FILE, file)
+                issues.count(problem_kinds.UNKNOWN_FILE, file)
     columns: set[str] = set()
     texts = map_files(source, lambda file: _read(source, file), [file for file, _ in pairs])
     return [
@@ -76,5 +76,5 @@ def _parse(file: str, image: str, data: bytes, issues: IssueLog, columns: set[st
             return parse_row(values, image, file, issues, columns)
     except ValueError:
         pass
-    issues.count(kinds.BAD_LINE if is_json else kinds.BAD_CAPTION, file)
+    issues.count(problem_kinds.BAD_LINE if is_json else problem_kinds.BAD_CAPTION, file)
     return Row(image, file, faults=("user_id",) if is_json else ())

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import uuid4
 
-from hand1000.data.items import BAD_NAME, NO_FILE, OUTER_LINK, UNKNOWN_FILE, IssueLog
+from hand1000.data.items import IssueLog
+from hand1000.data.problem_kinds import BAD_NAME, NO_FILE, OUTER_LINK, UNKNOWN_FILE
 from hand1000.data.sources.archives import Archive, ParquetArchive, TarArchive
 from hand1000.storage.keys import find_key_fault
 from hand1000.storage.scratch import process_scratch

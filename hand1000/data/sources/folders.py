@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import PurePosixPath
 
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.formats import HEIF_SUFFIXES, is_image
 from hand1000.data.items import IssueLog
 from hand1000.data.sources.containers import ArchiveSource, is_archive
@@ -62,9 +62,9 @@ def _count_unread_folders(
             if is_read or gesture_of_folder(folder) not in ("", gesture):
                 continue
             if has_images(source, folder):
-                issues.count(kinds.OTHER_FOLDER, f"{folder}/")
+                issues.count(problem_kinds.OTHER_FOLDER, f"{folder}/")
             elif any(source.list_files(folder)) or source.list_folders(folder):
-                issues.count(kinds.UNKNOWN_FILE, f"{folder}/")
+                issues.count(problem_kinds.UNKNOWN_FILE, f"{folder}/")
 
 
 def count_unread_files(source: ArchiveSource, folders: Iterable[str], read: Collection[str], issues: IssueLog) -> None:
@@ -81,11 +81,11 @@ def count_unread_files(source: ArchiveSource, folders: Iterable[str], read: Coll
                 continue
             if is_image(file) or is_archive(file):
                 if folder not in read and file not in read:
-                    issues.count(kinds.OTHER_FOLDER, file)
+                    issues.count(problem_kinds.OTHER_FOLDER, file)
             elif PurePosixPath(file).suffix.lower() in HEIF_SUFFIXES:
-                issues.count(kinds.NEEDS_HEIF, file)
+                issues.count(problem_kinds.NEEDS_HEIF, file)
             elif posixpath.splitext(file)[0] not in stems or not is_beside(file):
-                issues.count(kinds.UNKNOWN_FILE, file)
+                issues.count(problem_kinds.UNKNOWN_FILE, file)
 
 
 def has_images(source: ArchiveSource, folder: str) -> bool:

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from msgspec.structs import replace
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.formats import is_image
 from hand1000.data.items import MAX_LISTED, IssueLog, SourceImage, safe_key
 from hand1000.data.sources.beside import map_files, read_files_beside
@@ -56,7 +56,7 @@ def read_image_folders(
     lost_people = _count_lines_without_image(lines, set(images), elsewhere, gesture, issues)
     for folder, repeats in find_repeats(files).items():
         if repeats != 1:
-            issues.count(kinds.REPEATS, f"{folder}: {repeats}")
+            issues.count(problem_kinds.REPEATS, f"{folder}: {repeats}")
     items = _merge_images(merger, images, lines)
     if lost_people and (nameless := [item.file for item in items if not item.user_id]):
         # Any of these images may be of one of these people, and so on the other side of the split.
@@ -106,7 +106,7 @@ def _name_people(merger: Merger, items: Sequence[SourceImage]) -> list[SourceIma
     nameless = [item.file for item in items if not item.user_id]
     if len(nameless) < len(items):
         for file in nameless:
-            merger.issues.count(kinds.NO_PERSON, file)
+            merger.issues.count(problem_kinds.NO_PERSON, file)
     digests = dict(zip(nameless, map_files(merger.source, lambda file: _digest(merger, file), nameless), strict=True))
     return [item if item.user_id else replace(item, user_id=digests[item.file]) for item in items]
 
@@ -126,7 +126,7 @@ def _count_lines_without_image(
             continue
         for row in rows:
             if not gesture or (row.gesture or gesture_of_folder(posixpath.dirname(file)) or gesture) == gesture:
-                issues.count(kinds.NO_IMAGE, f"{row.origin}: {file}")
+                issues.count(problem_kinds.NO_IMAGE, f"{row.origin}: {file}")
                 lost += [f"{row.origin}: {file}"] if row.user_id else []
     return lost
 

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.boxes import UnusableBoxError, largest_box, parse_box
 from hand1000.data.crop import UnreadableImageError, upright_size
 from hand1000.data.imageset import BBox
@@ -48,15 +48,15 @@ class Merger:
         gestures = {row.gesture for row in rows if row.gesture} or {gesture_of_folder(folder)} - {""}
         if gestures and self.gesture and self.gesture not in gestures:
             if unknown := sorted(gestures - {*PHRASES, NO_GESTURE}):
-                self.issues.count(kinds.UNKNOWN_GESTURE, f"{file}: {unknown[0]!r:.60}")
+                self.issues.count(problem_kinds.UNKNOWN_GESTURE, f"{file}: {unknown[0]!r:.60}")
             return None
         self.issues.num_images += 1
         origins = ", ".join(row.origin for row in rows)
         people = {row.user_id for row in rows if row.user_id}
         for kind, is_at_fault in (
-            (kinds.TWO_GESTURES, len(gestures) > 1),
-            (kinds.TWO_PEOPLE, len(people) > 1),
-            (kinds.BAD_PERSON, any(row.faults for row in rows)),
+            (problem_kinds.TWO_GESTURES, len(gestures) > 1),
+            (problem_kinds.TWO_PEOPLE, len(people) > 1),
+            (problem_kinds.BAD_PERSON, any(row.faults for row in rows)),
         ):
             if is_at_fault:
                 self.issues.count(kind, f"{file}: {origins}")
@@ -90,13 +90,13 @@ class Merger:
                 try:
                     usable.append(parse_box(value, self._size(file)))
                 except UnusableBoxError as error:
-                    self.issues.count(kinds.BAD_BOX, f"{file}: {row.origin}: box {number}: {error}")
+                    self.issues.count(problem_kinds.BAD_BOX, f"{file}: {row.origin}: box {number}: {error}")
                 except UnreadableImageError as error:
-                    self.issues.count(kinds.BAD_BOX, f"{file}: {row.origin}: box {number}: {error.reason}")
+                    self.issues.count(problem_kinds.BAD_BOX, f"{file}: {row.origin}: box {number}: {error.reason}")
             if (box := largest_box(usable)) is not None:
                 boxes.append(box)
         if len(set(boxes)) > 1:
-            self.issues.count(kinds.TWO_BOXES, f"{file}: {', '.join(row.origin for row in rows)}")
+            self.issues.count(problem_kinds.TWO_BOXES, f"{file}: {', '.join(row.origin for row in rows)}")
             return None
         return boxes[0] if boxes else None
 

@@ -5,12 +5,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hand1000.data import items as kinds
+from hand1000.data import problem_kinds
 from hand1000.data.items import IssueLog, SourceImage
 from hand1000.data.sources.beside import read_files_beside
 from hand1000.data.sources.containers import ArchiveSource, is_archive
 from hand1000.data.sources.folders import count_unread_files, gesture_of_folder, has_images
-from hand1000.data.sources.hagrid import AnnotatedImages, Captions, HagridLayout, read_hagrid
+from hand1000.data.sources.hagrid import AnnotatedImages, Captions, read_hagrid
+from hand1000.data.sources.hagrid_layout import HagridLayout
 from hand1000.data.sources.image_folder import read_image_folders, read_lines
 from hand1000.data.sources.merge import BBoxFormat, Merger, describe_origin
 from hand1000.data.sources.rows import group_rows
@@ -114,7 +115,7 @@ class ImageReader:
             train = ("train", *(validation if "test" in folders else ()))
             for name in folders:
                 if name not in (*train, *test) and has_images(self.source, name):
-                    self._issues.count(kinds.OTHER_FOLDER, f"{name}/")
+                    self._issues.count(problem_kinds.OTHER_FOLDER, f"{name}/")
             count_unread_files(self.source, [""], [], self._issues)
             return _Split(train), _Split(test)
         archives: dict[str, list[str]] = {"train": [], "test": [], "validation": [], "": []}
@@ -153,11 +154,11 @@ class ImageReader:
                 folder = posixpath.dirname(file)
                 if folder in images.folders or not has_images(self.source, folder):
                     for row in lines:
-                        self._issues.count(kinds.NO_IMAGE, f"{row.origin}: {file}")
+                        self._issues.count(problem_kinds.NO_IMAGE, f"{row.origin}: {file}")
                 continue
             for row in lines:
                 if row.user_id or row.boxes or row.gesture:
-                    self._issues.count(kinds.BESIDE_ANNOTATIONS, row.origin)
+                    self._issues.count(problem_kinds.BESIDE_ANNOTATIONS, row.origin)
             if texts := tuple(dict.fromkeys(caption for row in lines for caption in row.captions)):
                 captions[file] = texts, describe_origin(next(row for row in lines if row.captions))
         return captions

@@ -11,8 +11,9 @@ from typing import Any
 
 from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error, one_line
-from hand1000.data.items import BAD_CAPTION, SECOND_CAPTION, UNKNOWN_COLUMN, IssueLog
+from hand1000.data.items import IssueLog
 from hand1000.data.parquet import open_parquet
+from hand1000.data.problem_kinds import BAD_CAPTION, SECOND_CAPTION, UNKNOWN_COLUMN
 from hand1000.storage.sources import Source
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
