@@ -11,7 +11,7 @@ from hand1000.core.errors import Hand1000Error
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,39}$")]
 
 
-class Point(FrozenSettings):
+class SweepPoint(FrozenSettings):
     """One run of a sweep."""
 
     label: str = Field(min_length=1, max_length=80, description="Label of the run in tables and plots.")
@@ -24,7 +24,7 @@ class Sweep(FrozenSettings):
 
     title: str = Field(min_length=1, max_length=200, description="Title of the sweep in the report.")
     axis: str = Field("", max_length=80, description="Quantity that the labels give as numbers; '' if they are names.")
-    points: list[Point] = Field(min_length=1, max_length=50)
+    points: list[SweepPoint] = Field(min_length=1, max_length=50)
 
     @model_validator(mode="after")
     def _labels_of_an_axis_are_numbers(self) -> Self:

@@ -41,7 +41,6 @@ def to_pixels(images: np.ndarray) -> torch.Tensor:
 
 def read_images(paths: Sequence[Path]) -> np.ndarray:
     """Read images of one size as a single uint8 array (N, H, W, 3)."""
-
     return np.stack([np.asarray(read_rgb(path)) for path in paths])
 
 

@@ -6,6 +6,7 @@ aws:kms or aws:kms,KEY_ID) the server encrypts what is written.
 """
 
 import contextlib
+import functools
 import os
 import random
 import tempfile
@@ -37,6 +38,7 @@ _PART_BYTES = 16 << 20
 # Object in a tree that a reader found damaged.
 _SUSPECT = ".suspect"
 _ENCRYPTIONS = ("AES256", "aws:kms")
+_ENCRYPTION_ATTEMPTS = 2
 _MISSING_KEY = {"NoSuchKey", "404", "NotFound"}
 _REMEDIES = {
     "NoSuchBucket": "there is no such bucket; create it or correct the name",
@@ -100,9 +102,38 @@ def s3_client() -> Any:
         }
     try:
         region = session.region_name or ("us-east-1" if endpoint else None)
-        return session.client("s3", endpoint_url=endpoint, region_name=region, config=Config(**settings))
+        client = session.client("s3", endpoint_url=endpoint, region_name=region, config=Config(**settings))
     except ValueError as error:
         raise Hand1000Error(f"the S3 endpoint {endpoint!r} is not a URL; write it as http://host:port") from error
+    if endpoint:
+        for operation in ("PutObject", "CreateMultipartUpload"):
+            handler = functools.partial(_refuse_missing_key, client)
+            client.meta.events.register_first(f"needs-retry.s3.{operation}", handler)
+    return client
+
+
+def _refuse_missing_key(client: Any, response: Any, attempts: int, request_dict: dict[str, Any], **_: object) -> None:
+    """End the retries of an encrypted write that a server cannot make, because it has no key.
+
+    SeaweedFS and others answer status 500 then, as they do to faults that pass. So this waits for the second such
+    answer to a write, while the server answers another request.
+
+    Raises:
+        Hand1000Error: The server cannot encrypt.
+    """
+    kind = request_dict["headers"].get("x-amz-server-side-encryption")
+    status = response[0].status_code if response is not None else None
+    if not kind or status not in (500, 501) or attempts < _ENCRYPTION_ATTEMPTS:
+        return
+    try:
+        client.head_bucket(Bucket=request_dict["context"]["input_params"]["Bucket"])
+    except Exception:  # The server has another trouble, which the retries may outlast.
+        return
+    kind = kind.decode() if isinstance(kind, bytes) else kind
+    raise Hand1000Error(
+        f"HAND1000_S3_ENCRYPTION: the server answers {status} to a write with {kind}, so it seems to have no key for "
+        "it; give the server a key, or unset the variable"
+    )
 
 
 def _upload_args(sha256: str) -> dict[str, Any]:

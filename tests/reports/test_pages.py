@@ -8,7 +8,7 @@ from PIL import Image
 
 from hand1000.captions.metrics import CaptionMetrics, caption_metrics_table
 from hand1000.captions.records import CaptionRecord
-from hand1000.config.sweep import Point, Sweep
+from hand1000.config.sweep import Sweep, SweepPoint
 from hand1000.evaluation.image_results import ImageResult
 from hand1000.evaluation.metrics import Metrics
 from hand1000.reports.comparison import write_image_grid
@@ -35,7 +35,7 @@ def make_metrics(**fields: object) -> Metrics:
 
 
 def test_the_sweep_page_shows_a_table_and_a_plot_of_each(tmp_path: Path) -> None:
-    points = [Point(label=label, images=None, changes={}) for label in ("a", EVIL)]
+    points = [SweepPoint(label=label, images=None, changes={}) for label in ("a", EVIL)]
     metrics = [make_metrics(), make_metrics(gesture_accuracy=0.75)]
     sweep = Sweep(title=f"A thing {EVIL}", axis="", points=points)
     write_sweeps(tmp_path, "four", {"thing": sweep}, {"thing": metrics}, make_metrics())

@@ -1,13 +1,14 @@
 """Faults of networks and S3 servers: which requests are retried, and which data is never seen half."""
 
 import io
+import time
 from pathlib import Path
 
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from urllib3 import HTTPResponse
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, TransientError
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.digests import tree_manifest
 from hand1000.storage.s3 import S3Backend
@@ -98,3 +99,19 @@ def test_an_unknown_encryption_is_refused(s3_root: str, monkeypatch: pytest.Monk
     monkeypatch.setenv("HAND1000_S3_ENCRYPTION", asked)
     with pytest.raises(Hand1000Error, match="HAND1000_S3_ENCRYPTION: .* choose AES256"):
         S3Backend(s3_root).write("key", b"data")
+
+
+@pytest.mark.parametrize("asked", ["AES256", "aws:kms,k1"])
+def test_a_server_without_a_key_is_named_at_once(
+    s3_root: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, asked: str
+) -> None:
+    monkeypatch.setenv("HAND1000_S3_ENCRYPTION", asked)
+    backend, folder, start = S3Backend(s3_root), files(tmp_path / "a", 1), time.monotonic()
+    for write in (
+        lambda: backend.write("key", b"data"),
+        lambda: backend.put_tree(folder, "tree", tree_manifest(folder)),
+    ):
+        with pytest.raises(Hand1000Error, match="HAND1000_S3_ENCRYPTION: .*no key") as error:
+            write()
+        assert not isinstance(error.value, TransientError)
+    assert time.monotonic() - start < 20

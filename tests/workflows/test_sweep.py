@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from hand1000.config.settings import load_settings
-from hand1000.config.sweep import Point, Sweep, SweepSettings
+from hand1000.config.sweep import Sweep, SweepPoint, SweepSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.image_results import ImageResult
 from hand1000.evaluation.metrics import COLUMNS, Metrics
@@ -79,7 +79,7 @@ def test_points_are_compared_with_the_unchanged_by_image() -> None:
         rates = {"gesture_accuracy": right.count("y") / len(right), "detection_rate": 1.0, "n_fake": len(right)}
         return Metrics.model_construct(images=images, **unknown | rates)
 
-    points = [Point(label="0", images=None, changes={"seed": 1}), Point(label="1", images=None, changes={})]
+    points = [SweepPoint(label="0", images=None, changes={"seed": 1}), SweepPoint(label="1", images=None, changes={})]
     sweep = Sweep(title="A thing", axis="thing", points=points)
     table = sweep_table(sweep, [metrics("y" * 20), metrics("yn" * 10)], metrics("n" * 20))
     assert table.header[-1] == "accuracy minus that of 1"
