@@ -6,21 +6,24 @@ docs/reliability.md and fails if a row is short of 100 %.
 """
 
 import argparse
+import contextlib
 import fnmatch
 import os
-import random
 import shutil
 import sys
-import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.faults import interposer
-from tests.faults.cells import Trial, Undisturbed, fresh_folder, measure_undisturbed
+from tests.faults import interposer, remote
 from tests.faults.faults import LOCAL
 from tests.faults.forks import Child, import_all
+from tests.faults.proxy import proxy_before
 from tests.faults.recording import Stage, load_stages, loaded_modules, record
-from tests.faults.results import Results, Row, current_commit, write_page
+from tests.faults.results import Results, current_commit, write_page
+from tests.faults.suite import FAULTS, Options, Worker, select_rows
+from tests.support.mlflow_server import mlflow_server
+from tests.support.s3_server import s3_server
 from tests.support.short_demo import ROOT
 
 FOLDER = ROOT / "build/faults"
@@ -60,58 +63,29 @@ def prepare(folder: Path, commit: str) -> dict[str, Stage]:
     return load_stages(recorded)
 
 
-class Worker:
-    """Measures rows, one trial after another."""
-
-    def __init__(self, options: argparse.Namespace, number: int, commit: str) -> None:
-        self.options, self.commit = options, commit
-        self.folder: Path = options.folder / f"worker{number}"
-        self.results = Results(options.folder)
-        self._undisturbed: dict[str, Undisturbed] = {}
-
-    def undisturbed(self, stage: Stage) -> Undisturbed:
-        """Return what the stage leaves without a fault."""
-        if stage.name not in self._undisturbed:
-            with fresh_folder(self.folder / "undisturbed") as folder:
-                self._undisturbed[stage.name] = measure_undisturbed(stage, folder, self.options.folder)
-        return self._undisturbed[stage.name]
-
-    def measure(self, stage: Stage, fault: str) -> Row:
-        """Run all trials of a row."""
-        function, count = LOCAL[fault]
-        started, details, counts = time.monotonic(), {}, [0, 0, 0, 0]
-        numbers = range(min(count, self.options.trials or count))
-        if self.options.trial is not None:
-            numbers = range(self.options.trial, self.options.trial + 1)
-        undisturbed = self.undisturbed(stage)
-        for number in numbers:
-            folder = self.folder / "trial"
-            shutil.rmtree(folder, ignore_errors=True)
-            source = random.Random(f"{self.options.seed}/{stage.name}/{fault}/{number}")
-            trial = Trial(stage, folder, source, undisturbed, self.options.folder)
-            function(trial)
-            found = trial.findings
-            kinds = (found.bits, found.left, found.duplicates, found.endings)
-            counts = [total + (not kind) for total, kind in zip(counts, kinds, strict=True)]
-            if any(kinds):
-                lines = [line for kind in kinds for line in kind[:6]]
-                details[str(number)] = [*lines, trial.damaged] if trial.damaged else lines
-        if self.options.trial is None:
-            shutil.rmtree(self.folder / "trial", ignore_errors=True)
-        seconds = round(time.monotonic() - started, 1)
-        return Row(stage.name, fault, len(numbers), *counts, self.options.seed, seconds, self.commit, details)
-
-    def work(self, rows: Sequence[tuple[str, Stage]]) -> None:
-        """Measure rows that no other worker has claimed."""
-        for fault, stage in rows:
-            if not self.results.claim(f"{fault}/{stage.name}"):
-                continue
-            row = self.measure(stage, fault)
-            self.results.add(row)
-            state = row.describe()
-            print(f"{fault:20} {stage.name:24} {row.trials:3} trials {row.seconds:6.0f} s  {state}", flush=True)
-            for number, lines in row.details.items():
-                print(f"    trial {number}: " + "\n        ".join(lines), flush=True)
+@contextlib.contextmanager
+def run_servers(folder: Path, number: int, needed: bool) -> Iterator[list[remote.Servers | None]]:
+    """Run an S3 and an MLflow server, with a proxy of each worker before each of them."""
+    if not needed:
+        yield [None] * number
+        return
+    with contextlib.ExitStack() as stack:
+        shutil.rmtree(folder / "servers", ignore_errors=True)
+        for name in ("s3", "mlflow"):
+            (folder / "servers" / name).mkdir(parents=True)
+        variables = stack.enter_context(s3_server(folder / "servers/s3"))
+        uri = stack.enter_context(mlflow_server(folder / "servers/mlflow"))
+        endpoint, database = variables["AWS_ENDPOINT_URL_S3"], folder / "servers/mlflow/server.db"
+        yield [
+            remote.Servers(
+                stack.enter_context(proxy_before(endpoint, folder / f"servers/s3-{worker}")),
+                variables,
+                stack.enter_context(proxy_before(uri, folder / f"servers/mlflow-{worker}")),
+                database,
+                worker,
+            )
+            for worker in range(number)
+        ]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -122,29 +96,33 @@ def main(arguments: Sequence[str]) -> int:
     stages = prepare(options.folder, commit)
     results = Results(options.folder)
     known = results.load()
-    rows = [
-        (fault, stage)
-        for fault in LOCAL
-        for stage in stages.values()
-        if fnmatch.fnmatch(f"{fault}/{stage.name}", options.rows)
-    ]
+    rows = select_rows(stages, lambda name: fnmatch.fnmatch(name, options.rows))
     missing = [
         (fault, stage)
         for fault, stage in rows
         if options.again or (stage.name, fault) not in known or known[stage.name, fault].commit != commit
     ]
     results.start_claims()
-    children = []
-    for number in range(options.jobs):
-        process = os.fork()
-        if process == 0:
-            Worker(options, number, commit).work(missing)
-            os._exit(0)
-        children.append(process)
-    failed = [os.waitpid(process, 0)[1] for process in children]
+    settings = Options(options.folder, options.seed, commit, options.trials, options.trial)
+    needed = any(fault not in LOCAL for fault, _ in missing)
+    with run_servers(options.folder, options.jobs, needed) as servers:
+        children = []
+        for number in range(options.jobs):
+            process = os.fork()
+            if process == 0:
+                status = 1
+                try:
+                    Worker(settings, number, stages, servers[number]).work(missing)
+                    status = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    os._exit(status)
+            children.append(process)
+        failed = [os.waitpid(process, 0)[1] for process in children]
     known = results.load()
     if not options.no_page:
-        write_page(known, list(stages), list(LOCAL), options.seed)
+        write_page(known, list(stages), list(FAULTS), options.seed)
     short = [key for key, row in known.items() if not row.is_perfect]
     return 1 if any(failed) or short else 0
 

@@ -126,22 +126,21 @@ def last_lines(log: str, count: int) -> str:
     return " | ".join(line for line in log.splitlines()[-count:] if line.strip())[-1500:]
 
 
-def measure_undisturbed(stage: Stage, folder: Path, shared: Path) -> Undisturbed:
-    """Run a stage without a fault."""
-    empty = Undisturbed({}, checks.Records(*(checks.Counter() for _ in range(5))), 0.0, 0)
-    trial = Trial(stage, folder, random.Random(0), empty, shared)
+NOTHING = Undisturbed({}, checks.Records(*(checks.Counter() for _ in range(5))), 0.0, 0)
+"""What a trial that measures the undisturbed stage is compared with."""
+
+
+def measure_undisturbed(trial: Trial, read_records: Callable[[Trial], checks.Records]) -> Undisturbed:
+    """Run the stage of a fresh trial without a fault."""
     ending = trial.start().wait()
     if ending.status:
-        raise SystemExit(f"tests.faults: {stage.name}: the undisturbed run failed: {last_lines(ending.log, 20)}")
+        raise SystemExit(f"tests.faults: {trial.stage.name}: fails without a fault: {last_lines(ending.log, 20)}")
     left = checks.Findings()
     for name in ("tmp", "home"):
-        checks.compare_folder_empty(folder / name, left)
+        checks.compare_folder_empty(trial.folder / name, left)
     if left.left:
-        raise SystemExit(f"tests.faults: {stage.name}: the undisturbed run has left {left.left}")
-    files = checks.list_files(trial.root)
-    records = checks.read_records(trial.root / "mlflow.db")
-    shutil.rmtree(folder)
-    return Undisturbed(files, records, ending.seconds, ending.operations)
+        raise SystemExit(f"tests.faults: {trial.stage.name}: leaves files without a fault: {left.left}")
+    return Undisturbed(checks.list_files(trial.root), read_records(trial), ending.seconds, ending.operations)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The faults of this machine: signals, a full disk, little memory, a moved clock, two processes, damaged files."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.faults.cells import INTERRUPTED, REFUSED, Trial
+from tests.faults.forks import Child
 from tests.faults.interposer import full_disk_at, kill_at, move_clock_at
 from tests.faults.recording import link_tree
 
@@ -104,15 +106,21 @@ def run_twice_at_once(trial: Trial) -> None:
 
 def lock_database(trial: Trial) -> None:
     """Another program holds MLflow's database for some seconds."""
-    database = trial.root / "mlflow.db"
-    if not database.exists():
-        database.touch()
-    holder = sqlite3.connect(database, isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
+    database, ready = trial.root / "mlflow.db", trial.folder / "locked"
+    seconds = trial.random.uniform(2, 8)
+
+    def hold() -> None:
+        # In a process of its own: sqlite takes a forked child for a part of the process that has the lock.
+        with contextlib.closing(sqlite3.connect(database, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            ready.touch()
+            time.sleep(seconds)
+
+    holder = Child(hold, trial.folder)
+    while not ready.exists():
+        time.sleep(0.01)
     child = trial.start()
-    time.sleep(trial.random.uniform(2, 8))
-    holder.rollback()
-    holder.close()
+    holder.wait()
     trial.disturb(child.wait(), 0, REFUSED)
     trial.finish()
 

@@ -79,8 +79,8 @@ class Child:
             environment: Variables of the child; those that are "" are removed.
             memory: Bytes of address space that it may add to the parent's; 0 does not limit it.
         """
-        self.log, self.count = folder / f"log-{time.monotonic_ns()}", folder / "operations"
-        self.count.unlink(missing_ok=True)
+        stamp = time.monotonic_ns()
+        self.log, self.count = folder / f"log-{stamp}", folder / f"operations-{stamp}"
         self.started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -46,7 +46,9 @@ class FaultyProxy:
             return fault
 
 
-class _Handler(BaseHTTPRequestHandler):
+class ProxyHandler(BaseHTTPRequestHandler):
+    """Forwards requests, or not."""
+
     protocol_version = "HTTP/1.1"
     proxy: FaultyProxy
     upstream: SplitResult
@@ -113,7 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
-class _Server(ThreadingHTTPServer):
+class ProxyServer(ThreadingHTTPServer):
+    """Serves each connection in a thread."""
+
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
@@ -123,7 +127,7 @@ class _Server(ThreadingHTTPServer):
 @contextlib.contextmanager
 def faulty_proxy(server: str, *, share: float, seed: int) -> Iterator[FaultyProxy]:
     """Run a proxy before the S3 server at the URL `server` until the block ends."""
-    with _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"upstream": urlsplit(server)})) as listener:
+    with ProxyServer(("127.0.0.1", 0), type("Handler", (ProxyHandler,), {"upstream": urlsplit(server)})) as listener:
         proxy = FaultyProxy(f"http://127.0.0.1:{listener.server_address[1]}", share, random.Random(seed))
         listener.RequestHandlerClass.proxy = proxy
         threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True).start()
