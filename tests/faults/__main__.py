@@ -35,6 +35,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
     parser.add_argument("--jobs", type=int, default=2, help="number of trials at the same time")
     parser.add_argument("--rows", default="*/*", help="only the rows FAULT/STAGE that match this pattern")
+    parser.add_argument(
+        "--row", action="append", default=[], help="FAULT/STAGE=TRIALS: only these rows; may be repeated"
+    )
     parser.add_argument("--trials", type=int, default=0, help="at most this many trials for each row")
     parser.add_argument("--trial", type=int, help="only the trial with this number of each row, whose files are kept")
     parser.add_argument("--again", action="store_true", help="also measure rows that this commit has already")
@@ -96,14 +99,15 @@ def main(arguments: Sequence[str]) -> int:
     stages = prepare(options.folder, commit)
     results = Results(options.folder)
     known = results.load()
-    rows = select_rows(stages, lambda name: fnmatch.fnmatch(name, options.rows))
+    chosen = {name: int(trials) for name, _, trials in (row.rpartition("=") for row in options.row)}
+    rows = select_rows(stages, lambda name: name in chosen if chosen else fnmatch.fnmatch(name, options.rows))
     missing = [
         (fault, stage)
         for fault, stage in rows
         if options.again or (stage.name, fault) not in known or known[stage.name, fault].commit != commit
     ]
     results.start_claims()
-    settings = Options(options.folder, options.seed, commit, options.trials, options.trial)
+    settings = Options(options.folder, options.seed, commit, options.trials, options.trial, chosen)
     needed = any(fault not in LOCAL for fault, _ in missing)
     with run_servers(options.folder, options.jobs, needed) as servers:
         children = []
@@ -123,7 +127,8 @@ def main(arguments: Sequence[str]) -> int:
     known = results.load()
     if not options.no_page:
         write_page(known, list(stages), list(FAULTS), options.seed)
-    short = [key for key, row in known.items() if not row.is_perfect]
+    measured = {(stage.name, fault) for fault, stage in rows}
+    short = [key for key, row in known.items() if key in measured and not row.is_perfect]
     return 1 if any(failed) or short else 0
 
 

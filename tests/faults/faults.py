@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.faults.cells import INTERRUPTED, REFUSED, Trial
 from tests.faults.forks import Child
 from tests.faults.interposer import full_disk_at, kill_at, move_clock_at
-from tests.faults.recording import link_tree
+from tests.faults.recording import WHOLE, link_tree
 
 DAY = 86_400
 TIMED_SHARE = 0.2
@@ -133,7 +133,7 @@ def damage_result(trial: Trial) -> None:
     name = trial.stage.name
     kinds: dict[str, list[Path]] = {}
     for folder in ("artifacts", "results", "provenance"):
-        for path in sorted((root / folder / name).rglob("*")):
+        for path in sorted((root / folder / ("" if name == WHOLE else name)).rglob("*")):
             if path.is_file():
                 kinds.setdefault(f"{folder} {path.suffix}", []).append(path)
     if not kinds:

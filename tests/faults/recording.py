@@ -20,6 +20,10 @@ UNTRACKED = ("shard_indices", "find_champion")
 """Tasks that write nothing."""
 
 
+WHOLE = "train_gesture"
+"""The whole workflow, which counts as a stage, too."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One task of the recorded run.
@@ -118,10 +122,12 @@ def record(folder: Path) -> None:
 def load_stages(folder: Path) -> dict[str, Stage]:
     """Return the recorded stages by name, in the order in which they ran."""
     snapshots = folder / "snapshots"
-    return {
+    stages = {
         name: Stage(name, module, inputs, snapshots / before, snapshots / after)
         for name, module, inputs, before, after in pickle.loads((folder / "stages.pickle").read_bytes())
     }
+    first, *_, last = stages.values()
+    return {**stages, WHOLE: Stage(WHOLE, "", {}, first.before, last.after)}
 
 
 def run_workflow(folder: Path, root: Path | str) -> None:
@@ -151,11 +157,13 @@ def run_workflow(folder: Path, root: Path | str) -> None:
             raise
 
 
-def run_stage(stage: Stage, root: Path | str, run_suffix: str = "") -> None:
-    """Run one recorded task on another root; raises SystemExit as a local run of the workflow does."""
+def run_stage(stage: Stage, root: Path | str, run_suffix: str = "") -> Any:
+    """Run a recorded task, or the workflow, on another root; raises SystemExit as a local run of the workflow does."""
     from flytekit import FlyteContextManager
     from flytekit.core.context_manager import ExecutionState
 
+    if stage.name == WHOLE:
+        return run_workflow(Path(str(root)).parent, root)
     inputs = {name: _unpack(value, str(root), run_suffix) for name, value in stage.inputs.items()}
     if "root" in inputs:
         inputs["root"] = str(root)
@@ -165,7 +173,7 @@ def run_stage(stage: Stage, root: Path | str, run_suffix: str = "") -> None:
     state = context.execution_state or context.new_execution_state()
     local = state.with_params(mode=ExecutionState.Mode.LOCAL_WORKFLOW_EXECUTION)
     with FlyteContextManager.with_context(context.with_execution_state(local)):
-        task.execute(**inputs)
+        return task.execute(**inputs)
 
 
 def loaded_modules(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 import random
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from tests.faults import checks, remote
 from tests.faults.cells import NOTHING, Trial, Undisturbed, fresh_folder, measure_undisturbed
 from tests.faults.faults import LOCAL
 from tests.faults.forks import Child
-from tests.faults.recording import Stage
+from tests.faults.recording import WHOLE, Stage
 from tests.faults.results import Results, Row
 
 FAULTS = LOCAL | remote.ON_S3 | remote.ON_SERVER
@@ -20,6 +20,9 @@ FAULTS = LOCAL | remote.ON_S3 | remote.ON_SERVER
 
 WAITING = {"MLflow gone for a minute": ("start_run", "train_unet", "register")}
 """Faults that take long, with the only stages that they are tried on."""
+
+ON_WHOLE = {"SIGKILL": 3, "SIGTERM": 1, "disk full": 1, "two processes": 1, "damaged result": 4}
+"""Faults that are tried on the whole workflow, each with its number of trials."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Options:
         commit: State of the sources.
         trials: Most trials for each row; 0 does not limit them.
         trial: The only trial of each row, whose files are kept.
+        chosen: Number of trials by the name of a row; if empty, all trials of all rows.
     """
 
     folder: Path
@@ -39,6 +43,7 @@ class Options:
     commit: str
     trials: int = 0
     trial: int | None = None
+    chosen: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,7 +81,7 @@ class Worker:
         """Return the files of the finished run on S3, which the first call uploads."""
         if self._stored is None:
             assert self.servers is not None
-            last, servers = list(self.stages.values())[-1].after, self.servers
+            last, servers = self.stages[WHOLE].after, self.servers
             self.folder.mkdir(parents=True, exist_ok=True)
             variables = {**servers.s3_variables}
             ending = Child(lambda: remote.upload(last, servers), self.folder, environment=variables).wait()
@@ -103,7 +108,10 @@ class Worker:
     def measure(self, stage: Stage, fault: str) -> Row:
         """Run all trials of a row."""
         function, count = FAULTS[fault]
+        if stage.name == WHOLE:
+            count = ON_WHOLE[fault]
         started, details, counts = time.monotonic(), {}, [0, 0, 0, 0]
+        count = self.options.chosen.get(f"{fault}/{stage.name}", count)
         numbers = range(min(count, self.options.trials or count))
         if self.options.trial is not None:
             numbers = range(self.options.trial, self.options.trial + 1)
@@ -147,6 +155,7 @@ def select_rows(stages: dict[str, Stage], matches: Callable[[str], bool]) -> lis
         for fault in FAULTS
         for stage in stages.values()
         if stage.name in WAITING.get(fault, (stage.name,)) and matches(f"{fault}/{stage.name}")
+        if stage.name != WHOLE or fault in ON_WHOLE
     ]
 
 
