@@ -120,7 +120,8 @@ class ArtifactStore:
         # The stored address is relative to the root, which may be moved or mounted elsewhere.
         artifact = self._key(record["address"])
         value = {**record, "address": artifact}
-        for name in (f"{_entry('results', task, key)}.json", _provenance_key(artifact)):
+        # The result last: while it is missing, the task runs again and also completes the provenance.
+        for name in (_provenance_key(artifact), f"{_entry('results', task, key)}.json"):
             self._backend.write(name, encode_record(name, value))
 
     def get_result(self, task: str, key: str) -> dict[str, Any] | None:

@@ -61,6 +61,18 @@ def test_an_artifact_does_not_exist_before_its_manifest(store, tmp_path, monkeyp
     assert files_of(store.fetch(address)) == FILES
 
 
+@pytest.mark.parametrize("fatal_call", [1, 2])
+def test_a_result_does_not_exist_before_its_provenance(store, tmp_path, monkeypatch, fatal_call):
+    record = {"address": store.publish("model", folder_with(tmp_path / "a", FILES)), "seconds": 1.5}
+    with monkeypatch.context() as patch:
+        kill_in(patch, store, "write", fatal_call)
+        with pytest.raises(SimulatedKill):
+            store.put_result("model", KEY, record)
+    assert fresh(store).get_result("model", KEY) is None
+    store.put_result("model", KEY, record)
+    assert fresh(store).provenance(record["address"]) == record
+
+
 def test_publishing_again_repairs_an_incomplete_artifact(store, tmp_path):
     address = store.publish("model", folder_with(tmp_path / "a", FILES))
     delete_behind(store, f"{address}/unet/weights.bin")
