@@ -48,7 +48,10 @@ def load_tokenizer(folder: Path, source: str) -> Any:
     if not isinstance(positions, int) or not isinstance(words, int) or positions < _MIN_TOKENS:
         raise Hand1000Error(f"{path}: max_position_embeddings and vocab_size are not those of a text encoder")
     tokenizer = load_part(CLIPTokenizer, folder / "tokenizer", "a tokenizer of CLIP")
-    tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+    length = tokenizer.model_max_length
+    if not isinstance(length, int | float) or not length >= _MIN_TOKENS:
+        raise Hand1000Error(f"{source}: the tokenizer's model_max_length is {length!r:.40}, not a number of tokens")
+    tokenizer.model_max_length = min(length, positions)
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= words:
         raise Hand1000Error(

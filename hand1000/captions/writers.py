@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 from hand1000.config.caption_settings import CompletionSettings
 from hand1000.core.devices import best_device
-from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.core.errors import Hand1000Error, one_line, translate_load_errors
 from hand1000.storage.hub import fetch_model_folder, model_identity
-from hand1000.storage.pretrained import load_model, load_part
+from hand1000.storage.pretrained import check_vocabulary, load_model, load_part
 
 MAX_NEW_TOKENS = 160
 """Most tokens of an answer. A caption has at most 77 tokens of another tokenizer, so a longer answer is refused."""
@@ -124,6 +124,7 @@ class LocalWriter:
         folder = fetch_model_folder(self.source)
         tokenizer = load_part(AutoTokenizer, folder, "a chat model's tokenizer", padding_side="left")
         model = load_model(AutoModelForCausalLM, folder, "a chat model", dtype=dtype)
+        check_vocabulary(tokenizer, model.get_input_embeddings(), self.source)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer, model.to(device)
@@ -133,13 +134,15 @@ class LocalWriter:
         import torch
 
         tokenizer, model = self._loaded
-        inputs = tokenizer.apply_chat_template(
-            [list(chat) for chat in chats],
-            add_generation_prompt=True,
-            padding=True,
-            return_dict=True,
-            return_tensors="pt",
-        ).to(model.device)
+        # The template of the chats comes with the model.
+        with translate_load_errors(self.source, "a chat model"):
+            inputs = tokenizer.apply_chat_template(
+                [list(chat) for chat in chats],
+                add_generation_prompt=True,
+                padding=True,
+                return_dict=True,
+                return_tensors="pt",
+            ).to(model.device)
         options: dict[str, Any] = {"do_sample": False}
         if attempt:
             torch.manual_seed(attempt)

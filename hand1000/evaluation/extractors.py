@@ -109,8 +109,13 @@ class InceptionExtractor(FeatureExtractor):
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._network = torch.jit.load(path, map_location=self.device).eval()
             probe = self(np.zeros((1, self.input_size, self.input_size, 3), np.uint8))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            if probe.ndim != 2 or not np.isfinite(probe).all():
+                raise ValueError(f"its features are of shape {probe.shape} or not finite")
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Code that is another network's raises errors of every kind.
+            reason = one_line((str(error).strip().splitlines() or [type(error).__name__])[-1])
             raise Hand1000Error(f"{source}: not the Inception network as TorchScript: {reason}") from error
         self.num_features = probe.shape[1]
 

@@ -8,7 +8,7 @@ from typing import Any
 from hand1000.core.devices import best_device
 from hand1000.storage.hub import fetch_model_folder, model_identity
 from hand1000.storage.images import read_rgb
-from hand1000.storage.pretrained import load_model, load_part
+from hand1000.storage.pretrained import check_vocabulary, load_model, load_part
 
 
 class Clip:
@@ -30,6 +30,7 @@ class Clip:
         model = load_model(CLIPModel, folder, "CLIP")
         tokenizer = load_part(AutoTokenizer, folder, "a tokenizer of CLIP")
         processor = load_part(CLIPImageProcessorPil, folder, "an image processor of CLIP")
+        check_vocabulary(tokenizer, model.text_model.embeddings.token_embedding, self.source)
         return model.to(best_device()), tokenizer, processor
 
     def embed(self, images: Sequence[Path], texts: Sequence[str]) -> tuple[Any, Any]:

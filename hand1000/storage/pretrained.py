@@ -3,7 +3,9 @@
 The code of a model's folder is never run and never asked about, pickles are never read, and the network is not used.
 """
 
+import inspect
 import logging
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,7 +45,7 @@ def load_model(
     """
     if not folder.is_dir():
         raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: no such folder")
-    check_config(folder / "config.json")
+    _check_types(folder / "config.json", model_class)
     if (folder / "adapter_config.json").exists():
         raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: it holds an adapter; merge it into its base model")
     for path in find_weights(folder, kind):
@@ -81,6 +83,16 @@ def load_part(part_class: Any, folder: Path, kind: str, **options: Any) -> Any:
         return part_class.from_pretrained(folder, trust_remote_code=False, **options)
 
 
+def check_vocabulary(tokenizer: Any, embedding: Any, source: str) -> None:
+    """Raise a Hand1000Error if a tokenizer has tokens that the `embedding` of its model does not have."""
+    largest, words = max(tokenizer.get_vocab().values(), default=-1), embedding.num_embeddings
+    if largest >= words:
+        raise Hand1000Error(
+            f"{source}: the tokenizer has token {largest}, but the model reads {words} tokens; restore the tokenizer "
+            "of this model"
+        )
+
+
 def check_config(path: Path) -> Mapping[str, Any]:
     """Read a `config.json` and check that it cannot make a library build a model without bounds.
 
@@ -97,6 +109,22 @@ def check_config(path: Path) -> Mapping[str, Any]:
     return config
 
 
+def _check_types(path: Path, model_class: Any) -> None:
+    """Check a configuration of a diffusers class, which takes values of any type and fails when it is used."""
+    config = check_config(path)
+    if not hasattr(model_class, "register_to_config"):
+        return
+    for name, parameter in inspect.signature(model_class.__init__).parameters.items():
+        value, default = config.get(name), parameter.default
+        kinds = (int, float) if type(default) in (int, float) else (type(default),)
+        if value is None or default is None or not isinstance(default, bool | int | float | str):
+            continue
+        if isinstance(value, list) and re.search("tuple|list", str(parameter.annotation), re.IGNORECASE):
+            continue
+        if type(value) not in kinds:
+            raise Hand1000Error(f"{path}: {name} is {value!r:.60}, not like {default!r:.40}; restore it from a copy")
+
+
 def _check_numbers(path: Path, name: str, value: object) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
@@ -106,6 +134,8 @@ def _check_numbers(path: Path, name: str, value: object) -> None:
             raise Hand1000Error(f"{path}: {name[:60]} has {len(value)} entries; restore the file from a copy")
         for item in value:
             _check_numbers(path, name, item)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise Hand1000Error(f"{path}: {name[:60]} is {value}; restore the file from a copy")
     elif isinstance(value, int) and name != "seed" and "theta" not in name:
         limit = _MAX_LAYERS if _LAYER_COUNT.search(name) else _MAX_INTEGER
         if abs(value) > limit:

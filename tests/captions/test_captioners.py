@@ -8,6 +8,7 @@ from PIL import Image
 from hand1000.captions.captioners import VisionCaptioner
 from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.errors import Hand1000Error
+from tests.support.mutated_models import WEIGHT_MUTATIONS
 from tests.support.tiny_captioners import CAPTIONERS
 
 
@@ -44,3 +45,13 @@ def test_the_error_names_a_model_that_lacks_a_part(images: list[Path], tmp_path:
         make_captioner("vit-gpt2", folder).caption(images)
     with pytest.raises(Hand1000Error, match="pin the revision"):
         make_captioner("blip2", "Salesforce/some-blip")
+
+
+@pytest.mark.parametrize("kind", CAPTIONERS)
+def test_a_damaged_captioner_is_refused_by_name(kind: str, images: list[Path], tmp_path: Path) -> None:
+    for fault in ("missing", "unexpected", "another shape", "NaN", "cut short"):
+        folder = CAPTIONERS[kind](tmp_path / fault)
+        damage, pattern = WEIGHT_MUTATIONS[fault]
+        damage(folder)
+        with pytest.raises(Hand1000Error, match=pattern):
+            make_captioner(kind, folder).caption(images)

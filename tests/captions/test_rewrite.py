@@ -175,6 +175,9 @@ def test_transformers_llama_answers_a_batch_of_chats(tmp_path: Path) -> None:
     assert len(answers) == 3 and answers == LocalWriter(str(tmp_path)).answer(chats, 0)
     done = complete_captions(["a man"], ["four"], writer=writer, limit=TokenLimit(len, 1000))
     assert done[0].text == f"a man, {FOUR}" and done[0].writer == "rule" and len(done[0].faults) == 2
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no chats') }}")
+    with pytest.raises(Hand1000Error, match="a chat model: no chats"):
+        LocalWriter(str(tmp_path)).answer(chats, 0)
     with pytest.raises(Hand1000Error, match="cannot be loaded as a chat model"):
         (tmp_path / "model.safetensors").unlink()
         LocalWriter(str(tmp_path)).answer(chats, 0)

@@ -82,6 +82,10 @@ def test_damaged_configurations_are_refused_by_name(model: Path, fault: str) -> 
         ("unet", {"norm_num_groups": 0}),
         ("unet", {"down_block_types": ["NoSuchBlock"] * 2}),
         ("unet", {"addition_embed_type": "text_time"}),
+        ("unet", {"mid_block_scale_factor": [1]}),
+        ("unet", {"act_fn": 1}),
+        ("unet", {"norm_eps": "small"}),
+        ("vae", {"scaling_factor": float("nan")}),
         ("vae", {"block_out_channels": "many"}),
         ("vae", {"latent_channels": 5}),
         ("vae", {"scaling_factor": "large"}),
@@ -133,6 +137,8 @@ def test_resolution_of_damaged_configurations_is_refused(model: Path) -> None:
         ("not JSON", lambda model: (model / "tokenizer" / "tokenizer.json").write_text("{")),
         ("no tokens", lambda model: (model / "tokenizer" / "tokenizer.json").write_text("{}")),
         ("a list", lambda model: (model / "tokenizer" / "tokenizer.json").write_text("[]")),
+        ("a length that is none", lambda model: _set_length(model, [])),
+        ("a length of nothing", lambda model: _set_length(model, 0)),
         ("cut short", lambda model: _cut_tokenizer(model)),
         ("more tokens than the text encoder reads", lambda model: _add_token(model)),
     ],
@@ -143,6 +149,11 @@ def test_a_tokenizer_or_scheduler_that_does_not_fit_is_refused(
     damage(model)
     messages = refusals(model)
     assert len(messages) == 2 and not any("\n" in message for message in messages), messages
+
+
+def _set_length(model: Path, length: object) -> None:
+    path = model / "tokenizer" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": length}))
 
 
 def _cut_tokenizer(model: Path) -> None:
