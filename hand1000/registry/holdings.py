@@ -147,14 +147,28 @@ def read_holdings(tracking: Tracking, *, now: float) -> Holdings:
     )
 
 
-def is_needed(tracking: Tracking, weights: Weights) -> bool:
-    """Return whether a version of these weights is in use, or waits for a decision, at this moment."""
-    with tracking.readable_errors():
-        models = list(read_pages(tracking.client.search_registered_models))
-        versions = list(read_pages(tracking.client.search_model_versions))
-    use = VersionUse(models, versions)
-    groups = _group_by_logged_model(versions, {weights.location: weights.model_id})
-    return any(map(use.reasons, groups[weights.model_id]))
+class CurrentUse:
+    """What is in use at the moment of each question.
+
+    The versions, of which there may be thousands, are read again only after a model has got one or lost one.
+    """
+
+    def __init__(self, tracking: Tracking) -> None:
+        self._tracking = tracking
+        self._read_at: list[tuple] | None = None
+        self._versions: list[ModelVersion] = []
+
+    def is_needed(self, weights: Weights) -> bool:
+        """Return whether a version of these weights is in use, or waits for a decision, at this moment."""
+        with self._tracking.readable_errors():
+            models = list(read_pages(self._tracking.client.search_registered_models))
+            state = [(model.name, model.last_updated_timestamp, model.creation_timestamp) for model in models]
+            if state != self._read_at:
+                self._versions = list(read_pages(self._tracking.client.search_model_versions))
+                self._read_at = state
+        use = VersionUse(models, self._versions)
+        groups = _group_by_logged_model(self._versions, {weights.location: weights.model_id})
+        return any(map(use.reasons, groups[weights.model_id]))
 
 
 def _describe(

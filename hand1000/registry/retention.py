@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hand1000.registry.connection import Tracking
-from hand1000.registry.holdings import Holdings, Weights, is_needed, read_holdings
+from hand1000.registry.holdings import CurrentUse, Holdings, Weights, read_holdings
 from hand1000.registry.removed import measure_reports, remove_reports, remove_weights
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.inventory import ARTIFACT, CHECKPOINT, Piece, list_pieces, remove_piece
@@ -190,8 +190,9 @@ def carry_out(plan: Plan, store: ArtifactStore, tracking: Tracking, on_removed: 
     """
     removal = Removal()
     spared: set[str] = set()
+    current_use = CurrentUse(tracking)
     for weights in plan.weights:
-        needed = partial(is_needed, tracking, weights)
+        needed = partial(current_use.is_needed, weights)
         if remove_weights(tracking, weights.model_id, weights.location, weights.versions, needed):
             removal.weights.append(weights)
             on_removed(weights.size)

@@ -307,3 +307,27 @@ def test_what_is_promoted_after_the_plan_stays(runs, tmp_path):
     assert REMOVED not in tracking.client.get_model_version(version.name, "1").tags
     assert load_model_folder("models:/hand1000-four@champion", registry=tracking).is_dir()
     assert len(kinds_left(store, tracking, version)) == 6
+
+
+@pytest.mark.parametrize("is_promoted", [False, True])
+def test_versions_are_read_again_only_after_a_change(runs, tmp_path, monkeypatch, is_promoted):
+    store, tracking = open_store(str(runs)), connect(registry=runs)
+    versions = [record_run(store, tracking, tmp_path, name) for name in ("first", "second", "third")]
+    for version in versions:
+        reject(tracking, version.uri, who="ann", why="bad")
+    outcome = make_plan(store, tracking, keep_days=0, now=time.time() + YEAR)
+    assert len(outcome.weights) == 3
+    searches, search = [], tracking.client.search_model_versions
+
+    def count(*arguments, **options):
+        searches.append(arguments)
+        return search(*arguments, **options)
+
+    def promote_last(_: int) -> None:
+        if is_promoted and len(searches) == 1:
+            promote(connect(registry=runs), outcome.weights[-1].name, who="bob", override="good after all")
+
+    monkeypatch.setattr(tracking.client, "search_model_versions", count)
+    removal = carry_out(outcome, store, tracking, promote_last)
+    assert len(searches) == 1 + is_promoted and len(removal.weights) == 3 - is_promoted
+    assert outcome.weights[-1].name in removal.skipped or not is_promoted
