@@ -1,14 +1,19 @@
 """`make fuzz`: give seeded bad inputs to every door and print a table; exit with 1 if one is a fault.
 
+A run over all doors from the first seed on also puts the table into docs/malformed-inputs.md.
+
 python -m tests.fuzzing.run [--inputs N] [--door NAME] [--seed N]
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from tests.fuzzing.harness import Door, DoorResult, call_door, find_doors, make_input, run_door
 
 DEFAULT_INPUTS = 10_000
+PAGE = Path(__file__).parents[2] / "docs/malformed-inputs.md"
+BEGIN, END = "<!-- made by make fuzz: begin -->", "<!-- made by make fuzz: end -->"
 _MAX_LISTED = 5
 
 
@@ -29,7 +34,11 @@ def main() -> int:
     for door, count in zip(doors, share_inputs(doors, options.inputs), strict=True):
         results.append(run_door(door, range(options.first_seed, options.first_seed + count)))
         print(f"{door.name}: {count} inputs, {len(results[-1].faults)} faults", file=sys.stderr)
-    print("\n".join(make_table(results)))
+    table = "\n".join(make_table(results))
+    print(table)
+    if not options.door and not options.first_seed and options.inputs >= DEFAULT_INPUTS:
+        before, after = PAGE.read_text().split(BEGIN)[0], PAGE.read_text().split(END)[1]
+        PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{after}")
     for result in results:
         for seed, message in list(result.faults.items())[:_MAX_LISTED]:
             print(f"FAULT {result.name}, seed {seed}: {message}")
@@ -59,7 +68,7 @@ def make_table(results: list[DoorResult]) -> list[str]:
     sums = [f"{sum(int(row[column].replace(',', '')) for row in rows):,}" for column in range(1, 5)]
     rows.append(["all", *sums, "", ""])
     head = ["door", "inputs", "refused in one line", "accepted", "faults", "slowest", "most memory"]
-    return [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
+    return [f"| {' | '.join(row)} |" for row in [head, ["---", *["---:"] * (len(head) - 1)], *rows]]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from PIL import Image
 from hand1000.data.imageset import read_image_set
 from hand1000.data.items import IssueLog
 from hand1000.data.sources.reader import ImageReader
-from hand1000.evaluation.folders import read_prompts
+from hand1000.evaluation.folders import import_images, read_prompts
+from hand1000.gestures import gesture_phrase
 from hand1000.storage.sources import open_source
 from tests.fuzzing.harness import Door, RefusedError
 from tests.fuzzing.mutations import ODD_TEXTS, damage_bytes, damage_text, damage_value
@@ -136,10 +137,23 @@ def _read_records(data: bytes, folder: Path) -> None:
     list(read_image_set(folder))
 
 
+def _make_prompts(rng: random.Random) -> bytes:
+    text = f"a hand, {gesture_phrase('four')}\n" * IMAGES
+    text = damage_text(rng, text) if rng.random() < 0.7 else text
+    return (
+        damage_bytes(rng, text.encode("utf-8", "surrogatepass"))
+        if rng.random() < 0.5
+        else text.encode("utf-8", "replace")
+    )
+
+
 def _read_prompts(data: bytes, folder: Path) -> None:
     (folder / "prompts.txt").write_bytes(data)
-    for prompt in read_prompts(folder / "prompts.txt"):
-        prompt.encode()
+    prompts = read_prompts(folder / "prompts.txt")
+    (folder / "images").mkdir()
+    for index in range(len(prompts)):
+        (folder / f"images/{index}.png").write_bytes(_png())
+    list(read_image_set(import_images(folder / "images", folder / "set", None, prompts)))
 
 
 def _make_names(rng: random.Random) -> list[bytes]:
@@ -171,7 +185,7 @@ DOORS = [
     Door("records of an image set", lambda rng: _make_lines(rng, RECORDS), _read_records),
     Door(
         "prompts file",
-        lambda rng: damage_bytes(rng, damage_text(rng, "a hand\n" * 5).encode("utf-8", "replace")),
+        lambda rng: _make_prompts(rng),
         _read_prompts,
     ),
     Door("file names", _make_names, _read_names),
