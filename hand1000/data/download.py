@@ -23,6 +23,7 @@ from hand1000.gestures import HAGRID_V1, gesture_phrase
 from hand1000.storage.files import read_json, write_json
 from hand1000.storage.http import BytesCallback, HttpFile, call_with_restarts, download
 from hand1000.storage.keys import find_key_fault, safe_join
+from hand1000.storage.records import read_record, write_record
 
 _CLOUD = "https://rndml-team-cv.obs.ru-moscow-1.hc.sbercloud.ru/datasets/"
 _FORMER = "https://n-ws-620xz-pd11.s3pd11.sbercloud.ru/b-ws-620xz-pd11-jux/"
@@ -200,8 +201,10 @@ def _fetch(archive: _Archive, out: Path, make_progress: Callable[[str], BytesCal
 
 def _is_done(archive: _Archive, out: Path, gesture: str) -> bool:
     try:
-        return archive.count_files(out, gesture) >= read_json(archive.done_file(out, gesture))["files"]
-    except (Hand1000Error, KeyError, TypeError):  # There is no mark, or it is damaged.
+        return (
+            archive.count_files(out, gesture) >= read_record(archive.done_file(out, gesture), required=False)["files"]
+        )
+    except (KeyError, TypeError):  # There is no mark, or it is damaged.
         return False
 
 
@@ -258,7 +261,7 @@ def _unpack(
             have += info.file_size
             on_progress(have, total)
     for gesture, count in counts.items():
-        write_json(archive.done_file(out, gesture), {"files": count})
+        write_record(archive.done_file(out, gesture), {"files": count})
 
 
 def _write_member(members: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> None:

@@ -21,12 +21,13 @@ from pydantic import BaseModel, ValidationError
 
 from hand1000.config.base import format_validation_error
 from hand1000.core.documents import load_json, parse_json
-from hand1000.core.errors import Hand1000Error, translate_write_errors
+from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.storage.digests import canonical_json, digest_bytes
 
 Record = TypeVar("Record", bound=BaseModel)
 T = TypeVar("T")
 
+_MAX_LINE_BYTES = 16 << 20
 _MAX_NAME_BYTES = 240
 _MAX_RETRIES = 20
 
@@ -121,23 +122,30 @@ def read_json(path: Path) -> Any:
     return parse_json(_read_bytes(path), str(path))
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: Path, name: str = "") -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number, from 1, and the object of each line of a JSON Lines file that is not blank.
+
+    Args:
+        path: The file, which is read line by line.
+        name: What errors call it; by default its path.
 
     Raises:
         Hand1000Error: No such file, or a line that is not a JSON object; the message names file and line.
     """
-    # Split at "\n" only: str.splitlines also splits at characters that JSON strings may contain.
-    for number, line in enumerate(_read_bytes(path).split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = load_json(line)
-        except ValueError as error:
-            raise Hand1000Error(f"{path}: line {number}: not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise Hand1000Error(f"{path}: line {number}: not a JSON object")
-        yield number, row
+    name = name or str(path)
+    with _open_input(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            if not text.strip():
+                continue
+            try:
+                row = load_json(text)
+            except ValueError as error:
+                reason = f"line {number}: not JSON: {one_line(error)}"
+                raise Hand1000Error(f"{name}: {reason}; correct or remove the line") from error
+            if not isinstance(row, dict):
+                raise Hand1000Error(f"{name}: line {number}: not a JSON object; write one object with names per line")
+            yield number, row
 
 
 def read_records(path: Path, model: type[Record], name: str = "") -> Iterator[tuple[int, Record]]:
@@ -150,11 +158,18 @@ def read_records(path: Path, model: type[Record], name: str = "") -> Iterator[tu
 
 
 def _read_bytes(path: Path) -> bytes:
+    with _open_input(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _open_input(path: Path) -> Iterator[IO[bytes]]:
     try:
-        return path.read_bytes()
+        with open(path, "rb") as file:
+            yield file
     except (FileNotFoundError, NotADirectoryError):
         raise Hand1000Error(f"{path}: no such file") from None
-    except (IsADirectoryError, PermissionError) as error:
+    except OSError as error:
         raise Hand1000Error(f"{path}: cannot be read: {error.strerror}") from error
 
 

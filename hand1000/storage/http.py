@@ -21,7 +21,7 @@ from pydantic import BaseModel, Field, ValidationError
 from hand1000 import __version__
 from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.core.retry import call_with_retry
-from hand1000.storage.files import read_json, write_json
+from hand1000.storage.records import read_record, write_record
 
 BytesCallback = Callable[[int, int], None]
 """Called with the number of bytes received so far and the size of the file."""
@@ -248,7 +248,7 @@ def _resume(
         if version is None or received != version.size:
             version = file.connect(received)
         on_start(received, version.size)
-        write_json(version_file, version)
+        write_record(version_file, version)
         with translate_write_errors(part), open(part, "ab" if received else "wb") as output:
             file.seek(received)
             while chunk := file.read1(_CHUNK_BYTES):  # Written at once, so that a failure loses nothing.
@@ -262,6 +262,6 @@ def _resume(
 def _load_version(version_file: Path) -> FileVersion | None:
     """Return the version of an incomplete download; None if there is none or the file is damaged."""
     try:
-        return FileVersion.model_validate(read_json(version_file))
-    except (Hand1000Error, ValidationError):
+        return FileVersion.model_validate(read_record(version_file, required=False))
+    except ValidationError:
         return None

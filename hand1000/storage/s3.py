@@ -68,6 +68,17 @@ _ALIASES = {
 }
 
 
+# Of status 4xx, and gone at another attempt.
+_TRANSIENT_CODES = {
+    "RequestTimeout",
+    "Throttling",
+    "ThrottlingException",
+    "IncompleteBody",
+    "BadDigest",
+    "XAmzContentSHA256Mismatch",
+}
+
+
 class MissingKeyError(DamagedError):
     """There is no object with this key."""
 
@@ -154,6 +165,7 @@ def _upload_args(sha256: str) -> dict[str, Any]:
 def translate_s3_errors(address: str) -> Iterator[None]:
     """Turn botocore's errors into a `Hand1000Error` that names `address` and the remedy."""
     from botocore import exceptions as errors
+    from botocore.parsers import ResponseParserError
     from s3transfer.exceptions import RetriesExceededError
 
     try:
@@ -163,11 +175,20 @@ def translate_s3_errors(address: str) -> Iterator[None]:
         if code in _MISSING_KEY:
             raise MissingKeyError(f"{address}: missing") from error
         remedy = _REMEDIES.get(_ALIASES.get(code, code))
-        if remedy is None:
-            message = error.response.get("Error", {}).get("Message", "")
-            refusal = f"the server refused with {code} {message}".rstrip()
-            raise TransientError(f"{address}: {refusal}; try again later") from error
-        raise Hand1000Error(f"{address}: {remedy}") from error
+        if remedy is not None:
+            raise Hand1000Error(f"{address}: {remedy}") from error
+        message = one_line(error.response.get("Error", {}).get("Message", "") or "")[:200]
+        refusal = f"{address}: the server refused with {code} {message}".rstrip()
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+        if status < 500 and status not in (408, 409, 429) and code not in _TRANSIENT_CODES:
+            raise Hand1000Error(f"{refusal}; correct the request, or choose another bucket") from error
+        encryption = os.environ.get("HAND1000_S3_ENCRYPTION", "")
+        if encryption and error.operation_name in ("PutObject", "CreateMultipartUpload"):
+            refusal += (
+                f"; the server may have no key for HAND1000_S3_ENCRYPTION={encryption}: give it one, unset this, or"
+            )
+            raise TransientError(f"{refusal} try again later") from error
+        raise TransientError(f"{refusal}; try again later") from error
     except (
         errors.NoCredentialsError,
         errors.PartialCredentialsError,
@@ -181,6 +202,9 @@ def translate_s3_errors(address: str) -> Iterator[None]:
     except (errors.ConnectionError, errors.HTTPClientError, errors.IncompleteReadError, RetriesExceededError) as error:
         remedy = "check AWS_ENDPOINT_URL_S3 and the network"
         raise TransientError(f"{address}: the S3 endpoint cannot be reached ({error}); {remedy}") from error
+    except ResponseParserError as error:
+        reason = f"the answer is not that of an S3 server ({one_line(error)[:200]})"
+        raise TransientError(f"{address}: {reason}; check AWS_ENDPOINT_URL_S3") from error
     except errors.BotoCoreError as error:
         raise Hand1000Error(f"{address}: {one_line(error)}") from error
 
@@ -231,12 +255,40 @@ class S3Location:
             Bucket=self._bucket, Prefix=self._key(start), **({} if recursive else {"Delimiter": "/"})
         )
         with translate_s3_errors(self._url(start)):
-            for page in pages:
-                for folder in page.get("CommonPrefixes", []):
-                    yield S3Object(folder["Prefix"].removeprefix(self._prefix))
-                for item in page.get("Contents", []):
-                    name, modified = item["Key"].removeprefix(self._prefix), item["LastModified"].timestamp()
-                    yield S3Object(name, item["Size"], item["ETag"], modified)
+            remaining = iter(pages)
+            while (objects := self._next_page(remaining, start)) is not None:
+                yield from objects
+
+    def _next_page(self, pages: Iterator[dict[str, Any]], start: str) -> list[S3Object] | None:
+        """Return the objects of the next page of a listing, None after the last one.
+
+        Raises:
+            TransientError: The server's answer is no listing, as that of a proxy or of another service.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            page = next(pages, None)
+            if page is None:
+                return None
+            folders = [
+                S3Object(folder["Prefix"].removeprefix(self._prefix)) for folder in page.get("CommonPrefixes", [])
+            ]
+            files = [
+                S3Object(
+                    item["Key"].removeprefix(self._prefix),
+                    int(item["Size"]),
+                    item["ETag"],
+                    item["LastModified"].timestamp(),
+                )
+                for item in page.get("Contents", [])
+            ]
+        except (BotoCoreError, ClientError):
+            raise
+        except Exception as error:  # botocore's parsers raise what their conversions raise.
+            reason = f"the answer is not a listing of S3 ({one_line(error)[:200]})"
+            raise TransientError(f"{self._url(start)}: {reason}; check AWS_ENDPOINT_URL_S3") from error
+        return folders + files
 
     def download(self, name: str, target: Path) -> None:
         """Copy an object to the file `target`."""

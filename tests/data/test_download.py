@@ -27,6 +27,7 @@ from hand1000.data.download import ADDRESSES, fetch_hagrid
 from hand1000.data.selection import select_images
 from hand1000.gestures import HAGRID_V1, PHRASES
 from hand1000.storage import http as http_file
+from hand1000.storage.records import write_record
 from hand1000.storage.sources import open_source
 from tests.support.http_server import FileServer, file_server
 
@@ -230,7 +231,7 @@ def test_a_process_killed_in_unpacking_downloads_nothing_again(server, tmp_path,
             target = tmp_path / "annotations" / split / "four.json"
             target.parent.mkdir(parents=True)
             target.write_bytes(ANNOTATED[f"{split}/four.json"])
-        (tmp_path / ".download" / "v2-annotations-four.done").write_text('{"files":3}')
+        write_record(tmp_path / ".download" / "v2-annotations-four.done", {"files": 3})
         with pytest.raises(KeyboardInterrupt):
             get(server, tmp_path)
     before = list(server.requests)

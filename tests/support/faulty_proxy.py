@@ -27,6 +27,8 @@ class FaultyProxy:
     share: float
     """Fraction of the requests that each of `FAULTS` hits."""
     random: random.Random
+    deny: Callable[[str, str], tuple[int, str] | None] = lambda method, path: None
+    """Called with a request's method and path; returns status and code of the error that answers it, or None."""
     edit: Callable[[str, str, bytes], bytes] = lambda method, path, body: body
     """Called with a request's method and path and the body of its response; returns the body that the client gets."""
     written: Callable[[str], None] = lambda key: None
@@ -56,7 +58,9 @@ class ProxyHandler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         request_body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         fault = self.proxy.fault()
-        if fault in ("500", "503"):
+        if denied := self.proxy.deny(self.command, self.path):
+            self.refuse(*denied)
+        elif fault in ("500", "503"):
             self.refuse(int(fault), "InternalError" if fault == "500" else "SlowDown")
         elif fault == "cut before":
             self.hang_up()

@@ -14,6 +14,7 @@ from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.items import IssueLog
 from hand1000.data.parquet import open_parquet
 from hand1000.data.problem_kinds import BAD_CAPTION, SECOND_CAPTION, UNKNOWN_COLUMN
+from hand1000.storage.files import read_jsonl
 from hand1000.storage.sources import Source
 
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
@@ -25,7 +26,6 @@ FILE_COLUMN = "file_name"
 _OTHER_COLUMNS = frozenset({"source", "seed", "attributes", "provenance", "captioner", "labels", "width", "height"})
 _COLUMNS = frozenset({FILE_COLUMN, "gesture", "user_id", *CAPTION_COLUMNS, *BOX_COLUMNS}) | _OTHER_COLUMNS
 _CATEGORIES = ("labels", "label", "categories", "category")
-_MAX_LINE_BYTES = 16 << 20
 _BLOCK_ROWS = 1024
 
 
@@ -62,7 +62,7 @@ def read_metadata(source: Source, file: str, issues: IssueLog) -> Iterator[Row]:
         Hand1000Error: The file or a line is malformed, or does not say which image it is about.
     """
     name, folder = f"{source.root}/{file}", str(PurePosixPath(file).parent)
-    readers = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
+    readers = {".jsonl": read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     named: set[str] = set()
     with source.local_path(file) as path:
         for number, values in readers[PurePosixPath(file).suffix](path, name):
@@ -155,22 +155,6 @@ def _decode(value: Any) -> Any:
 
 def _is_empty(value: Any) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-def _read_jsonl(path: Path, name: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with open(path, "rb") as file:
-        for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE_BYTES), b""), start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if not text.strip():
-                continue
-            try:
-                row = load_json(text)
-            except ValueError as error:
-                reason = f"line {number}: not JSON: {one_line(error)}"
-                raise Hand1000Error(f"{name}: {reason}; correct or remove the line") from error
-            if not isinstance(row, dict):
-                raise Hand1000Error(f"{name}: line {number}: not a JSON object; write one object with names per line")
-            yield number, row
 
 
 def _require_unique(columns: Sequence[str], name: str) -> None:
