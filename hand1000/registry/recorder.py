@@ -21,6 +21,7 @@ from hand1000.registry.run import PEAK_GIB, SECONDS, Run, flatten
 from hand1000.registry.source import LoggedDataset
 from hand1000.registry.tracking import EXPERIMENT, RunTracker
 from hand1000.registry.unsent import Call, Outbox, UnsentRecord
+from hand1000.storage.keys import safe_join
 
 logger = logging.getLogger(__name__)
 
@@ -125,17 +126,23 @@ def apply_call(run: Run, call: Call, file: bytes | None = None) -> None:
         run: The run.
         call: What to record.
         file: Content for `log_file`; None if it is lost, and then nothing is recorded.
+
+    Raises:
+        Hand1000Error: The arguments are not those of the method, or MLflow refuses.
     """
     values: dict[str, Any] = dict(call.arguments)
-    if "dataset" in values:
-        values["dataset"] = LoggedDataset(**values["dataset"])
-    if call.method != "log_file":
-        getattr(run, call.method)(**values)
-    elif file is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / values["name"]
-            path.write_bytes(file)
-            run.log_file(path, values["folder"])
+    try:
+        if "dataset" in values:
+            values["dataset"] = LoggedDataset(**values["dataset"])
+        if call.method != "log_file":
+            getattr(run, call.method)(**values)
+        elif file is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = safe_join(folder, values["name"])
+                path.write_bytes(file)
+                run.log_file(path, values["folder"])
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise Hand1000Error(f"a record of run {run.run_key} is malformed: {call.method}: {error!r}") from error
 
 
 class RunRecorder:

@@ -182,8 +182,7 @@ class Outbox:
                 continue
             try:
                 for call in record.calls:
-                    name = call.arguments.get("content") if call.method == "log_file" else None
-                    receiver.receive(record, call, self.backend.read(f"{FOLDER}/{name}") if name else None)
+                    receiver.receive(record, call, self._read_file(call))
                 sent += 1
             except TransientError:
                 raise
@@ -196,6 +195,12 @@ class Outbox:
                 self.backend.remove(f"{FOLDER}/{name}")
         self._remove_orphans()
         return sent
+
+    def _read_file(self, call: Call) -> bytes | None:
+        name = call.arguments.get("content")
+        if call.method != "log_file" or not isinstance(name, str) or not _FILE.fullmatch(name):
+            return None
+        return self.backend.read(f"{FOLDER}/{name}")
 
     def _remove_orphans(self) -> None:
         """Remove old files that no record refers to, because their process was killed before it wrote the record."""

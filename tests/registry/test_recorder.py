@@ -15,9 +15,9 @@ import pytest
 import hand1000.registry.recorder as recorder_module
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import IMPATIENT, connect
-from hand1000.registry.recorder import Recording, RunRecorder
+from hand1000.registry.recorder import Recording, RunRecorder, apply_call
 from hand1000.registry.tracking import EXPERIMENT, RunTracker
-from hand1000.registry.unsent import MAX_ROWS, Call, Outbox, merge_calls
+from hand1000.registry.unsent import MAX_ROWS, Call, Outbox, UnsentRecord, merge_calls
 from hand1000.storage.artifacts import open_store
 from tests.support.registration import HISTORY
 from tests.support.tcp_gate import tcp_gate
@@ -237,3 +237,34 @@ def test_text_that_is_not_utf8_and_a_full_disk_do_not_stop_it(tmp_path, runs, mo
     monkeypatch.setattr(recording.outbox.backend, "write", refuse)
     recorder.log_metrics({"x": 1.0})
     assert "a record of run k for MLflow is lost: no space left" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("log_history", {"rows": [{"loss": 1.0}]}),
+        ("log_history", {"rows": 3}),
+        ("log_params", {"params": ["a"]}),
+        ("set_tags", {}),
+        ("finish", {"status": "GONE", "extra": 1}),
+        ("log_dataset", {"dataset": {"name": "x"}, "context": "training"}),
+        ("log_file", {"name": "../x", "folder": None}),
+        ("log_file", {"folder": 3}),
+    ],
+)
+def test_malformed_call_is_refused_in_one_line(runs, method, arguments):
+    run = RunTracker(EXPERIMENT, "k", connect(runs))
+    with pytest.raises(Hand1000Error, match="malformed|not a plain relative path"):
+        apply_call(run, Call(method=method, arguments=arguments), b"content")
+
+
+def test_record_refers_to_no_file_but_its_own(tmp_path, runs):
+    (tmp_path / "secret").write_text("not for MLflow")
+    recording = make_recording(tmp_path / "root", runs)
+    for content in ("../../secret", "../secret"):
+        call = Call(method="log_file", arguments={"name": "x", "folder": None, "content": content})
+        recording.outbox.add(UnsentRecord(run_key="k", calls=(call,)))
+    tracking = connect(runs)
+    recording.send(tracking)
+    assert tracking.client.list_artifacts(RunTracker(EXPERIMENT, "k", tracking).run_id) == []
+    assert waiting(tmp_path / "root") == []
