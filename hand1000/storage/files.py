@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from uuid import uuid4
@@ -76,12 +77,23 @@ def _open_temporary(path: Path, scratch: Path | None) -> tuple[Path, IO[bytes]]:
     if scratch is not None and scratch.stat().st_dev == path.parent.stat().st_dev:
         return scratch / unique, open(scratch / unique, "xb")
     name = path.name if len(os.fsencode(path.name)) < _MAX_NAME_BYTES else digest_bytes(os.fsencode(path.name))
-    temporary = path.with_name(f".{name}.part")
-    file = retry_without_folder(path.parent, lambda: _open_locked(temporary))
-    if file is None:  # Another writer of the same target is at work.
+    file, *unused = None, *(path.with_name(f".{name}{number}.part") for number in ("", ".1", ".2"))
+    while file is None and unused:  # Each other one has a writer of the same target at work.
+        temporary = unused.pop(0)
+        file = retry_without_folder(path.parent, partial(_open_locked, temporary))
+    for other in unused:
+        _remove_dead(other)
+    if file is None:
         temporary = path.with_name(unique)
         file = retry_without_folder(path.parent, lambda: open(temporary, "xb"))  # noqa: SIM115 (the caller closes it)
     return temporary, file
+
+
+def _remove_dead(temporary: Path) -> None:
+    """Remove a temporary file whose writer was killed."""
+    if temporary.exists() and (file := _open_locked(temporary)) is not None:
+        with file:
+            temporary.unlink(missing_ok=True)
 
 
 def _open_locked(path: Path) -> IO[bytes] | None:

@@ -91,6 +91,7 @@ def test_the_remains_of_a_killed_write_are_taken_over(tmp_path):
     for _ in range(3):
         assert subprocess.run([sys.executable, "-c", KILLED, str(target)]).returncode == -signal.SIGKILL
     assert [path.name for path in tmp_path.iterdir()] == [".x.json.part"]
+    (tmp_path / ".x.json.1.part").write_text("of another one, killed at the same time")
     write_bytes(target, b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"] and target.read_bytes() == b"whole"
 
