@@ -41,6 +41,7 @@ def imagic_generator(
     def edit(
         request: GenerationRequest, latents: torch.Tensor, target: torch.Tensor, optimized: torch.Tensor
     ) -> Image.Image:
+        """Fine-tune the UNet on one image, draw it between its two embeddings (1, L, D), and reset the UNet."""
         unet.requires_grad_(True)
         try:
             finetune_on_image(
@@ -67,6 +68,7 @@ def imagic_generator(
             unet.load_state_dict(original_weights)
 
     def edit_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
+        """Edit the source's image of each request; the embeddings are optimized together, the UNet for each alone."""
         latents = encode_latents(pipeline.vae, np.stack([np.asarray(image) for image in source(requests)]))
         prompts = [request.prompt for request in requests]
         target = pipeline.encode_prompt(prompts, 1.0, torch.zeros(len(requests)))

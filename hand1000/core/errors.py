@@ -94,7 +94,7 @@ def explain_system_error(error: BaseException, place: Path | str, *, at_place: b
         error: An error, with what caused it.
         place: The folder or file that is being written.
         at_place: Whether the error is certainly about `place`. Otherwise a refused permission is explained only where
-            the error names its file, and any file that it names stands in place of `place`.
+            the error names its file, and the file that it names replaces `place`.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, Hand1000Error):
@@ -129,8 +129,8 @@ _FAULTS = {
     _NOT_WHOLE: "a file could not be written completely; free some space, check the disk, then run again",
     _NO_TEMPORARY: "no temporary folder can be written; set TMPDIR to one that can, then run again",
 } | dict.fromkeys(_REFUSED, "not writable; choose another folder")
-_TOLD = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_TEXTS = {os.strerror(code): code for code in _TOLD} | {
+_BY_TEXT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+_TEXTS = {os.strerror(code): code for code in _BY_TEXT} | {
     "database or disk is full": errno.ENOSPC,
     "can't allocate memory": errno.ENOMEM,
     "out of memory": errno.ENOMEM,

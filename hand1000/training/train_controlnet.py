@@ -53,6 +53,7 @@ def train_controlnet(
     )
 
     def loss_at(step: int) -> torch.Tensor:
+        """The loss of the UNet with the ControlNet's residuals on the batch of a step, more where a hand is."""
         indices = sampler.indices(step)
         control_image = depth_to_control_image(pairs.depths[indices] / np.float32(255)).to(device)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.storage.artifacts import ArtifactCheckpoint
 from hand1000.storage.files import write_jsonl
 from tasks import decorators
 from tasks.context import Artifact, RunContext, TaskContext, address, digest, shard_slice
@@ -270,3 +271,29 @@ def test_training_goes_on_while_mlflow_is_away(tmp_path: Path, monkeypatch: pyte
     assert [point.step for point in client.get_metric_history(child.info.run_id, "loss")] == list(range(1, 51))
     assert child.info.status == "FINISHED" and "hand1000.artifact.all" in child.data.tags
     assert not list((tmp_path / "unsent").iterdir())
+
+
+def test_a_checkpoint_left_by_a_kill_is_removed_by_the_next_run(make_task: Any, tmp_path: Path, monkeypatch) -> None:
+    def save_state(context: TaskContext, text: str) -> None:
+        """Save a state, as a training does, and end."""
+        with context.checkpoint.workspace() as workspace:
+            state = Path(workspace) / "state"
+            state.mkdir()
+            (state / "weights").write_text(text)
+            assert state.is_relative_to(tmp_path / "root"), "the state was not built below the root"
+            context.checkpoint.save(state)
+        (context.output_dir / "file").write_text(text)
+
+    class SimulatedKillError(BaseException):
+        pass
+
+    def die(checkpoint: ArtifactCheckpoint) -> None:
+        raise SimulatedKillError
+
+    task, inputs = make_task()(save_state), {"text": "a", "run": RunContext(root=str(tmp_path / "root"))}
+    with monkeypatch.context() as patch, pytest.raises(SimulatedKillError):
+        patch.setattr(ArtifactCheckpoint, "clear", die)
+        task(**inputs)
+    assert list((tmp_path / "root/checkpoints").rglob("weights")), "the kill came too late"
+    task(**inputs)
+    assert not list((tmp_path / "root/checkpoints").rglob("weights"))
