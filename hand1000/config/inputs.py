@@ -86,6 +86,6 @@ def _settings_class(values: Any) -> type[FrozenSettings]:
     own = Settings.model_fields.keys() | {"preset"}
     for field in map(str, fields):
         near = get_close_matches(field[:MAX_NAME], _DISTINCTIVE_FIELDS, 1, cutoff=0.7) if field not in own else []
-        if near:  # A slip in the very field that tells the class; the error then names it.
+        if near:  # A slip in the very field that identifies the class, which the error then names.
             return _DISTINCTIVE_FIELDS[near[0]]
     return Settings

@@ -12,8 +12,13 @@ class Hand1000Error(Exception):
     """A fault of the input or of the environment, described in one line.
 
     The message names the input at fault and the remedy. The command line prints it without a traceback and exits
-    with status 2; results that are already published remain.
+    with status 2; results that are already published remain. A line break or control character of a name in the
+    message is shown as an escape.
     """
+
+    def __str__(self) -> str:
+        """Return the message in one printable line."""
+        return escape_unprintable(super().__str__())
 
 
 class TransientError(Hand1000Error):

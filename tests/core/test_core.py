@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
+from hand1000.core.errors import Hand1000Error, TransientError, one_line, translate_write_errors
 from hand1000.core.progress import ProgressBar, noop_callback
 from hand1000.core.tables import Bold, Table
 
@@ -63,3 +63,8 @@ def test_a_foreign_error_becomes_one_line() -> None:
             raise OSError(code, "")
     with pytest.raises(FileNotFoundError), translate_write_errors("out"):
         raise FileNotFoundError(errno.ENOENT, "")
+
+
+def test_an_error_is_one_printable_line_whatever_it_names() -> None:
+    assert str(Hand1000Error("a\nb\x1b[2J: no such file; add it")) == "a\\nb\\x1b[2J: no such file; add it"
+    assert str(TransientError("caf\udce9: gone")) == "caf\\udce9: gone" and str(Hand1000Error("é: ok")) == "é: ok"

@@ -23,8 +23,8 @@ from typing import Any
 
 from hand1000.core.errors import Hand1000Error
 
-MAX_SECONDS = 20.0
-"""Seconds after which an input counts as a hang."""
+MAX_SECONDS = 60.0
+"""Seconds after which an input counts as a hang; the first may import libraries on a busy machine."""
 MAX_GROWTH = 1 << 30
 """Bytes of memory that an input may take above what the child had at its start."""
 MAX_MESSAGE = 2000

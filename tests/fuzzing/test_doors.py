@@ -29,7 +29,7 @@ def _misbehave(kind: str, folder: Path) -> None:
     if kind == "answer":
         raise RefusedError("400")
     if kind == "ramble":
-        raise Hand1000Error("two\nlines")
+        raise RefusedError("two\nlines")
     if kind == "dump":
         raise Hand1000Error("long" * 1000)
     if kind == "crash":
@@ -62,7 +62,7 @@ def _misbehave(kind: str, folder: Path) -> None:
         ("swell a moment", "(killed: )?1.. MiB above the start"),
     ],
 )
-def test_the_runner_tells_faults_from_refusals(kind: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runner_separates_faults_from_refusals(kind: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.fuzzing.harness.MAX_SECONDS", 0.5 if kind == "hang" else 30.0)
     monkeypatch.setattr("tests.fuzzing.harness.MAX_GROWTH", 100 << 20)
     result = run_door(Door("runner", lambda _: kind, _misbehave), range(2))

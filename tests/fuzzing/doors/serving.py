@@ -107,7 +107,9 @@ def _send(data: bytes, _: Path) -> None:
         raise AssertionError(answer[:500])
     if status >= 400:
         head, _separator, body = answer.partition(b"\r\n\r\n")
-        message = json.loads(body)["error"] if b"application/json" in head and b'"error"' in body else ""
+        message = ""
+        if b"application/json" in head and b'"error"' in body:
+            message = json.JSONDecoder().raw_decode(body.decode())[0]["error"]  # A second answer may follow.
         raise RefusedError(message or f"HTTP {status}")
 
 
