@@ -341,6 +341,7 @@ def run_cached(
         logger.info("%s: done in %.1f s", title, seconds)
     else:
         logger.info("%s: already there", title)
+        store.remove_abandoned()
     checkpoint.clear()  # Also what a process left that was killed before it came here.
     if child is not None:
         _log_record(child, (label or "all").replace(" ", "_"), record, store)

@@ -1,5 +1,6 @@
 """The connection to MLflow: a server, or one sqlite file in a folder with the files beside it."""
 
+import logging
 import os
 import urllib.error
 import urllib.request
@@ -76,6 +77,11 @@ class Tracking:
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    @property
+    def scratch_parent(self) -> Path | None:
+        """Folder for temporary files: beside an embedded MLflow; None, the system's, for a server."""
+        return self.lock_file and self.lock_file.parent / "scratch"
 
     @property
     def redacted_uri(self) -> str:
@@ -165,7 +171,13 @@ def connect(
     return _open_embedded(_find_database(address), create, patience)
 
 
+def _has_no_traceback(record: logging.LogRecord) -> bool:
+    return not record.exc_info
+
+
 def _open_embedded(database: Path, create: bool, patience: Patience) -> Tracking:
+    # MLflow logs each of sqlite's errors with a traceback before it raises it.
+    logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
     files, lock_file = (database.parent / FILES).as_uri(), database.with_suffix(".lock")
     tracking = Tracking(f"{SQLITE}{database}", files, lock_file, patience.lock_timeout)
     if create:

@@ -5,7 +5,6 @@ Work goes on while MLflow is away. `RunTracker` is for what needs MLflow itself,
 
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from hand1000.registry.source import LoggedDataset
 from hand1000.registry.tracking import EXPERIMENT, RunTracker
 from hand1000.registry.unsent import Call, Outbox, UnsentRecord
 from hand1000.storage.keys import safe_join
+from hand1000.storage.scratch import temporary_folder
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def apply_call(run: Run, call: Call, file: bytes | None = None) -> None:
         if call.method != "log_file":
             getattr(run, call.method)(**values)
         elif file is not None:
-            with tempfile.TemporaryDirectory() as folder:
+            with temporary_folder(run.tracking.scratch_parent) as folder:
                 path = safe_join(folder, values["name"])
                 path.write_bytes(file)
                 run.log_file(path, values["folder"])

@@ -1,7 +1,6 @@
 """Registration of a model in MLflow, once however often the task runs."""
 
 import json
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -33,6 +32,7 @@ from hand1000.registry.versions import (
 )
 from hand1000.storage.digests import Manifest, tree_manifest
 from hand1000.storage.files import write_json
+from hand1000.storage.scratch import temporary_folder
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -149,8 +149,8 @@ def _upload(
     client = run.tracking.client
     if logged.status != LoggedModelStatus.READY:
         client.log_model_artifacts(logged.model_id, str(model_dir), WEIGHTS)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "model"
+        with temporary_folder(run.tracking.scratch_parent) as scratch:
+            folder = scratch / "model"
             with warnings.catch_warnings():
                 # A warning asks for type hints of `predict`.
                 warnings.simplefilter("ignore", UserWarning)

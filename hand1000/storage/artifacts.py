@@ -24,6 +24,7 @@ from hand1000.storage.checkpoints import ArtifactCheckpoint
 from hand1000.storage.digests import OTHER_BYTES, DamagedError, Manifest, canonical_json, tree_manifest
 from hand1000.storage.records import decode_record, encode_record
 from hand1000.storage.s3 import S3Backend
+from hand1000.storage.scratch import remove_abandoned
 from hand1000.storage.trees import download_missing, workspace
 from hand1000.storage.verification import find_damage
 
@@ -165,6 +166,11 @@ class ArtifactStore:
         """Provide an empty folder, removed afterwards, from which `publish` can move files without copying them."""
         with workspace(self._backend) as path:
             yield path
+
+    def remove_abandoned(self) -> None:
+        """Remove the temporary folders of processes that were killed, where this one has not needed its own yet."""
+        folder = self._backend.local_path("scratch")
+        remove_abandoned(folder)
 
     def _key(self, address: str) -> str:
         key = address.removeprefix(f"{self.root}/")

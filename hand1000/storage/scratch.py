@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from hand1000.core.errors import translate_write_errors
@@ -22,11 +23,21 @@ def process_scratch(parent: Path | None) -> Path:
     folder = parent or Path(tempfile.gettempdir())
     with translate_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
+        remove_abandoned(folder)
         while (path := _locked(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder)))) is None:
             pass
     atexit.register(_remove_own, path, os.getpid())
     return path
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path | None) -> Iterator[Path]:
+    """Provide an empty folder as `process_scratch` does, and remove it at the end."""
+    folder = process_scratch(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(path: Path) -> Path | None:
@@ -37,7 +48,9 @@ def _locked(path: Path) -> Path | None:
     return path if path.is_dir() else None
 
 
-def _remove_abandoned(folder: Path) -> None:
+def remove_abandoned(parent: Path | None) -> None:
+    """Remove what processes that do not run any more have left below `parent`, as `process_scratch` does."""
+    folder = parent or Path(tempfile.gettempdir())
     for path in folder.glob(f"{_PREFIX}*"):
         with contextlib.suppress(OSError):
             lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY)

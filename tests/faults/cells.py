@@ -111,9 +111,6 @@ class Trial:
         for name in ("tmp", "home"):
             checks.compare_folder_empty(self.folder / name, self.findings)
         database = self.root / "mlflow.db"
-        if not database.exists():
-            self.findings.duplicates.append("MLflow: no database")
-            return
         checks.compare_records(checks.read_records(database), self.undisturbed.records, self.findings)
 
     def operation(self) -> int:

@@ -98,6 +98,8 @@ class Records:
 
 def read_records(database: Path, run_key: str = "") -> Records:
     """Read the records of a sqlite database of MLflow; with `run_key` only those of that run and its children."""
+    if not database.exists():
+        return Records(*(Counter() for _ in range(5)))
     with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=30)) as connection:
         active = "SELECT run_uuid, name, status FROM runs WHERE lifecycle_stage = 'active'"
         runs = {row[0]: (row[1], row[2]) for row in connection.execute(active)}

@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.support.short_demo import ROOT, inputs_file
 
-UNTRACKED = ("shard_indices", "find_champion")
+UNTRACKED = ("shard_indices", "find_champion", "untracked_run")
 """Tasks that write nothing."""
 
 
@@ -139,6 +139,12 @@ def run_workflow(folder: Path, root: Path | str) -> None:
     """
     from flytekit.clis.sdk_in_container.pyflyte import main
 
+    from hand1000.core.interruption import install_handlers
+    from tasks.command import shorten_flyte_errors
+
+    # The warm process, which is no command, has imported `tasks` without them.
+    install_handlers(exits=True, replace=True)
+    shorten_flyte_errors()
     os.chdir(ROOT)
     inputs = inputs_file(folder)
     arguments = [
@@ -159,8 +165,11 @@ def run_workflow(folder: Path, root: Path | str) -> None:
 
 def run_stage(stage: Stage, root: Path | str, run_suffix: str = "") -> Any:
     """Run a recorded task, or the workflow, on another root; raises SystemExit as a local run of the workflow does."""
+    import click
     from flytekit import FlyteContextManager
     from flytekit.core.context_manager import ExecutionState
+
+    from hand1000.core.interruption import install_handlers
 
     if stage.name == WHOLE:
         return run_workflow(Path(str(root)).parent, root)
@@ -172,7 +181,9 @@ def run_stage(stage: Stage, root: Path | str, run_suffix: str = "") -> Any:
     context = FlyteContextManager.current_context()
     state = context.execution_state or context.new_execution_state()
     local = state.with_params(mode=ExecutionState.Mode.LOCAL_WORKFLOW_EXECUTION)
-    with FlyteContextManager.with_context(context.with_execution_state(local)):
+    install_handlers(exits=True, replace=True)
+    # As a command, which ends with one line instead of a traceback.
+    with FlyteContextManager.with_context(context.with_execution_state(local)), click.Context(click.Command("faults")):
         return task.execute(**inputs)
 
 
