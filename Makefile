@@ -14,7 +14,8 @@ BIN := $(VENV)/bin
 # Compiling every package takes longer than the installation itself; Python compiles what it imports, once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo story test test-slow soak fuzz faults check check-prose format docs register setup clean
+.PHONY: help demo story test test-slow soak fuzz faults check check-prose check-secrets audit infra-check \
+	format docs register setup lock clean
 
 help:  ## Print this list.
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -45,12 +46,22 @@ faults: setup  ## Kill, starve and disconnect every stage, check what the rerun 
 soak: setup  ## Retrain 50 times in a row with faults, and measure what grows: docs/soak.md, about 25 minutes.
 	$(BIN)/python -m benchmarks.soak
 
-check: setup check-prose  ## Run every static check: format, lint, types, layers, dependencies and spelling.
+check: setup check-prose check-secrets  ## Run every static check: format, lint, types, layers, dependencies, spelling and secrets.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
+
+check-secrets: setup  ## Look for keys and passwords in every file; .secrets.baseline lists what was checked and is none.
+	git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+
+audit: .venv-audit/.ready  ## Look for known vulnerabilities in the lock files, write their bills of materials: STRICT=1.
+	.venv-audit/bin/python tooling/audit.py build/sbom $(if $(STRICT),--strict)
+
+infra-check: setup .venv-checkov/.ready  ## Check infra/ and containers/ with Checkov.
+	$(BIN)/python -m tests.support.render_infra build/infra
+	.venv-checkov/bin/checkov --config-file infra/checkov.yaml
 
 check-prose: setup  ## Check the spelling and the project's vocabulary in every file that a person reads.
 	git ls-files -z --cached --others --exclude-standard | xargs -0 $(BIN)/codespell -D - -D tooling/banned-words.txt

@@ -1,4 +1,5 @@
 # The image `cpu`, for every task that needs no accelerator.
+# checkov:skip=CKV_DOCKER_2:a task ends by itself
 FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS build
 WORKDIR /build
 # Without this index, Linux gets the build of torch with gigabytes of CUDA.
