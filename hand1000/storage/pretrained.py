@@ -14,15 +14,12 @@ from typing import Any
 
 from hand1000.core.errors import Hand1000Error, translate_load_errors
 from hand1000.storage.files import read_json
-from hand1000.storage.weights import check_weights, find_weights, require_complete
+from hand1000.storage.weights import BUFFERS, check_weights, find_weights, require_complete
 
 _MAX_LAYERS, _MAX_INTEGER, _MAX_LENGTH = 1024, 2**24, 4096
 """Bounds of layer counts, other integers and lists in a configuration, far above those of any model that is loaded."""
 
 _LAYER_COUNT = re.compile(r"layers?(_per_block)?$|depth$")
-_FORMER_BUFFERS = re.compile(r"(^|\.)(position_ids|attn\.masked_bias|rotary_emb\.inv_freq)$")
-"""Buffers that earlier versions of the libraries saved and that are computed now."""
-
 _LOGGERS = ("transformers.modeling_utils", "diffusers.models.modeling_utils")
 
 
@@ -63,9 +60,7 @@ def load_model(
         if messages := info["error_msgs"]:
             raise ValueError(messages[0])
     missing = [name for name in info["missing_keys"] if not re.search(may_lack, name)]
-    unexpected = [
-        name for name in info["unexpected_keys"] if not re.search(ignored, name) and not _FORMER_BUFFERS.search(name)
-    ]
+    unexpected = [name for name in info["unexpected_keys"] if not re.search(ignored, name) and not BUFFERS.search(name)]
     require_complete(str(folder), kind, missing, unexpected, info["mismatched_keys"])
     return model.eval()
 

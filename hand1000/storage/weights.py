@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked|attn\.bias|masked_bias)$")
-"""Tensors that are not weights and may be integers."""
+BUFFERS = re.compile(r"(^|\.)(position_ids|num_batches_tracked|inv_freq|(attn|crossattention)\.(masked_)?bias)$")
+"""Tensors that are not weights: of any type, and computed by later versions of the libraries that saved them."""
 
 _MAX_LISTED = 3
 
@@ -170,9 +170,13 @@ def find_weights(folder: Path, kind: str) -> list[Path]:
 
 def _check_types(path: Path, types: Mapping[str, str], mixed: Collection[str]) -> None:
     for name, kind in types.items():
-        if kind not in _FLOATS and not _BUFFERS.search(name):
+        if kind not in _FLOATS and not BUFFERS.search(name):
             raise Hand1000Error(f"{path}: the tensor {_name(name)} has the type {kind}; save it as F32, F16 or BF16")
-    floats = {name: kind for name, kind in types.items() if kind in _FLOATS and not any(part in name for part in mixed)}
+    floats = {
+        name: kind
+        for name, kind in types.items()
+        if kind in _FLOATS and not BUFFERS.search(name) and not any(part in name for part in mixed)
+    }
     counts = Counter(floats.values()).most_common()
     if len(counts) > 1:
         (usual, _), (other, number) = counts[0], counts[-1]

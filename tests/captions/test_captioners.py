@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from hand1000.captions.captioners import VisionCaptioner
 from hand1000.config.caption_settings import CaptionerSettings
 from hand1000.core.errors import Hand1000Error
-from tests.support.mutated_models import WEIGHT_MUTATIONS
+from tests.support.mutated_models import WEIGHT_MUTATIONS, rewrite
 from tests.support.tiny_captioners import CAPTIONERS
 
 
@@ -55,3 +56,13 @@ def test_a_damaged_captioner_is_refused_by_name(kind: str, images: list[Path], t
         damage(folder)
         with pytest.raises(Hand1000Error, match=pattern):
             make_captioner(kind, folder).caption(images)
+
+
+def test_masks_that_an_older_version_saved_do_not_matter(images: list[Path], tmp_path: Path) -> None:
+    """The released ViT-GPT2 has them beside its weights."""
+    folder = CAPTIONERS["vit-gpt2"](tmp_path / "model")
+    captions = make_captioner("vit-gpt2", folder).caption(images)
+    layer = "decoder.transformer.h.0"
+    masks = {f"{layer}.{name}.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8) for name in ("attn", "crossattention")}
+    rewrite(folder, lambda tensors: tensors.update(masks | {f"{layer}.attn.masked_bias": torch.tensor(-1e4).half()}))
+    assert make_captioner("vit-gpt2", folder).caption(images) == captions

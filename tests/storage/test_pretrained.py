@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.storage.pretrained import load_model, load_part
+from tests.support.tiny_models import LATENT, fresh_base
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("hand1000", "tasks", "workflows", "benchmarks", "models", "tests/stories")
@@ -87,3 +89,28 @@ def test_a_model_with_code_is_refused_without_a_question(tmp_path: Path, monkeyp
     ):
         with pytest.raises(Hand1000Error, match="cannot be loaded as"):
             load()
+
+
+def test_shards_are_checked_like_one_file(tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    fresh_base().unet.save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert load_model(UNet2DConditionModel, tmp_path, "a UNet").config.sample_size == LATENT
+    index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
+    listing = index.read_text()
+    for value in ("[]", "{}", '{"weight_map": {"a": "../a.safetensors"}}', '{"weight_map": {"a": "a.bin"}}'):
+        index.write_text(value)
+        with pytest.raises(Hand1000Error, match=r"index\.json: "):
+            load_model(UNet2DConditionModel, tmp_path, "a UNet")
+    index.write_text(listing)
+    with safe_open(shards[1], "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] * float("nan")}, shards[1], metadata={"format": "pt"})
+    with pytest.raises(Hand1000Error, match=f"{shards[1].name}: the tensor {name} has values that are NaN"):
+        load_model(UNet2DConditionModel, tmp_path, "a UNet")
+    shards[1].unlink()
+    with pytest.raises(Hand1000Error, match=f"{shards[1].name}: no such file"):
+        load_model(UNet2DConditionModel, tmp_path, "a UNet")
