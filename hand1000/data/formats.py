@@ -8,7 +8,7 @@ HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 """Suffixes of images that need pillow-heif, which `pip install 'hand1000[heic]'` installs."""
 
 # What Pillow identifies but does not decode by itself: EPS and WMF start other programs, the others are stubs, and XV's
-# thumbnails and IPTC's records are no photos. Of an icon Pillow tells another size than that of the image inside.
+# thumbnails and IPTC's records are no photos. An icon's size in Pillow is not that of the image inside.
 _REFUSED = frozenset({"BUFR", "CUR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "IPTC", "MPEG", "WMF", "XVTHUMB"})
 
 
