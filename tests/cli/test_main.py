@@ -269,12 +269,12 @@ def test_arguments_are_refused_in_one_short_line(arguments: list[str], fault: st
 
 
 def test_names_that_are_not_utf8_are_printed_with_escapes(tmp_path: Path) -> None:
-    path = os.fsencode(tmp_path) + b"/caf\xe9.yaml"
+    path = os.fsencode(tmp_path) + b"/name\xe9.yaml"
     Path(os.fsdecode(path)).write_text("preset: demo")
     program = "import sys; from hand1000.cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "config", "check", path]
     done = subprocess.run(command, capture_output=True, timeout=60, env=os.environ | {"PYTHONUTF8": "1"})
-    assert (done.returncode, done.stderr) == (0, b"") and done.stdout.endswith(b"/caf\\udce9.yaml: valid\n")
+    assert (done.returncode, done.stderr) == (0, b"") and done.stdout.endswith(b"/name\\udce9.yaml: valid\n")
     Path(os.fsdecode(path)).write_text("preset: domo")
     done = subprocess.run(command, capture_output=True, timeout=60)
-    assert done.returncode == 2 and b"/caf\\udce9.yaml: " in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode == 2 and b"/name\\udce9.yaml: " in done.stderr and len(done.stderr.splitlines()) == 1

@@ -162,7 +162,7 @@ def test_a_sampler_setting_out_of_range_names_its_range(name: str, value: object
         ("x" * 200_000 + ": 1", "line 1, column 200001: not YAML"),
         ("preset: demo\nseed: " + "9" * 6000, "line 2, column 7: not YAML: '9999.* is no int"),
         ("preset: demo\ngeneration: {mu: yes}", "generation.mu: a number is expected; YAML reads yes, .* .got True.$"),
-        ("preset: demo\nstage2: {lamda_: 1}", "stage2.lamda_: unknown field; .*; did you mean lambda_. .got 1.$"),
+        ("preset: demo\nstage2: {lambdx_: 1}", "stage2.lambdx_: unknown field; .*; did you mean lambda_. .got 1.$"),
         ("common: {preset: demo}\nhand_refiner: {controlnet: x}", "imagic: missing; state it$"),
         ("common: {preset: demo}\nimajic: {}\nhand_refiner: {}", "imajic: unknown .*; did you mean imagic. .got {}.$"),
     ],
