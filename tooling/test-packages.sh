@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs the programs that the tests run, unless the machine has them: Chromium looks at the reports, and PostgreSQL is
-# the database of an MLflow server.
+# the database of an MLflow server; the fault suite compiles a small C library.
 set -eu
 needed=""
+command -v cc >/dev/null || command -v gcc >/dev/null || needed="$needed gcc libc6-dev"
 command -v chromium >/dev/null || needed="$needed chromium"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || needed="$needed postgresql"
 [ -z "$needed" ] && exit 0
