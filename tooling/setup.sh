@@ -4,7 +4,7 @@
 set -eu
 folder=$1
 shift
-suits() { "$1" -c 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info < (3, 13))' 2>/dev/null; }
+suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; }
 
 if ! suits "$folder/bin/python"; then
     python=
@@ -12,7 +12,7 @@ if ! suits "$folder/bin/python"; then
         if suits "$candidate"; then python=$candidate && break; fi
     done
     if [ -z "$python" ]; then
-        echo "hand1000: needs Python 3.11 (from 3.11.5) or 3.12, found ${PYTHON:-$(python3 --version 2>&1)}; install one," \
+        echo "hand1000: needs Python 3.11 or 3.12, found ${PYTHON:-$(python3 --version 2>&1)}; install one," \
             "or name it: make setup PYTHON=/path/to/python3.11" >&2
         exit 1
     fi
