@@ -1,7 +1,7 @@
 """Relocation of an embedded MLflow: its addresses follow the folder when that is moved or copied.
 
 MLflow stores absolute addresses of files in its database. A moved folder would therefore lose its files, and a copy
-would use those of the original. Both are corrected before the database is used.
+would read, write and remove those of the original. Both are corrected before the database is used.
 """
 
 import logging
@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.registry.database import translate_database_errors
+from hand1000.registry.database import DATABASE, translate_database_errors
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ _ADDRESSES = (
 def relocate_files(database: Path) -> None:
     """Make the addresses in a database of MLflow point to the folder `mlartifacts` beside it.
 
-    Addresses below another folder `mlartifacts` stay only if their files are there and not here, with a warning. The
-    caller holds the database's lock.
+    Addresses below another folder `mlartifacts` stay only if their files are there and not here, and no other database
+    is beside that folder, with a warning. The caller holds the database's lock.
 
     Raises:
         Hand1000Error: The database cannot be read or written.
@@ -44,7 +44,7 @@ def relocate_files(database: Path) -> None:
         connection,
     ):
         for base in _other_bases(connection, files.as_uri()):
-            if _is_moved(connection, base, files):
+            if not _is_apart(connection, base, database):
                 _replace_base(connection, base, files.as_uri())
             else:
                 logger.warning("%s: its files are in %s, not beside it", database, _local_path(base))
@@ -58,7 +58,8 @@ def check_location(database: Path) -> None:
     """
     files = database.parent / FILES
     with translate_database_errors(database), closing(sqlite3.connect(database, timeout=60)) as connection:
-        moved = [base for base in _other_bases(connection, files.as_uri()) if _is_moved(connection, base, files)]
+        bases = _other_bases(connection, files.as_uri())
+        moved = [base for base in bases if not _is_apart(connection, base, database)]
     if moved:
         raise Hand1000Error(
             f"{database}: made in {_local_path(moved[0]).parent} and moved; make {database.parent} writable for one "
@@ -73,8 +74,15 @@ def _other_bases(connection: sqlite3.Connection, own: str) -> list[str]:
     return sorted(base for base in bases if base != own and base.endswith(f"/{FILES}") and base.startswith("file:"))
 
 
-def _is_moved(connection: sqlite3.Connection, base: str, files: Path) -> bool:
-    """Whether the files below `base` are now in the folder `files`, or nowhere."""
+def _is_apart(connection: sqlite3.Connection, base: str, database: Path) -> bool:
+    """Whether the files below `base` are those of this database, which has been moved without them.
+
+    A database beside `base` is the original of this one, which may have added files since the copy was made: files of
+    the same run there do not tell whose they are.
+    """
+    there = _local_path(base)
+    if not there.exists() or any((there.parent / name).exists() for name in (DATABASE, database.name)):
+        return False
     addresses = [
         address
         for table, column in _ADDRESSES[1:3]
@@ -82,8 +90,7 @@ def _is_moved(connection: sqlite3.Connection, base: str, files: Path) -> bool:
             f"SELECT {column} FROM {table} WHERE substr({column}, 1, ?) = ?", (len(base) + 1, f"{base}/")
         )
     ]
-    here = any((files / unquote(address[len(base) + 1 :])).exists() for address in addresses)
-    return here or not _local_path(base).exists()
+    return not any((database.parent / FILES / unquote(address[len(base) + 1 :])).exists() for address in addresses)
 
 
 def _replace_base(connection: sqlite3.Connection, base: str, own: str) -> None:

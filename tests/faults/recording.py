@@ -1,7 +1,7 @@
 """One undisturbed run of the short demo, from which every stage can be started by itself.
 
 The run records the inputs of each task and a snapshot of its artifact root before and after it. The files of a snapshot
-are hard links, because nothing changes a file of a root in place except sqlite, whose files are copied.
+are hard links, because nothing changes a file of a root in place except MLflow, whose files are copied.
 """
 
 import importlib
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hand1000.registry.relocate import FILES
 from tests.support.short_demo import ROOT, inputs_file
 
 UNTRACKED = ("shard_indices", "find_champion", "untracked_run")
@@ -51,15 +52,16 @@ class Directory:
 
 
 def link_tree(source: Path, target: Path) -> None:
-    """Copy a root by hard links; the files of sqlite are copied."""
+    """Copy a root by hard links; the files of MLflow, which writes in place, are copied."""
     for folder, folders, files in os.walk(source):
         into = target / os.path.relpath(folder, source)
         into.mkdir(parents=True, exist_ok=True)
         for name in folders:
             (into / name).mkdir(exist_ok=True)
+        in_place = FILES in into.parts
         for name in files:
             path = os.path.join(folder, name)
-            if ".db" in name or name.endswith(".lock"):
+            if in_place or ".db" in name or name.endswith(".lock"):
                 shutil.copyfile(path, into / name)
             else:
                 os.link(path, into / name)

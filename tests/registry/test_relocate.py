@@ -76,9 +76,35 @@ def test_two_processes_may_move_at_once(original, runs, tmp_path):
     assert outputs[0] == outputs[1] and Path(outputs[0]).is_relative_to(tmp_path / "moved")
 
 
-def test_database_apart_from_its_files_keeps_them(original, runs, tmp_path, caplog):
+def test_copy_writes_nothing_into_its_original(runs, model_dir, tmp_path):
+    """A copy of a root from before its first file; the original goes on, so that its folder of files exists."""
+    tracking = connect(runs)
+    run_id = RunTracker("hand1000 tests", "k", tracking).run_id
+    shutil.copytree(runs, tmp_path / "copy")
+    RunTracker("hand1000 tests", "k", tracking).log_file(model_dir / "model_index.json")
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*") if "mlartifacts" in path.parts}
+    copy = connect(tmp_path / "copy")
+    record_and_register(copy, model_dir, "k")
+    run = RunTracker("hand1000 tests", "k", copy)
+    run.log_file(model_dir / "model_index.json")
+    assert run.run_id == run_id
+    assert len(addresses(copy)) == 6
+    assert all(address.startswith((tmp_path / "copy/mlartifacts").as_uri() + "/") for address in addresses(copy))
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if "mlartifacts" in path.parts} == before
+
+
+def test_copied_database_without_its_files_takes_no_others(original, runs, tmp_path):
+    """The files of the original are not used, because whoever uses them could also remove them."""
+    shutil.copytree(runs, tmp_path / "copy", ignore=shutil.ignore_patterns("mlartifacts"))
+    with pytest.raises(Hand1000Error, match="has no model_index.json; restore its files"):
+        load_model_folder(URI, registry=tmp_path / "copy")
+    shutil.copytree(runs / "mlartifacts", tmp_path / "copy/mlartifacts")
+    assert load_model_folder(URI, registry=tmp_path / "copy").is_relative_to(tmp_path / "copy")
+
+
+def test_database_moved_without_its_files_keeps_them(original, runs, tmp_path, caplog):
     (tmp_path / "apart").mkdir()
-    shutil.copy(runs / "mlflow.db", tmp_path / "apart")
+    shutil.move(runs / "mlflow.db", tmp_path / "apart")
     assert load_model_folder(URI, registry=tmp_path / "apart").is_relative_to(runs)
     assert f"its files are in {runs / 'mlartifacts'}, not beside it" in caplog.text
 
