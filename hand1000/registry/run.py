@@ -3,12 +3,15 @@
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking
 from hand1000.registry.source import LoggedDataset
 from hand1000.storage.digests import digest_bytes
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
 
 SECONDS, PEAK_GIB = "seconds", "peak_gib"
 """Prefixes of the metrics with the duration and the peak memory of the parts of a stage."""
@@ -72,22 +75,21 @@ class Run:
             rows: `{"step": i, "loss": x, ...}`, as in a history file. A step that a metric already has is skipped, so
                 that a retry may pass all rows again. Values that are None, NaN or infinite are omitted.
         """
-        from mlflow.entities import Metric
-
+        rows = list(rows)
         with self.tracking.readable_errors():
-            metrics: list[Metric] = []
-            for row in rows:
-                step = int(row["step"])
-                for name, value in row.items():
-                    if name == "step" or not _is_number(value) or step in self._recorded_steps(name):
-                        continue
-                    self._steps[name].add(step)
-                    # MLflow distinguishes points by their time, too. With a fixed one, a second process cannot add
-                    # the same point again after our check.
-                    metrics.append(Metric(name, float(value), timestamp=step, step=step))
-            for start in range(0, len(metrics), _METRICS_PER_BATCH):
-                self._reopen()
-                self.tracking.client.log_batch(self.run_id, metrics=metrics[start : start + _METRICS_PER_BATCH])
+            if not self._new_points(rows):
+                return
+            with self.tracking.lock():
+                if self.tracking.lock_file:
+                    # Another process may have recorded other values meanwhile, and MLflow would keep both.
+                    self._steps.clear()
+                metrics = self._new_points(rows)
+                for start in range(0, len(metrics), _METRICS_PER_BATCH):
+                    self._reopen()
+                    batch = metrics[start : start + _METRICS_PER_BATCH]
+                    self.tracking.client.log_batch(self.run_id, metrics=batch)
+                    for metric in batch:
+                        self._steps[metric.key].add(metric.step)
 
     def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Record final values, once; None, NaN and infinity are omitted."""
@@ -97,7 +99,7 @@ class Run:
         """Record final values of this run and of a logged model on a dataset, once, as `log_metrics` does."""
         from mlflow.entities import Metric
 
-        with self.tracking.readable_errors():
+        with self.tracking.readable_errors(), self.tracking.lock():
             client = self.tracking.client
             recorded = client.get_run(self.run_id).data.metrics
             of_model = {metric.key for metric in client.get_logged_model(model_id).metrics or ()}
@@ -158,6 +160,20 @@ class Run:
         if not self._is_open:
             self.tracking.client.update_run(self.run_id, status="RUNNING")
             self._is_open = True
+
+    def _new_points(self, rows: Iterable[Mapping[str, Any]]) -> "list[Metric]":
+        """Return what `log_history` has to record: the numbers of steps that their metrics do not have yet."""
+        from mlflow.entities import Metric
+
+        points: dict[tuple[str, int], Metric] = {}
+        for row in rows:
+            step = int(row["step"])
+            for name, value in row.items():
+                if name != "step" and _is_number(value) and step not in self._recorded_steps(name):
+                    # MLflow distinguishes points by their time, too. With a fixed one, a second process cannot add
+                    # the same point again after our check.
+                    points.setdefault((name, step), Metric(name, float(value), timestamp=step, step=step))
+        return list(points.values())
 
     def _recorded_steps(self, name: str) -> set[int]:
         if name not in self._steps:

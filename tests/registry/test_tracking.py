@@ -55,6 +55,33 @@ def test_mlflow_drops_only_equal_points(runs):
     assert len(run.tracking.client.get_metric_history(run.run_id, "loss")) == 2
 
 
+def test_two_processes_record_each_final_value_once(runs):
+    """Both have found nothing before either of them records its own value."""
+    context, names = multiprocessing.get_context("fork"), [f"peak_gib.{part}" for part in range(8)]
+    run_id = RunTracker("e", "k", connect(runs)).run_id
+    barrier, queue = context.Barrier(2), context.Queue()
+
+    def work(value: float) -> None:
+        try:
+            run = RunTracker("e", "k", connect(runs))
+            for name in names:
+                barrier.wait(30)
+                run.log_metrics({name: value})
+                run.log_metrics({name: value + 1})
+            queue.put("")
+        except BaseException as error:
+            queue.put(repr(error))
+
+    processes = [context.Process(target=work, args=(value,)) for value in (1.0, 2.0)]
+    for process in processes:
+        process.start()
+    assert [queue.get(timeout=60) for _ in processes] == ["", ""]
+    for process in processes:
+        process.join()
+    client = connect(runs).client
+    assert [len(client.get_metric_history(run_id, name)) for name in names] == [1] * len(names)
+
+
 def test_metrics_without_a_number_are_omitted(runs):
     run = RunTracker("e", "k", connect(runs))
     run.log_metrics({"kid": -0.01, "fid": None, "hand": math.nan})
