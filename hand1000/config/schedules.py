@@ -4,13 +4,13 @@ import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from croniter import croniter
 from pydantic import Field, field_validator, model_validator
 
 from hand1000.config.base import FrozenSettings, validate_settings
 from hand1000.config.cron import parse_cron, require_yearly_run
 from hand1000.config.settings import Settings
 from hand1000.core.documents import read_yaml
+from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
 
 FILE = "workflows/schedules.yaml"
@@ -54,6 +54,10 @@ class ScheduleRow(FrozenSettings):
     def _is_run_by_the_scheduler(cls, cron: str) -> str:
         # The scheduler only logs what it cannot read, and flytekit refuses some of what the scheduler reads.
         require_yearly_run(parse_cron(cron))
+        try:
+            from croniter import croniter
+        except ModuleNotFoundError as error:
+            raise Hand1000Error(f"{error.name} is not installed; pip install 'hand1000[cluster]'") from error
         if not croniter.is_valid(cron):
             raise ValueError("flytekit does not read this; write plain numbers, N-M, */STEP and lists of them")
         return cron

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from hand1000.config.inheritance import PRESETS
 from hand1000.config.inputs import load_config
 from hand1000.config.settings import load_settings
 from hand1000.gestures import PHRASES
+from tests.support.short_demo import ROOT
 from tests.support.tiny_models import save_gesture_model, save_tiny_model
 
 
@@ -278,3 +281,16 @@ def test_names_that_are_not_utf8_are_printed_with_escapes(tmp_path: Path) -> Non
     Path(os.fsdecode(path)).write_text("preset: domo")
     done = subprocess.run(command, capture_output=True, timeout=60)
     assert done.returncode == 2 and b"/name\\udce9.yaml: " in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_commands_start_without_the_packages_of_extras():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    packages = {
+        re.split(r"[^A-Za-z0-9_-]", line)[0] for name in ("cluster", "demo", "heic", "serve") for line in extras[name]
+    }
+    distributions = packages_distributions()
+    blocked = [module for module, owners in distributions.items() if packages & set(owners)]
+    assert {"croniter", "flytekit", "fastapi"} <= set(blocked)
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); from hand1000.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "schedules" in done.stdout, done.stderr
