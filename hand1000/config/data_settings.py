@@ -36,7 +36,7 @@ class DataSettings(FrozenSettings):
     max_pixels: int = Field(
         default=80_000_000,
         ge=1_000_000,
-        le=500_000_000,
-        description="Number of pixels above which an image is refused before it is decoded.",
+        le=178_000_000,
+        description="Number of pixels above which an image is refused before it is decoded; Pillow allows no more.",
     )
     filters: FilterSettings

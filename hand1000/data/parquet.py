@@ -63,7 +63,8 @@ def open_parquet(path: Path, address: str) -> "tuple[ParquetFile, int]":
 def _iter_pages(file: BinaryIO, column: "ColumnChunkMetaData", address: str) -> Iterator[tuple[int, int]]:
     """Yield the uncompressed size in bytes and the number of values of each page of a column in a group of rows."""
     start = column.data_page_offset
-    if column.has_dictionary_page and column.dictionary_page_offset is not None:
+    # Some writers give the offset 0, where no page can be; pyarrow ignores it, too.
+    if column.has_dictionary_page and column.dictionary_page_offset:
         start = min(start, column.dictionary_page_offset)
     end = start + column.total_compressed_size
     while start < end:

@@ -63,6 +63,16 @@ def test_the_setting_is_the_limit_of_a_preparation() -> None:
         DataSettings.model_validate(load_settings("default").data.model_dump() | {"max_pixels": 10})
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_every_accepted_limit_is_one_that_pillow_keeps(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"max_pixels") as refused:
+        DataSettings.model_validate(load_settings("default").data.model_dump() | {"max_pixels": 10**9})
+    limit = refused.value.errors()[0]["ctx"]["le"]
+    width = 10_000
+    Image.new("1", (width, limit // width)).save(tmp_path / "x.jpg", quality=1)
+    assert load_square(tmp_path / "x.jpg", 8, max_pixels=limit)[0].shape == (8, 8, 3)
+
+
 def test_an_image_of_a_set_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "x.png")
     assert read_rgb(path).size == (SIDE, SIDE)

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,6 +49,19 @@ def test_the_sizes_of_all_pages_are_found(tmp_path: Path, values: tuple) -> None
     assert file.read().num_rows == 20
     # Seven values in a page, of which each has its length in four bytes; a dictionary holds them too.
     assert parquet._BATCH_BYTES // max_rows == pytest.approx(7 * (SIZE + 4), rel=0.01)
+
+
+def test_a_dictionary_at_the_offset_0_is_ignored(tmp_path: Path) -> None:
+    path = write_values(tmp_path / "x.parquet", use_dictionary=False)
+    column = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    odd = SimpleNamespace(
+        has_dictionary_page=True,
+        dictionary_page_offset=0,
+        data_page_offset=column.data_page_offset,
+        total_compressed_size=column.total_compressed_size,
+    )
+    with open(path, "rb") as file:
+        assert [*parquet._iter_pages(file, odd, "x")] == [*parquet._iter_pages(file, column, "x")] != []
 
 
 def test_a_page_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
