@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hand1000.core.errors import Hand1000Error, one_line
+from hand1000.data.formats import HEIF_SUFFIXES, image_suffixes
 from hand1000.data.imageset import METADATA, TYPED_METADATA, read_image_set, write_typed_metadata
 from hand1000.data.items import safe_key
 from hand1000.data.prepare import REPORT, PreparationReport
@@ -54,7 +55,8 @@ def parse_image_id(text: str) -> str:
     """
     path = PurePosixPath(text)
     gesture = path.parent.name
-    key = safe_key(path.stem if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".heic") else path.name)
+    is_file = path.suffix.lower() in image_suffixes() | HEIF_SUFFIXES
+    key = safe_key(path.stem if is_file else path.name)
     return f"{gesture}/{key}" if gesture in PHRASES else key
 
 

@@ -165,7 +165,7 @@ def carry_out_forget(
         if piece.kind == PUBLISHED:
             on_done(_replace(store, piece, exclusions))
         _remove(store, piece)
-    _ = store.backend.scratch_dir  # Removes what killed processes left below it.
+    store.remove_abandoned()
 
 
 def _find_derived(

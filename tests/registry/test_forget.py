@@ -7,6 +7,7 @@ import yaml
 
 from hand1000.cli.main import main
 from hand1000.config.caption_settings import DatasetSettings
+from hand1000.data.excluded_images import parse_image_id
 from hand1000.data.imageset import read_image_set
 from hand1000.registry.connection import connect
 from hand1000.registry.register import register_candidate
@@ -158,6 +159,15 @@ def test_a_person_is_gone_and_does_not_come_back(place, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "images of them: 0 in 0 artifacts" in output and "models:/hand1000-four-candidates/1: waits" in output
     assert seen.is_complete(address(dataset))
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [("a.png", "a"), ("a.TIFF", "a"), ("a.bmp", "a"), ("a.heif", "a"), ("x/a.avif", "a"), ("four/a.gif", "four/a"),
+     ("four/a", "four/a"), ("a_1", "a_1")],
+)  # fmt: skip
+def test_an_image_is_named_with_any_suffix_or_without(name, key):
+    assert parse_image_id(name) == key
 
 
 def test_an_image_and_a_file_of_people(runs, tmp_path, capsys):
