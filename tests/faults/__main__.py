@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="number of trials at the same time")
     parser.add_argument("--rows", default="*/*", help="only the rows FAULT/STAGE that match this pattern")
     parser.add_argument(
-        "--row", action="append", default=[], help="FAULT/STAGE=TRIALS: only these rows; may be repeated"
+        "--row", action="append", default=[], help="FAULT/STAGE=TRIALS: only these rows, in this order; may be repeated"
     )
     parser.add_argument("--trials", type=int, default=0, help="at most this many trials for each row")
     parser.add_argument("--trial", type=int, help="only the trial with this number of each row, whose files are kept")
@@ -101,6 +101,8 @@ def main(arguments: Sequence[str]) -> int:
     known = results.load()
     chosen = {name: int(trials) for name, _, trials in (row.rpartition("=") for row in options.row)}
     rows = select_rows(stages, lambda name: name in chosen if chosen else fnmatch.fnmatch(name, options.rows))
+    if chosen:
+        rows.sort(key=lambda row: list(chosen).index(f"{row[0]}/{row[1].name}"))
     missing = [
         (fault, stage)
         for fault, stage in rows

@@ -123,13 +123,13 @@ def write_page(rows: Mapping[tuple[str, str], Row], stages: list[str], faults: l
         f"Made by `make faults` with seed {seed} at commit {', '.join(commits)}: {total} trials in {len(ordered)} "
         f"rows, of which {perfect} are without a finding; {minutes:.0f} minutes of one core.",
         "",
-        "| fault | stage | runs | same bits | nothing left | no duplicate in MLflow | readable end |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| fault | stage | runs | same bits | nothing left | no duplicate in MLflow | readable end | commit |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in ordered:
         counts = (row.same_bits, row.nothing_left, row.no_duplicate, row.readable)
         shares = " | ".join(f"{100 * count // row.trials} %" for count in counts)
-        lines.append(f"| {row.fault} | `{row.stage}` | {row.trials} | {shares} |")
+        lines.append(f"| {row.fault} | `{row.stage}` | {row.trials} | {shares} | {row.commit} |")
     text = PAGE.read_text()
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     PAGE.write_text(before + "\n".join([*lines, "", END]) + after)
