@@ -20,7 +20,7 @@ MAX_KEEP_DAYS = 3650.0
 WEIGHTS_ROW = "weights of candidates"
 """Row of the tables that stands for logged models."""
 
-REPORTS_ROW = "review pages of candidates"
+REPORTS_ROW = "review pages and cards of candidates"
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -52,7 +52,7 @@ def add_gc_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser
         type=number_type(0, MAX_KEEP_DAYS),
         default=math.inf,
         metavar="N",
-        help="also remove the review pages and images of candidates, N days after they went out of use (default: keep)",
+        help="also remove review page, images and card of a candidate N days after it went out of use (default: keep)",
     )
     gc.add_argument("--dry-run", action="store_true", help="print what would be removed, and remove nothing")
     gc.set_defaults(run=_collect)

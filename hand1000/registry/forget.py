@@ -25,7 +25,7 @@ from hand1000.data.excluded_images import (
 )
 from hand1000.registry.connection import Tracking, read_pages
 from hand1000.registry.holdings import Holdings, Weights, Workflow, read_holdings, read_workflows
-from hand1000.registry.removed import remove_reports
+from hand1000.registry.removed import remove_files
 from hand1000.registry.unsent import FOLDER as UNSENT
 from hand1000.registry.versions import DATASET, FORGOTTEN
 from hand1000.storage.artifacts import ArtifactStore
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 PUBLISHED = "publish"
 """Kind of the artifacts that are replaced by a version without the images."""
+
+
+FIGURES = frozenset({"gates.json"})
+"""Files of a run that show no image; they stay."""
 
 
 @dataclass(frozen=True)
@@ -283,7 +287,7 @@ def _clear_runs(tracking: Tracking, runs: Sequence["Run"]) -> None:
             # The versions first: they are found again by their run as long as it has files.
             for version in read_pages(client.search_model_versions, f"run_id = '{run.info.run_id}'"):
                 client.set_model_version_tag(version.name, str(version.version), FORGOTTEN, now)
-            remove_reports(tracking, [run.info.run_id])
+            remove_files(tracking, [run.info.artifact_uri], FIGURES)
             client.set_tag(run.info.run_id, FORGOTTEN, now)
 
 

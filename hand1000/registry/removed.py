@@ -7,7 +7,7 @@ MLflow's own `mlflow gc --logged-model-ids` has no such order: it deletes the fi
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error, one_line
@@ -16,9 +16,6 @@ from hand1000.registry.library import LIBRARY
 from hand1000.registry.load import WEIGHTS
 from hand1000.registry.review_lock import review_lock
 from hand1000.registry.versions import CANDIDATES, REMOVED
-
-FIGURES = frozenset({"gates.json"})
-"""Files of a run that show no image; they stay."""
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -80,43 +77,43 @@ def remove_weights(
     return True
 
 
-def measure_reports(tracking: Tracking, run_ids: Iterable[str]) -> int:
-    """Return the bytes of the files of runs but for their gates.
+def measure_files(tracking: Tracking, locations: Iterable[str], kept: Container[str]) -> int:
+    """Return the bytes of the files of runs and logged models, but for those at the top whose names are in `kept`.
 
     Raises:
         Hand1000Error: MLflow or its storage refuses.
     """
-    return sum(size for run_id in run_ids for _, size in _list_reports(tracking, run_id)[1])
+    return sum(size for location in locations for _, size in _list_files(tracking, location, kept)[1])
 
 
-def remove_reports(tracking: Tracking, run_ids: Iterable[str]) -> None:
-    """Remove the review pages and images of runs; their gates, metrics and parameters stay.
+def remove_files(tracking: Tracking, locations: Iterable[str], kept: Container[str]) -> None:
+    """Remove the files of runs and logged models, but for those at the top whose names are in `kept`.
 
     Raises:
         Hand1000Error: MLflow or its storage refuses; on a server with accounts, only the administrator may.
     """
-    for run_id in run_ids:
-        repository, files = _list_reports(tracking, run_id)
+    for location in locations:
+        repository, files = _list_files(tracking, location, kept)
         try:
             for path, _ in files:
                 repository.delete_artifacts(path)
         except Exception as error:
             # MLflow raises the errors of its storage: botocore's, requests' and its own.
             raise Hand1000Error(
-                f"run {run_id}: files not removed: {one_line(error)}; on a server with accounts, only the "
-                "administrator may"
+                f"{location}: not removed: {one_line(error)}; on a server with accounts, only the administrator may"
             ) from error
 
 
-def _list_reports(tracking: Tracking, run_id: str) -> "tuple[ArtifactRepository, list[tuple[str, int]]]":
-    """Return the access to a run's files, and path and size of those at the top but for the gates."""
-    with tracking.readable_errors():
-        repository = open_repository(tracking, tracking.client.get_run(run_id).info.artifact_uri)
+def _list_files(
+    tracking: Tracking, location: str, kept: Container[str]
+) -> "tuple[ArtifactRepository, list[tuple[str, int]]]":
+    """Return the access to the files at `location`, and path and size of those at the top."""
+    repository = open_repository(tracking, location)
     try:
-        items = [item for item in repository.list_artifacts() if item.path not in FIGURES]
+        items = [item for item in repository.list_artifacts() if item.path not in kept]
         sizes = [sum(_file_sizes(repository, item.path)) if item.is_dir else item.file_size or 0 for item in items]
     except Exception as error:
-        raise Hand1000Error(f"run {run_id}: its files cannot be listed: {one_line(error)}") from error
+        raise Hand1000Error(f"{location}: cannot be listed: {one_line(error)}") from error
     return repository, [(item.path, size) for item, size in zip(items, sizes, strict=True)]
 
 

@@ -12,7 +12,8 @@ from functools import partial
 
 from hand1000.registry.connection import Tracking
 from hand1000.registry.holdings import CurrentUse, Holdings, Weights, read_holdings
-from hand1000.registry.removed import measure_reports, remove_reports, remove_weights
+from hand1000.registry.load import WEIGHTS
+from hand1000.registry.removed import measure_files, remove_files, remove_weights
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.inventory import ARTIFACT, CHECKPOINT, Piece, list_pieces, remove_piece
 
@@ -62,16 +63,16 @@ RESULT = "a result of its own"
 
 @dataclass(frozen=True)
 class Report:
-    """The review page and images of a candidate out of use.
+    """The files in MLflow of a candidate out of use: its review page and images, and what was beside its weights.
 
     Attributes:
         name: Address of the candidate.
-        run_ids: MLflow's ids of the runs that hold them.
+        locations: Addresses of the files.
         size: Bytes.
     """
 
     name: str
-    run_ids: tuple[str, ...]
+    locations: tuple[str, ...]
     size: int
 
 
@@ -123,19 +124,23 @@ def make_plan(
     outcome = plan(pieces, holdings, keep_since=now - keep_days * DAY)
     if keep_reports_days == math.inf:
         return outcome
-    return replace(outcome, reports=tuple(_list_reports(tracking, holdings, now - keep_reports_days * DAY)))
+    return replace(outcome, reports=tuple(_list_reports(tracking, holdings, outcome, now - keep_reports_days * DAY)))
 
 
-def _list_reports(tracking: Tracking, holdings: Holdings, keep_since: float) -> Iterator[Report]:
-    """Yield the pages of candidates that nobody needs since `keep_since`, unless a run that is needed shares them."""
+def _list_reports(tracking: Tracking, holdings: Holdings, outcome: Plan, keep_since: float) -> Iterator[Report]:
+    """Yield the files of candidates that nobody needs since `keep_since`, but those that a needed one shares."""
     needed = {version.run_id for weights in holdings.weights if weights.needed_for for version in weights.versions}
     for weights in holdings.weights:
         run_ids = {version.run_id for version in weights.versions if version.run_id} - needed
         reason = weights.needed_for or _reason_of_time(weights.since, keep_since, holdings.running_since)
         if run_ids and not reason:
-            size = measure_reports(tracking, sorted(run_ids))
+            with tracking.readable_errors():
+                locations = [tracking.client.get_run(run_id).info.artifact_uri for run_id in sorted(run_ids)]
+            if weights.location and (not weights.size or weights in outcome.weights):
+                locations.append(weights.location)
+            size = measure_files(tracking, locations, {WEIGHTS})
             if size:
-                yield Report(weights.name, tuple(sorted(run_ids)), size)
+                yield Report(weights.name, tuple(locations), size)
 
 
 def plan(pieces: Sequence[Piece], holdings: Holdings, *, keep_since: float) -> Plan:
@@ -202,7 +207,7 @@ def carry_out(plan: Plan, store: ArtifactStore, tracking: Tracking, on_removed: 
     for report in plan.reports:
         # A version of them may have been promoted since.
         if not any(weights.name == report.name for weights in plan.weights if weights.name in removal.skipped):
-            remove_reports(tracking, report.run_ids)
+            remove_files(tracking, report.locations, {WEIGHTS})
             removal.reports.append(report)
             on_removed(report.size)
     for piece in plan.pieces:

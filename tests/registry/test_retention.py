@@ -236,10 +236,12 @@ def test_review_pages_go_after_their_own_days(runs, tmp_path):
         outcome = make_plan(store, tracking, keep_days=9, now=time.time() + days * DAY, keep_reports_days=30)
         assert [report.name for report in outcome.reports] == [version.uri] * count
         carry_out(outcome, store, tracking, lambda size: None)
-        assert pages("2") == (["gates.json"] if count else ["gates.json", "images", "report.html"])
+        assert pages("2") == ([] if count else ["gates.json", "images", "report.html"])
     assert pages("1") == ["gates.json", "images", "report.html"]
     assert not make_plan(store, tracking, keep_days=9, now=time.time() + YEAR, keep_reports_days=30).reports
-    assert len(list(runs.glob("mlartifacts/**/library.zip"))) == 1
+    # Of the rejected one, MLflow's rows stay.
+    assert len(list(runs.glob("mlartifacts/**/MLmodel"))) == len(list(runs.glob("mlartifacts/**/library.zip"))) == 1
+    assert tracking.client.get_model_version(version.name, "2").tags[REMOVED]
 
 
 def test_a_run_at_work_keeps_what_it_uses(runs, tmp_path):
