@@ -140,12 +140,13 @@ class FaultInjector:
 
         for owner, names, error in (
             (ArtifactStore, STORE_METHODS, TransientError),
-            (MlflowClient, CLIENT_METHODS, MlflowException),
+            # As MLflow's client reports a lost server; another error would be a refusal, which no attempt changes.
+            (MlflowClient, CLIENT_METHODS, lambda text: MlflowException(f"API request to {text}")),
         ):
             for name in names:
                 setattr(owner, name, self._wrap(getattr(owner, name), error))
 
-    def _wrap(self, method: Callable[..., Any], error: type[Exception]) -> Callable[..., Any]:
+    def _wrap(self, method: Callable[..., Any], error: Callable[[str], Exception]) -> Callable[..., Any]:
         @functools.wraps(method)
         def call(*args: Any, **kwargs: Any) -> Any:
             fault = self._random.choice(("fail before", "fail after", "kill before", "kill after"))
@@ -155,7 +156,7 @@ class FaultInjector:
             if fault.startswith("kill"):
                 os.kill(os.getpid(), signal.SIGKILL)
             del result
-            raise error(f"{method.__name__}: a fault of the soak")
+            raise error(f"{method.__name__} failed with exception: a fault of the soak")
 
         return call
 

@@ -53,6 +53,7 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
     """
     from hand1000.evaluation.gates import GateReport
     from hand1000.registry.connection import registry_address
+    from hand1000.registry.versions import ENDED
     from hand1000.reports.model_card import shell_snippet
 
     registered = read_json(result.folder / "registered.json")
@@ -60,6 +61,7 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
     fails = not gates.passed and result.inputs["settings"].gates.on_failed_gate == "fail"
     tracker = result.run.open_tracker()
     log_results(result, registered, tracker)
+    tracker.set_tags({ENDED: "FAILED" if fails else "FINISHED"})
     tracker.finish("FAILED" if fails else "FINISHED")
     page, model_uri = f"{address(result.artifact)}/report.html", registered["model_uri"]
     print(f"gates       {gates.summary}\nregistered  {model_uri}", flush=True)

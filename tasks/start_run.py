@@ -1,5 +1,8 @@
 """The first tasks of a workflow: its run, tracked in MLflow or not, and the inputs of its map tasks."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
@@ -9,6 +12,26 @@ from hand1000.storage.hub import model_identity
 from tasks.context import RunContext
 from tasks.context import digest as digest_of
 from tasks.decorators import cluster_task
+
+
+def describe_inputs(gesture: str, images: int, data: str, base_model: str, settings: Settings) -> dict[str, Any]:
+    """The inputs of a workflow as MLflow records them."""
+    return {
+        "gesture": gesture,
+        "images": images,
+        "data": data,
+        "base_model": base_model,
+        "settings": settings.recipe(),
+    }
+
+
+def make_run_key(inputs: Mapping[str, Any], dataset: FlyteDirectory) -> str:
+    """The key of the run of these inputs; see `describe_inputs`.
+
+    A run keeps the first metrics of each task, so that other images at the same address must be another run.
+    """
+    digest = digest_json([inputs, model_identity(inputs["base_model"]), digest_of(dataset)])
+    return f"{slug(parse_gestures(inputs['gesture']))}-{digest[:12]}"
 
 
 @cluster_task()
@@ -23,21 +46,13 @@ def start_run(  # noqa: PLR0913 (Flyte signature)
 ) -> RunContext:
     """Get or create the MLflow parent run of these inputs: the same inputs are the same run.
 
-    `dataset` is the artifact of `prepare_data`: a run keeps the first metrics of each task, so that other images at the
-    same address must be another run.
+    `dataset` is the artifact of `prepare_data`.
     """
     gestures = parse_gestures(gesture)
     settings.stage2.check_gestures(gestures)
-    inputs = {
-        "gesture": gesture,
-        "images": images,
-        "data": data,
-        "base_model": base_model,
-        "settings": settings.recipe(),
-    }
-    digest = digest_json([inputs, model_identity(base_model), digest_of(dataset)])
-    run = RunContext(root=root, run_id=f"{slug(gestures)}-{digest[:12]}")
-    tracker = run.open_tracker(f"{slug(gestures)}, {images} images, {digest[:6]}")
+    inputs = describe_inputs(gesture, images, data, base_model, settings)
+    run = RunContext(root=root, run_id=make_run_key(inputs, dataset))
+    tracker = run.open_tracker(f"{slug(gestures)}, {images} images, {run.run_id.rpartition('-')[2][:6]}")
     tracker.log_params(inputs)
     tracker.end_abandoned_stages()
     return run

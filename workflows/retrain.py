@@ -37,13 +37,11 @@ def retrain(  # noqa: PLR0913 (Flyte signature)
     run = untracked_run(root=root)
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
     dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
-    report = detect_changes(
-        dataset=dataset, gesture=gesture, base_model=base_model, settings=settings, kickoff=kickoff, run=run
-    )
+    report = detect_changes(**source, dataset=dataset, settings=settings, kickoff=kickoff, run=run)
     return (
         conditional("anything_to_learn")
         .if_(report.changed.is_true())
         .then(train_gesture(**source, root=root, shards=shards, settings=settings))
         .else_()
-        .then(keep_current(model_uri=report.model_uri, standing=report.standing, dataset=dataset))
+        .then(keep_current(model_uri=report.model_uri, standing=report.standing, dataset=dataset, run=run))
     )

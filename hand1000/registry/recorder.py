@@ -18,7 +18,7 @@ from hand1000.registry.database import SQLITE, check_unlocked
 from hand1000.registry.processes import is_alive, this_process
 from hand1000.registry.run import PEAK_GIB, SECONDS, Run, flatten
 from hand1000.registry.source import LoggedDataset
-from hand1000.registry.tracking import EXPERIMENT, RunTracker
+from hand1000.registry.tracking import EXPERIMENT, RunTracker, find_run
 from hand1000.registry.unsent import Call, Outbox, UnsentRecord
 from hand1000.storage.keys import safe_join
 from hand1000.storage.scratch import temporary_folder
@@ -99,24 +99,32 @@ class RunSender:
         self._tracking = tracking
         self._runs: dict[tuple[str, str], Run] = {}
         self._unfinished: dict[tuple[str, str], str] = {}
+        self._ended: dict[str, Any] = {}
 
     def receive(self, record: UnsentRecord, call: Call, file: bytes | None) -> None:
         """Record one call; see `apply_call`."""
         key = (record.run_key, record.stage)
         if key not in self._runs:
+            before = find_run(self._tracking, record.run_key)
+            if before and before.info.status != "RUNNING":
+                self._ended.setdefault(record.run_key, before.info.status)
             tracker = RunTracker(EXPERIMENT, record.run_key, self._tracking, name=record.run_name)
             self._runs[key] = tracker.child_run(record.stage, owned=False) if record.stage else tracker
         apply_call(self._runs[key], call, file)
         if call.method == "finish":
             self._unfinished.pop(key, None)
+            if not record.stage:
+                self._ended.pop(record.run_key, None)
         else:
             self._unfinished[key] = record.process
 
     def end_abandoned(self) -> None:
-        """Mark the runs as killed whose process has died without an end."""
+        """Mark the runs as killed whose process has died without an end; a run that had ended stays as it was."""
         for key, process in self._unfinished.items():
-            if not is_alive(process):
+            if not is_alive(process) and (key[1] or key[0] not in self._ended):
                 self._runs[key].finish("KILLED")
+        for run_key, status in self._ended.items():
+            RunTracker(EXPERIMENT, run_key, self._tracking).finish(status)
 
 
 def apply_call(run: Run, call: Call, file: bytes | None = None) -> None:

@@ -10,7 +10,7 @@ from hand1000.registry.connection import Tracking, read_pages
 from hand1000.registry.processes import PROCESS, is_alive, this_process
 from hand1000.registry.run import PEAK_GIB, SECONDS, Run
 from hand1000.registry.source import source_tags
-from hand1000.registry.versions import RUN_KEY
+from hand1000.registry.versions import ENDED, RUN_KEY
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
@@ -69,24 +69,10 @@ class RunTracker(Run):
         A process of another host counts as dead: a workflow calls this before its first stage.
         """
         with self.tracking.readable_errors():
-            abandoned = [
-                child
-                for child in self._children()
-                if child.info.status == "RUNNING" and not is_alive(child.data.tags.get(PROCESS, ""))
-            ]
-            for child in abandoned:
-                self.tracking.client.set_terminated(child.info.run_id, "KILLED")
-        return [child.info.run_name for child in abandoned]
+            return _end_abandoned_stages(self.tracking, self._children())
 
     def _children(self) -> "list[MlflowRun]":
-        return list(
-            read_pages(
-                self.tracking.client.search_runs,
-                [self.experiment_id],
-                f"tags.`{PARENT}` = '{self.run_id}'",
-                order_by=["attributes.start_time ASC"],
-            )
-        )
+        return _read_children(self.tracking, self.experiment_id, self.run_id)
 
     def stage_seconds(self) -> dict[str, float]:
         """Return the duration of each stage, summed over its shards, in the order in which the stages began."""
@@ -105,6 +91,52 @@ class RunTracker(Run):
             for child in children
         }
         return {stage: aggregate(parts) if parts else 0.0 for stage, parts in values.items()}
+
+
+def find_run(tracking: Tracking, run_key: str) -> "MlflowRun | None":
+    """Return the parent run with a key, or None; unlike a `RunTracker` this does not mark an ended one as running."""
+    if not _KEY.fullmatch(run_key):
+        return None
+    with tracking.readable_errors():
+        experiment = tracking.client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None or experiment.lifecycle_stage != "active":
+            return None
+        runs = tracking.client.search_runs(
+            [experiment.experiment_id], f"tags.`{RUN_KEY}` = '{run_key}'", order_by=["attributes.start_time ASC"]
+        )
+    return min(runs, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+
+
+def has_ended(run: "MlflowRun") -> bool:
+    """Return whether a parent run recorded its results to the end, whatever happened to it later."""
+    return run.info.status == "FINISHED" or ENDED in run.data.tags
+
+
+def close_ended_run(tracking: Tracking, run: "MlflowRun") -> None:
+    """Mark stages that a dead process left running as killed; without others, give the run the status it ended with.
+
+    A process that is killed while it repeats a run leaves both as running, and retention keeps what they use.
+    """
+    with tracking.readable_errors():
+        children = _read_children(tracking, run.info.experiment_id, run.info.run_id)
+        running = [child for child in children if child.info.status == "RUNNING"]
+        is_at_work = len(_end_abandoned_stages(tracking, children)) < len(running)
+        if run.info.status == "RUNNING" and ENDED in run.data.tags and not is_at_work:
+            tracking.client.set_terminated(run.info.run_id, run.data.tags[ENDED])
+
+
+def _read_children(tracking: Tracking, experiment_id: str, run_id: str) -> "list[MlflowRun]":
+    search, order = tracking.client.search_runs, ["attributes.start_time ASC"]
+    return list(read_pages(search, [experiment_id], f"tags.`{PARENT}` = '{run_id}'", order_by=order))
+
+
+def _end_abandoned_stages(tracking: Tracking, children: "list[MlflowRun]") -> list[str]:
+    abandoned = [
+        child for child in children if child.info.status == "RUNNING" and not is_alive(child.data.tags.get(PROCESS, ""))
+    ]
+    for child in abandoned:
+        tracking.client.set_terminated(child.info.run_id, "KILLED")
+    return [child.info.run_name for child in abandoned]
 
 
 def get_or_create_experiment(tracking: Tracking, name: str) -> str:

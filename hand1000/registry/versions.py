@@ -29,6 +29,9 @@ MODEL_ID = "hand1000.model_id"
 RUN_KEY = "hand1000.run_key"
 """Tag of a run and of its version: the key of the workflow run."""
 
+ENDED = "hand1000.ended"
+"""Tag of a workflow's run: the status with which it ended when its results were recorded."""
+
 GESTURE = "hand1000.gesture"
 """Tag: the gestures, separated by commas."""
 

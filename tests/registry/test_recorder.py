@@ -15,7 +15,7 @@ import pytest
 import hand1000.registry.recorder as recorder_module
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import IMPATIENT, connect
-from hand1000.registry.recorder import Recording, RunRecorder, apply_call
+from hand1000.registry.recorder import Recording, RunRecorder, apply_call, send_waiting
 from hand1000.registry.tracking import EXPERIMENT, RunTracker
 from hand1000.registry.unsent import MAX_ROWS, Call, Outbox, UnsentRecord, merge_calls
 from hand1000.storage.artifacts import open_store
@@ -268,3 +268,18 @@ def test_record_refers_to_no_file_but_its_own(tmp_path, runs):
     recording.send(tracking)
     assert tracking.client.list_artifacts(RunTracker(EXPERIMENT, "k", tracking).run_id) == []
     assert waiting(tmp_path / "root") == []
+
+
+@pytest.mark.parametrize("status", ["FAILED", "FINISHED"])
+def test_late_records_leave_an_ended_run_as_it_ended(status, tmp_path, runs):
+    tracking = connect(runs)
+    tracker = RunTracker(EXPERIMENT, "k", tracking)
+    tracker.child_run("train").finish()
+    tracker.finish(status)
+    outbox = make_recording(tmp_path / "root", runs).outbox
+    for stage in ("", "train"):
+        call = Call(method="log_history", arguments={"rows": [{"step": 1, "late": 1.0}]})
+        outbox.add(UnsentRecord(run_key="k", stage=stage, process="another-host 1 1", calls=(call,)))
+    assert send_waiting(outbox, tracking) == 2
+    run = tracking.client.get_run(tracker.run_id)
+    assert run.info.status == status and run.data.metrics["late"] == 1.0

@@ -13,8 +13,12 @@ from hand1000.config.settings import Settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import connect
 from hand1000.registry.load import find_version
-from hand1000.registry.review import promote, reject
+from hand1000.registry.processes import PROCESS
+from hand1000.registry.recorder import RunRecorder
+from hand1000.registry.review import list_candidates, promote, reject
+from hand1000.registry.tracking import PARENT
 from hand1000.registry.versions import RUN_KEY, find_champion
+from tasks.context import RunContext
 from tests.support.short_demo import ROOT, inputs_file
 
 LENIENT = {
@@ -116,3 +120,54 @@ def test_retraining_trains_only_on_changed_data(tmp_path: Path, capsys, monkeypa
     rejected = "of models:/hand1000-four-candidates/2, which is rejected and failed its gates"
     assert same.outcome.endswith(rejected)
     assert find_champion(tracking, ["four"]) == champion
+
+
+def test_unfinished_registration_is_finished_first(tmp_path: Path, capsys, monkeypatch) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    render(tmp_path / "images", 8)
+    log_artifact = MlflowClient.log_artifact
+
+    def lose_images(client: MlflowClient, run_id: str, path: str, folder: str | None = None) -> None:
+        if folder == "images":
+            raise MlflowException("API request to http://mlflow failed with exception connection reset")
+        log_artifact(client, run_id, path, folder)
+
+    with monkeypatch.context() as lost:
+        lost.setattr(MlflowClient, "log_artifact", lose_images)
+        with pytest.raises(Hand1000Error, match="connection reset"):
+            run_retraining(tmp_path, {})
+    tracking = connect(tmp_path / "root")
+    (candidate,) = list_candidates(tracking, "four")
+    assert candidate.verdict and tracking.client.get_run(candidate.run_id).info.status == "RUNNING"
+
+    capsys.readouterr()
+    finished = run_retraining(tmp_path, {})
+    output = capsys.readouterr()
+    assert f"the registration of {candidate.version.uri} is not finished" in output.out
+    assert finished.outcome == candidate.gates and finished.model_uri == candidate.version.uri
+    assert ": started" not in output.err and len(list_candidates(tracking, "four")) == 1
+    parent = tracking.client.get_run(candidate.run_id)
+    assert parent.info.status == "FINISHED" and "tuned/FID" in parent.data.metrics
+    assert tracking.client.list_artifacts(candidate.run_id, "images")
+
+    # What another process left: a record that waits, a stage at work, and a run that was about to be closed.
+    (run_key,) = {candidate.version.tags[RUN_KEY]}
+    context = RunContext(root=str(tmp_path / "root"), run_id=run_key)
+    context.recording.outage.prolong()
+    RunRecorder(context.recording, run_key, stage="evaluate").set_tags({"waited": "yes"})
+    context.recording.outage.end()
+    assert list((tmp_path / "root" / "unsent").iterdir())
+    stages = tracking.client.search_runs(["1"], f"tags.`{PARENT}` = '{candidate.run_id}'")
+    (stage,) = (stage.info.run_id for stage in stages if stage.info.run_name == "register")
+    tracking.client.set_tag(stage, PROCESS, "another-host 1 1")
+    for run_id in (stage, candidate.run_id):
+        tracking.client.update_run(run_id, status="RUNNING")
+    assert run_retraining(tmp_path, {}).outcome.startswith("unchanged")
+    assert not list((tmp_path / "root" / "unsent").iterdir())
+    evaluated = tracking.client.search_runs(["1"], "tags.waited = 'yes'")
+    assert [run.info.run_name for run in evaluated] == ["evaluate"]
+    assert tracking.client.get_run(stage).info.status == "KILLED"
+    assert tracking.client.get_run(candidate.run_id).info.status == "FINISHED"
