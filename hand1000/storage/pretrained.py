@@ -42,9 +42,13 @@ def load_model(
     """
     if not folder.is_dir():
         raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: no such folder")
-    _check_types(folder / "config.json", model_class)
     if (folder / "adapter_config.json").exists():
         raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: it holds an adapter; merge it into its base model")
+    if not (folder / "config.json").exists():
+        raise Hand1000Error(
+            f"{folder}: cannot be loaded as {kind}: it has no config.json; choose the model's own folder"
+        )
+    _check_types(folder / "config.json", model_class)
     for path in find_weights(folder, kind):
         check_weights(path, getattr(model_class, "_keep_in_fp32_modules", None) or ())
     with translate_load_errors(str(folder), kind), _without_reports():

@@ -114,3 +114,13 @@ def test_shards_are_checked_like_one_file(tmp_path: Path) -> None:
     shards[1].unlink()
     with pytest.raises(Hand1000Error, match=f"{shards[1].name}: no such file"):
         load_model(UNet2DConditionModel, tmp_path, "a UNet")
+
+
+def test_a_folder_without_a_model_says_what_was_expected(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    with pytest.raises(Hand1000Error, match="as a chat model: it has no config.json"):
+        load_model(AutoModelForCausalLM, tmp_path, "a chat model")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(Hand1000Error, match="as a chat model: it holds an adapter"):
+        load_model(AutoModelForCausalLM, tmp_path, "a chat model")
