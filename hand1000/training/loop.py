@@ -1,7 +1,7 @@
 """Training loop of a network from scratch, with an averaged copy of its weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +19,21 @@ LOG_EVERY = 50
 
 
 def train_with_ema(
-    module: torch.nn.Module, schedule: TrainingSchedule, loss_at: Callable[[int], torch.Tensor], context: TrainContext
+    module: torch.nn.Module,
+    schedule: TrainingSchedule,
+    loss_at: Callable[[int], torch.Tensor],
+    indices_at: Callable[[int], Sequence[int]],
+    context: TrainContext,
 ) -> tuple[Any, list[dict]]:
-    """Train `module` in place with AdamW; `loss_at` returns the loss of a step, counted from 0.
+    """Train `module` in place with AdamW.
 
-    The loss must depend on the step and the weights alone, so that a training continues to the same bits.
+    Args:
+        module: The module.
+        schedule: Number of steps, learning rate and average.
+        loss_at: Returns the loss of a step, counted from 0. It must depend on the step and the weights alone, so that a
+            training continues to the same bits.
+        indices_at: Returns the positions of a step's images in the training set, which an error names.
+        context: Seed, checkpoint and progress.
 
     Returns:
         The module, frozen and in evaluation mode, and the mean loss of every `LOG_EVERY` steps.
@@ -59,7 +69,8 @@ def train_with_ema(
         ema.update(state.step)
         losses.append(loss.item())
         if not math.isfinite(losses[-1]) or not all_finite(module.parameters()):
-            raise not_finite_error("the loss or a weight", state.step, [], checkpoint_step)
+            batch = [f"#{index}" for index in indices_at(state.step - 1)]
+            raise not_finite_error("the loss or a weight", state.step, batch, checkpoint_step)
         loss_of_step = losses[-1]
         if state.step % LOG_EVERY == 0 or state.step == schedule.steps:
             state.history.append({"step": state.step, "loss": sum(losses) / len(losses)})

@@ -51,18 +51,23 @@ def train_autoencoder(images: np.ndarray, settings: PretrainSettings, context: T
     autoencoder = small_base.build_autoencoder().to(memory_format=torch.channels_last)
     schedule = settings.autoencoder
 
+    def has_crops(step: int) -> bool:
+        return step < CROP_FRACTION * schedule.steps
+
+    def indices_at(step: int) -> list[int]:
+        count = schedule.batch_size * (2 if has_crops(step) else 1)
+        return shuffled_batch(len(images), count, step, context.seed, f"autoencoder-{has_crops(step)}")
+
     def loss_at(step: int) -> torch.Tensor:
         generator = torch_generator(context.seed, "autoencoder", step)
-        crops = step < CROP_FRACTION * schedule.steps
-        count = schedule.batch_size * (2 if crops else 1)
-        batch = images[shuffled_batch(len(images), count, step, context.seed, f"autoencoder-{crops}")]
-        pixels = to_pixels(_random_crop(batch, generator) if crops else batch)
+        batch = images[indices_at(step)]
+        pixels = to_pixels(_random_crop(batch, generator) if has_crops(step) else batch)
         posterior = autoencoder.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         latents = posterior.mean + posterior.std * noise
         return reconstruction_loss(autoencoder.decode(latents).sample, pixels) + 1e-6 * posterior.kl().mean()
 
-    averaged, history = train_with_ema(autoencoder, schedule, loss_at, context)
+    averaged, history = train_with_ema(autoencoder, schedule, loss_at, indices_at, context)
     averaged.register_to_config(scaling_factor=1.0)
     averaged.register_to_config(scaling_factor=round(1 / encode_latents(averaged, images[:512]).std().item(), 5))
     return averaged, history
@@ -108,11 +113,14 @@ def train_text_encoder(
     criterion = ClipContrastiveLoss(small_base.build_text_encoder(tokenizer))
     tokens = tokenize(tokenizer, captions)
 
+    def indices_at(step: int) -> list[int]:
+        return shuffled_batch(len(latents), settings.text_encoder.batch_size, step, context.seed, "text-encoder")
+
     def loss_at(step: int) -> torch.Tensor:
-        indices = shuffled_batch(len(latents), settings.text_encoder.batch_size, step, context.seed, "text-encoder")
+        indices = indices_at(step)
         return criterion(tokens[indices], latents[indices])
 
-    averaged, history = train_with_ema(criterion, settings.text_encoder, loss_at, context)
+    averaged, history = train_with_ema(criterion, settings.text_encoder, loss_at, indices_at, context)
     return averaged.text_encoder, tokenizer, history
 
 
@@ -147,7 +155,7 @@ def train_base(
     def loss_at(step: int) -> torch.Tensor:
         return diffusion_loss(unet, noise_scheduler, sampler.sample(step), context.compute)
 
-    averaged, history = train_with_ema(unet, settings.base, loss_at, context)
+    averaged, history = train_with_ema(unet, settings.base, loss_at, sampler.indices, context)
     return BaseModel(autoencoder, text_encoder, tokenizer, averaged, noise_scheduler, source=""), history
 
 

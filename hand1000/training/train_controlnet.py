@@ -70,7 +70,7 @@ def train_controlnet(
         batch = sampler.sample(step).to(device)
         return diffusion_loss(predict, base.scheduler, batch, context.compute, pixel_weights=mask)
 
-    return train_with_ema(controlnet, settings.schedule, loss_at, context)
+    return train_with_ema(controlnet, settings.schedule, loss_at, sampler.indices, context)
 
 
 def save_controlnet(

@@ -156,8 +156,11 @@ def test_training_from_scratch_stops_at_once() -> None:
     def loss_at(step: int) -> torch.Tensor:
         return module(torch.ones(1, 2)).sum() * (float("nan") if step == 4 else 1)
 
-    with pytest.raises(Hand1000Error, match="step 5: the loss or a weight is infinite or NaN; .* from the beginning"):
-        train_with_ema(module, schedule, loss_at, TrainContext(seed=0))
+    with pytest.raises(
+        Hand1000Error,
+        match=r"step 5: the loss or a weight is infinite or NaN \(images #4, #40\); .* from the beginning",
+    ):
+        train_with_ema(module, schedule, loss_at, lambda step: [step, 10 * step], TrainContext(seed=0))
 
 
 def test_finiteness_of_tensors_and_metrics() -> None:

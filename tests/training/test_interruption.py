@@ -57,7 +57,9 @@ def pretrain(context: TrainContext, folder: Path):
         steps=60, batch_size=1, learning_rate=1e-2, warmup_steps=2, ema_decay=0.9, checkpoint_every=1000
     )
     module, inputs = torch.nn.Linear(3, 1), torch.arange(180.0).reshape(60, 3) / 100
-    module, history = train_with_ema(module, schedule, lambda step: module(inputs[step]).square().sum(), context)
+    module, history = train_with_ema(
+        module, schedule, lambda step: module(inputs[step]).square().sum(), lambda step: [step], context
+    )
     return module.state_dict(), history
 
 
