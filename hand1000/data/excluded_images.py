@@ -1,13 +1,13 @@
 """The images of excluded people below an artifact root: where they are, and a published dataset without them."""
 
 import io
-import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.formats import HEIF_SUFFIXES, image_suffixes
 from hand1000.data.imageset import METADATA, TYPED_METADATA, read_image_set, write_typed_metadata
@@ -160,4 +160,4 @@ def _read_rows(data: bytes, name: str) -> Iterator[dict[str, Any]]:
 
         yield from pq.read_table(io.BytesIO(data)).to_pylist()
     else:
-        yield from (json.loads(line) for line in data.split(b"\n") if line.strip())
+        yield from (load_json(line) for line in data.split(b"\n") if line.strip())

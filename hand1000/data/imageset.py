@@ -5,7 +5,6 @@ types: in JSON, `datasets` takes a column without a value in one split for one o
 """
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from hand1000.config.base import Fraction, format_validation_error
+from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.data.parquet import open_parquet
 from hand1000.storage.digests import Sha256, canonical_json
@@ -122,11 +122,11 @@ def _read_typed_records(path: Path) -> Iterator[tuple[int, ImageRecord]]:
     for number, row in enumerate(rows, start=1):
         values = {name: value for name, value in row.items() if value is not None}
         try:
-            attributes = {"attributes": json.loads(values["attributes"])} if "attributes" in values else {}
+            attributes = {"attributes": load_json(values["attributes"])} if "attributes" in values else {}
             yield number, ImageRecord.model_validate(values | attributes)
         except ValidationError as error:
             raise Hand1000Error(format_validation_error(error, f"{path}: line {number}")) from error
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise Hand1000Error(f"{path}: line {number}: attributes: not JSON: {one_line(error)}") from error
 
 

@@ -4,7 +4,6 @@ Each decision is a tag of the registered model `hand1000-<gestures>`, which the 
 `hand1000.decision.000012` holds the 12th decision as JSON.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError
 
 from hand1000.config.base import FrozenSettings, format_validation_error
+from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import parse_gestures
 from hand1000.registry.versions import CANDIDATES, DECISION, MODEL_NAME, reviewed_name
@@ -117,7 +117,7 @@ def parse_decisions(name: str, tags: Mapping[str, str]) -> tuple[Decision, ...]:
     decisions = []
     for key in sorted(key for key in tags if key.startswith(DECISION)):
         try:
-            values = json.loads(tags[key])
+            values = load_json(tags[key])
             decisions.append(Decision.model_validate({**values, "number": key.removeprefix(DECISION)}))
         except ValidationError as error:
             raise Hand1000Error(format_validation_error(error, f"{name}: tag {key}")) from error

@@ -10,6 +10,7 @@ import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.data import parquet
+from hand1000.data.imageset import TYPED_METADATA, read_image_set
 from hand1000.data.items import IssueLog
 from hand1000.data.parquet import open_parquet
 from hand1000.data.sources.archives import ParquetArchive
@@ -62,6 +63,13 @@ def test_a_dictionary_at_the_offset_0_is_ignored(tmp_path: Path) -> None:
     )
     with open(path, "rb") as file:
         assert [*parquet._iter_pages(file, odd, "x")] == [*parquet._iter_pages(file, column, "x")] != []
+
+
+@pytest.mark.parametrize("attributes", ["[" * 5000, "{", 1, ["a"]], ids=["deep", "cut", "number", "list"])
+def test_attributes_that_are_not_json_are_one_line(tmp_path: Path, attributes: object) -> None:
+    pq.write_table(pa.table({"file_name": ["a.png"], "attributes": [attributes]}), tmp_path / TYPED_METADATA)
+    with pytest.raises(Hand1000Error, match="line 1: attributes: not JSON"):
+        read_image_set(tmp_path)
 
 
 def test_a_page_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

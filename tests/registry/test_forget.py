@@ -7,7 +7,7 @@ import yaml
 
 from hand1000.cli.main import main
 from hand1000.config.caption_settings import DatasetSettings
-from hand1000.data.excluded_images import parse_image_id
+from hand1000.data.excluded_images import find_excluded_images, parse_image_id
 from hand1000.data.imageset import read_image_set
 from hand1000.registry.connection import connect
 from hand1000.registry.register import register_candidate
@@ -15,7 +15,8 @@ from hand1000.registry.tracking import RunTracker
 from hand1000.registry.versions import DATASET, FORGOTTEN
 from hand1000.storage.artifacts import ArtifactStore, open_store
 from hand1000.storage.digests import digest_file
-from hand1000.storage.exclusions import read_exclusions
+from hand1000.storage.exclusions import Exclusions, read_exclusions
+from hand1000.storage.inventory import list_pieces
 from hand1000.storage.records import decode_record, encode_record
 from tasks.build_dataset import caption_images, publish
 from tasks.context import RunContext, address, artifact_name
@@ -168,6 +169,14 @@ def test_a_person_is_gone_and_does_not_come_back(place, tmp_path, capsys):
 )  # fmt: skip
 def test_an_image_is_named_with_any_suffix_or_without(name, key):
     assert parse_image_id(name) == key
+
+
+def test_metadata_that_cannot_be_read_may_hold_anybody(tmp_path):
+    store = open_store(str(tmp_path / "root"))
+    store.publish("prepare_data", folder_with(tmp_path / "made", {"train/metadata.jsonl": "[" * 5000}))
+    (piece,) = (piece for piece in list_pieces(store) if piece.kind == "prepare_data")
+    found = find_excluded_images(store, piece, Exclusions().extended(["p1"], []))
+    assert found and "train/metadata.jsonl: too many levels" in found.unreadable
 
 
 def test_an_image_and_a_file_of_people(runs, tmp_path, capsys):
