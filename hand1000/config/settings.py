@@ -6,6 +6,7 @@ default in code, so a resolved file is the complete description of a run.
 
 import operator
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -306,7 +307,7 @@ class Settings(FrozenSettings):
                 section = section.get(part) if isinstance(section, dict) else None
             if not isinstance(section, dict) or last not in section:
                 raise Hand1000Error(f"{name}: no such setting; `hand1000 config show default` lists them")
-            section[last] = value
+            section[last] = deepcopy(value)  # A later name may lie inside of it.
         return validate_settings(type(self), values, ", ".join(changes))
 
 

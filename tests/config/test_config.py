@@ -30,6 +30,12 @@ def test_settings_inherit_all_but_what_they_state() -> None:
     assert Settings.model_validate_json('{"preset": "fast"}') == fast
 
 
+def test_changes_of_settings_stay_as_they_were_given() -> None:
+    changes = {"gates.diversity": {"threshold": 0, "max_loss": 1}, "gates.diversity.threshold": 0.5}
+    gate = load_settings("demo").with_overrides(changes).gates.diversity
+    assert gate.threshold == 0.5 and changes["gates.diversity"] == {"threshold": 0, "max_loss": 1}
+
+
 def test_a_preset_inherits_from_a_preset() -> None:
     assert yaml.safe_load((PRESETS / "fast.yaml").read_text())["preset"] == "default"
     fast, default = load_settings("fast"), load_settings("default")
