@@ -5,7 +5,7 @@ import os
 import shutil
 
 from hand1000.core.interruption import install_handlers
-from tasks.command import is_command, shorten_flyte_errors
+from tasks.command import is_command, quiet_checkpoint_finalizers, shorten_flyte_errors
 
 # Flyte's local cache keeps paths in the home directory and does not see that an artifact root was deleted; the
 # results under the root serve laptop and cluster alike (docs/architecture.md).
@@ -13,6 +13,7 @@ os.environ.setdefault("FLYTE_LOCAL_CACHE_ENABLED", "false")
 if is_command():
     install_handlers(exits=True, replace=True)
     shorten_flyte_errors()
+    quiet_checkpoint_finalizers()
 
 
 def _remove_flytes_folders(process: int) -> None:

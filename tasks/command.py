@@ -37,3 +37,16 @@ def shorten_flyte_errors() -> None:
             raise SystemExit(2)
 
     utils.pretty_print_exception = print_line
+
+
+def quiet_checkpoint_finalizers() -> None:
+    """Let Flyte drop a checkpoint for whose folder there was no space, instead of a traceback below our line."""
+    from flytekit.core.checkpointer import SyncCheckpoint
+
+    clean_up = SyncCheckpoint.__del__
+
+    def clean_up_folder(checkpoint: SyncCheckpoint) -> None:
+        if hasattr(checkpoint, "_td"):
+            clean_up(checkpoint)
+
+    SyncCheckpoint.__del__ = clean_up_folder  # type: ignore[method-assign]

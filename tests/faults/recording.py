@@ -142,11 +142,12 @@ def run_workflow(folder: Path, root: Path | str) -> None:
     from flytekit.clis.sdk_in_container.pyflyte import main
 
     from hand1000.core.interruption import install_handlers
-    from tasks.command import shorten_flyte_errors
+    from tasks.command import quiet_checkpoint_finalizers, shorten_flyte_errors
 
     # The warm process, which is no command, has imported `tasks` without them.
     install_handlers(exits=True, replace=True)
     shorten_flyte_errors()
+    quiet_checkpoint_finalizers()
     os.chdir(ROOT)
     inputs = inputs_file(folder)
     arguments = [

@@ -74,8 +74,9 @@ class Worker:
         assert self.servers is not None
         if fault in remote.ON_S3:
             return remote.S3Trial(**fields, servers=self.servers, expected=self.stored())
-        suffix = f"-{self.options.seed}-{self.number}-{fault.replace(' ', '-')}-{name}"
-        return remote.ServerTrial(**fields, servers=self.servers, suffix=suffix)
+        # The server is the same for all rows, and the stages of one run have the same key.
+        suffix = "-".join((str(self.options.seed), str(self.number), stage.name, fault.replace(" ", "-"), name))
+        return remote.ServerTrial(**fields, servers=self.servers, suffix=f"-{suffix}")
 
     def stored(self) -> dict[str, str]:
         """Return the files of the finished run on S3, which the first call uploads."""
