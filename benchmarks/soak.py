@@ -386,7 +386,8 @@ def write_report(rows: list[Measurement], out: Path, seconds: float) -> None:
     attempts, trainings = sum(row.attempts for row in rows), sum(row.trained for row in rows)
     growth = find_growth(rows)
     text = (REPOSITORY / "benchmarks" / "soak.md.txt").read_text()
-    result = "Nothing grows." if not growth else "It grows: " + "; ".join(growth) + "."
+    flat = "Nothing grows by more than 5 % between the last two thirds."
+    result = "It grows: " + "; ".join(growth) + "." if growth else flat
     text = text.format(
         runs=len(rows), trainings=trainings, attempts=attempts, minutes=round(seconds / 60), table=table.markdown(),
         result=result, bytes_per_row=round((rows[-1].database_bytes - rows[0].database_bytes)
