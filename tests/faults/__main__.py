@@ -76,7 +76,7 @@ def run_servers(folder: Path, number: int, needed: bool) -> Iterator[list[remote
         shutil.rmtree(folder / "servers", ignore_errors=True)
         for name in ("s3", "mlflow"):
             (folder / "servers" / name).mkdir(parents=True)
-        variables = stack.enter_context(s3_server(folder / "servers/s3"))
+        variables = stack.enter_context(s3_server(folder / "servers/s3", volumes=400))
         uri = stack.enter_context(mlflow_server(folder / "servers/mlflow"))
         endpoint, database = variables["AWS_ENDPOINT_URL_S3"], folder / "servers/mlflow/server.db"
         yield [

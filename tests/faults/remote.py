@@ -1,14 +1,17 @@
 """Trials with the artifact root on a real S3 server, or with a real MLflow server, behind a proxy that fails."""
 
+import contextlib
 import hashlib
 import json
 import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hand1000.registry.versions import MODEL_DIGEST
 from tests.faults import checks
 from tests.faults.cells import REFUSED, Trial
 from tests.faults.forks import Child
@@ -146,6 +149,16 @@ def _list_objects(stage: Stage, root: str, out: Path) -> None:
     out.write_text(json.dumps(files))
 
 
+def _hide_registered(database: Path) -> None:
+    """Hide the models of earlier trials, whose weights are the same and would not be registered again."""
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        for table, key, value in (
+            ("model_version_tags", "key", "value"),
+            ("logged_model_tags", "tag_key", "tag_value"),
+        ):
+            connection.execute(f"UPDATE {table} SET {value} = 'hidden' WHERE {key} = ?", (MODEL_DIGEST,))
+
+
 @dataclass(kw_only=True)
 class ServerTrial(Trial):
     """One stage with a root in a folder and a real MLflow server, in a run of its own."""
@@ -161,6 +174,7 @@ class ServerTrial(Trial):
         for name in ("mlflow.db", "mlflow.lock"):
             (root / name).unlink(missing_ok=True)
         shutil.rmtree(root / "mlartifacts", ignore_errors=True)
+        _hide_registered(self.servers.database)
         return root
 
     @property

@@ -16,8 +16,13 @@ BUCKET = "hand1000"
 
 
 @contextlib.contextmanager
-def s3_server(folder: Path) -> Iterator[dict[str, str]]:
-    """Run SeaweedFS in `folder` until the block ends; provide the environment variables of its clients."""
+def s3_server(folder: Path, volumes: int = 20) -> Iterator[dict[str, str]]:
+    """Run SeaweedFS in `folder` until the block ends; provide the environment variables of its clients.
+
+    Args:
+        folder: Existing folder of its files.
+        volumes: How many files of 64 MB it may fill; removed objects keep their space.
+    """
     identity = {
         "name": "tester",
         "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
@@ -36,7 +41,7 @@ def s3_server(folder: Path) -> Iterator[dict[str, str]]:
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=64",
         f"-volume.port={volume}",
-        "-volume.max=20",
+        f"-volume.max={volumes}",
         f"-filer.port={filer}",
         "-s3",
         f"-s3.port={s3}",
