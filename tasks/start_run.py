@@ -49,13 +49,19 @@ def start_run(  # noqa: PLR0913 (Flyte signature)
     `dataset` is the artifact of `prepare_data`.
     """
     gestures = parse_gestures(gesture)
-    settings.stage2.check_gestures(gestures)
     inputs = describe_inputs(gesture, images, data, base_model, settings)
     run = RunContext(root=root, run_id=make_run_key(inputs, dataset))
     tracker = run.open_tracker(f"{slug(gestures)}, {images} images, {run.run_id.rpartition('-')[2][:6]}")
     tracker.log_params(inputs)
     tracker.end_abandoned_stages()
     return run
+
+
+@cluster_task()
+def check_inputs(gesture: str, settings: Settings, root: str) -> RunContext:
+    """The untracked run of a training's first tasks, after a check of what would fail only later."""
+    settings.stage2.check_gestures(parse_gestures(gesture))
+    return RunContext(root=root)
 
 
 @cluster_task()

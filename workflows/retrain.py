@@ -11,7 +11,7 @@ from hand1000.config.settings import Settings
 from tasks.prepare_data import prepare_data
 from tasks.registration import RegistrationResult
 from tasks.retraining import detect_changes, keep_current
-from tasks.start_run import untracked_run
+from tasks.start_run import check_inputs
 from workflows.train_gesture import train_gesture
 
 
@@ -34,7 +34,7 @@ def retrain(  # noqa: PLR0913 (Flyte signature)
         The outcome in words, the version to use or to review, and the folder of `report.html`, or of the unchanged
         data.
     """
-    run = untracked_run(root=root)
+    run = check_inputs(gesture=gesture, settings=settings, root=root)
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
     dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
     report = detect_changes(**source, dataset=dataset, settings=settings, kickoff=kickoff, run=run)

@@ -9,7 +9,7 @@ from hand1000.config.settings import Settings
 from tasks.prepare_data import prepare_data
 from tasks.registration import RegistrationResult, register
 from tasks.retraining import find_champion
-from tasks.start_run import start_run, untracked_run
+from tasks.start_run import check_inputs, start_run
 from workflows.train_and_evaluate import train_and_evaluate
 
 
@@ -33,8 +33,9 @@ def train_gesture(
         The verdict of the gates in one line, the registered version, and the folder of `report.html`.
     """
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
-    # Before the run, which is another one if the images are others.
-    dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=untracked_run(root=root))
+    untracked = check_inputs(gesture=gesture, settings=settings, root=root)
+    # Before the tracked run, which is another one if the images are others.
+    dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=untracked)
     run = start_run(**source, settings=settings, root=root, dataset=dataset)
     champion = find_champion(gesture=gesture, shards=shards, run=run)
     evaluated = train_and_evaluate(

@@ -48,6 +48,8 @@ def open_parquet(path: Path, address: str) -> "tuple[ParquetFile, int]":
         for group in range(metadata.num_row_groups):
             for index in range(metadata.num_columns):
                 column = metadata.row_group(group).column(index)
+                if not metadata.row_group(group).num_rows and not column.num_values:
+                    continue  # An empty group has no page.
                 for size, num_values in _iter_pages(file, column, address):
                     if size > MAX_PAGE_BYTES or num_values > MAX_PAGE_VALUES:
                         raise Hand1000Error(

@@ -177,7 +177,7 @@ def translate_s3_errors(address: str) -> Iterator[None]:
         remedy = _REMEDIES.get(_ALIASES.get(code, code))
         if remedy is not None:
             raise Hand1000Error(f"{address}: {remedy}") from error
-        message = one_line(error.response.get("Error", {}).get("Message", "") or "")[:200]
+        message = " ".join(str(error.response.get("Error", {}).get("Message") or "").split())[:200]
         refusal = f"{address}: the server refused with {code} {message}".rstrip()
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         if status < 500 and status not in (408, 409, 429) and code not in _TRANSIENT_CODES:

@@ -42,7 +42,12 @@ def test_saved_features_give_the_same_metrics(real, fake, tmp_path: Path) -> Non
 def test_each_image_is_decoded_once(fake_folder, fake, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     decode = Image.open
-    monkeypatch.setattr(Image, "open", lambda path, *args: opened.append(Path(path).name) or decode(path, *args))
+
+    def record(path, *args, **options):
+        opened.append(Path(path).name)
+        return decode(path, *args, **options)
+
+    monkeypatch.setattr(Image, "open", record)
     steps: list[tuple[int, int]] = []
     extract(fake_folder, lambda done, total, _: steps.append((done, total)))
     assert sorted(opened) == list(fake.file_names) and steps[-1] == (4, 4)
