@@ -99,6 +99,15 @@ class Stage3Trainer:
         Raises:
             Interrupted: A signal came; the steps until then are saved.
         """
+        try:
+            self._train_steps()
+        finally:
+            # torch 2.13 destroys a process group without releasing the GIL if DDP's reducer holds it last, and waits
+            # for gloo's threads, which may wait for the GIL. So the wrapper goes before the group.
+            self.model = self.unet
+        return self.best_weights(), self.history
+
+    def _train_steps(self) -> None:
         self.load_checkpoint()
         settings, validation = self.settings, self.validation
         while self.global_step < settings.steps and not should_stop_early(self.history, settings.validation.patience):
@@ -113,7 +122,6 @@ class Stage3Trainer:
             is_due = self.global_step % settings.checkpoint_every == 0 and self.global_step < settings.steps
             if self.distributed.is_main_process and is_due:
                 self.save_checkpoint()
-        return self.best_weights(), self.history
 
     def sample_batch(self, step: int) -> TrainingBatch:
         """All items of one step on the CPU: images of the gestures, then those of the prior, if there is one.

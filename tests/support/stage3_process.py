@@ -2,6 +2,7 @@
 
 import json
 import sys
+import weakref
 from pathlib import Path
 
 import torch
@@ -48,7 +49,10 @@ def main(folder: Path) -> None:
     context = TrainContext(seed=0, checkpoint=CrashingCheckpointStore(folder / "checkpoint"))
     with init_distributed() as distributed:
         trainer = Stage3Trainer(fresh_base(), training_set(), settings.stage3, context, distributed=distributed)
+        wrapper = weakref.ref(trainer.model)
         weights, history = trainer.train()
+        # Else the process may wait for itself when it ends (torch 2.13, ProcessGroupGloo's destructor under the GIL).
+        assert trainer.model is trainer.unet and wrapper() is None
     if distributed.is_main_process:
         save_file(weights, folder / "weights.safetensors")
         (folder / "history.json").write_text(json.dumps(history))

@@ -1,12 +1,8 @@
 """Stage III: the same weights whatever interrupts or divides the work, and what each choice of training does."""
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -106,27 +102,16 @@ def test_the_micro_batch_size_may_change_after_a_restart(tmp_path) -> None:
 
 
 def processes(folder: Path, count: int) -> tuple[Tensors, list[dict]]:
-    """Stage III by `count` real processes that exchange gradients through gloo, as torch's launcher starts them.
-
-    The processes have been seen to wait for each other without end, beside other tests, for a reason not found yet;
-    such a launch is ended and made once more, with a warning.
-    """
+    """Stage III by `count` real processes that exchange gradients through gloo, as torch's launcher starts them."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    command = [*launcher, "-m", "tests.support.stage3_process", str(folder)]
-    for attempt in (1, 2):
-        child = subprocess.Popen(
-            command, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-        try:
-            _, errors = child.communicate(timeout=110)
-            break
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-            shutil.rmtree(folder, ignore_errors=True)
-            assert attempt == 1, "both launches hung"
-            warnings.warn("the processes hung", stacklevel=1)
-    assert child.returncode == 0, errors[-2000:]
+    done = subprocess.run(
+        [*launcher, "-m", "tests.support.stage3_process", str(folder)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
     return load_file(folder / "weights.safetensors"), json.loads((folder / "history.json").read_text())
 
 
