@@ -81,6 +81,7 @@ class Child:
         """
         stamp = time.monotonic_ns()
         self.log, self.count = folder / f"log-{stamp}", folder / f"operations-{stamp}"
+        self.log.touch()  # A child that is killed at once has no log of its own.
         self.started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -101,7 +102,7 @@ class Child:
         memory: int,
     ) -> int:
         os.setsid()
-        log = os.open(self.log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        log = os.open(self.log, os.O_WRONLY | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(log, stream)
         signal.signal(signal.SIGINT, signal.default_int_handler)
