@@ -33,8 +33,13 @@ class TokenLimit:
         return self.count(text) <= self.max_tokens
 
 
-def load_tokenizer(folder: Path, source: str) -> Any:
-    """Load the CLIPTokenizer of a diffusers folder, limited to the positions of the text encoder beside it.
+def load_tokenizer(folder: Path, source: str, suffix: str = "") -> Any:
+    """Load a CLIPTokenizer of a diffusers folder, limited to the positions of the text encoder beside it.
+
+    Args:
+        folder: The diffusers folder.
+        source: What errors name.
+        suffix: "_2" for the second tokenizer and text encoder of a model with several.
 
     Raises:
         Hand1000Error: A file is missing or is not a tokenizer's; or the tokenizer is not one of the text encoder: it
@@ -42,12 +47,12 @@ def load_tokenizer(folder: Path, source: str) -> Any:
     """
     from transformers import CLIPTokenizer
 
-    path = folder / "text_encoder" / "config.json"
+    path = folder / f"text_encoder{suffix}" / "config.json"
     config = check_config(path)
     positions, words = (config.get(name) for name in ("max_position_embeddings", "vocab_size"))
     if not isinstance(positions, int) or not isinstance(words, int) or positions < _MIN_TOKENS:
         raise Hand1000Error(f"{path}: max_position_embeddings and vocab_size are not those of a text encoder")
-    tokenizer = load_part(CLIPTokenizer, folder / "tokenizer", "a tokenizer of CLIP")
+    tokenizer = load_part(CLIPTokenizer, folder / f"tokenizer{suffix}", "a tokenizer of CLIP")
     length = tokenizer.model_max_length
     if not isinstance(length, int | float) or not length >= _MIN_TOKENS:
         raise Hand1000Error(f"{source}: the tokenizer's model_max_length is {length!r:.40}, not a number of tokens")

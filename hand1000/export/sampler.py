@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from hand1000.models.ddim import stock_sampling_steps
 from hand1000.models.flat_fusion import FlatFusion
-from hand1000.pipelines.ddim import stock_sampling_steps
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 

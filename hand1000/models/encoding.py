@@ -48,10 +48,26 @@ def read_images(paths: Sequence[Path]) -> np.ndarray:
 def encode_latents(vae, images: np.ndarray, batch_size: int = 32) -> torch.Tensor:
     """The scaled latents of uint8 images (N, H, W, 3), (N, C, h, w) float32 on the CPU.
 
+    They are (latents - shift_factor) * scaling_factor, where Stable Diffusion 1.x and XL have no shift.
+
     The mean of the posterior replaces a sample: its spread is far below the noise that training adds.
     """
     batches = [
         vae.encode(to_pixels(images[start : start + batch_size]).to(vae.device)).latent_dist.mean.float().cpu()
         for start in range(0, len(images), batch_size)
     ]
-    return (torch.cat(batches) * vae.config.scaling_factor).contiguous()
+    latents = torch.cat(batches)
+    if shift := vae.config.get("shift_factor"):
+        latents = latents - shift
+    return (latents * vae.config.scaling_factor).contiguous()
+
+
+@torch.no_grad()
+def decode_latents(vae, latents: torch.Tensor) -> np.ndarray:
+    """The uint8 images (B, H, W, 3) of scaled latents (B, C, h, w)."""
+    latents = latents / vae.config.scaling_factor
+    if shift := vae.config.get("shift_factor"):
+        latents = latents + shift
+    decoded = vae.decode(latents).sample
+    # The pixels are rounded: a cast alone truncates, which darkens every image by half a level.
+    return ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -10,8 +10,8 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.base_model import BaseModel
+from hand1000.models.ddim import stock_sampling_steps
 from hand1000.models.noise_schedule import make_noise_scheduler
-from hand1000.pipelines.ddim import stock_sampling_steps
 from hand1000.storage.hub import fetch_model_folder
 from hand1000.storage.pretrained import load_model
 

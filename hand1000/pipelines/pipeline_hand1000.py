@@ -24,10 +24,10 @@ from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.core.interruption import raise_if_interrupted
 from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
 from hand1000.models.base_model import BaseModel
+from hand1000.models.ddim import ddim_step, sampling_timesteps
 from hand1000.models.encoding import encode_texts
 from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
 from hand1000.models.noise_schedule import make_noise_scheduler
-from hand1000.pipelines.ddim import ddim_step, sampling_timesteps
 from hand1000.pipelines.model_folder import INDEX, check_parts_of_pipeline, load_parts, read_index
 
 logger = logging.getLogger(__name__)

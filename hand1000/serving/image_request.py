@@ -123,7 +123,7 @@ class RequestParser:
         return list(self.body_model.model_fields)
 
     def _plan(self, request: ImageRequest) -> list[ImageSpec]:
-        from hand1000.pipelines.ddim import sampling_timesteps
+        from hand1000.models.ddim import sampling_timesteps
 
         values = {name: getattr(request, name) for name in CALL_FIELDS}
         try:

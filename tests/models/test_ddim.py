@@ -9,9 +9,9 @@ import torch
 from diffusers import DDIMScheduler
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.models.ddim import MIN_START, ddim_step, sampling_timesteps, stock_sampling_steps
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.models.small_base import build_scheduler
-from hand1000.pipelines.ddim import MIN_START, ddim_step, sampling_timesteps, stock_sampling_steps
 from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
 SD15 = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "timestep_spacing": "leading"}

@@ -11,6 +11,7 @@ Notation, as in the paper:
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
 from hand1000.core.errors import Hand1000Error
+from hand1000.models.noise_schedule import make_noise_scheduler
+from hand1000.models.schedule import NoiseSchedule, Timestep
 
 MIN_START = 0.9
 """Share of the noise schedule at which sampling starts at the earliest: before, latents are not pure noise."""
@@ -106,3 +109,57 @@ def stock_sampling_steps(scheduler: DDIMScheduler, num_inference_steps: int) -> 
         for steps in (num_inference_steps + distance, num_inference_steps - distance)
         if is_equal(steps)
     )
+
+
+class DDIMSchedule(NoiseSchedule):
+    """The noise schedule of a diffusion model that predicts the noise or the velocity."""
+
+    def __init__(self, scheduler: DDIMScheduler) -> None:
+        self.scheduler = scheduler
+        self.num_train_timesteps: int = scheduler.config.num_train_timesteps
+        self._predicts_velocity = scheduler.config.prediction_type == "v_prediction"
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """See `NoiseSchedule`."""
+        noisy: torch.Tensor = self.scheduler.add_noise(latents, noise, timesteps)
+        return noisy
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """See `NoiseSchedule`."""
+        return self.scheduler.get_velocity(latents, noise, timesteps) if self._predicts_velocity else noise
+
+    def snr(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """See `NoiseSchedule`. Unlike diffusers' `compute_snr`, it is not rounded through square roots."""
+        alphas_cumprod = self.scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+        return alphas_cumprod / (1 - alphas_cumprod)
+
+    def loss_ratio(self, timesteps: torch.Tensor) -> torch.Tensor:
+        """See `NoiseSchedule`."""
+        snr = self.snr(timesteps)
+        return snr + 1 if self._predicts_velocity else snr
+
+    def sampling_timesteps(self, num_inference_steps: int) -> list[Timestep]:
+        """See `NoiseSchedule`."""
+        return list(sampling_timesteps(self.scheduler, num_inference_steps))
+
+    def step(
+        self,
+        model_pred: torch.Tensor,
+        latents: torch.Tensor,
+        timesteps: tuple[Timestep, Timestep | None],
+        *,
+        eta: float = 0.0,
+        generator: Any = None,
+    ) -> torch.Tensor:
+        """See `NoiseSchedule`."""
+        present, following = timesteps
+        integers = (int(present), None if following is None else int(following))
+        return ddim_step(self.scheduler, model_pred, latents, integers, eta=eta, generator=generator)
+
+    def stock_scheduler(self) -> DDIMScheduler:
+        """See `NoiseSchedule`."""
+        return make_noise_scheduler(self.scheduler.config)
+
+    def stock_sampling_steps(self, num_inference_steps: int) -> int:
+        """See `NoiseSchedule`."""
+        return stock_sampling_steps(self.scheduler, num_inference_steps)

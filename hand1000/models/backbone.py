@@ -1,0 +1,240 @@
+"""The interface of a backbone: the pretrained text-to-image model that Hand1000 trains and samples.
+
+Everything that differs between Stable Diffusion 1.x, XL and a flow-matching transformer is behind `Backbone` and its
+`NoiseSchedule`, so that there is one Stage II, one Stage III and one sampler. A new backbone is one file with a
+subclass, an entry in `hand1000.models.base_model.BACKBONES`, and its rules in `hand1000.export`.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from hand1000.captions.token_limit import TokenLimit
+from hand1000.core.errors import Hand1000Error
+from hand1000.models.conditioning import Conditioning
+from hand1000.models.schedule import NoiseSchedule
+from hand1000.storage.pretrained import check_config
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from hand1000.models.fusion import GestureFusion
+
+Feature = Literal["stage2.fusion: flat", "stage2.paper_loop", "ControlNet", "HandRefiner"]
+"""What only some backbones can do, as a message names it."""
+
+_REMEDIES: Mapping[Feature, str] = {
+    "stage2.fusion: flat": "choose per_token",
+    "stage2.paper_loop": "choose another preset than paper, or set it to false",
+    "ControlNet": "choose such a model",
+    "HandRefiner": "choose such a model as hand_refiner.inpainting_model",
+}
+FEATURES = frozenset(_REMEDIES)
+
+
+class Backbone(ABC):
+    """The parts of a pretrained model, frozen and in evaluation mode, and what is done with them.
+
+    A subclass is a frozen dataclass whose fields are the parts, under the names and in the order of its stock pipeline
+    in diffusers, and at last `source`, which errors name. It is cheap to make: a pipeline makes one of its parts
+    whenever it needs one.
+    """
+
+    name: ClassVar[str]
+    """Short name, as it stands in the `model_index.json` of a tuned model."""
+
+    title: ClassVar[str]
+    """Name of the model's family for a reader."""
+
+    pipeline_classes: ClassVar[Sequence[str]]
+    """diffusers' pipelines of this model by class name; the first one is that of an export."""
+
+    part_classes: ClassVar[Mapping[str, Collection[str]]]
+    """Classes that each part may have, by the part's name; a scheduler may be of any class."""
+
+    optional_parts: ClassVar[Collection[str]] = ()
+    """Parts that may be None."""
+
+    denoiser_name: ClassVar[str] = "unet"
+    """Name of the part that is trained: `unet` or `transformer`. It is also the prefix of its LoRA's names."""
+
+    supports: ClassVar[frozenset[Feature]] = frozenset()
+
+    vae: Any
+    tokenizer: Any
+    scheduler: Any
+    source: str
+
+    # --- The parts
+
+    @classmethod
+    def part_names(cls) -> tuple[str, ...]:
+        """The names of all parts, in the order of the constructor's arguments."""
+        return tuple(cls.part_classes)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """All parts by name."""
+        return {name: getattr(self, name) for name in self.part_names()}
+
+    @property
+    def denoiser(self) -> Any:
+        """The network that is trained: a UNet or a transformer."""
+        return getattr(self, self.denoiser_name)
+
+    def with_denoiser(self, denoiser: Any) -> Self:
+        """Return the backbone with another denoiser."""
+        return dataclasses.replace(self, **{self.denoiser_name: denoiser})  # type: ignore[type-var]
+
+    @property
+    def device(self) -> "torch.device":
+        """The device of the denoiser; the other parts may be elsewhere."""
+        device: torch.device = self.denoiser.device
+        return device
+
+    @classmethod
+    def load_part(cls, name: str, path: Path, source: str, dtype: "torch.dtype") -> Any:
+        """Load the part `name` from its folder, which lies in that of the model.
+
+        Args:
+            name: Name of the part.
+            path: Folder of the part.
+            source: What errors name.
+            dtype: Type of the weights.
+
+        Raises:
+            Hand1000Error: A file is missing or damaged.
+        """
+        from hand1000.models.parts import load_part
+
+        if name == "scheduler":
+            return cls.make_scheduler(check_config(path / "scheduler_config.json"), source)
+        return load_part(next(iter(cls.part_classes[name])), name, path, source, dtype)
+
+    @classmethod
+    @abstractmethod
+    def make_scheduler(cls, config: Mapping[str, Any], source: str = "scheduler") -> Any:
+        """Make a new scheduler of the one class that `schedule` wraps, of a scheduler config of any class.
+
+        Raises:
+            Hand1000Error: The config is that of another kind of model; errors name `source`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def read_resolution(cls, folder: Path, source: str) -> int:
+        """Read the side in pixels of the square images from the configurations alone.
+
+        Raises:
+            Hand1000Error: A configuration is missing or malformed.
+        """
+
+    @abstractmethod
+    def check(self, *further_denoisers: Any) -> None:
+        """Check that the parts fit together, and that further denoisers, as that of autoguidance, fit the parts.
+
+        Raises:
+            Hand1000Error: A size differs between two parts, or a part is of a variant that is not supported.
+        """
+
+    # --- Text
+
+    @property
+    @abstractmethod
+    def text_dim(self) -> int:
+        """Width D of the tokens that the denoiser reads."""
+
+    @property
+    def token_limit(self) -> TokenLimit:
+        """How much of a text all text encoders read."""
+        return TokenLimit.of(self.tokenizer)
+
+    @abstractmethod
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        """Encode N texts, each padded or cut to L tokens, as the stock pipeline does; on the text encoder's device."""
+
+    def null_conditioning(self, empty: Conditioning) -> Conditioning:
+        """Return the conditioning without a prompt, made of that of "".
+
+        It is what the stock pipeline takes if it is given no negative prompt: that of "" itself, or zeros.
+        """
+        return empty
+
+    def build_fusion(self, gestures: Sequence[str], pose_dim: int = 0) -> "GestureFusion":
+        """Build an untrained fusion of this backbone's tokens, see `GestureFusion`."""
+        from hand1000.models.fusion import GestureFusion
+
+        return GestureFusion(self.text_dim, gestures, pose_dim)
+
+    # --- Images
+
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape of one image's latents, (C, h, w)."""
+
+    @property
+    @abstractmethod
+    def resolution(self) -> int:
+        """Side of the images in pixels."""
+
+    def encode_images(self, images: "np.ndarray", batch_size: int = 32) -> "torch.Tensor":
+        """Encode uint8 images (N, H, W, 3) as scaled latents (N, C, h, w), float32 on the CPU."""
+        from hand1000.models.encoding import encode_latents
+
+        return encode_latents(self.vae, images, batch_size)
+
+    def decode(self, latents: "torch.Tensor") -> "np.ndarray":
+        """Decode scaled latents (B, C, h, w) to uint8 images (B, H, W, 3)."""
+        from hand1000.models.encoding import decode_latents
+
+        return decode_latents(self.vae, latents)
+
+    # --- Noise
+
+    @property
+    @abstractmethod
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule, of the part `scheduler`."""
+
+    @abstractmethod
+    def predict(
+        self, latents: "torch.Tensor", timesteps: "torch.Tensor", conditioning: Conditioning, denoiser: Any = None
+    ) -> "torch.Tensor":
+        """Return the prediction of the denoiser, (B, C, h, w).
+
+        Args:
+            latents: Noisy latents, (B, C, h, w).
+            timesteps: The schedule's timesteps, (B,) or one for all, ().
+            conditioning: Conditioning of the B images, on the denoiser's device.
+            denoiser: Another denoiser of this form, such as one wrapped for several processes or that of autoguidance.
+        """
+
+    # --- Export
+
+    @abstractmethod
+    def fold(self, matrix: "torch.Tensor", shift: "torch.Tensor") -> None:
+        """Let the denoiser read e where it read A e + c, by changing its weights in place.
+
+        Args:
+            matrix: A, (D, D) float64 on the CPU.
+            shift: c, (D,) float64 on the CPU.
+        """
+
+    @abstractmethod
+    def stock_pipeline(self) -> Any:
+        """Return diffusers' own pipeline of these parts, with a scheduler of its own."""
+
+    # --- Features that not every backbone has
+
+    @classmethod
+    def require(cls, feature: Feature, source: str) -> None:
+        """Raise a Hand1000Error if models of this kind do not have a feature."""
+        if feature not in cls.supports:
+            raise Hand1000Error(
+                f"{source}: {feature} needs a model of Stable Diffusion 1.x, but this is {cls.title}; "
+                f"{_REMEDIES[feature]}"
+            )

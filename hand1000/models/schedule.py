@@ -1,0 +1,91 @@
+"""The interface of a noise schedule: how training adds noise to latents, and how sampling takes it away.
+
+Notation:
+    x       clean, scaled latents                                    (B, C, h, w)
+    n       normal noise                                             (B, C, h, w)
+    t       timestep, the time that the denoiser is given            (B,)
+    x_t     noisy latents: sqrt(a) x + sqrt(1-a) n in a diffusion model, (1-s) x + s n in a flow model
+"""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+Timestep = int | float
+
+
+class NoiseSchedule(ABC):
+    """The noise schedule of a backbone.
+
+    Training draws indices from 0, the clean end, to `num_train_timesteps` - 1, keyed by image and step; `to_timesteps`
+    makes them the denoiser's timesteps, and every other method takes those. A diffusion model's timesteps are the
+    indices themselves; a flow model's may be floats.
+    """
+
+    num_train_timesteps: int
+    """Number T of noise levels from which training draws; timesteps are at most T."""
+
+    def to_timesteps(self, indices: "torch.Tensor") -> "torch.Tensor":
+        """Convert indices, (B,) int64 from 0 to T - 1, to timesteps, (B,); in a flow model through its shift."""
+        return indices
+
+    @abstractmethod
+    def add_noise(self, latents: "torch.Tensor", noise: "torch.Tensor", timesteps: "torch.Tensor") -> "torch.Tensor":
+        """Return x_t of x and n at the timesteps t."""
+
+    @abstractmethod
+    def target(self, latents: "torch.Tensor", noise: "torch.Tensor", timesteps: "torch.Tensor") -> "torch.Tensor":
+        """Return what the denoiser should predict from x_t: n, the velocity, or n - x in a flow model."""
+
+    @abstractmethod
+    def snr(self, timesteps: "torch.Tensor") -> "torch.Tensor":
+        """Return the signal-to-noise ratio of x_t, (B,): a / (1-a), or ((1-s) / s)^2 in a flow model."""
+
+    @abstractmethod
+    def loss_ratio(self, timesteps: "torch.Tensor") -> "torch.Tensor":
+        """Return the squared error of the target over that of the clean latents that it implies, (B,).
+
+        It is the SNR for a prediction of the noise, SNR + 1 for the velocity, and 1 / s^2 in a flow model.
+        """
+
+    def noise_share(self, timestep: Timestep) -> float:
+        """Return the place of a timestep on the schedule, from 0, the clean end, to below 1."""
+        return timestep / self.num_train_timesteps
+
+    @abstractmethod
+    def sampling_timesteps(self, num_inference_steps: int) -> list[Timestep]:
+        """Return the timesteps of a sampling, from the noisiest on, all different.
+
+        Raises:
+            Hand1000Error: More steps than the schedule has.
+        """
+
+    @abstractmethod
+    def step(
+        self,
+        model_pred: "torch.Tensor",
+        latents: "torch.Tensor",
+        timesteps: tuple[Timestep, Timestep | None],
+        *,
+        eta: float = 0.0,
+        generator: Any = None,
+    ) -> "torch.Tensor":
+        """Compute the latents at the next timestep, (B, C, h, w).
+
+        Args:
+            model_pred: The denoiser's prediction, (B, C, h, w).
+            latents: x_t at the present timestep.
+            timesteps: The present timestep and the next one, None after the last.
+            eta: Share of fresh noise, 0 to 1.
+            generator: Source of the fresh noise, one or one per image.
+        """
+
+    @abstractmethod
+    def stock_scheduler(self) -> Any:
+        """Return a new scheduler of diffusers, with which a stock pipeline samples along this schedule."""
+
+    def stock_sampling_steps(self, num_inference_steps: int) -> int:
+        """Return the number of steps nearest to `num_inference_steps` in which diffusers samples as `step` does."""
+        return num_inference_steps
