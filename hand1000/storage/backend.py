@@ -143,13 +143,18 @@ class LocalBackend:
                     self.remove(f"{key}/{entry.name}")
                 os.replace(safe_join(directory, entry.name), path)
 
-    def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
-        """Copy the files of `manifest` from `key` to the folder `target`; raise `DamagedError` if one is missing."""
+    def get_tree(self, key: str, manifest: Manifest, target: Path) -> set[str]:
+        """Copy the files of `manifest` from `key` to the folder `target`; raise `DamagedError` if one is missing.
+
+        Returns:
+            The names of the files whose bytes were verified on the way; here none.
+        """
         with translate_write_errors(target):
             try:
                 _copy_files(self._base / key, manifest, target)
             except FileNotFoundError as error:
                 raise DamagedError(f"{error.filename}: missing") from error
+        return set()
 
     def describe_kept_copies(self) -> list[str]:
         """Return one line for each kind of copy that the storage keeps of removed files."""

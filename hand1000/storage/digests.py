@@ -5,8 +5,10 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -14,6 +16,11 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.storage.keys import find_key_fault
 
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+T = TypeVar("T")
+Result = TypeVar("Result")
+
+_BUFFER_BYTES = 1 << 20
+_MAX_THREADS = 8
 
 
 class DamagedError(Hand1000Error):
@@ -29,6 +36,41 @@ def digest_file(path: Path) -> str:
     """Return the sha256 of a file, which is read in chunks and may be of any size."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class StreamDigest:
+    """The sha256 of bytes that come one after the other.
+
+    Attributes:
+        size: Number of bytes so far.
+    """
+
+    def __init__(self) -> None:
+        self.size, self._hash = 0, hashlib.sha256()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Add the next bytes; other threads run meanwhile."""
+        self._hash.update(data)
+        self.size += len(data)
+
+    def update_from(self, file: int, start: int, stop: int) -> None:
+        """Add the bytes of a range of the open file `file`, or those before its end."""
+        buffer = memoryview(bytearray(min(_BUFFER_BYTES, stop - start)))
+        while start < stop and (count := os.preadv(file, [buffer[: stop - start]], start)):
+            self.update(buffer[:count])
+            start += count
+
+    def hexdigest(self) -> str:
+        """Return the sha256 of the bytes so far, 64 hexadecimal digits."""
+        return self._hash.hexdigest()
+
+
+def in_threads(function: Callable[[T], Result], items: Sequence[T]) -> list[Result]:
+    """Return the results of `function`, which spends its time in hashing and reading, in the order of the items."""
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1, len(items))) as pool:
+        return list(pool.map(function, items))
 
 
 _digests: dict[tuple[int, int], tuple[tuple[int, int, int], str]] = {}
@@ -124,13 +166,17 @@ def tree_manifest(directory: Path) -> Manifest:
     """
     if not directory.is_dir():
         raise Hand1000Error(f"{directory}: no such folder")
-    entries = []
+    paths = []
     for path in directory.rglob("*"):
         mode = path.lstat().st_mode
         if stat.S_ISDIR(mode):
             continue
         if not stat.S_ISREG(mode):
             raise Hand1000Error(f"{path}: not a plain file; replace it by a copy of its target")
+        paths.append(path)
+
+    def describe(path: Path) -> FileEntry:
         name = path.relative_to(directory).as_posix()
-        entries.append(FileEntry(name=name, size=path.stat().st_size, sha256=remembered_digest(path)))
-    return Manifest(files=tuple(sorted(entries, key=lambda entry: entry.name)))
+        return FileEntry(name=name, size=path.stat().st_size, sha256=remembered_digest(path))
+
+    return Manifest(files=tuple(sorted(in_threads(describe, paths), key=lambda entry: entry.name)))

@@ -1,14 +1,6 @@
-"""Amazon S3 and servers that speak its protocol: client, errors, listing, and the storage backend.
-
-Settings come from the environment: the AWS_* variables and files that boto3 reads, or Flyte's FLYTE_AWS_ENDPOINT,
-FLYTE_AWS_ACCESS_KEY_ID and FLYTE_AWS_SECRET_ACCESS_KEY, which take precedence. With `HAND1000_S3_ENCRYPTION` (AES256,
-aws:kms or aws:kms,KEY_ID) the server encrypts what is written.
-"""
+"""Amazon S3 and servers that speak its protocol: listing, and the storage backend; `s3_client` has the settings."""
 
 import contextlib
-import functools
-import os
-import random
 import tempfile
 from collections.abc import Iterator
 from functools import cached_property
@@ -20,193 +12,20 @@ from hand1000.core.retry import call_with_retry
 from hand1000.storage.digests import (
     OTHER_BYTES,
     DamagedError,
-    FileEntry,
     Manifest,
     StoredFile,
     describe_damage,
     digest_bytes,
 )
-from hand1000.storage.files import write_bytes
 from hand1000.storage.keys import safe_join
+from hand1000.storage.s3_client import s3_client
+from hand1000.storage.s3_errors import MissingKeyError, translate_s3_errors
+from hand1000.storage.s3_transfer import S3Transfer, TransferItem, read_delays
 from hand1000.storage.scratch import process_scratch
 from hand1000.storage.verification import find_damage
 
-MAX_READS = 8
-"""Number of requests for an object whose body breaks off."""
-
-_PART_BYTES = 16 << 20
 # Object in a tree that a reader found damaged.
 _SUSPECT = ".suspect"
-_ENCRYPTIONS = ("AES256", "aws:kms")
-_ENCRYPTION_ATTEMPTS = 2
-_MISSING_KEY = {"NoSuchKey", "404", "NotFound"}
-_REMEDIES = {
-    "NoSuchBucket": "there is no such bucket; create it or correct the name",
-    "InvalidBucketName": "not a valid bucket name; correct it",
-    "InvalidAccessKeyId": "the access key id is unknown; correct AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "the secret key does not match the access key id; correct AWS_SECRET_ACCESS_KEY",
-    "AccessDenied": "access denied; the key needs s3:GetObject, s3:PutObject, s3:DeleteObject and s3:ListBucket here",
-    "ExpiredToken": "the session's token has expired; sign in again",
-    "InvalidToken": "the session's token is not valid; correct AWS_SESSION_TOKEN or remove it",
-    "RequestTimeTooSkewed": "this machine's clock differs from the server's; correct it",
-    "PermanentRedirect": "the bucket is in another region; set AWS_REGION to it",
-    "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_REGION to it",
-    "IllegalLocationConstraintException": "the bucket is in another region; set AWS_REGION to it",
-    "InvalidObjectState": "the object is archived; restore it to a readable storage class",
-    "QuotaExceeded": "the bucket's quota is used up; free some or choose another bucket",
-}
-# Codes of responses without a body, as to HEAD, and of other servers than Amazon's.
-_ALIASES = {
-    "403": "AccessDenied",
-    "Forbidden": "AccessDenied",
-    "AllAccessDisabled": "AccessDenied",
-    "ExpiredTokenException": "ExpiredToken",
-    "RequestExpired": "ExpiredToken",
-    "TokenRefreshRequired": "ExpiredToken",
-    "301": "PermanentRedirect",
-    "XMinioStorageFull": "QuotaExceeded",
-}
-
-
-# Of status 4xx, and gone at another attempt.
-_TRANSIENT_CODES = {
-    "RequestTimeout",
-    "Throttling",
-    "ThrottlingException",
-    "IncompleteBody",
-    "BadDigest",
-    "XAmzContentSHA256Mismatch",
-}
-
-
-class MissingKeyError(DamagedError):
-    """There is no object with this key."""
-
-
-def s3_client() -> Any:
-    """Return a boto3 client for S3 with the environment's settings, which threads may share.
-
-    Raises:
-        Hand1000Error: The endpoint in the environment is not a URL.
-    """
-    import boto3
-    from botocore.config import Config
-
-    env = os.environ.get
-    endpoint = env("FLYTE_AWS_ENDPOINT") or env("AWS_ENDPOINT_URL_S3") or env("AWS_ENDPOINT_URL")
-    key, secret = env("FLYTE_AWS_ACCESS_KEY_ID"), env("FLYTE_AWS_SECRET_ACCESS_KEY")
-    session = boto3.Session(aws_access_key_id=key, aws_secret_access_key=secret) if key and secret else boto3.Session()
-    # "standard" waits between attempts, with jitter: eight attempts outlast a restart of about half a minute.
-    attempts = {} if "AWS_MAX_ATTEMPTS" in os.environ else {"total_max_attempts": 8}
-    settings: dict[str, Any] = {
-        "retries": {"mode": "standard", **attempts},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-        "max_pool_connections": 16,
-    }
-    if endpoint:
-        # Servers other than Amazon's need not resolve bucket.host, nor know the newer checksum headers.
-        settings |= {
-            "s3": {"addressing_style": "path"},
-            "request_checksum_calculation": "when_required",
-            "response_checksum_validation": "when_required",
-        }
-    try:
-        region = session.region_name or ("us-east-1" if endpoint else None)
-        client = session.client("s3", endpoint_url=endpoint, region_name=region, config=Config(**settings))
-    except ValueError as error:
-        raise Hand1000Error(f"the S3 endpoint {endpoint!r} is not a URL; write it as http://host:port") from error
-    if endpoint:
-        for operation in ("PutObject", "CreateMultipartUpload"):
-            handler = functools.partial(_refuse_missing_key, client)
-            client.meta.events.register_first(f"needs-retry.s3.{operation}", handler)
-    return client
-
-
-def _refuse_missing_key(client: Any, response: Any, attempts: int, request_dict: dict[str, Any], **_: object) -> None:
-    """End the retries of an encrypted write that a server cannot make, because it has no key.
-
-    SeaweedFS and others answer status 500 then, as they do to faults that pass. So this waits for the second such
-    answer to a write, while the server answers another request.
-
-    Raises:
-        Hand1000Error: The server cannot encrypt.
-    """
-    kind = request_dict["headers"].get("x-amz-server-side-encryption")
-    status = response[0].status_code if response is not None else None
-    if not kind or status not in (500, 501) or attempts < _ENCRYPTION_ATTEMPTS:
-        return
-    try:
-        client.head_bucket(Bucket=request_dict["context"]["input_params"]["Bucket"])
-    except Exception:  # The server has another trouble, which the retries may outlast.
-        return
-    kind = kind.decode() if isinstance(kind, bytes) else kind
-    raise Hand1000Error(
-        f"HAND1000_S3_ENCRYPTION: the server answers {status} to a write with {kind}, so it seems to have no key for "
-        "it; give the server a key, or unset the variable"
-    )
-
-
-def _upload_args(sha256: str) -> dict[str, Any]:
-    """Return boto3's arguments of an upload: the digest as metadata, and how the server encrypts the object.
-
-    Raises:
-        Hand1000Error: `HAND1000_S3_ENCRYPTION` is malformed.
-    """
-    encryption = os.environ.get("HAND1000_S3_ENCRYPTION", "")
-    kind, _, key = encryption.partition(",")
-    if encryption and (kind not in _ENCRYPTIONS or (key and kind != "aws:kms")):
-        raise Hand1000Error(f"HAND1000_S3_ENCRYPTION: {encryption!r}; choose AES256, aws:kms or aws:kms,KEY_ID")
-    sse = {"ServerSideEncryption": kind} if encryption else {}
-    return {"Metadata": {"sha256": sha256}, **sse, **({"SSEKMSKeyId": key} if key else {})}
-
-
-@contextlib.contextmanager
-def translate_s3_errors(address: str) -> Iterator[None]:
-    """Turn botocore's errors into a `Hand1000Error` that names `address` and the remedy."""
-    from botocore import exceptions as errors
-    from botocore.parsers import ResponseParserError
-    from s3transfer.exceptions import RetriesExceededError
-
-    try:
-        yield
-    except errors.ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code in _MISSING_KEY:
-            raise MissingKeyError(f"{address}: missing") from error
-        remedy = _REMEDIES.get(_ALIASES.get(code, code))
-        if remedy is not None:
-            raise Hand1000Error(f"{address}: {remedy}") from error
-        message = " ".join(str(error.response.get("Error", {}).get("Message") or "").split())[:200]
-        refusal = f"{address}: the server refused with {code} {message}".rstrip()
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        if status < 500 and status not in (408, 409, 429) and code not in _TRANSIENT_CODES:
-            raise Hand1000Error(f"{refusal}; correct the request, or choose another bucket") from error
-        encryption = os.environ.get("HAND1000_S3_ENCRYPTION", "")
-        if encryption and error.operation_name in ("PutObject", "CreateMultipartUpload"):
-            refusal += (
-                f"; the server may have no key for HAND1000_S3_ENCRYPTION={encryption}: give it one, unset this, or"
-            )
-            raise TransientError(f"{refusal} try again later") from error
-        raise TransientError(f"{refusal}; try again later") from error
-    except (
-        errors.NoCredentialsError,
-        errors.PartialCredentialsError,
-        errors.CredentialRetrievalError,
-        errors.TokenRetrievalError,
-        errors.UnauthorizedSSOTokenError,
-    ) as error:
-        remedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or sign in"
-        raise Hand1000Error(f"{address}: no credentials; {remedy}") from error
-    # Connections refused, dropped or timed out, unknown hosts, proxies and certificates.
-    except (errors.ConnectionError, errors.HTTPClientError, errors.IncompleteReadError, RetriesExceededError) as error:
-        remedy = "check AWS_ENDPOINT_URL_S3 and the network"
-        raise TransientError(f"{address}: the S3 endpoint cannot be reached ({error}); {remedy}") from error
-    except ResponseParserError as error:
-        reason = f"the answer is not that of an S3 server ({one_line(error)[:200]})"
-        raise TransientError(f"{address}: {reason}; check AWS_ENDPOINT_URL_S3") from error
-    except errors.BotoCoreError as error:
-        raise Hand1000Error(f"{address}: {one_line(error)}") from error
 
 
 class S3Object(NamedTuple):
@@ -237,6 +56,10 @@ class S3Location:
     def client(self) -> Any:
         """The boto3 client."""
         return s3_client()
+
+    @cached_property
+    def _transfer(self) -> S3Transfer:
+        return S3Transfer(self._bucket, self.client)
 
     @cached_property
     def scratch_dir(self) -> Path:
@@ -321,14 +144,12 @@ class S3Backend(S3Location):
             response = self.client.get_object(Bucket=self._bucket, Key=self._key(key))
             return response, response["Body"].read()
 
-        delays = (random.uniform(0, min(2.0**attempt / 4, 4.0)) for attempt in range(MAX_READS - 1))
-        return call_with_retry(get, delays, (HTTPClientError, IncompleteReadError))
+        return call_with_retry(get, read_delays(), (HTTPClientError, IncompleteReadError))
 
     def write(self, key: str, data: bytes) -> None:
         """See `LocalBackend`."""
         with translate_s3_errors(self._url(key)):
-            arguments = _upload_args(digest_bytes(data))
-            self.client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **arguments)
+            self._transfer.put_bytes(self._key(key), data)
 
     def mark_used(self, key: str, data: bytes) -> None:
         """See `LocalBackend`; the object is written again, because S3 has no other way to renew its time."""
@@ -402,32 +223,25 @@ class S3Backend(S3Location):
 
     def put_tree(self, directory: Path, key: str, manifest: Manifest) -> None:
         """See `LocalBackend`; files are uploaded in parallel."""
+        items = (
+            TransferItem(directory / entry.name, self._key(f"{key}/{entry.name}"), entry) for entry in manifest.files
+        )
+        with translate_s3_errors(self._url(key)):
+            self._transfer.upload(items)
 
-        def start(manager: Any, entry: FileEntry) -> Any:
-            name = self._key(f"{key}/{entry.name}")
-            extra = _upload_args(entry.sha256)
-            return manager.upload(str(directory / entry.name), self._bucket, name, extra_args=extra)
+    def get_tree(self, key: str, manifest: Manifest, target: Path) -> set[str]:
+        """See `LocalBackend`; files are downloaded in parallel, and each gets its name when it is complete.
 
-        with translate_s3_errors(self._url(key)), self._transfers() as manager:
-            for future in [start(manager, entry) for entry in manifest.files]:
-                future.result()
-
-    def get_tree(self, key: str, manifest: Manifest, target: Path) -> None:
-        """See `LocalBackend`; files are downloaded in parallel, and each gets its name when it is complete."""
-
-        def start(manager: Any, entry: FileEntry) -> Any:
-            path = safe_join(target, entry.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return manager.download(self._bucket, self._key(f"{key}/{entry.name}"), str(path))
-
-        with translate_s3_errors(self._url(key)), translate_write_errors(target), self._transfers() as manager:
-            target.mkdir(parents=True, exist_ok=True)
-            for entry in manifest.files:
-                if not entry.size:  # s3transfer asks for a range, which no server has of an empty object.
-                    write_bytes(safe_join(target, entry.name), b"")
-            for entry, future in [(entry, start(manager, entry)) for entry in manifest.files if entry.size]:
-                with translate_s3_errors(self._url(f"{key}/{entry.name}")):
-                    future.result()
+        They are verified on the way.
+        """
+        with translate_s3_errors(self._url(key)), translate_write_errors(target):
+            items = [
+                TransferItem(safe_join(target, entry.name), self._key(f"{key}/{entry.name}"), entry)
+                for entry in manifest.files
+            ]
+            for folder in {target, *(item.path.parent for item in items)}:
+                folder.mkdir(parents=True, exist_ok=True)
+            return self._transfer.download(items)
 
     def describe_kept_copies(self) -> list[str]:
         """See `LocalBackend`: the versions of objects, if the bucket keeps them."""
@@ -444,13 +258,3 @@ class S3Backend(S3Location):
     def local_path(self, key: str) -> Path | None:
         """Return None: a bucket is not a folder."""
         return None
-
-    @contextlib.contextmanager
-    def _transfers(self) -> Iterator[Any]:
-        """A manager that moves several files, and several parts of a large one, at the same time."""
-        from boto3.s3.transfer import TransferConfig, create_transfer_manager
-
-        parts = {"multipart_threshold": _PART_BYTES, "multipart_chunksize": _PART_BYTES, "max_concurrency": 8}
-        config = TransferConfig(**parts, num_download_attempts=MAX_READS, preferred_transfer_client="classic")
-        with create_transfer_manager(self.client, config) as manager:
-            yield manager

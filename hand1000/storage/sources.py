@@ -18,7 +18,8 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.storage.cache import node_cached_dir
 from hand1000.storage.digests import digest_json, tree_manifest
 from hand1000.storage.keys import safe_join
-from hand1000.storage.s3 import S3Location, S3Object, translate_s3_errors
+from hand1000.storage.s3 import S3Location, S3Object
+from hand1000.storage.s3_errors import translate_s3_errors
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,12}")
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 from hand1000.core.errors import translate_write_errors
 from hand1000.storage.backend import StorageBackend
 from hand1000.storage.digests import OTHER_BYTES, DamagedError, Manifest
-from hand1000.storage.verification import find_damage, is_intact
+from hand1000.storage.verification import damaged_entries
 
 _MAX_DOWNLOADS = 2
 
@@ -22,15 +22,14 @@ def download_missing(backend: StorageBackend, key: str, manifest: Manifest, fold
     Raises:
         DamagedError: The storage lacks a file, or has other bytes; the message names the file.
     """
+    verified: set[str] = set()
     for _ in range(_MAX_DOWNLOADS):
-        missing = tuple(entry for entry in manifest.files if not is_intact(folder, entry))
+        missing = damaged_entries(folder, manifest, known=verified)
         if not missing:
             return
-        backend.get_tree(key, manifest.model_copy(update={"files": missing}), folder)
-    name = find_damage(folder, manifest)
-    if name:
-        path = f"{backend.root}/{key}/{name}"
-        raise DamagedError(f"{path}: {OTHER_BYTES}; run again to compute it")
+        verified |= backend.get_tree(key, manifest.model_copy(update={"files": missing}), folder)
+    if damaged := damaged_entries(folder, manifest, known=verified):
+        raise DamagedError(f"{backend.root}/{key}/{damaged[0].name}: {OTHER_BYTES}; run again to compute it")
 
 
 @contextlib.contextmanager

@@ -5,10 +5,12 @@ A file is read once in a process: `remembered_digest` knows it again by inode, s
 
 import errno
 import os
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.digests import FileEntry, Manifest, forget_digest, remembered_digest
+from hand1000.storage.digests import FileEntry, Manifest, forget_digest, in_threads, remembered_digest
 from hand1000.storage.keys import safe_join
 
 # A file in this state is not what was written. Any other error says nothing about its bytes.
@@ -26,7 +28,17 @@ def find_damage(folder: Path, manifest: Manifest, *, fresh: bool = False) -> str
     Raises:
         Hand1000Error: A file cannot be read, for want of permission or of another resource.
     """
-    return next((entry.name for entry in manifest.files if not is_intact(folder, entry, fresh=fresh)), "")
+    damaged = damaged_entries(folder, manifest, fresh=fresh)
+    return damaged[0].name if damaged else ""
+
+
+def damaged_entries(
+    folder: Path, manifest: Manifest, *, known: Collection[str] = (), fresh: bool = False
+) -> tuple[FileEntry, ...]:
+    """Return the files of a manifest below `folder` that are not what it states, without reading those of `known`."""
+    entries = [entry for entry in manifest.files if entry.name not in known]
+    intact = in_threads(partial(is_intact, folder, fresh=fresh), entries)
+    return tuple(entry for entry, is_whole in zip(entries, intact, strict=True) if not is_whole)
 
 
 def is_intact(folder: Path, entry: FileEntry, *, fresh: bool = False) -> bool:

@@ -21,7 +21,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def recording(self, key, manifest, target):
         names.extend(entry.name for entry in manifest.files)
-        get(self, key, manifest, target)
+        return get(self, key, manifest, target)
 
     monkeypatch.setattr(S3Backend, "get_tree", recording)
     return names

@@ -60,7 +60,7 @@ def test_other_refusals_name_their_remedy(code, remedy):
     # SeaweedFS never answers with these, so the answer is made here.
     from botocore.exceptions import ClientError
 
-    from hand1000.storage.s3 import translate_s3_errors
+    from hand1000.storage.s3_errors import translate_s3_errors
 
     with pytest.raises(Hand1000Error, match=f"s3://b/k: .*{remedy}"), translate_s3_errors("s3://b/k"):
         raise ClientError({"Error": {"Code": code}}, "PutObject")

@@ -46,7 +46,7 @@ def test_every_fault_is_tolerated(
 
 def test_a_server_that_only_fails_is_reported_in_one_line(s3_server: str, s3_root: str, monkeypatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    monkeypatch.setattr("hand1000.storage.s3.MAX_READS", 2)
+    monkeypatch.setattr("hand1000.storage.s3_transfer.MAX_READS", 2)
     with faulty_proxy(s3_server, share=1.0, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
         for fault, message in (
@@ -85,9 +85,10 @@ def test_the_server_is_asked_to_encrypt(
     def read(request: AWSPreparedRequest, **_: object) -> AWSResponse:
         names = ("x-amz-server-side-encryption", "x-amz-server-side-encryption-aws-kms-key-id")
         headers.append(tuple(request.headers.get(name) for name in names))
-        return AWSResponse(request.url, 200, {}, HTTPResponse(io.BytesIO(), preload_content=False))
+        checksum = {"x-amz-checksum-sha256": request.headers["x-amz-checksum-sha256"].decode()}
+        return AWSResponse(request.url, 200, checksum, HTTPResponse(io.BytesIO(), preload_content=False))
 
-    backend.client.meta.events.register("before-send.s3.PutObject", read)
+    backend._transfer._unsigned.meta.events.register("before-send.s3.PutObject", read)
     backend.write("key", b"data")
     folder = files(tmp_path / "a", 2)
     backend.put_tree(folder, "tree", tree_manifest(folder))

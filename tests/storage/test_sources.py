@@ -10,7 +10,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.data.prepare import prepare_image_sets
 from hand1000.data.selection import select_images
 from hand1000.storage.digests import tree_manifest
-from hand1000.storage.s3 import s3_client
+from hand1000.storage.s3_client import s3_client
 from hand1000.storage.sources import S3Source, local_copy, open_source
 from tests.support.faulty_proxy import faulty_proxy
 from tests.support.hagrid_source import NO_FILTERS, data_settings, write_hagrid
