@@ -49,9 +49,11 @@ class Stage2Settings(FrozenSettings):
     """Stage II: the fusion and the optimized embeddings (paper, section 3.3)."""
 
     lambda_: Fraction = Field(description="Weight of the text embedding in h = lambda*e + (1-lambda)*g.")
-    fusion: Literal["per_token", "flat"] = Field(
-        description="per_token: one trained layer for every token; flat: the authors' random layer over all tokens."
+    fusion: Literal["per_token", "low_rank", "flat"] = Field(
+        description="per_token: one trained layer for every token; low_rank: the same of rank `fusion_rank` and "
+        "without a constant term, which a LoRA of any base model holds; flat: the authors' random layer of all tokens."
     )
+    fusion_rank: int = Field(ge=1, le=1024, description="Rank of the low-rank fusion.")
     fusion_steps: Steps = Field(description="Training steps of the fusion; 0 keeps its initialization.")
     fusion_batch_size: BatchSize = Field(description="Number of images in a training step of the fusion.")
     fusion_learning_rate: LearningRate
@@ -66,9 +68,8 @@ class Stage2Settings(FrozenSettings):
 
     def fusion_key_fields(self) -> dict[str, Any]:
         """Return what the trained fusion depends on."""
-        return self.model_dump(
-            include={"lambda_", "fusion", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
-        )
+        names = {"lambda_", "fusion", "fusion_steps", "fusion_batch_size", "fusion_learning_rate"}
+        return self.model_dump(include=names | ({"fusion_rank"} if self.fusion == "low_rank" else set()))
 
     def embedding_key_fields(self) -> dict[str, Any]:
         """Return what the optimized embeddings depend on, besides the fusion."""

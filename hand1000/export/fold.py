@@ -12,6 +12,7 @@ from diffusers.models.attention_processor import Attention
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import gesture_indices
+from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
@@ -44,6 +45,9 @@ def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[
             "this model's fusion cannot be folded: as in the authors' code, it maps all tokens at once or leaves the "
             "null prompt out"
         )
+    if isinstance(fusion, LowRankFusion):
+        left, right = fusion.factors(gesture)
+        return torch.eye(len(left), dtype=torch.float64) + (1 - mu) * left @ right, torch.zeros(len(left)).double()
     feature = fusion.features[fusion.gestures.index(gesture)]
     weight, bias, feature = (part.double().cpu() for part in (fusion.linear.weight, fusion.linear.bias, feature))
     text_weight, feature_weight = weight.detach().split([fusion.config.text_dim, len(feature)], dim=1)

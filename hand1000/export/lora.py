@@ -3,6 +3,7 @@
 The derivation is in docs/method.md, "A plain checkpoint".
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from torch import nn
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.export.fold import affine_fusion
+from hand1000.export.lora_names import Factors, kohya_entries
 from hand1000.export.target import Precision
+from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.checkpoint import Tensors
-from hand1000.training.lora import read_adapter
+from hand1000.training.lora import Adapter, read_adapter
 
 SINGULAR_VALUE_TOLERANCE = 1e-7
 """Singular values below this share of the largest one are dropped: they change nothing in 32 bits."""
@@ -67,33 +70,78 @@ def final_norm(pipeline: Hand1000Pipeline) -> nn.LayerNorm:
 
 @torch.no_grad()
 def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture: str) -> Tensors:
-    """Return the LoRA that turns the base model into this one, for one gesture and one mu.
+    """Return the LoRA that turns the base model into this one, for one gesture and one mu, with kohya's names.
 
     The pipeline has the adapter merged into its UNet; the folder `adapter` holds it alone, as `save_adapter` wrote it.
-    The entries of each layer are `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha`.
 
     Raises:
-        Hand1000Error: The adapter is damaged, or the model's fusion cannot be folded.
+        Hand1000Error: The adapter is damaged, or no LoRA can hold the model's fusion.
     """
     saved = read_adapter(adapter, pipeline.unet)
-    rank, factors = saved.rank, saved.factors
-    scale = saved.alpha / rank
+    merge = _merge_exactly if isinstance(pipeline.fusion, LowRankFusion) else _merge_on_plane
+    return kohya_entries(pipeline.unet, merge(pipeline, saved, mu, gesture), saved.rank)
+
+
+def _merge_exactly(pipeline: Hand1000Pipeline, adapter: Adapter, mu: float, gesture: str) -> dict[str, Factors]:
+    """Return the change of each layer for a fusion that is linear in e, h = (I + Q P) e.
+
+    A cross-attention's W + s B A becomes (W + s B A)(I + Q P), so that the factors are [s B, (W + s B A) Q] and [A; P].
+    """
+    affine_fusion(pipeline, mu, gesture)
+    left, right = pipeline.fusion.factors(gesture)
+    layers = _adapter_layers(adapter)
+    for name, weight in _text_weights(pipeline):
+        factors = _balance(right, weight @ ((1 - mu) * left))
+        layers[name] = _concatenate(layers[name], factors) if name in layers else factors
+    return layers
+
+
+def _merge_on_plane(pipeline: Hand1000Pipeline, adapter: Adapter, mu: float, gesture: str) -> dict[str, Factors]:
+    """Return the change of each layer for h = A e + c, where all e are on one plane."""
     matrix, shift = affine_fusion(pipeline, mu, gesture)
+    if getattr(pipeline, "text_encoder_2", None) is not None:
+        raise Hand1000Error(
+            "this model's fusion has a constant term, which a LoRA for Stable Diffusion XL cannot hold; choose --to "
+            "diffusers or single-file, or train with stage2.fusion: low_rank"
+        )
     # A constant in the keys changes no attention weight, so only the values carry c.
     value_matrix = matrix + torch.outer(shift, constant_direction(final_norm(pipeline)))
-    weights: Tensors = {}
+    layers = _adapter_layers(adapter)
+    for name, tuned in _text_weights(pipeline):
+        base = tuned
+        if name in layers:
+            down, up = (adapter.factors[f"{name}.lora_{side}.weight"].double() for side in "AB")
+            base = tuned - adapter.alpha / adapter.rank * up @ down
+        folded = tuned @ (value_matrix if name.endswith("to_v") else matrix)
+        layers[name] = _svd_factorize(folded - base)
+    return layers
+
+
+def _adapter_layers(adapter: Adapter) -> dict[str, Factors]:
+    """Return A and s B of the adapter's layers by name."""
+    names = [name.removesuffix(".lora_A.weight") for name in adapter.factors if name.endswith(".lora_A.weight")]
+    scale = adapter.alpha / adapter.rank
+    down, up = ([adapter.factors[f"{name}.lora_{side}.weight"] for name in names] for side in "AB")
+    return {name: (a, b * scale) for name, a, b in zip(names, down, up, strict=True)}
+
+
+def _text_weights(pipeline: Hand1000Pipeline) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the name and the weight, float64, of each layer that reads the text embeddings."""
     for name, module in pipeline.unet.named_modules():
-        down, up = (factors.get(f"{name}.lora_{side}.weight") for side in "AB")
         if name.endswith(("attn2.to_k", "attn2.to_v")):
-            tuned = base = module.weight.double().cpu()
-            if down is not None and up is not None:
-                base = tuned - scale * up.double() @ down.double()
-            folded = tuned @ (value_matrix if name.endswith("to_v") else matrix)
-            down, up = _svd_factorize(folded - base)
-            weights |= _kohya_entries(name, down, up, rank)
-        elif down is not None and up is not None:
-            weights |= _kohya_entries(name, down, up * scale, rank)
-    return weights
+            yield name, module.weight.double().cpu()
+
+
+def _balance(down: torch.Tensor, up: torch.Tensor) -> Factors:
+    """Make the rows of `down` and the columns of `up` equally long, so that half precision rounds both alike."""
+    ratio = (up.norm(dim=0) / down.norm(dim=1)).sqrt()
+    ratio[~ratio.isfinite() | (ratio == 0)] = 1.0
+    return down * ratio[:, None], up / ratio
+
+
+def _concatenate(first: Factors, second: Factors) -> Factors:
+    (down, up), (more_down, more_up) = first, second
+    return torch.cat([down.double(), more_down]), torch.cat([up.double(), more_up], dim=1)
 
 
 def _svd_factorize(difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -102,17 +150,3 @@ def _svd_factorize(difference: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     rank = max(1, int((values > SINGULAR_VALUE_TOLERANCE * values[0]).sum()))
     root = values[:rank].sqrt()
     return root[:, None] * right[:rank], left[:, :rank] * root
-
-
-def _kohya_entries(name: str, down: torch.Tensor, up: torch.Tensor, alpha: int) -> Tensors:
-    """Entries of a layer to which up @ down is added.
-
-    Programs multiply by alpha / rank, so `up` is divided by it. All layers have one `alpha`, whatever their rank,
-    because diffusers 0.42 applies the most frequent one to all.
-    """
-    prefix = "lora_unet_" + name.replace(".", "_")
-    return {
-        f"{prefix}.lora_down.weight": down.float().contiguous(),
-        f"{prefix}.lora_up.weight": (up * (len(down) / alpha)).float().contiguous(),
-        f"{prefix}.alpha": torch.tensor(float(alpha)),
-    }

@@ -1,30 +1,48 @@
-"""Conversion of Stable Diffusion 1.x and 2.x to the keys of their original release (LDM), which most programs read.
+"""Conversion of Stable Diffusion 1.x, 2.x and XL to the keys of their original release (LDM), which most programs read.
 
 diffusers numbers blocks, and layers within a block; LDM numbers all layers of one half of the UNet consecutively.
 """
 
+import math
 import re
 from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 Weights = dict[str, torch.Tensor]
 Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
 """Patterns and their replacements, applied one after the other."""
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+TEXT_XL = ("conditioner.embedders.0.", "conditioner.embedders.1.")
+"""The prefixes of Stable Diffusion XL's two text encoders, OpenAI's CLIP and OpenCLIP."""
+
+LOGIT_SCALE = math.log(100)
+"""Scale with which OpenCLIP compares images and texts; its release holds it, and nothing that draws images reads it."""
 
 
-def convert_to_ldm_keys(pipeline: StableDiffusionPipeline) -> Weights:
+def convert_to_ldm_keys(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> Weights:
     """Return all weights of the pipeline as LDM's state dictionary, contiguous and on the CPU."""
-    weights = unet_weights(pipeline.unet) | vae_weights(pipeline.vae) | text_encoder_weights(pipeline.text_encoder)
+    weights = unet_weights(pipeline.unet) | vae_weights(pipeline.vae)
+    if isinstance(pipeline, StableDiffusionXLPipeline):
+        first, second = TEXT_XL
+        weights |= clip_weights(pipeline.text_encoder, first) | open_clip_weights(pipeline.text_encoder_2, second)
+        weights[f"{second}model.logit_scale"] = torch.tensor(LOGIT_SCALE, dtype=pipeline.text_encoder_2.dtype)
+    else:
+        weights |= text_encoder_weights(pipeline.text_encoder)
     return {name: value.cpu().contiguous() for name, value in weights.items()}
 
 
 def unet_weights(unet: UNet2DConditionModel) -> Weights:
     """Return the UNet's weights with LDM's keys."""
+    rename = unet_renamer(unet)
+    return {UNET + rename(name): value for name, value in unet.state_dict().items()}
+
+
+def unet_renamer(unet: UNet2DConditionModel) -> Callable[[str], str]:
+    """Return the function from a weight's name in `unet` to its LDM key without the prefix."""
     layers = unet.config.layers_per_block
     attention_blocks = {str(number) for number, block in enumerate(unet.up_blocks) if hasattr(block, "attentions")}
 
@@ -45,6 +63,9 @@ def unet_weights(unet: UNet2DConditionModel) -> Weights:
     block_rules: Rules = [
         (r"^time_embedding\.linear_1\.", "time_embed.0."),
         (r"^time_embedding\.linear_2\.", "time_embed.2."),
+        # Of Stable Diffusion XL, for the pooled vector and the time ids.
+        (r"^add_embedding\.linear_1\.", "label_emb.0.0."),
+        (r"^add_embedding\.linear_2\.", "label_emb.0.2."),
         (r"^conv_in\.", "input_blocks.0.0."),
         (r"^conv_norm_out\.", "out.0."),
         (r"^conv_out\.", "out.2."),
@@ -62,11 +83,7 @@ def unet_weights(unet: UNet2DConditionModel) -> Weights:
         (r"\.time_emb_proj\.", ".emb_layers.1."),
         (r"\.conv_shortcut\.", ".skip_connection."),
     ]
-
-    return {
-        UNET + _rename(name, [*(resnet_rules if ".resnets." in name else []), *block_rules]): value
-        for name, value in unet.state_dict().items()
-    }
+    return lambda name: _rename(name, [*(resnet_rules if ".resnets." in name else []), *block_rules])
 
 
 def vae_weights(vae: AutoencoderKL) -> Weights:
@@ -96,19 +113,31 @@ def vae_weights(vae: AutoencoderKL) -> Weights:
 
 
 def text_encoder_weights(text_encoder: CLIPTextModel) -> Weights:
-    """Return the text encoder's weights with the keys of OpenAI's CLIP, or for Stable Diffusion 2.x with OpenCLIP's.
+    """Return the text encoder of Stable Diffusion 1.x, which is OpenAI's CLIP, or of 2.x, OpenCLIP, with LDM's keys."""
+    # Only OpenAI's CLIP has the approximated activation.
+    is_clip = text_encoder.config.hidden_act == "quick_gelu"
+    return (clip_weights if is_clip else open_clip_weights)(text_encoder, TEXT)
 
-    OpenCLIP holds the projections of queries, keys and values one below the other. Its last layer, which Stable
-    Diffusion 2.x does not use and diffusers therefore does not have, is left out.
+
+def clip_weights(text_encoder: CLIPTextModel, prefix: str) -> Weights:
+    """Return the weights with the keys of OpenAI's CLIP, which are those of transformers 4."""
+    weights = text_encoder.state_dict()
+    return {f"{prefix}transformer.text_model.{name.removeprefix('text_model.')}": weights[name] for name in weights}
+
+
+def open_clip_weights(text_encoder: CLIPTextModel | CLIPTextModelWithProjection, prefix: str) -> Weights:
+    """Return the weights with OpenCLIP's keys.
+
+    OpenCLIP holds the projections of queries, keys and values one below the other, and the projection of the pooled
+    vector transposed. Its last layer, which Stable Diffusion 2.x does not use and diffusers therefore does not have, is
+    left out.
     """
     weights = {name.removeprefix("text_model."): value for name, value in text_encoder.state_dict().items()}
-    # Only OpenAI's CLIP has the approximated activation.
-    if text_encoder.config.hidden_act == "quick_gelu":
-        return {f"{TEXT}transformer.text_model.{name}": value for name, value in weights.items()}
     rules: Rules = [
         (r"^embeddings\.token_embedding\.", "token_embedding."),
         (r"^embeddings\.position_embedding\.weight$", "positional_embedding"),
         (r"^final_layer_norm\.", "ln_final."),
+        (r"^text_projection\.weight$", "text_projection"),
         (r"^encoder\.layers\.(\d+)\.", r"transformer.resblocks.\1."),
         (r"\.layer_norm(\d)\.", r".ln_\1."),
         (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
@@ -120,8 +149,10 @@ def text_encoder_weights(text_encoder: CLIPTextModel) -> Weights:
     for name, value in weights.items():
         if ".q_proj." in name:
             value = torch.cat([weights[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"])
+        elif name == "text_projection.weight":
+            value = value.T
         if ".k_proj." not in name and ".v_proj." not in name:
-            renamed[f"{TEXT}model.{_rename(name, rules)}"] = value
+            renamed[f"{prefix}model.{_rename(name, rules)}"] = value
     return renamed
 
 

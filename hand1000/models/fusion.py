@@ -20,13 +20,9 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import PHRASES
 from hand1000.hands.stage1 import FEATURE_DIM
 from hand1000.models.flat_fusion import FlatFusion
+from hand1000.models.fusion_start import POSE_SCALE, initial_feature_map
+from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.storage.pretrained import check_config, load_model
-
-GESTURE_SCALE = 1.0
-"""Initial RMS of the gesture-specific component of g for models of several gestures; text embeddings have RMS 1."""
-
-POSE_SCALE = 1.0
-"""Initial RMS of V d."""
 
 
 class GestureFusion(ModelMixin, ConfigMixin):
@@ -70,18 +66,8 @@ class GestureFusion(ModelMixin, ConfigMixin):
         """
         self.features.copy_(features)
         text_dim = self.config.text_dim
-        if len(features) == 1:
-            feature_weight = 1e-3 * torch.randn(text_dim, FEATURE_DIM, generator=generator)
-            self.linear.bias.zero_()
-        else:
-            codes = torch.linalg.qr(torch.randn(text_dim, len(features), generator=generator)).Q.T
-            codes = codes - codes.mean(dim=0)
-            codes *= GESTURE_SCALE / codes.square().mean().sqrt()
-            mean = features.mean(dim=0)
-            # Solve W_f (f - mean f) = code; K - 1 directions are independent, the last singular value is rounding.
-            solution = torch.linalg.pinv((features - mean).double(), rtol=1e-6) @ codes.double()
-            feature_weight = solution.T.float()
-            self.linear.bias.copy_(-feature_weight @ mean)
+        feature_weight, bias = initial_feature_map(features, text_dim, generator)
+        self.linear.bias.copy_(bias)
         self.linear.weight.copy_(torch.eye(*self.linear.weight.shape))
         self.linear.weight[:, text_dim:] = feature_weight
         if self.config.pose_dim:
@@ -105,10 +91,14 @@ class GestureFusion(ModelMixin, ConfigMixin):
         return fused if poses is None else fused + self.pose(poses.to(text_embeddings))[:, None]
 
 
-Fusion = GestureFusion | FlatFusion
+Fusion = GestureFusion | LowRankFusion | FlatFusion
 
 
-_CLASSES: dict[object, type[Fusion]] = {"GestureFusion": GestureFusion, "FlatFusion": FlatFusion}
+_CLASSES: dict[object, type[Fusion]] = {
+    "GestureFusion": GestureFusion,
+    "LowRankFusion": LowRankFusion,
+    "FlatFusion": FlatFusion,
+}
 
 
 def read_gestures(folder: Path) -> tuple[str, ...]:
@@ -122,7 +112,7 @@ def read_gestures(folder: Path) -> tuple[str, ...]:
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in _CLASSES:
         raise Hand1000Error(f"{path}: _class_name is {name!r:.60}, not one of {', '.join(map(str, _CLASSES))}")
-    names = config.get("gestures") if name == "GestureFusion" else [config.get("gesture")]
+    names = [config.get("gesture")] if name == "FlatFusion" else config.get("gestures")
     if not isinstance(names, list) or not names or any(gesture not in PHRASES for gesture in map(str, names)):
         raise Hand1000Error(f"{path}: {names!r:.80} are not gestures; restore the file from a copy")
     return tuple(names)

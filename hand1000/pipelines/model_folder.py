@@ -28,7 +28,7 @@ _CLASSES: Mapping[str, Collection[str]] = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "unet": ("UNet2DConditionModel",),
     "scheduler": (),
-    "fusion": ("GestureFusion", "FlatFusion"),
+    "fusion": ("GestureFusion", "LowRankFusion", "FlatFusion"),
     "guidance_unet": ("UNet2DConditionModel",),
 }
 """Classes of each part; a scheduler may be of any, because only its noise schedule is read."""

@@ -12,7 +12,8 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.hands.landmarks import Landmarks
 from hand1000.hands.poses import HandPoses, fit_poses
 from hand1000.hands.stage1 import compute_mean_feature, gesture_feature
-from hand1000.models.fusion import POSE_SCALE, GestureFusion, double_fusion, load_fusion
+from hand1000.models.fusion import GestureFusion, double_fusion, load_fusion
+from hand1000.models.fusion_start import POSE_SCALE
 from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import train_fusion
 from tests.support.tiny_models import LATENT, TOKENS, WIDTH, encoded_dataset, fresh_base

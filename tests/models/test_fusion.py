@@ -7,7 +7,8 @@ import torch
 
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.fusion import GESTURE_SCALE, GestureFusion, double_fusion, gesture_indices, load_fusion
+from hand1000.models.fusion import GestureFusion, double_fusion, gesture_indices, load_fusion
+from hand1000.models.fusion_start import GESTURE_SCALE
 from tests.support.mixed_dataset import GESTURES, mixed_dataset
 from tests.support.tiny_models import TOKENS, WIDTH
 from tests.support.tiny_pipelines import fusion_of

@@ -1,0 +1,27 @@
+"""The names of a LoRA's tensors in the files of other programs."""
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from hand1000.export.single_file import unet_renamer
+from hand1000.training.checkpoint import Tensors
+
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""down (R, in) and up (out, R) of a layer, to whose weight up @ down is added; of a convolution with its kernel."""
+
+
+def kohya_entries(unet: UNet2DConditionModel, layers: dict[str, Factors], alpha: int) -> Tensors:
+    """Return `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer.
+
+    kohya's trainer names the layers of Stable Diffusion 1.x and 2.x as diffusers does, and those of Stable Diffusion XL
+    as the original release does. Programs multiply by alpha / rank, so `up` is divided by it. All layers have one
+    `alpha`, whatever their rank, because diffusers 0.42 applies the most frequent one to all.
+    """
+    rename = unet_renamer(unet) if unet.config.addition_embed_type == "text_time" else str
+    weights: Tensors = {}
+    for name, (down, up) in layers.items():
+        layer = "lora_unet_" + rename(f"{name}.weight").removesuffix(".weight").replace(".", "_")
+        weights[f"{layer}.lora_down.weight"] = down.float().contiguous()
+        weights[f"{layer}.lora_up.weight"] = (up * (len(down) / alpha)).float().contiguous()
+        weights[f"{layer}.alpha"] = torch.tensor(float(alpha))
+    return weights
