@@ -326,7 +326,7 @@ def run_cached(
         raise_if_interrupted()
         logger.info("%s: started", title)
         started = time.monotonic()
-        on_display = (lambda step, metrics: child.log_history([{"step": step, **metrics}])) if child else None
+        on_display = functools.partial(_record_progress, child) if child else None
         with store.workspace() as workspace:
             output_dir = workspace / "out"
             output_dir.mkdir()
@@ -346,6 +346,12 @@ def run_cached(
     if child is not None:
         _log_record(child, (label or "all").replace(" ", "_"), record, store)
     return FlyteDirectory(record["address"], remote_directory=False)
+
+
+def _record_progress(child: "RunRecorder", step: int, metrics: Mapping[str, float]) -> None:
+    child.send_heartbeat()
+    if metrics:
+        child.log_history([{"step": step, **metrics}])
 
 
 @contextlib.contextmanager

@@ -70,7 +70,7 @@ class ProgressBar:
         Args:
             title: Name of the computation.
             unit: What is counted; "B" is shown as kB, MB and GB.
-            on_display: Called with `done` and the metrics whenever they are shown, so that a tracker keeps this pace.
+            on_display: Called with `done` and the metrics whenever the bar is shown, so that a tracker keeps this pace.
         """
         self._title, self._unit, self._on_display = title, unit, on_display
         self._started = time.time()
@@ -90,8 +90,8 @@ class ProgressBar:
         if done == total:
             bar.close()
             self._bar = None
-        if metrics and self._on_display and (displayed or done == total):
-            self._on_display(done, metrics)
+        if self._on_display and (displayed or done == total):
+            self._on_display(done, metrics or {})
         raise_if_interrupted()
 
     def _open(self, done: int, total: int, metrics: Mapping[str, float] | None) -> tqdm:

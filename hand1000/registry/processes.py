@@ -2,10 +2,20 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 PROCESS = "hand1000.process"
 """Tag of a stage's run: the host, id and start of the process that worked on it last."""
+
+HEARTBEAT = "hand1000.heartbeat"
+"""Tag of a stage's run: when its process was last seen at work, in seconds since 1970."""
+
+HEARTBEAT_SECONDS = 60.0
+"""The least time between two heartbeats of a process."""
+
+LOST_SECONDS = 3600.0
+"""A process of another host that was not seen for this long is dead; it is silent while it loads or uploads a model."""
 
 
 def this_process() -> str:
@@ -13,12 +23,17 @@ def this_process() -> str:
     return f"{socket.gethostname()} {os.getpid()} {_start_of(os.getpid())}"
 
 
-def is_alive(process: str) -> bool:
-    """Return whether the process of a tag runs on this host; False for one of another host, which nobody can ask."""
+def is_dead(process: str, seen: float) -> bool:
+    """Return whether the process of a tag has ended.
+
+    Args:
+        process: The tag; a malformed one counts as a process of another host.
+        seen: When it was last seen at work, in seconds since 1970; decides for another host, which nobody can ask.
+    """
     parts = process.split(" ")
     if len(parts) != 3 or parts[0] != socket.gethostname() or not parts[1].isdecimal():
-        return False
-    return parts[2] != "" and _start_of(int(parts[1])) == parts[2]
+        return time.time() - seen > LOST_SECONDS
+    return parts[2] == "" or _start_of(int(parts[1])) != parts[2]
 
 
 def _start_of(pid: int) -> str:

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, TransientError
 from hand1000.registry.connection import Tracking
 from hand1000.registry.database import SQLITE, check_unlocked
-from hand1000.registry.processes import is_alive, this_process
+from hand1000.registry.processes import HEARTBEAT, HEARTBEAT_SECONDS, is_dead, this_process
 from hand1000.registry.run import PEAK_GIB, SECONDS, Run, flatten
 from hand1000.registry.source import LoggedDataset
 from hand1000.registry.tracking import EXPERIMENT, RunTracker, find_run
@@ -33,10 +33,17 @@ _SHORT_REQUESTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_
 
 @dataclass
 class Outage:
-    """Whether MLflow was away at the last attempt, and when the next one is due."""
+    """Whether MLflow was away at the last attempt, and when the next one is due.
+
+    Attributes:
+        pause: Seconds of the present pause; 0 if MLflow has answered.
+        until: Monotonic time of its end.
+        is_passing: Whether the last attempt failed by an error that may pass without a person.
+    """
 
     pause: float = 0.0
     until: float = 0.0
+    is_passing: bool = True
 
     def is_pausing(self) -> bool:
         """Return whether an attempt would be too early."""
@@ -98,7 +105,7 @@ class RunSender:
     def __init__(self, tracking: Tracking) -> None:
         self._tracking = tracking
         self._runs: dict[tuple[str, str], Run] = {}
-        self._unfinished: dict[tuple[str, str], str] = {}
+        self._unfinished: dict[tuple[str, str], UnsentRecord] = {}
         self._ended: dict[str, Any] = {}
 
     def receive(self, record: UnsentRecord, call: Call, file: bytes | None) -> None:
@@ -116,12 +123,12 @@ class RunSender:
             if not record.stage:
                 self._ended.pop(record.run_key, None)
         else:
-            self._unfinished[key] = record.process
+            self._unfinished[key] = record
 
     def end_abandoned(self) -> None:
         """Mark the runs as killed whose process has died without an end; a run that had ended stays as it was."""
-        for key, process in self._unfinished.items():
-            if not is_alive(process) and (key[1] or key[0] not in self._ended):
+        for key, record in self._unfinished.items():
+            if is_dead(record.process, record.seen) and (key[1] or key[0] not in self._ended):
                 self._runs[key].finish("KILLED")
         for run_key, status in self._ended.items():
             RunTracker(EXPERIMENT, run_key, self._tracking).finish(status)
@@ -170,6 +177,7 @@ class RunRecorder:
         self._recording = recording
         self._run_key, self._name, self._stage = run_key, name, stage
         self._run: Run | None = None
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
 
     def child_run(self, stage: str) -> "RunRecorder":
         """Return the recorder of a stage, whose run is now marked as running."""
@@ -210,51 +218,83 @@ class RunRecorder:
         if not self._attempt(lambda run: run.log_file(path, folder)):
             with self._survive():
                 content = self._recording.outbox.add_file(path)
-                self._keep("log_file", {"name": path.name, "folder": folder, "content": content})
+                arguments: dict[str, Any] = {"name": path.name, "folder": folder, "content": content}
+                self._recording.outbox.add(self._make_record(Call(method="log_file", arguments=arguments)))
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
         """Set tags; see `Run.set_tags`."""
         self._record("set_tags", tags={name: _escape(str(value)) for name, value in tags.items()})
+
+    def send_heartbeat(self) -> None:
+        """Note in the run of a stage that this process is at work, at most once in `HEARTBEAT_SECONDS`."""
+        if time.monotonic() >= self._next_heartbeat:
+            self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+            self._attempt(lambda run: run.set_tags({HEARTBEAT: int(time.time())}))
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Close the run; see `Run.finish`."""
         self._record("finish", status=status, end_time=int(time.time() * 1000))
 
     def _record(self, method: Any, **arguments: Any) -> None:
-        if not self._attempt(lambda run: apply_call(run, Call(method=method, arguments=arguments))):
-            with self._survive():
-                self._keep(method, arguments)
-
-    def _keep(self, method: Any, arguments: dict[str, Any]) -> None:
         call = Call(method=method, arguments=arguments)
-        record = UnsentRecord(
-            run_key=self._run_key, run_name=self._name, stage=self._stage, process=this_process(), calls=(call,)
-        )
-        self._recording.outbox.add(record)
+        if not self._attempt(lambda run: apply_call(run, call), call):
+            with self._survive():
+                self._recording.outbox.add(self._make_record(call))
 
-    def _attempt(self, action: Callable[[Run], None]) -> bool:
-        """Call `action` with the run unless MLflow is away; return whether it has succeeded."""
+    def _make_record(self, call: Call) -> UnsentRecord:
+        return UnsentRecord(
+            run_key=self._run_key,
+            run_name=self._name,
+            stage=self._stage,
+            process=this_process(),
+            seen=time.time(),
+            calls=(call,),
+        )
+
+    def _attempt(self, action: Callable[[Run], None], call: Call | None = None) -> bool:
+        """Call `action` with the run unless MLflow is away; return False if that is to be done later.
+
+        What MLflow refuses for good is not: `call` is kept beside what waits, with a warning at once.
+        """
         outage = self._recording.outage
         if outage.is_pausing():
             return False
+        refusal: Hand1000Error | None = None
         try:
             with _short_requests():
                 if outage.pause:
                     self._run = None  # What other processes have sent in the meantime is read again.
-                action(self._open())
+                run = self._open()
+                try:
+                    action(run)
+                except TransientError:
+                    raise
+                except Hand1000Error as error:
+                    refusal = error
         except Hand1000Error as error:
             self._run = None
-            if not outage.pause:
+            # An error that does not pass by itself needs a person, also after one of a server that is away.
+            if not outage.pause or (outage.is_passing and not isinstance(error, TransientError)):
                 logger.warning(
                     "the work goes on without MLflow, whose records wait in %s: %s",
                     self._recording.outbox.address,
                     error,
                 )
+            outage.is_passing = isinstance(error, TransientError)
             outage.prolong()
             return False
         if outage.end():
             logger.warning("MLflow answers again")
+        if refusal is not None:
+            self._refuse(call, refusal)
         return True
+
+    def _refuse(self, call: Call | None, error: Hand1000Error) -> None:
+        if call is None:
+            logger.warning("run %s: MLflow refuses a record: %s", self._run_key, error)
+            return
+        with self._survive():
+            self._recording.outbox.refuse(self._make_record(call), error, time.time_ns())
 
     def _open(self) -> Run:
         if self._run is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking, read_pages
-from hand1000.registry.processes import PROCESS, is_alive, this_process
+from hand1000.registry.processes import HEARTBEAT, PROCESS, is_dead, this_process
 from hand1000.registry.run import PEAK_GIB, SECONDS, Run
 from hand1000.registry.source import source_tags
 from hand1000.registry.versions import ENDED, RUN_KEY
@@ -52,21 +52,24 @@ class RunTracker(Run):
 
         Args:
             name: Name of the stage.
-            owned: Whether this process now works on the stage, so that the run counts as abandoned when it has died.
+            owned: Whether this process now works on the stage, so that the run counts as abandoned once it is dead.
         """
+        from mlflow.entities import RunTag
+
         _check_key("stage", name)
         # The tag differs from the parent's, so that a search for the parent does not find the children.
         tags = {STAGE: f"{self.run_key}#{name}", PARENT: self.run_id}
         with self.tracking.lock(), self.tracking.readable_errors():
             run_id = _get_or_create_run(self.tracking, self.experiment_id, name, tags)
             if owned:
-                self.tracking.client.set_tag(run_id, PROCESS, this_process())
+                owner = [RunTag(PROCESS, this_process()), RunTag(HEARTBEAT, str(int(time.time())))]
+                self.tracking.client.log_batch(run_id, tags=owner)
         return Run(self.tracking, run_id, self.run_key, self.experiment_id)
 
     def end_abandoned_stages(self) -> list[str]:
         """Mark the stages that a dead process left running as killed, until they are resumed; return their names.
 
-        A process of another host counts as dead: a workflow calls this before its first stage.
+        See `is_dead` for processes of other hosts. A workflow calls this before its first stage.
         """
         with self.tracking.readable_errors():
             return _end_abandoned_stages(self.tracking, self._children())
@@ -131,12 +134,16 @@ def _read_children(tracking: Tracking, experiment_id: str, run_id: str) -> "list
 
 
 def _end_abandoned_stages(tracking: Tracking, children: "list[MlflowRun]") -> list[str]:
-    abandoned = [
-        child for child in children if child.info.status == "RUNNING" and not is_alive(child.data.tags.get(PROCESS, ""))
-    ]
+    abandoned = [child for child in children if child.info.status == "RUNNING" and _is_abandoned(child)]
     for child in abandoned:
         tracking.client.set_terminated(child.info.run_id, "KILLED")
     return [child.info.run_name for child in abandoned]
+
+
+def _is_abandoned(child: "MlflowRun") -> bool:
+    tags, start = child.data.tags, child.info.start_time / 1000
+    heartbeat = tags.get(HEARTBEAT, "")
+    return is_dead(tags.get(PROCESS, ""), float(heartbeat) if heartbeat.isdecimal() else start)
 
 
 def get_or_create_experiment(tracking: Tracking, name: str) -> str:

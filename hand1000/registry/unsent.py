@@ -53,6 +53,7 @@ class UnsentRecord(BaseModel):
         run_name: Name of the parent run, if it is new.
         stage: Name of the child run; "" is the parent.
         process: The process that worked on it; see `processes`.
+        seen: When that made the last of the calls, in seconds since 1970.
         calls: What is to be recorded.
     """
 
@@ -62,6 +63,7 @@ class UnsentRecord(BaseModel):
     run_name: str = ""
     stage: str = ""
     process: str = ""
+    seen: float = 0.0
     calls: tuple[Call, ...]
 
 
@@ -116,7 +118,7 @@ class Outbox:
         if len(own) >= _MERGED_AT:
             # In the place of the oldest, so that the order stays. A process killed on the way leaves both.
             merged = record.model_copy(update={"calls": merge_calls(call for _, part in own for call in part.calls)})
-            key = self._write(merged, int(own[0][0].rpartition("/")[2].partition("-")[0]))
+            key = self._write(merged, _time_of(own[0][0]))
             for old, _ in own:
                 if old != key:
                     self.backend.remove(old)
@@ -163,7 +165,7 @@ class Outbox:
             if record := self.read(key):
                 run = (record.run_key, record.stage)
                 counts[run] = counts.get(run, 0) + len(record.calls)
-                since.setdefault(run, int(key.rpartition("/")[2].partition("-")[0]))
+                since.setdefault(run, _time_of(key))
         return [WaitingRun(*run, count, datetime.fromtimestamp(since[run] / 1e9, UTC)) for run, count in counts.items()]
 
     def send(self, receiver: CallReceiver) -> int:
@@ -187,14 +189,27 @@ class Outbox:
             except TransientError:
                 raise
             except Hand1000Error as error:
-                refused = f"{REFUSED}/{key.rpartition('/')[2]}"
-                self.backend.write(refused, canonical_json(record).encode())
-                logger.warning("%s/%s: MLflow refuses this record: %s", self.backend.root, refused, error)
+                self.refuse(record, error, _time_of(key))
             self.backend.remove(key)
             for name in _files_of(record):
                 self.backend.remove(f"{FOLDER}/{name}")
         self._remove_orphans()
         return sent
+
+    def refuse(self, record: UnsentRecord, error: Hand1000Error, nanoseconds: int) -> None:
+        """Keep a record that MLflow answered with an error, where nothing sends it again, with a warning.
+
+        Args:
+            record: The record.
+            error: The answer.
+            nanoseconds: When the record was made, since 1970.
+
+        Raises:
+            Hand1000Error: The storage refuses.
+        """
+        folder = f"{self.backend.root}/{REFUSED}"
+        logger.warning("run %s: MLflow refuses a record, which is kept in %s: %s", record.run_key, folder, error)
+        self._write(record, nanoseconds, REFUSED)
 
     def _read_file(self, call: Call) -> bytes | None:
         name = call.arguments.get("content")
@@ -210,9 +225,9 @@ class Outbox:
             if _FILE.fullmatch(name) and int(name.partition("-")[0]) < oldest:
                 self.backend.remove(file.key)
 
-    def _write(self, record: UnsentRecord, nanoseconds: int) -> str:
+    def _write(self, record: UnsentRecord, nanoseconds: int, folder: str = FOLDER) -> str:
         data = canonical_json(record).encode()
-        key = f"{FOLDER}/{nanoseconds:020d}-{digest_bytes(data)}.json"
+        key = f"{folder}/{nanoseconds:020d}-{digest_bytes(data)}.json"
         self.backend.write(key, data)
         return key
 
@@ -230,6 +245,11 @@ def merge_calls(calls: Iterable[Call]) -> tuple[Call, ...]:
         else:
             merged.append(call)
     return tuple(merged)
+
+
+def _time_of(key: str) -> int:
+    """Return when a record was made, in nanoseconds since 1970."""
+    return int(key.rpartition("/")[2].partition("-")[0])
 
 
 def _rows(call: Call) -> list[Any]:

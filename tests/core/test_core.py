@@ -37,6 +37,14 @@ def test_progress_off_a_terminal_is_few_plain_lines(capsys) -> None:
     assert "loss=0.01" in lines[1] and logged == [(3, {"loss": 1 / 3}), (100, {"loss": 0.01})]
 
 
+def test_progress_without_metrics_is_displayed_to_the_tracker(capsys) -> None:
+    logged = []
+    bar = ProgressBar("train", on_display=lambda done, metrics: logged.append((done, metrics)))
+    bar(1, 3)
+    bar(3, 3)
+    assert logged == [(1, {}), (3, {})]
+
+
 def test_progress_starts_a_new_bar_when_the_count_starts_over(capsys) -> None:
     bar = ProgressBar("read", unit="B")
     for done, total in [(1000, 2000), (2000, 2000), (500, 3000), (100, 0)]:

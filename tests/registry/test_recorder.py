@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import hand1000.registry.recorder as recorder_module
-from hand1000.core.errors import Hand1000Error
+from hand1000.core.errors import Hand1000Error, TransientError
 from hand1000.registry.connection import IMPATIENT, connect
+from hand1000.registry.processes import HEARTBEAT
 from hand1000.registry.recorder import Recording, RunRecorder, apply_call, send_waiting
-from hand1000.registry.tracking import EXPERIMENT, RunTracker
+from hand1000.registry.tracking import EXPERIMENT, RunTracker, find_run
 from hand1000.registry.unsent import MAX_ROWS, Call, Outbox, UnsentRecord, merge_calls
 from hand1000.storage.artifacts import open_store
 from tests.support.registration import HISTORY
@@ -166,6 +167,32 @@ def test_run_of_a_process_that_died_in_an_outage_is_killed(runs, tmp_path):
     assert states == {"KILLED", "FINISHED"} and waiting(root) == []
 
 
+@pytest.mark.parametrize(("age", "status"), [(60, "RUNNING"), (4000, "KILLED")])
+def test_records_of_a_process_elsewhere_do_not_end_its_run(age, status, runs, tmp_path):
+    outbox = make_recording(tmp_path / "root", runs).outbox
+    for stage in ("", "train"):
+        call = Call(method="log_history", arguments={"rows": [{"step": 1, "x": 1.0}]})
+        record = UnsentRecord(
+            run_key="k", stage=stage, process="another-host 1 1", seen=time.time() - age, calls=(call,)
+        )
+        outbox.add(record)
+    tracking = connect(runs)
+    send_waiting(outbox, tracking)
+    parent = find_run(tracking, "k")
+    stage = read_all(tracking, "k")[1]
+    assert parent is not None and (parent.info.status, stage["status"]) == (status, status)
+
+
+def test_process_at_work_sends_heartbeats(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(recorder_module, "HEARTBEAT_SECONDS", 0.0)
+    tracking = connect(runs)
+    stage = RunRecorder(make_recording(tmp_path, runs), "k").child_run("train")
+    run_id = RunTracker(EXPERIMENT, "k", tracking).child_run("train", owned=False).run_id
+    tracking.client.set_tag(run_id, HEARTBEAT, "0")
+    stage.send_heartbeat()
+    assert time.time() - int(tracking.client.get_run(run_id).data.tags[HEARTBEAT]) < 10
+
+
 def test_outage_without_end_keeps_a_bounded_number(tmp_path, monkeypatch):
     def fail():
         raise Hand1000Error("gone")
@@ -222,6 +249,32 @@ def test_damaged_or_refused_record_holds_up_no_other(runs, tmp_path, caplog):
     (waiting_orphan,) = waiting(root)
     assert waiting_orphan == young and len(list((root / "unsent-refused").iterdir())) == 1
     assert "its bytes are not those that were written" in caplog.text and "seed was recorded as" in caplog.text
+
+
+def test_a_refused_record_is_no_outage(runs, tmp_path, caplog):
+    root = tmp_path / "root"
+    recorder = RunRecorder(make_recording(root, runs), "k")
+    recorder.log_params({"seed": 1})
+    recorder.log_params({"seed": 2})
+    assert "MLflow refuses a record" in caplog.text and "seed was recorded as" in caplog.text
+    recorder.log_metrics({"x": 1.0})
+    assert waiting(root) == [] and len(list((root / "unsent-refused").iterdir())) == 1
+    tracking = connect(runs)
+    assert tracking.client.get_run(RunTracker(EXPERIMENT, "k", tracking).run_id).data.metrics == {"x": 1.0}
+
+
+def test_an_error_that_needs_a_person_is_told_in_an_outage(tmp_path, caplog):
+    errors = iter([TransientError("away"), TransientError("away"), Hand1000Error("wrong password")] * 2)
+
+    def fail():
+        raise next(errors)
+
+    recording = Recording(Outbox(open_store(str(tmp_path)).backend), fail)
+    recorder = RunRecorder(recording, "k")
+    for _ in range(3):
+        recorder.log_metrics({"x": 1.0})
+        end_pause(recording)
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == ["away", "wrong password"]
 
 
 def test_text_that_is_not_utf8_and_a_full_disk_do_not_stop_it(tmp_path, runs, monkeypatch, caplog):

@@ -12,6 +12,7 @@ import pytest
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import connect
+from hand1000.registry.processes import HEARTBEAT, PROCESS
 from hand1000.registry.register import register_candidate
 from hand1000.registry.source import LoggedDataset, source_tags
 from hand1000.registry.tracking import PARENT, RunTracker
@@ -155,6 +156,19 @@ def test_stage_of_a_dead_process_is_marked_at_the_next_run(tracking):
     assert states() == {"train": "KILLED", "done": "FINISHED", "mine": "RUNNING"}
     tracker.child_run("train")
     assert states()["train"] == "RUNNING"
+
+
+def test_stage_of_another_host_ends_an_hour_after_its_heartbeat(tracking):
+    tracker = RunTracker("e", "elsewhere", tracking)
+    ages = {"working": 3000, "silent": 4000}
+    for name, seconds in ages.items():
+        stage = tracker.child_run(name)
+        tags = {PROCESS: "another-host 1 1", HEARTBEAT: str(int(time.time()) - seconds)}
+        stage.set_tags(tags)
+    old = tracker.child_run("earlier")
+    tracking.client.set_tag(old.run_id, PROCESS, "another-host 1 1")
+    tracking.client.delete_tag(old.run_id, HEARTBEAT)
+    assert tracker.end_abandoned_stages() == ["silent"]
 
 
 def test_finished_run_keeps_its_end_and_its_seconds(runs):
