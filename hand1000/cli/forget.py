@@ -43,8 +43,10 @@ def add_forget_command(actions: "argparse._SubParsersAction[argparse.ArgumentPar
 def _forget(options: argparse.Namespace) -> None:
     from hand1000.data.excluded_images import parse_image_id
     from hand1000.registry.forget import carry_out_forget, make_forget_plan
+    from hand1000.registry.recorder import send_waiting
+    from hand1000.registry.unsent import Outbox
     from hand1000.storage.artifacts import open_store
-    from hand1000.storage.exclusions import read_exclusions
+    from hand1000.storage.exclusions import add_exclusions, read_exclusions
 
     people = [*options.user_id, *(_read_ids(options.file) if options.file else [])]
     images = [parse_image_id(name) for name in options.image]
@@ -53,6 +55,12 @@ def _forget(options: argparse.Namespace) -> None:
     exclusions = read_exclusions(store.backend).extended(people, images)
     if not exclusions:
         raise Hand1000Error(f"{store.root}: its exclusion list is empty; name a person with --user-id")
+    if not options.dry_run:
+        # First, so that no later dataset brings them back, whatever ends this command.
+        add_exclusions(store.backend, people, images)
+        if tracking:
+            # MLflow would otherwise not know of the artifacts and images of a run that has recorded them on disk only.
+            send_waiting(Outbox(store.backend), tracking)
     plan = make_forget_plan(store, tracking, exclusions, now=time.time())
     print("\n".join(describe_plan(plan)))
     if options.dry_run:

@@ -66,14 +66,19 @@ class Report:
     """The files in MLflow of a candidate out of use: its review page and images, and what was beside its weights.
 
     Attributes:
-        name: Address of the candidate.
+        weights: The candidate.
         locations: Addresses of the files.
         size: Bytes.
     """
 
-    name: str
+    weights: Weights
     locations: tuple[str, ...]
     size: int
+
+    @property
+    def name(self) -> str:
+        """Address of the candidate."""
+        return self.weights.name
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def _list_reports(tracking: Tracking, holdings: Holdings, outcome: Plan, keep_si
                 locations.append(weights.location)
             size = measure_files(tracking, locations, {WEIGHTS})
             if size:
-                yield Report(weights.name, tuple(locations), size)
+                yield Report(weights, tuple(locations), size)
 
 
 def plan(pieces: Sequence[Piece], holdings: Holdings, *, keep_since: float) -> Plan:
@@ -205,8 +210,9 @@ def carry_out(plan: Plan, store: ArtifactStore, tracking: Tracking, on_removed: 
             removal.skipped.append(weights.name)
             spared |= weights.artifacts
     for report in plan.reports:
-        # A version of them may have been promoted since.
-        if not any(weights.name == report.name for weights in plan.weights if weights.name in removal.skipped):
+        if current_use.is_needed(report.weights):
+            removal.skipped += [] if report.name in removal.skipped else [report.name]
+        else:
             remove_files(tracking, report.locations, {WEIGHTS})
             removal.reports.append(report)
             on_removed(report.size)

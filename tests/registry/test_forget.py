@@ -10,8 +10,10 @@ from hand1000.config.caption_settings import DatasetSettings
 from hand1000.data.excluded_images import find_excluded_images, parse_image_id
 from hand1000.data.imageset import read_image_set
 from hand1000.registry.connection import connect
+from hand1000.registry.recorder import Recording, RunRecorder
 from hand1000.registry.register import register_candidate
-from hand1000.registry.tracking import RunTracker
+from hand1000.registry.tracking import RunTracker, find_run
+from hand1000.registry.unsent import Outbox
 from hand1000.registry.versions import DATASET, FORGOTTEN
 from hand1000.storage.artifacts import ArtifactStore, open_store
 from hand1000.storage.digests import digest_file
@@ -224,6 +226,19 @@ def test_artifacts_without_recorded_sources_are_found(runs, tmp_path):
     left = {path.parent.name for path in (runs / "artifacts").glob("*/*")}
     # Nothing names the images in it, and no run recorded it.
     assert left == {"publish", "encode_dataset"}
+
+
+def test_a_run_whose_records_still_wait_is_cleaned_too(runs, tmp_path):
+    names = fill(str(runs), tmp_path, runs)
+    recording = Recording(Outbox(open_store(str(runs)).backend), lambda: connect(runs))
+    recording.outage.prolong()
+    late = RunRecorder(recording, "late")
+    late.child_run("prepare_data").set_tags({"hand1000.artifact.all": f"artifacts/{names['dataset']}"})
+    late.log_file(tmp_path / "report.html")
+    assert forget(str(runs), runs, "--user-id", "p1") == 0
+    tracking = connect(runs)
+    run = find_run(tracking, "late")
+    assert run is not None and FORGOTTEN in run.data.tags and not tracking.client.list_artifacts(run.info.run_id)
 
 
 def test_what_does_not_name_anybody_is_refused(runs, tmp_path, capsys):

@@ -311,6 +311,22 @@ def test_what_is_promoted_after_the_plan_stays(runs, tmp_path):
     assert len(kinds_left(store, tracking, version)) == 6
 
 
+def test_review_page_of_what_is_promoted_after_the_plan_stays(runs, tmp_path):
+    store, tracking = open_store(str(runs)), connect(registry=runs)
+    version = record_run(store, tracking, tmp_path, "first")
+    (tmp_path / "report.html").write_text("a report")
+    run = RunTracker("hand1000", "first", tracking)
+    run.log_file(tmp_path / "report.html")
+    run.finish()
+    reject(tracking, version.uri, who="ann", why="bad")
+    outcome = make_plan(store, tracking, keep_days=99, now=time.time() + 31 * DAY, keep_reports_days=30)
+    assert [report.name for report in outcome.reports] == [version.uri] and not outcome.weights
+    promote(tracking, version.uri, who="bob", override="good after all")
+    removal = carry_out(outcome, store, tracking, lambda size: None)
+    assert removal.skipped == [version.uri] and not removal.reports
+    assert [file.path for file in tracking.client.list_artifacts(run.run_id)] == ["report.html"]
+
+
 @pytest.mark.parametrize("is_promoted", [False, True])
 def test_versions_are_read_again_only_after_a_change(runs, tmp_path, monkeypatch, is_promoted):
     store, tracking = open_store(str(runs)), connect(registry=runs)
