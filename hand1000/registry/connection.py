@@ -1,6 +1,5 @@
 """The connection to MLflow: a server, or one sqlite file in a folder with the files beside it."""
 
-import logging
 import os
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from hand1000.registry.database import (
     has_database,
     is_writable,
     prepare_database,
+    silence_database_log,
     translate_database_errors,
 )
 from hand1000.registry.mlflow_errors import foreign_errors, readable_error
@@ -171,13 +171,8 @@ def connect(
     return _open_embedded(_find_database(address), create, patience)
 
 
-def _has_no_traceback(record: logging.LogRecord) -> bool:
-    return not record.exc_info
-
-
 def _open_embedded(database: Path, create: bool, patience: Patience) -> Tracking:
-    # MLflow logs each of sqlite's errors with a traceback before it raises it.
-    logging.getLogger("mlflow.store.db.utils").addFilter(_has_no_traceback)
+    silence_database_log()
     files, lock_file = (database.parent / FILES).as_uri(), database.with_suffix(".lock")
     tracking = Tracking(f"{SQLITE}{database}", files, lock_file, patience.lock_timeout)
     if create:

@@ -99,16 +99,21 @@ def translate_database_errors(database: Path) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    # MLflow logs each of them with a traceback before it raises it.
-    log = logging.getLogger("mlflow.store.db.utils")
-    was_disabled, log.disabled = log.disabled, True
+    silence_database_log()
     try:
         yield
     except (sqlite3.Error, SQLAlchemyError, MlflowException, CommandError) as error:
         text = one_line(getattr(error, "orig", None) or error)
         raise database_error(database, text) from error
-    finally:
-        log.disabled = was_disabled
+
+
+def silence_database_log() -> None:
+    """Keep MLflow from logging the steps of a migration, and each error with its traceback before it raises it."""
+    logging.getLogger("mlflow.store.db.utils").addFilter(_is_message_of_its_own)
+
+
+def _is_message_of_its_own(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR and not record.exc_info
 
 
 def database_error(database: Path, text: str) -> Hand1000Error:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
+from hand1000.core.documents import load_json
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import Tracking
 
@@ -92,6 +93,11 @@ class _Claim:
     seen: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def wait_for_turn(self) -> None:
+        """Draw a ticket, and return once all lower ones are withdrawn or expired.
+
+        Raises:
+            Hand1000Error: Another reviewer still decides after `WAIT_SECONDS`, or MLflow refuses.
+        """
         deadline = time.monotonic() + WAIT_SECONDS
         self._write(_CHOOSING)
         ticket = 1 + max((number for number, _, _ in self._read()), default=0)
@@ -114,7 +120,7 @@ class _Claim:
                 renewed = time.monotonic()
 
     def withdraw(self) -> None:
-        # A claim that cannot be removed expires.
+        """Remove the claim; one that cannot be removed expires."""
         with suppress(Hand1000Error), self.tracking.readable_errors():
             self.tracking.client.delete_registered_model_tag(self.name, self.key)
 
@@ -137,6 +143,13 @@ class _Claim:
                 with self.tracking.readable_errors():
                     self.tracking.client.delete_registered_model_tag(self.name, key)
                 continue
-            claim = json.loads(value)
-            claims.append((int(claim["ticket"]), key, str(claim["who"])))
+            claims.append(_parse_claim(key, value))
         return claims
+
+
+def _parse_claim(key: str, value: str) -> tuple[int, str, str]:
+    """Return ticket, key and reviewer; a claim that nobody can read goes first until it expires."""
+    with suppress(ValueError, TypeError, KeyError, OverflowError):
+        claim = load_json(value)
+        return int(claim["ticket"]), key, str(claim["who"])
+    return _CHOOSING, key, "an unreadable claim"

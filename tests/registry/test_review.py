@@ -202,6 +202,17 @@ def test_an_interrupted_promotion_is_completed_or_undone(review, call, monkeypat
     assert review.states() == {1: "superseded", 2: "approved", 3: "rejected"}
 
 
+@pytest.mark.parametrize("tracking", ["server"], indirect=True)
+def test_a_claim_that_nobody_can_read_expires(review, monkeypatch):
+    review.register(1)
+    promote(review.tracking, review.address(1), who="ada")
+    for number, value in enumerate(["{", "[]", '{"ticket": 1e999, "who": ""}', "[" * 3000]):
+        review.tracking.client.set_registered_model_tag(review.pair.name, f"hand1000.lock.{number}", value)
+    monkeypatch.setattr("hand1000.registry.review_lock.EXPIRY_SECONDS", 0.5)
+    reject(review.tracking, review.register(2).uri, who="bob", why="blurred")
+    assert review.states() == {1: "approved", 2: "rejected"}
+
+
 def test_of_promotions_at_the_same_time_one_wins(review):
     for number in range(1, 5):
         review.register(number)
