@@ -1,7 +1,10 @@
 """What is particular to Flyte's commands, which may end their process, in contrast to programs that call tasks."""
 
+import logging
 import os
 import sys
+
+from hand1000.core.interruption import Interrupted
 
 
 def is_command() -> bool:
@@ -16,6 +19,7 @@ def shorten_flyte_errors() -> None:
 
     Flyte reads the inputs before it calls a task, so that no task can do this.
     """
+    from flytekit import loggers
     from flytekit.clis.sdk_in_container import utils
     from pydantic import ValidationError
 
@@ -23,8 +27,12 @@ def shorten_flyte_errors() -> None:
     from hand1000.core.errors import Hand1000Error, escape_unprintable, explain_system_error
 
     print_exception = utils.pretty_print_exception
+    loggers.logger.addFilter(_is_no_signal)
 
     def print_line(error: Exception, verbosity: int = 1) -> None:
+        if stopped := _find_signal(error):
+            print(f"hand1000: {stopped}", file=sys.stderr)
+            raise SystemExit(stopped.exit_status)
         text = None
         if isinstance(error, ValidationError):
             text = format_validation_error(error, "inputs")
@@ -37,6 +45,19 @@ def shorten_flyte_errors() -> None:
             raise SystemExit(2)
 
     utils.pretty_print_exception = print_line
+
+
+def _find_signal(error: BaseException | None) -> Interrupted | None:
+    """Return the signal that torch's launcher got, where Flyte raised an error of its own for it."""
+    while error is not None:
+        if type(error).__name__ == "SignalException" and hasattr(error, "sigval"):
+            return Interrupted(error.sigval)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _is_no_signal(record: logging.LogRecord) -> bool:
+    return not record.exc_info or _find_signal(record.exc_info[1]) is None
 
 
 def quiet_checkpoint_finalizers() -> None:

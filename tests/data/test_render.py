@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +103,30 @@ def test_a_script_without_a_guarded_entry_renders_in_processes(tmp_path: Path) -
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert finished.returncode == 0 and finished.stdout.splitlines() == [str(script)], finished.stderr
     assert len(list((tmp_path / "set" / "palm").iterdir())) == 2
+
+
+def test_ctrl_c_ends_the_processes_without_a_traceback(tmp_path: Path) -> None:
+    script = f"""
+import signal
+from pathlib import Path
+from hand1000.core.interruption import install_handlers
+from hand1000.data.render.dataset import render_dataset
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # A command in the background ignores it.
+    install_handlers(exits=True)
+    folder = Path({str(tmp_path)!r})
+    render_dataset(folder / "root", {{"four": {{"train": 400}}}}, seed=0, size=64, cache=folder / "cache", workers=2)
+"""
+    (tmp_path / "script.py").write_text(script)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(tmp_path / "script.py")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True) as work:
+        assert work.stderr is not None and work.stderr.readline().startswith("rendering: 0/400")
+        # The workers are importing the renderer, or draw.
+        time.sleep(1)
+        os.killpg(work.pid, signal.SIGINT)
+        rest = work.stderr.read()
+    assert work.returncode == 130 and "Traceback" not in rest, rest
 
 
 def test_the_cache_spares_rendering_and_resumes(

@@ -6,6 +6,7 @@ import io
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -134,6 +135,16 @@ def _main_module_hidden() -> Iterator[None]:
         vars(main).update(hidden)
 
 
+@contextlib.contextmanager
+def _without_sigint() -> Iterator[None]:
+    """Start processes that a Ctrl-C does not reach: a terminal sends it to all, and this process ends its workers."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _fill_cache(tasks: list[_Task], cache: Path, workers: int, on_progress: ProgressCallback) -> None:
     missing = [task for task in tasks if not task.image_in(cache).with_suffix(".json").is_file()]
     on_progress(len(tasks) - len(missing), len(tasks))
@@ -146,7 +157,7 @@ def _fill_cache(tasks: list[_Task], cache: Path, workers: int, on_progress: Prog
             use_mitsuba(threads=1)
             finished: Iterable[None] = map(_render_to_cache, jobs)
         else:
-            with _main_module_hidden():
+            with _main_module_hidden(), _without_sigint():
                 pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), use_mitsuba, (1,))
             chunk = min(_MAX_CHUNK_SIZE, 1 + len(jobs) // (4 * workers))
             finished = stack.enter_context(pool).imap_unordered(_render_to_cache, jobs, chunksize=chunk)
