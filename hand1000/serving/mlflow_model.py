@@ -41,6 +41,7 @@ class MlflowModel:
     @classmethod
     def load(cls, folder: Path, config: Mapping[str, Any]) -> "MlflowModel":
         """Load a logged model; see `hand1000.serving.model.load_logged_model`."""
+        _check_predict()
         return cls(load_logged_model(folder, config))
 
     def predict(self, model_input: "pd.DataFrame", params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
@@ -101,6 +102,18 @@ def _to_mlflow_exception(error: Hand1000Error) -> "MlflowException":
     elif isinstance(error, RequestTimeoutError):
         code = DEADLINE_EXCEEDED
     return MlflowException(str(error), error_code=code)
+
+
+def _check_predict() -> None:
+    """Raise a Hand1000Error if `_read_call` could not read the arguments of this version's `PyFuncModel.predict`."""
+    from mlflow import __version__
+    from mlflow.pyfunc import PyFuncModel
+
+    if not {"data", "params"} <= set(inspect.unwrap(PyFuncModel.predict).__code__.co_varnames):
+        raise Hand1000Error(
+            f"MLflow {__version__}: PyFuncModel.predict has no arguments `data` and `params`, so that unknown columns "
+            "and parameters could not be refused; install mlflow 3.17"
+        )
 
 
 def _read_call() -> tuple[list[str] | None, Mapping[str, Any] | None]:

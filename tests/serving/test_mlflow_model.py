@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import connect
+from hand1000.serving.mlflow_model import MlflowModel
 from tests.support.mlflow_server import free_port, serving
 from tests.support.registration import record_and_register
 from tests.support.serving import GESTURES, PROMPTS, Answer, post
@@ -188,3 +190,11 @@ def test_a_limit_out_of_range_is_refused_at_load(registered: str) -> None:
 
     with pytest.raises(Hand1000Error, match="model_config: batch_size"):
         mlflow.pyfunc.load_model(registered, model_config={"batch_size": 0})
+
+
+def test_an_mlflow_whose_call_cannot_be_read_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mlflow.pyfunc import PyFuncModel
+
+    monkeypatch.setattr(PyFuncModel, "predict", lambda self, rows, options: rows)
+    with pytest.raises(Hand1000Error, match=r"MLflow 3\.\d+\..*no arguments `data` and `params`.*install mlflow 3\.17"):
+        MlflowModel.load(tmp_path, {})
