@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,16 +149,23 @@ def _reports_shapes(model_class: Any) -> bool:
 
 @contextmanager
 def _without_reports() -> Iterator[None]:
-    """Silence the tables of tensors that the libraries log, since every fault in them becomes an error."""
+    """Silence the tables of tensors that the libraries log, as every fault in them becomes an error, and their bars."""
 
     def is_no_report(record: logging.LogRecord) -> bool:
         return not re.search(r"LOAD REPORT|Some weights of", record.getMessage())
 
+    # Where it is not imported, the model is not one of its classes.
+    transformers: Any = sys.modules.get("transformers.utils.logging")
+    has_bars = transformers is not None and transformers.is_progress_bar_enabled()
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     for logger in loggers:
         logger.addFilter(is_no_report)
+    if has_bars:
+        transformers.disable_progress_bar()
     try:
         yield
     finally:
+        if has_bars:
+            transformers.enable_progress_bar()
         for logger in loggers:
             logger.removeFilter(is_no_report)

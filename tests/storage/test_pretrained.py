@@ -116,6 +116,18 @@ def test_shards_are_checked_like_one_file(tmp_path: Path) -> None:
         load_model(UNet2DConditionModel, tmp_path, "a UNet")
 
 
+def test_a_loader_shows_no_bar_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled
+
+    config = CLIPTextConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    CLIPTextModel(config).save_pretrained(tmp_path)
+    enable_progress_bar()
+    capfd.readouterr()
+    load_model(CLIPTextModel, tmp_path, "a text encoder")
+    assert capfd.readouterr().err == "" and is_progress_bar_enabled()
+
+
 def test_a_folder_without_a_model_says_what_was_expected(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
