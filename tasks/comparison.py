@@ -4,9 +4,10 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import EvaluationSettings
 from hand1000.storage.files import read_json, write_json
-from tasks.context import TaskContext, address
+from tasks.context import RunContext, TaskContext, address
 from tasks.decorators import artifact_task
 from tasks.evaluation import load_evaluator
+from tasks.start_run import end_runs
 
 SAMPLES = 3
 """Number of each method's first images that are kept for the comparison page."""
@@ -48,9 +49,9 @@ def evaluate_methods(
             shutil.copy(folder / record.file_name, context.output_dir / name / f"{index}.png")
 
 
-@artifact_task(deck="comparison.html", summary="tables.md")
-def write_comparison(context: TaskContext, gestures: dict[str, FlyteDirectory]) -> None:
-    """`comparison.html` with the tables and the images, and each of them as a file of its own."""
+@artifact_task(deck="comparison.html", summary="tables.md", excluded=("runs",), finish=end_runs)
+def write_comparison(context: TaskContext, gestures: dict[str, FlyteDirectory], runs: list[RunContext]) -> None:
+    """`comparison.html` with the tables and the images, and each of them as a file of its own; ends all `runs`."""
     from hand1000.evaluation.methods import METHODS, MethodResult
     from hand1000.reports.comparison import write_comparison
 

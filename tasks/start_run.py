@@ -9,7 +9,7 @@ from hand1000.config.settings import Settings
 from hand1000.gestures import parse_gestures, slug
 from hand1000.storage.digests import digest_json
 from hand1000.storage.hub import model_identity
-from tasks.context import RunContext
+from tasks.context import Artifact, RunContext, TaskResult
 from tasks.context import digest as digest_of
 from tasks.decorators import cluster_task
 
@@ -55,6 +55,13 @@ def start_run(  # noqa: PLR0913 (Flyte signature)
     tracker.log_params(inputs)
     tracker.end_abandoned_stages()
     return run
+
+
+def end_runs(result: TaskResult) -> Artifact:
+    """Mark the runs of a task's input `runs` as finished, where no registration ends them."""
+    for run in result.inputs["runs"]:
+        run.open_recorder().finish()
+    return result.artifact
 
 
 @cluster_task()

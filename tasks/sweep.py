@@ -4,15 +4,20 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings
 from hand1000.storage.files import read_json
-from tasks.context import TaskContext
+from tasks.context import RunContext, TaskContext
 from tasks.decorators import artifact_task
+from tasks.start_run import end_runs
 
 
-@artifact_task(key_by={"settings": lambda settings: settings.sweeps})
+@artifact_task(key_by={"settings": lambda settings: settings.sweeps}, excluded=("runs",), finish=end_runs)
 def write_sweeps(
-    context: TaskContext, evaluations: dict[str, list[FlyteDirectory]], gesture: str, settings: SweepSettings
+    context: TaskContext,
+    evaluations: dict[str, list[FlyteDirectory]],
+    gesture: str,
+    settings: SweepSettings,
+    runs: list[RunContext],
 ) -> None:
-    """A table and a plot of each sweep, and `sweeps.html` with all of them."""
+    """A table and a plot of each sweep, and `sweeps.html` with all of them; ends all `runs`."""
     from hand1000.evaluation.metrics import Metrics
     from hand1000.reports.sweep import write_sweeps
 

@@ -28,18 +28,23 @@ def compare_all_gestures(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> FlyteDirectory:
     """Generate with and evaluate every method on every gesture, each with its own models; put all side by side."""
-    evaluations = {}
+    evaluations, runs = {}, []
     for gesture in parse_gestures(gestures):
         source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
         common = settings.common
         dataset = prepare_data(**source, settings=common.data, seed=common.seed, run=RunContext(root=root))
-        run = start_run(**source, settings=common, root=root, dataset=dataset)
-        evaluations[gesture] = compare_gesture(source, list(range(shards)), settings, run)
-    return write_comparison(gestures=evaluations, run=RunContext(root=root))
+        # Each training has a run of its own in MLflow, as their stages have the same names.
+        plain = plain_finetuning(common)
+        run, plain_run = (
+            start_run(**source, settings=trained, root=root, dataset=dataset) for trained in (common, plain)
+        )
+        evaluations[gesture] = compare_gesture(source, list(range(shards)), settings, run, plain_run)
+        runs += [run, plain_run]
+    return write_comparison(gestures=evaluations, runs=runs, run=RunContext(root=root))
 
 
 def compare_gesture(
-    source: dict[str, Any], shard: list[int], settings: ComparisonSettings, run: RunContext
+    source: dict[str, Any], shard: list[int], settings: ComparisonSettings, run: RunContext, plain_run: RunContext
 ) -> FlyteDirectory:
     """One gesture's part of the graph."""
     common, plain, base_model = settings.common, plain_finetuning(settings.common), source["base_model"]
@@ -50,13 +55,14 @@ def compare_gesture(
 
     # What has to be trained: Hand1000, and plain fine-tuning without the gesture.
     training = {"dataset": dataset, "captions": captions, "gesture": source["gesture"], "base_model": base_model}
-    training |= {"shard": shard, **sharded}
-    hand1000_model = train_stages(**training, settings=common)
-    plain_model = train_stages(**training, settings=plain)
+    training |= {"shard": shard, "shards": len(shard)}
+    hand1000_model = train_stages(**training, settings=common, run=run)
+    plain_model = train_stages(**training, settings=plain, run=plain_run)
 
     # The methods that generate from a prompt and a seed.
     prompts = {"dataset": dataset, "captions": captions, "seed": common.seed, **sharded}
-    plain_prompts, prompts = prompts | {"settings": plain.generation}, prompts | {"settings": common.generation}
+    plain_prompts = prompts | {"settings": plain.generation, "run": plain_run}
+    prompts |= {"settings": common.generation}
     sd = map_task(partial(generate_base, base_model=base_model, **prompts))(shard=shard)
     sd_tuned = map_task(partial(generate_tuned, model=plain_model.model, **plain_prompts))(shard=shard)
     hand1000 = map_task(partial(generate_tuned, model=hand1000_model.model, **prompts))(shard=shard)

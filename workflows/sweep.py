@@ -21,6 +21,7 @@ def run_sweep_points(
 ) -> FlyteDirectory:
     """Train and evaluate every point, then put them side by side; what points have in common is computed once."""
     evaluations: dict[str, list[FlyteDirectory]] = {}
+    runs: list[RunContext] = []
     for name, points in settings.sweeps.items():
         evaluations[name] = []
         for point in points.points:
@@ -32,7 +33,10 @@ def run_sweep_points(
             run = start_run(**inputs, root=root, dataset=dataset)
             point_inputs = {**inputs, "shards": shards, "champion": "", "champion_shard": [], "run": run}
             evaluations[name].append(train_and_evaluate(**point_inputs).evaluation)
-    return write_sweeps(evaluations=evaluations, gesture=gesture, settings=settings, run=RunContext(root=root))
+            runs.append(run)
+    return write_sweeps(
+        evaluations=evaluations, gesture=gesture, settings=settings, runs=runs, run=RunContext(root=root)
+    )
 
 
 @workflow

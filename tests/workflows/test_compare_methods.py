@@ -19,6 +19,8 @@ from hand1000.evaluation.methods import (
     mean_table,
     paired_table,
 )
+from hand1000.registry.connection import connect
+from hand1000.registry.tracking import EXPERIMENT
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
@@ -64,6 +66,14 @@ def test_six_methods_are_compared(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     (page,) = (tmp_path / "root" / "artifacts" / "write_comparison").glob("*/comparison.html")
     assert str(page) in done.stdout and "| Hand1000 |" in done.stdout
+
+    # Two trainings are two runs in MLflow, each with its own curve, and nothing is left running.
+    tracking = connect(tmp_path / "root")
+    experiment = tracking.client.get_experiment_by_name(EXPERIMENT)
+    rows = tracking.client.search_runs([experiment.experiment_id])
+    assert {row.info.status for row in rows} == {"FINISHED"}
+    trained = [row.data.tags["hand1000.artifact.all"] for row in rows if row.info.run_name == "train_unet"]
+    assert len(set(trained)) == 2
 
     methods = list(METHODS)
     written = json.loads((page.parent / "comparison.json").read_text())
