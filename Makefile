@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 # Compiling every package takes longer than the installation itself; Python compiles what it imports, once.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo story test test-slow soak fuzz faults check check-prose check-secrets audit infra-check \
+.PHONY: help demo story test test-slow bench soak fuzz faults check check-prose check-secrets audit infra-check \
 	format docs register setup lock clean
 
 help:  ## Print this list.
@@ -42,6 +42,11 @@ faults: setup  ## Kill, starve and disconnect every stage, check what the rerun 
 	sh tooling/test-packages.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults || test $$? -eq 5  # 5: no test has the mark.
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults
+
+bench: setup  ## Measure every stage beside its peers, and write docs/performance.md: ONLY=distances PEERS=folder ITEMS=10000.
+	sh tooling/test-packages.sh
+	$(BIN)/python -m benchmarks.bench $(addprefix --only ,$(ONLY)) $(if $(PEERS),--peers $(PEERS)) \
+		$(if $(BEFORE),--before $(BEFORE)) $(if $(ITEMS),--items $(ITEMS))
 
 soak: setup  ## Retrain 50 times in a row with faults, and measure what grows: docs/soak.md, about 25 minutes.
 	$(BIN)/python -m benchmarks.soak

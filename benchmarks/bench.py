@@ -1,9 +1,10 @@
-"""Measure the product beside its peers, and print each row with its goal.
+"""Measure the product beside its peers, print each row with its goal, and write docs/performance.md: `make bench`.
 
     .venv/bin/python -m benchmarks.bench [--only MODULE ...] [--short] [--minutes 40] [--peers FOLDER] [--before FOLDER]
 
 Each module of MODULES runs in a process of its own and measures both sides of a row in turn. A ratio above 1 means
-that the product needs less than the peer. Exits with 1 if the results of a row differ or a module fails.
+that the product needs less than the peer. Exits with 1 if the results of a row differ or a module fails. Measurements
+are kept in `--folder`, so that a later call with `--only` renews a part of the page.
 """
 
 import argparse
@@ -20,8 +21,9 @@ from typing import Any
 
 from benchmarks.rows import BenchOptions, Row
 
-# Modules of `benchmarks` with a function `measure_rows(options)`.
-MODULES: tuple[str, ...] = ()
+# Modules of `benchmarks` with a function `measure_rows(options)`, in the order of the table.
+MODULES: tuple[str, ...] = ("distances",)
+FOLDER = Path(__file__).parents[1] / "build/bench"
 _HEADER = "| work | peer | product | peer's | product ahead | goal | met | equal |\n" + "| --- " * 8 + "|"
 
 
@@ -49,7 +51,8 @@ def format_row(row: Row) -> str:
 
 
 def _format_values(values: tuple[float, ...], unit: str) -> str:
-    return f"{statistics.median(values):.3g} {unit} ({min(values):.3g} to {max(values):.3g}, {len(values)})"
+    text = f"{statistics.median(values):.3g} {unit}"
+    return text if len(values) == 1 else f"{text} ({min(values):.3g} to {max(values):.3g}, {len(values)})"
 
 
 def run_module(name: str, options: BenchOptions, timeout: float) -> Iterator[Row]:
@@ -90,15 +93,30 @@ def row_from_json(text: str) -> Row:
     return Row(**values | {side: tuple(values[side]) for side in ("product", "peer_values")})
 
 
+def load_rows(folder: Path) -> dict[str, list[Row]]:
+    """Return the rows that were measured before, by module."""
+    files = {name: folder / f"{name}.json" for name in MODULES}
+    return {
+        name: [row_from_json(json.dumps(row)) for row in json.loads(file.read_text())["rows"]]
+        for name, file in files.items()
+        if file.is_file()
+    }
+
+
 def main() -> int:
     """Measure the rows and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=MODULES, action="append", metavar="MODULE", help=", ".join(MODULES))
-    parser.add_argument("--short", action="store_true", help="least sizes, for equality")
-    parser.add_argument("--minutes", type=float, default=40, help="time for all rows together")
-    parser.add_argument("--seconds", type=float, default=60, help="time for the repetitions of one row")
+    parser.add_argument(
+        "--only", choices=(*MODULES, "growth"), action="append", metavar="MODULE", help=", ".join((*MODULES, "growth"))
+    )
+    parser.add_argument("--short", action="store_true", help="least sizes, for equality; writes nothing")
+    parser.add_argument("--minutes", type=float, default=40, help="time for everything (40)")
+    parser.add_argument("--seconds", type=float, default=40, help="time for the repetitions of one row (40)")
+    parser.add_argument("--items", type=int, default=10_000, help="largest number of images in the plot of growth")
     parser.add_argument("--peers", type=Path, help="folder with checkouts of the peers' repositories")
     parser.add_argument("--before", type=Path, help="checkout of a former build")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the measurements (build/bench)")
+    parser.add_argument("--page", type=Path, default=FOLDER.parents[1] / "docs/performance.md", help="the page")
     arguments = parser.parse_args()
     options = BenchOptions(
         seconds=arguments.seconds, short=arguments.short, peers=arguments.peers, before=arguments.before
@@ -107,15 +125,59 @@ def main() -> int:
     failures, unequal = [], False
     print(_HEADER, flush=True)
     for name in arguments.only or MODULES:
+        if name == "growth":
+            continue
+        rows = []
         try:
             for row in run_module(name, options, deadline - time.monotonic()):
+                rows.append(row)
                 print(format_row(row), flush=True)
                 unequal |= row.equal is False
         except RuntimeError as error:
             failures.append(str(error))
+        if rows and not arguments.short:
+            _save(arguments.folder / f"{name}.json", {"rows": [asdict(row) for row in rows]})
+    if not arguments.short:
+        if "growth" in (arguments.only or ["growth"]):
+            failures += _measure_growth(arguments.folder, arguments.items, deadline - time.monotonic())
+        from benchmarks.performance_page import write_page
+
+        write_page(arguments.page, load_rows(arguments.folder), arguments.folder)
     for failure in failures:
         print(failure, file=sys.stderr)
     return int(unequal or bool(failures))
+
+
+def _save(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value | {"machine": describe_machine()}, indent=1))
+
+
+def describe_machine() -> str:
+    """Return the processor, the number of threads, the memory and the versions that a measurement depends on."""
+    import os
+    import platform
+    import re
+    from importlib.metadata import version
+
+    information = Path("/proc/cpuinfo")
+    text = information.read_text() if information.is_file() else ""
+    match = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    processor = match[1] if match else platform.processor()
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+    return f"{processor}, {os.cpu_count()} threads, {memory:.0f} GB; Python {platform.python_version()}, {libraries}"
+
+
+def _measure_growth(folder: Path, items: int, seconds: float) -> list[str]:
+    """Measure the growth in a process of its own; return what went wrong."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "benchmarks.growth", "--items", str(items), "--minutes", f"{seconds / 60:.2f}"]
+    done = subprocess.run([*command, "--out", str(folder / "growth.json")], stdout=subprocess.PIPE, text=True)
+    lines = done.stdout.splitlines()
+    print("\n".join(line for line in lines if line.startswith("|")), flush=True)
+    faults = [line for line in lines if line.startswith("grows too fast")]
+    return [f"growth: exit code {done.returncode}"] if done.returncode else faults
 
 
 if __name__ == "__main__":

@@ -1,14 +1,20 @@
 """Hours and money for one gesture at Stable Diffusion 1.x size on a GPU, from counted operations.
 
     .venv/bin/python -m benchmarks.cost [--settings default] [--images 1000] [--utilization 0.35] [--gpu ...]
+        [--measured build/bench/gpu.json]
 
 The floating-point operations of each stage are counted on the real classes, without weights. The share of the GPU's
-peak that is reached (`--utilization`) and the prices are assumptions, and waiting for pods, data and disks is not
-counted. Prints two Markdown tables; 1 PFLOP is 10^15 operations, a multiplication and an addition being two.
+peak that is reached is an assumption (`--utilization`), or the best that `benchmarks.gpu` measured of each stage
+(`--measured`), which holds for bf16 and for the GPU it was measured on. The prices are assumptions, and waiting for
+pods, data and disks is not counted. Prints two Markdown tables; 1 PFLOP is 10^15 operations, a multiplication and an
+addition being two.
 """
 
 import argparse
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,6 +28,14 @@ GPUS = {
     "H100": {"fp32": 67.0, "bf16": 989.0, "dollars": 6.88},
 }
 DEFAULT_UTILIZATION = 0.35
+
+# The stages of `stage_operations`, each with the beginning of the names that `benchmarks.gpu` gives to its comparisons.
+_MEASURED_AS = {
+    "Stage II, fusion": "II, fusion",
+    "Stage II, embeddings": "II, embeddings",
+    "Stage III": "III, ",
+    "images of base, champion and tuned model": "drawing",
+}
 
 
 @dataclass(frozen=True)
@@ -97,17 +111,43 @@ def stage_operations(settings: "Settings", images: int, counts: Counts) -> dict[
     }
 
 
-def format_tables(settings: "Settings", images: int, utilization: float, gpus: dict[str, dict[str, float]]) -> str:
-    """Return the table of the stages and that of the GPUs as Markdown."""
+def read_utilization(path: Path, mode: str) -> dict[str, float]:
+    """Return the largest utilization that was measured of each stage, with the training mode `full` or `lora`.
+
+    Raises:
+        ValueError: The file is not one of `benchmarks.gpu`, or has none of the stages.
+    """
+    stage3 = {"full": "III, all weights", "lora": "III, LoRA"}[mode]
+    best: dict[str, float] = {}
+    for row in json.loads(path.read_text()):
+        for stage, name in _MEASURED_AS.items():
+            name = stage3 if stage == "Stage III" else name
+            if row["code"] == "hand1000" and row["stage"].startswith(name):
+                best[stage] = max(best.get(stage, 0.0), row["mfu"])
+    if not best:
+        raise ValueError(f"{path}: no stage of hand1000; give the gpu.json of `python -m benchmarks.gpu --out FOLDER`")
+    return best
+
+
+def format_tables(
+    settings: "Settings", images: int, utilization: Mapping[str, float], gpus: dict[str, dict[str, float]]
+) -> str:
+    """Return the table of the stages and that of the GPUs as Markdown.
+
+    `utilization` has the share of the peak by stage; of the others it is that of the key "".
+    """
     stages = stage_operations(settings, images, count_operations())
     total, precision = sum(stages.values()), settings.compute.precision
-    lines = ["| stage | PFLOP | share |", "| --- | --- | --- |"]
-    lines += [f"| {name} | {value / 1e15:.1f} | {value / total:.0%} |" for name, value in stages.items()]
-    lines += [f"| all | {total / 1e15:.1f} | 100% |", "", f"{precision}, {utilization:.0%} of the peak:", ""]
+    shares = {name: utilization.get(name, utilization[""]) for name in stages}
+    lines = ["| stage | PFLOP | share | of the peak |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {name} | {value / 1e15:.1f} | {value / total:.0%} | {shares[name]:.0%} |" for name, value in stages.items()
+    ]
+    lines += [f"| all | {total / 1e15:.1f} | 100% | |", "", f"{precision}:", ""]
     lines += ["| GPU | peak, TFLOP/s | dollars an hour | hours a gesture | dollars a gesture |", "| --- " * 5 + "|"]
     for name, gpu in gpus.items():
         peak = gpu.get(precision, gpu["bf16"])
-        hours = total / (peak * 1e12 * utilization) / 3600
+        hours = sum(value / shares[stage] for stage, value in stages.items()) / (peak * 1e12) / 3600
         lines.append(f"| {name} | {peak:g} | {gpu['dollars']:.2f} | {hours:.2f} | {hours * gpu['dollars']:.2f} |")
     return "\n".join(lines)
 
@@ -127,13 +167,19 @@ def main() -> None:
     parser.add_argument("--settings", default="default", help="a preset or a settings file")
     parser.add_argument("--images", type=int, default=1000, help="number of training images")
     parser.add_argument("--utilization", type=float, default=DEFAULT_UTILIZATION, help="share of the peak, 0 to 1")
+    parser.add_argument("--measured", type=Path, metavar="FILE", help="gpu.json with the utilization of each stage")
     parser.add_argument("--gpu", type=_parse_gpu, action="append", metavar="NAME=TFLOPS:PRICE")
     options = parser.parse_args()
 
     from hand1000.config.settings import load_settings
 
     gpus = dict(options.gpu) if options.gpu else GPUS
-    print(format_tables(load_settings(options.settings), options.images, options.utilization, gpus))
+    settings, utilization = load_settings(options.settings), {"": options.utilization}
+    if options.measured:
+        if settings.compute.precision != "bf16":
+            parser.error("--measured holds for bf16, but the settings compute in fp32; set compute.precision: bf16")
+        utilization |= read_utilization(options.measured, settings.stage3.training_mode)
+    print(format_tables(settings, options.images, utilization, gpus))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,18 @@
 """The rows of `make bench`."""
 
+import importlib
 import json
+import shutil
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
-from benchmarks.bench import format_row, row_from_json
+from benchmarks.bench import MODULES, format_row, row_from_json, run_module
+from benchmarks.growth import Growth, find_faults
+from benchmarks.performance_page import write_page
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
+from tests.support.short_demo import ROOT
 
 
 def test_the_ratio_is_that_of_the_medians() -> None:
@@ -53,3 +59,58 @@ def test_a_result_that_differs_once_is_not_equal() -> None:
 def test_a_row_of_little_time_has_one_pair() -> None:
     row = measure_row(Comparison("work", "peer", lambda: None, lambda: None), BenchOptions(seconds=0))
     assert len(row.product) == 1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_both_sides_of_a_row_have_the_same_result(module: str) -> None:
+    rows = list(importlib.import_module(f"benchmarks.{module}").measure_rows(BenchOptions(short=True)))
+    assert [row.name for row in rows if row.equal is False] == []
+
+
+def test_a_module_that_fails_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("bench", "rows"):
+        shutil.copy(ROOT / f"benchmarks/{name}.py", tmp_path / "benchmarks")
+    (tmp_path / "benchmarks/faulty.py").write_text(
+        "from benchmarks.rows import Row\n"
+        "def measure_rows(options):\n"
+        "    print('something else')\n"
+        "    yield Row('work', 'peer', (1.0,), (2.0,), note=str(options.peers))\n"
+        "    raise SystemExit(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    with pytest.raises(RuntimeError, match="faulty: exit code 3"):
+        for row in run_module("faulty", BenchOptions(peers=tmp_path), 60):
+            rows.append(row)
+    assert rows == [Row("work", "peer", (1.0,), (2.0,), note=str(tmp_path))]
+
+
+def growth_of(stage: str, seconds: float, peak: float) -> list[Growth]:
+    return [Growth(stage, 100, 1.0, 500.0), Growth(stage, 1000, seconds, peak)]
+
+
+def test_growth_that_is_not_linear_is_named() -> None:
+    assert find_faults([*growth_of("find_hands", 11.0, 510.0), *growth_of("evaluate", 9.0, 600.0)]) == []
+    assert find_faults(growth_of("evaluate", 20.0, 510.0)) == [
+        "features and metrics: 20.0x the time for 10.0x the images"
+    ]
+    assert find_faults(growth_of("train_unet", 10.0, 900.0)) == ["Stage III: 400 MB more for 900 more images"]
+
+
+def test_the_page_has_rows_growth_and_gpu(tmp_path: Path) -> None:
+    folder, page = tmp_path / "measured", tmp_path / "performance.md"
+    folder.mkdir()
+    (folder / "distances.json").write_text(json.dumps({"rows": [], "machine": "a machine"}))
+    (folder / "growth.json").write_text(json.dumps([asdict(row) for row in growth_of("find_hands", 11.0, 510.0)]))
+    gpu = {"backbone": "SD 1.5", "stage": "III", "batch": 4, "code": "hand1000", "images_per_second": 50.0}
+    gpu |= {"mfu": 0.45, "peak_bytes": 8e9, "speedup": 1.5}
+    (folder / "gpu.json").write_text(json.dumps([gpu]))
+    rows = {"distances": [Row("work", "peer", (2.0,), (4.0,), goal=3.0, note="why it is slow")]}
+    write_page(page, rows, folder)
+    text = page.read_text()
+    assert "Measured on a machine. 0 of 1 goals are met." in text and "- work, peer: why it is slow" in text
+    assert "| find the hands | 10.00 ms, 500 MB | 11.00 ms, 510 MB |" in text
+    assert "| SD 1.5 | III | 4 | hand1000 | 50.0 | 45% | 8.00 | 1.50x |" in text
+    assert (tmp_path / "performance.png").stat().st_size > 10_000

@@ -1,8 +1,11 @@
 """The cost of a gesture from counted operations."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from benchmarks.cost import Counts, count_operations, stage_operations
+from benchmarks.cost import GPUS, Counts, count_operations, format_tables, read_utilization, stage_operations
 from hand1000.config.settings import load_settings
 
 
@@ -16,6 +19,19 @@ def test_the_counts_are_those_of_stable_diffusion(counts: Counts) -> None:
     assert counts.forward == pytest.approx(0.8e12, rel=0.01)
     assert counts.train == pytest.approx(3 * counts.forward, rel=0.01)
     assert 2 * counts.forward < counts.backpropagate < 2.2 * counts.forward
+
+
+def test_measured_utilization_is_that_of_the_stage_and_mode(tmp_path: Path) -> None:
+    rows = [("III, LoRA", "hand1000", 0.3), ("III, LoRA", "hand1000", 0.4), ("III, LoRA", "diffusers' step", 0.9),
+            ("III, all weights", "hand1000", 0.5), ("II, fusion", "hand1000", 0.2)]  # fmt: skip
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps([{"stage": stage, "code": code, "mfu": mfu} for stage, code, mfu in rows]))
+    assert read_utilization(path, "lora") == {"Stage III": 0.4, "Stage II, fusion": 0.2}
+    text = format_tables(load_settings("fast"), 1000, {"": 0.35} | read_utilization(path, "lora"), GPUS)
+    assert "| Stage III |" in text and "| 40% |" in text and "| 35% |" in text
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="no stage of hand1000"):
+        read_utilization(path, "lora")
 
 
 def test_what_is_not_done_costs_nothing(counts: Counts) -> None:

@@ -1,0 +1,65 @@
+"""The page docs/performance.md: the rows of `make bench`, the plot of growth, and what a GPU printed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks.growth import Growth, find_faults, format_growth, plot_growth
+from benchmarks.rows import Row
+
+TEMPLATE = Path(__file__).with_name("performance.md.txt")
+
+
+def write_page(page: Path, rows: Mapping[str, Sequence[Row]], folder: Path) -> None:
+    """Write the page from `rows` by module and from what is in `folder`; `growth.png` goes beside the page."""
+    from benchmarks.bench import format_rows
+
+    everything = [row for module in rows.values() for row in module]
+    goals = [row.met for row in everything if row.met is not None]
+    machines = sorted({json.loads(path.read_text())["machine"] for path in folder.glob("*.json") if path.stem in rows})
+    text = TEMPLATE.read_text().format(
+        machine="; ".join(machines),
+        rows=format_rows(everything),
+        met=sum(goals),
+        goals=len(goals),
+        notes="\n".join(f"- {row.name}, {row.peer}: {row.note}" for row in everything if row.note),
+        growth=_describe_growth(page, folder / "growth.json"),
+        gpu=_describe_gpu(folder / "gpu.json"),
+    )
+    page.write_text(text.rstrip() + "\n")
+
+
+def _describe_growth(page: Path, measurements: Path) -> str:
+    if not measurements.is_file():
+        return "Not measured yet: `python -m benchmarks.growth`."
+    rows = [Growth(**row) for row in json.loads(measurements.read_text())]
+    plot = page.with_name("performance.png")
+    plot_growth(rows, plot)
+    faults = find_faults(rows)
+    result = (
+        "\n".join(f"- {fault}" for fault in faults) if faults else "Time is linear, and memory flat, in every stage."
+    )
+    image = f"![seconds and peak memory of each stage by the number of images]({plot.name})"
+    return f"{image}\n\n{format_growth(rows)}\n\n{result}"
+
+
+def _describe_gpu(measurements: Path) -> str:
+    if not measurements.is_file():
+        return "Not measured yet: `python -m benchmarks.gpu --out build/bench` on a machine with a GPU."
+    lines = [
+        "| backbone | stage | batch | code | images/s | utilization | peak GB | hand1000 is faster by |",
+        "| --- " * 8 + "|",
+    ]
+    for row in json.loads(measurements.read_text()):
+        cells = (
+            row["backbone"],
+            row["stage"],
+            row["batch"],
+            row["code"],
+            f"{row['images_per_second']:.1f}",
+            f"{row['mfu']:.0%}",
+            f"{row['peak_bytes'] / 1e9:.2f}" if row["peak_bytes"] else "-",
+            f"{row['speedup']:.2f}x",
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
