@@ -168,3 +168,17 @@ def test_finiteness_of_tensors_and_metrics() -> None:
         assert not all_finite([torch.ones(3), torch.tensor([1.0, value])])
     assert all_finite([torch.tensor([3e38, -3e38])]) and all_finite([])
     assert finite_metrics({"loss": INFINITE, "norm": 1.0, "other": float("nan")}) == {"norm": 1.0}
+
+
+@pytest.mark.parametrize("norm", [0.5, 0.98, 0.9899999, 0.99, 1.0 - 1e-6, 1.0, 1.0 + 1e-6, 3.0])
+@pytest.mark.parametrize("max_norm", [1.0, 1e-6])
+def test_clipping_gives_the_bits_of_pytorch(norm: float, max_norm: float) -> None:
+    gradient = torch.randn(100, generator=torch.Generator().manual_seed(0))
+    gradient *= norm * max_norm / gradient.norm()
+    ours, expected = (torch.nn.Parameter(torch.zeros(100)) for _ in range(2))
+    for parameter in (ours, expected):
+        parameter.grad = gradient.clone()
+    expected_norm = torch.nn.utils.clip_grad_norm_([expected], max_norm)
+    torch.optim.SGD([expected], lr=1.0).step()
+    returned = LossScaler(torch.device("cpu"), FP32).step(torch.optim.SGD([ours], lr=1.0), [ours], max_norm)
+    assert returned == expected_norm.item() and torch.equal(ours, expected)
