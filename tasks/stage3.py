@@ -31,6 +31,7 @@ def generate_class_images(
         settings.stage3.prior.images,
         seed=settings.seed,
         batch_size=settings.generation.batch_size,
+        checkpoint=context.checkpoint,
         on_progress=context.on_progress,
     )
     prior.save(context.output_dir)

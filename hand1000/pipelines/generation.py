@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from safetensors.torch import load_file, save_file
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.interruption import Interrupted
@@ -21,6 +22,7 @@ from hand1000.storage.images import read_rgb
 MAX_CHECKPOINTS = 10
 """Most checkpoints of one generation: each copies all images so far."""
 
+_LATENTS = "latents.safetensors"
 _GAP, _MIN_FONT_SIZE = 4, 13
 """Pixels between the images of a grid, and least size of its labels, which grow with the images."""
 
@@ -60,14 +62,42 @@ def generate_latents(
     seeds: Sequence[int],
     *,
     batch_size: int,
+    checkpoint: CheckpointStore,
     on_progress: ProgressCallback,
 ) -> torch.Tensor:
-    """Generate the scaled latents, (N, C, h, w) on the CPU, of the images of `generate`, without decoding them."""
+    """Generate the scaled latents, (N, C, h, w) on the CPU, of the images of `generate`, without decoding them.
+
+    Resumes from `checkpoint`, with the same batches.
+
+    Raises:
+        Interrupted: A signal came; the batches until then are saved.
+    """
     pipeline.set_progress_bar_config(disable=True)
     latents: list[torch.Tensor] = []
-    for image_latents in generate(pipeline, prompts, seeds, batch_size=batch_size, output_type="latent"):
-        latents.append(image_latents.cpu())
-        on_progress(len(latents), len(prompts), {})
+    with checkpoint.workspace() as folder:
+        if checkpoint.restore(Path(folder) / "state"):
+            latents = list(load_file(Path(folder) / "state" / _LATENTS)["latents"])
+
+    def save() -> None:
+        with checkpoint.workspace() as folder:
+            state = Path(folder) / "state"
+            state.mkdir()
+            save_file({"latents": torch.stack(latents)}, state / _LATENTS)
+            checkpoint.save(state)
+
+    images_per_checkpoint = -(-len(prompts) // (MAX_CHECKPOINTS * batch_size)) * batch_size
+    for start in range(len(latents), len(prompts), batch_size):
+        batch = slice(start, start + batch_size)
+        try:
+            images = generate(pipeline, prompts[batch], seeds[batch], batch_size=batch_size, output_type="latent")
+            latents += [image_latents.cpu() for image_latents in images]
+        except Interrupted:
+            if latents:
+                save()
+            raise
+        report_step(on_progress, len(latents), len(prompts), {}, save=save)
+        if len(latents) % images_per_checkpoint == 0 and len(latents) < len(prompts):
+            save()
     return torch.stack(latents)
 
 

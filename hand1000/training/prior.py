@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hand1000.core.progress import ProgressCallback
+from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import derived_seed
 from hand1000.models.encoding import encode_texts
 from hand1000.pipelines.generation import generate_latents
@@ -31,14 +31,17 @@ def generate_prior(
     *,
     seed: int,
     batch_size: int,
+    checkpoint: CheckpointStore,
     on_progress: ProgressCallback,
 ) -> Prior:
     """Generate `count` images, at least 1, by the pipeline of the base model without a fusion.
 
-    The captions are those without the gesture's phrase, used in turn.
+    The captions are those without the gesture's phrase, used in turn. Resumes from `checkpoint`.
     """
     texts = [captions[index % len(captions)] for index in range(count)]
     seeds = [derived_seed(seed, "prior", index) for index in range(count)]
-    latents = generate_latents(pipeline, texts, seeds, batch_size=batch_size, on_progress=on_progress)
+    latents = generate_latents(
+        pipeline, texts, seeds, batch_size=batch_size, checkpoint=checkpoint, on_progress=on_progress
+    )
     embeddings = encode_texts(pipeline.text_encoder, pipeline.tokenizer, texts).float().cpu()
     return Prior(latents.float(), embeddings)

@@ -4,10 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from hand1000.core.progress import noop_callback
-from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, make_image_grid, pipeline_generator
+from hand1000.pipelines.generation import (
+    GenerationRequest,
+    generate_latents,
+    generate_to_dir,
+    make_image_grid,
+    pipeline_generator,
+)
 from tests.support.tiny_models import TEXTS, CrashingCheckpointStore, SimulatedKill
 from tests.support.tiny_pipelines import pipeline_of
 
@@ -36,6 +43,30 @@ def test_generation_resumes_after_a_kill(tmp_path: Path) -> None:
     for request in requests:
         whole, resumed = ((tmp_path / run / request.file_name).read_bytes() for run in ("whole", "resumed"))
         assert whole == resumed
+
+
+def test_latents_resume_after_a_kill_to_the_same_bits(tmp_path: Path) -> None:
+    pipeline = pipeline_of("four")
+
+    def run(checkpoint: CrashingCheckpointStore) -> tuple[torch.Tensor, list[int]]:
+        done: list[int] = []
+        texts = [TEXTS[index % 2] for index in range(5)]
+        latents = generate_latents(
+            pipeline,
+            texts,
+            range(5),
+            batch_size=2,
+            checkpoint=checkpoint,
+            on_progress=lambda count, *_: done.append(count),
+        )
+        return latents, done
+
+    whole, done = run(CrashingCheckpointStore(tmp_path / "a"))
+    assert done == [2, 4, 5] and whole.shape[0] == 5
+    with pytest.raises(SimulatedKill):
+        run(CrashingCheckpointStore(tmp_path / "b", crash_after=1))
+    resumed, done = run(CrashingCheckpointStore(tmp_path / "b"))
+    assert done == [4, 5] and torch.equal(whole, resumed)
 
 
 def test_requests_are_generated_with_their_gestures(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_a_refused_record_is_no_outage(runs, tmp_path, caplog):
     assert tracking.client.get_run(RunTracker(EXPERIMENT, "k", tracking).run_id).data.metrics == {"x": 1.0}
 
 
-def test_an_error_that_needs_a_person_is_told_in_an_outage(tmp_path, caplog):
+def test_an_error_that_needs_a_person_shows_in_an_outage(tmp_path, caplog):
     errors = iter([TransientError("away"), TransientError("away"), Hand1000Error("wrong password")] * 2)
 
     def fail():

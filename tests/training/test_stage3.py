@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from hand1000.config.settings import Settings, Stage3Settings, load_settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.core.progress import noop_callback
+from hand1000.core.progress import NullCheckpointStore, noop_callback
 from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import TrainingSet
 from hand1000.training.checkpoint import Tensors, TrainingState, load_checkpoint, save_checkpoint
@@ -187,8 +187,9 @@ def test_a_prior_of_the_base_model_changes_the_weights(tmp_path) -> None:
 
     options = DEFAULT.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
     pipeline = build_pipeline(tiny_base(), **options)
-    generated = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=2, on_progress=noop_callback)
-    alone = generate_prior(pipeline, TEXTS, 3, seed=0, batch_size=1, on_progress=noop_callback)
+    options = {"seed": 0, "checkpoint": NullCheckpointStore(), "on_progress": noop_callback}
+    generated = generate_prior(pipeline, TEXTS, 3, batch_size=2, **options)
+    alone = generate_prior(pipeline, TEXTS, 3, batch_size=1, **options)
     assert generated.latents.shape == (3, 4, LATENT, LATENT) and torch.allclose(
         generated.latents, alone.latents, atol=1e-4
     )
