@@ -135,12 +135,20 @@ class CheckpointStore(Protocol):
         """Provide an empty folder, removed afterwards, to build a state where `save` can take it without a copy."""
         ...
 
-    def restore(self, directory: Path) -> bool:
-        """Copy the last saved state into `directory`; return False when there is none."""
+    def restore(self, directory: Path, *, read_only: bool = False) -> bool:
+        """Copy the last saved state into `directory`; return False when there is none.
+
+        With `read_only` the caller changes no file, so that they may be links to the saved ones.
+        """
         ...
 
-    def save(self, directory: Path) -> None:
-        """Save `directory` as the new state; a crash on the way leaves the previous one."""
+    def save(self, directory: Path, digests: Mapping[str, str] | None = None) -> None:
+        """Save `directory` as the new state; a crash on the way leaves the previous one.
+
+        Args:
+            directory: Folder of the files, which may be moved away.
+            digests: The sha256 of some of the files by name, which are not read for it.
+        """
         ...
 
 
@@ -151,9 +159,9 @@ class NullCheckpointStore:
         """Provide a temporary folder of the system."""
         return TemporaryDirectory()
 
-    def restore(self, directory: Path) -> bool:
+    def restore(self, directory: Path, *, read_only: bool = False) -> bool:
         """Return False: there is never a state."""
         return False
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, digests: Mapping[str, str] | None = None) -> None:
         """Drop `directory`."""

@@ -156,6 +156,15 @@ class LocalBackend:
                 raise DamagedError(f"{error.filename}: missing") from error
         return set()
 
+    def link_tree(self, key: str, manifest: Manifest, target: Path) -> None:
+        """Link the files of `manifest` at `key` into the folder `target`, unverified, where the filesystem can."""
+        with translate_write_errors(target):
+            for entry in manifest.files:
+                path = safe_join(target, entry.name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):
+                    os.link(safe_join(self._base / key, entry.name), path, follow_symlinks=False)
+
     def describe_kept_copies(self) -> list[str]:
         """Return one line for each kind of copy that the storage keeps of removed files."""
         return []
@@ -191,6 +200,7 @@ def _copy_files(source: Path, manifest: Manifest, target: Path) -> None:
     for entry in manifest.files:
         path = safe_join(target, entry.name)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # It may be a link to the source.
         shutil.copyfile(safe_join(source, entry.name), path)
 
 

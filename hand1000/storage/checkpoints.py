@@ -3,6 +3,7 @@
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple
@@ -44,9 +45,9 @@ class ArtifactCheckpoint:
         """Provide an empty folder, removed afterwards, from which `save` can move files without copying them."""
         return workspace(self._backend)
 
-    def save(self, directory: Path) -> None:
-        """Replace the last state by the files of `directory`, which may be moved away."""
-        manifest = tree_manifest(directory)
+    def save(self, directory: Path, digests: Mapping[str, str] | None = None) -> None:
+        """Replace the last state by the files of `directory`, which may be moved away; see `CheckpointStore`."""
+        manifest = tree_manifest(directory, digests)
         previous = self._read()
         folder = f"{manifest.digest[:32]}-{uuid4().hex[:8]}"
         self._backend.put_tree(directory, f"{self._key}/{folder}", manifest)
@@ -56,14 +57,18 @@ class ArtifactCheckpoint:
             self._backend.remove(f"{self._key}/{previous.folder}")
         self._remove_dead(folder)
 
-    def restore(self, directory: Path) -> bool:
-        """Replace `directory` by the last state; return False if there is none, or a damaged one, with a warning."""
+    def restore(self, directory: Path, *, read_only: bool = False) -> bool:
+        """Replace `directory` by the last state; return False if there is none, or a damaged one, with a warning.
+
+        With `read_only` its files may be links to the stored ones, which the caller must not change.
+        """
         failed: bytes | None = None
         try:
             while (data := self._backend.read(self._pointer)) is not None:
                 try:
                     state = self._parse(data)
-                    _copy_verified(self._backend, f"{self._key}/{state.folder}", state.manifest, directory)
+                    key = f"{self._key}/{state.folder}"
+                    _copy_verified(self._backend, key, state.manifest, directory, link=read_only)
                     return True
                 except DamagedError:
                     if data == failed:
@@ -103,12 +108,14 @@ class ArtifactCheckpoint:
                 self._backend.remove(f"{self._key}/{folder}")
 
 
-def _copy_verified(backend: StorageBackend, key: str, manifest: Manifest, target: Path) -> None:
-    """Copy a tree to `target`, which changes only once all of the tree has arrived and is verified."""
+def _copy_verified(backend: StorageBackend, key: str, manifest: Manifest, target: Path, *, link: bool) -> None:
+    """Copy or link a tree to `target`, which changes only once all of the tree has arrived and is verified."""
     with translate_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     partial_copy = target.with_name(f".{target.name}.{uuid4().hex}.part")
     try:
+        if link:
+            backend.link_tree(key, manifest, partial_copy)
         download_missing(backend, key, manifest, partial_copy)
         replace_directory(partial_copy, target)
     finally:

@@ -5,7 +5,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypeVar
@@ -158,8 +158,12 @@ class Manifest(BaseModel, extra="forbid", frozen=True):
         return digest_json([entry.model_dump() for entry in self.files])
 
 
-def tree_manifest(directory: Path) -> Manifest:
+def tree_manifest(directory: Path, digests: Mapping[str, str] | None = None) -> Manifest:
     """Return the manifest of all files below `directory`; empty folders do not count.
+
+    Args:
+        directory: The folder.
+        digests: The sha256 of some of the files by name, taken while they were written; the others are read.
 
     Raises:
         Hand1000Error: No such folder, or it holds a link or a device, whose target would not be copied with it.
@@ -177,6 +181,8 @@ def tree_manifest(directory: Path) -> Manifest:
 
     def describe(path: Path) -> FileEntry:
         name = path.relative_to(directory).as_posix()
-        return FileEntry(name=name, size=path.stat().st_size, sha256=remembered_digest(path))
+        return FileEntry(
+            name=name, size=path.stat().st_size, sha256=(digests or {}).get(name) or remembered_digest(path)
+        )
 
     return Manifest(files=tuple(sorted(in_threads(describe, paths), key=lambda entry: entry.name)))

@@ -243,6 +243,9 @@ class S3Backend(S3Location):
                 folder.mkdir(parents=True, exist_ok=True)
             return self._transfer.download(items)
 
+    def link_tree(self, key: str, manifest: Manifest, target: Path) -> None:
+        """See `LocalBackend`: a bucket's objects cannot be linked."""
+
     def describe_kept_copies(self) -> list[str]:
         """See `LocalBackend`: the versions of objects, if the bucket keeps them."""
         url = f"s3://{self._bucket}"

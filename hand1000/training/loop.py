@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from hand1000.config.pretraining import TrainingSchedule
 from hand1000.core.progress import report_step
-from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
+from hand1000.training.checkpoint import CheckpointWriter, load_checkpoint
 from hand1000.training.context import TrainContext
 from hand1000.training.ema import EMA
 from hand1000.training.finite import all_finite, not_finite_error
@@ -44,39 +45,42 @@ def train_with_ema(
     optimizer = torch.optim.AdamW(module.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
     ema = EMA(module, schedule.ema_decay)
     modules = {"module": module}
-    state = load_checkpoint(context.checkpoint, modules=modules, optimizer=optimizer)
-    ema.load(state.tensors.get("average", {}))
+    targets = {"average": ema.tensors}
+    state = load_checkpoint(context.checkpoint, modules=modules, optimizer=optimizer, targets=targets)
     losses: list[float] = state.tensors.get("losses", {}).get("row", torch.empty(0)).tolist()
     checkpoint_step = state.step
 
-    def save() -> None:
+    def save(*, wait: bool = False) -> None:
         nonlocal checkpoint_step
         # The losses of an unfinished row, so that a continued run logs what an uninterrupted run logs.
         row = {"losses": {"row": torch.tensor(losses, dtype=torch.float64)}} if losses else {}
         state.tensors = {"average": ema.tensors} | row
-        save_checkpoint(context.checkpoint, state, modules=modules, optimizer=optimizer)
+        writer.save(state, modules=modules, optimizer=optimizer, wait=wait)
         checkpoint_step = state.step
 
-    while state.step < schedule.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = get_lr(state.step, schedule, "cosine")
-        loss = loss_at(state.step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        state.step += 1
-        ema.update(state.step)
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]) or not all_finite(module.parameters()):
-            batch = [f"#{index}" for index in indices_at(state.step - 1)]
-            raise not_finite_error("the loss or a weight", state.step, batch, checkpoint_step)
-        loss_of_step = losses[-1]
-        if state.step % LOG_EVERY == 0 or state.step == schedule.steps:
-            state.history.append({"step": state.step, "loss": sum(losses) / len(losses)})
-            losses.clear()
-        report_step(context.on_progress, state.step, schedule.steps, {"loss": loss_of_step}, save=save)
-        if state.step % (LOG_EVERY * max(1, schedule.checkpoint_every // LOG_EVERY)) == 0:
-            save()
+    save_now = partial(save, wait=True)
+    with CheckpointWriter(context.checkpoint) as writer:
+        while state.step < schedule.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = get_lr(state.step, schedule, "cosine")
+            loss = loss_at(state.step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+            optimizer.step()
+            state.step += 1
+            ema.update(state.step)
+            losses.append(loss.item())
+            if not math.isfinite(losses[-1]) or not all_finite(module.parameters()):
+                batch = [f"#{index}" for index in indices_at(state.step - 1)]
+                raise not_finite_error("the loss or a weight", state.step, batch, checkpoint_step)
+            loss_of_step = losses[-1]
+            if state.step % LOG_EVERY == 0 or state.step == schedule.steps:
+                state.history.append({"step": state.step, "loss": sum(losses) / len(losses)})
+                losses.clear()
+            writer.raise_error()
+            report_step(context.on_progress, state.step, schedule.steps, {"loss": loss_of_step}, save=save_now)
+            if state.step % (LOG_EVERY * max(1, schedule.checkpoint_every // LOG_EVERY)) == 0:
+                save()
     module.load_state_dict(ema.tensors, strict=False)
     return module.requires_grad_(False).eval(), state.history

@@ -1,5 +1,7 @@
 """Stage III: fine-tune the UNet on the frozen optimized embeddings (paper, section 3.4)."""
 
+from functools import partial
+
 import torch
 
 from hand1000.config.settings import Stage3Settings
@@ -8,11 +10,10 @@ from hand1000.core.interruption import uninterrupted_step
 from hand1000.models.base_model import BaseModel
 from hand1000.training.batches import BatchSampler, TrainingBatch, TrainingSet
 from hand1000.training.checkpoint import (
+    CheckpointWriter,
     Tensors,
     TrainingState,
     load_checkpoint,
-    load_trainable_parameters,
-    save_checkpoint,
     trainable_parameters,
 )
 from hand1000.training.context import TrainContext
@@ -89,6 +90,7 @@ class Stage3Trainer:
         self.global_step = self.checkpoint_step = 0
         self.history: list[dict] = []
         self.best: Tensors = {}
+        self.checkpoint_writer = CheckpointWriter(context.checkpoint)
 
     def train(self) -> tuple[Tensors, list[dict]]:
         """Train from the last checkpoint to the last step, or until validation stops improving.
@@ -100,7 +102,8 @@ class Stage3Trainer:
             Interrupted: A signal came; the steps until then are saved.
         """
         try:
-            self._train_steps()
+            with self.checkpoint_writer:
+                self._train_steps()
         finally:
             # torch 2.13 destroys a process group without releasing the GIL if DDP's reducer holds it last, and waits
             # for gloo's threads, which may wait for the GIL. So the wrapper goes before the group.
@@ -118,7 +121,8 @@ class Stage3Trainer:
                 metrics = {name: value for name, value in self.history[-1].items() if name != "step"}
                 with uninterrupted_step():
                     self.context.on_progress(self.global_step, settings.steps, metrics)
-            self.distributed.raise_if_interrupted(self.save_checkpoint)
+                self.checkpoint_writer.raise_error()
+            self.distributed.raise_if_interrupted(partial(self.save_checkpoint, wait=True))
             is_due = self.global_step % settings.checkpoint_every == 0 and self.global_step < settings.steps
             if self.distributed.is_main_process and is_due:
                 self.save_checkpoint()
@@ -196,8 +200,8 @@ class Stage3Trainer:
         """
         return self.best or self._averaged_weights()
 
-    def save_checkpoint(self) -> None:
-        """Save everything that the next step depends on."""
+    def save_checkpoint(self, *, wait: bool = False) -> None:
+        """Save everything that the next step depends on; with `wait` it is written when this returns."""
         tensors = {
             "weights": self.parameters,
             "average": self.ema.tensors if self.settings.ema_decay else {},
@@ -205,16 +209,15 @@ class Stage3Trainer:
             "scaler": self.scaler.tensors(),
         }
         state = TrainingState(self.global_step, self.history, tensors)
-        save_checkpoint(self.context.checkpoint, state, optimizer=self.optimizer, files=self.files)
+        self.checkpoint_writer.save(state, optimizer=self.optimizer, files=self.files, wait=wait)
         self.checkpoint_step = self.global_step
 
     def load_checkpoint(self) -> None:
         """Continue an interrupted training, if there is one."""
-        state = load_checkpoint(self.context.checkpoint, optimizer=self.optimizer, files=self.files)
+        targets = {"weights": self.parameters, "average": self.ema.tensors}
+        state = load_checkpoint(self.context.checkpoint, optimizer=self.optimizer, targets=targets, files=self.files)
         self.global_step = self.checkpoint_step = state.step
         self.history = state.history
-        load_trainable_parameters(self.unet, state.tensors.get("weights", {}))
-        self.ema.load(state.tensors.get("average", {}))
         self.best = state.tensors.get("best", {})
         self.scaler.load(state.tensors.get("scaler", {}))
 

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
@@ -145,7 +145,7 @@ class CrashingCheckpointStore:
         """See `hand1000.core.progress.CheckpointStore`."""
         return TemporaryDirectory()
 
-    def restore(self, directory: Path) -> bool:
+    def restore(self, directory: Path, *, read_only: bool = False) -> bool:
         """See `hand1000.core.progress.CheckpointStore`."""
         import shutil
 
@@ -154,7 +154,7 @@ class CrashingCheckpointStore:
         shutil.copytree(self.folder, directory, dirs_exist_ok=True)
         return True
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path, digests: Mapping[str, str] | None = None) -> None:
         """See `hand1000.core.progress.CheckpointStore`."""
         import shutil
 
