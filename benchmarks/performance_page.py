@@ -37,9 +37,11 @@ def _describe_growth(page: Path, measurements: Path) -> str:
     plot_growth(rows, plot)
     faults = find_faults(rows)
     result = (
-        "\n".join(f"- {fault}" for fault in faults) if faults else "Time is linear, and memory flat, in every stage."
+        "\n".join(f"- {fault}" for fault in faults)
+        if faults
+        else "The time is linear in every stage, and the memory flat but for the latents and embeddings."
     )
-    image = f"![seconds and peak memory of each stage by the number of images]({plot.name})"
+    image = f"![processor time and peak memory of each stage by the number of images]({plot.name})"
     return f"{image}\n\n{format_growth(rows)}\n\n{result}"
 
 

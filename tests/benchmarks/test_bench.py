@@ -88,7 +88,7 @@ def test_a_module_that_fails_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.
 
 
 def growth_of(stage: str, seconds: float, peak: float) -> list[Growth]:
-    return [Growth(stage, 100, 1.0, 500.0), Growth(stage, 1000, seconds, peak)]
+    return [Growth(stage, 100, 2.0, 1.0, 500.0), Growth(stage, 1000, 2.0, seconds, peak)]
 
 
 def test_growth_that_is_not_linear_is_named() -> None:
@@ -111,6 +111,6 @@ def test_the_page_has_rows_growth_and_gpu(tmp_path: Path) -> None:
     write_page(page, rows, folder)
     text = page.read_text()
     assert "Measured on a machine. 0 of 1 goals are met." in text and "- work, peer: why it is slow" in text
-    assert "| find the hands | 10.00 ms, 500 MB | 11.00 ms, 510 MB |" in text
+    assert "| find the hands | 10.0 ms, 500 MB | 11.0 ms, 510 MB |" in text
     assert "| SD 1.5 | III | 4 | hand1000 | 50.0 | 45% | 8.00 | 1.50x |" in text
     assert (tmp_path / "performance.png").stat().st_size > 10_000

@@ -7,6 +7,7 @@ from scipy.linalg import sqrtm
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from hand1000.evaluation import distances
 from hand1000.evaluation.distances import clip_distance, frechet_distance, kernel_distance
 
 SIDE = 4
@@ -90,6 +91,19 @@ def test_kernel_distance_interval_covers_the_true_value() -> None:
     x, y = np.random.default_rng(1).normal(size=(80, 5)), np.random.default_rng(2).normal(size=(80, 5)) + 0.5
     first, second = (kernel_distance(x, y, np.random.default_rng(4), 300) for _ in range(2))
     assert first == second and 0 < first.low < first.value < first.high < 2 * first.value
+
+
+def test_kernels_in_pieces_give_the_same_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(50, 4)), generator.normal(size=(41, 4)) + 0.5
+
+    def compute() -> list[float]:
+        kid = kernel_distance(x, y, np.random.default_rng(0), resamples=20)
+        return [kid.value, kid.low, kid.high, clip_distance(x, y)]
+
+    whole = compute()
+    monkeypatch.setattr(distances, "_KERNEL_ROWS", 7)
+    assert np.allclose(compute(), whole, rtol=1e-10)
 
 
 def test_distances_refuse_invalid_shapes() -> None:
