@@ -36,7 +36,7 @@ def evaluate_methods(
     def costs(artifacts: list[FlyteDirectory]) -> list[dict[str, object]]:
         return [context.run.open_store().provenance(address(artifact)) for artifact in artifacts]
 
-    evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
+    evaluator, real = context.loaded["evaluator"].load(), RealFeatures.load(context.download(real_features))
     for name, shards in images.items():
         folder = merge_image_sets(context.download_all(shards), context.scratch_dir(name))
         metrics = evaluator.compute(real, evaluator.extract(folder, context.on_progress), seed=seed)

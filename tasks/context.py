@@ -15,8 +15,10 @@ from hand1000.storage.hub import model_identity
 
 if TYPE_CHECKING:
     from hand1000.registry.connection import Patience, Tracking
+    from hand1000.registry.recorded import RecordedRun
     from hand1000.registry.recorder import Recording, RunRecorder
     from hand1000.registry.tracking import RunTracker
+    from hand1000.registry.versions import RegisteredVersion
     from hand1000.storage.artifacts import ArtifactStore
     from hand1000.training.context import TrainContext
 
@@ -72,7 +74,32 @@ class RunContext(BaseModel):
         """The MLflow server that the environment names, else one embedded in a local root or in `artifacts` here."""
         from hand1000.registry.connection import PATIENT, connect
 
-        return connect(Path("artifacts" if "://" in self.root else self.root), patience=patience or PATIENT)
+        return connect(self.mlflow_folder, patience=patience or PATIENT)
+
+    @property
+    def mlflow_folder(self) -> Path:
+        """The folder of an embedded MLflow."""
+        return Path("artifacts" if "://" in self.root else self.root)
+
+    def find_recorded(self) -> "RecordedRun | None":
+        """What MLflow is known to hold of this run, if that is its end; None if MLflow itself must be asked."""
+        from hand1000.registry.connection import locate_embedded
+        from hand1000.registry.recorded import find_recorded_run
+
+        embedded = locate_embedded(self.mlflow_folder) if self.run_id else None
+        return find_recorded_run(embedded.database, self.run_id) if embedded and embedded.database else None
+
+    def find_version(self, uri: str) -> "RegisteredVersion":
+        """The registered version at an address such as `models:/hand1000-four/1`.
+
+        Raises:
+            Hand1000Error: There is none.
+        """
+        from hand1000.registry.load import find_version
+
+        recorded = self.find_recorded()
+        champion = recorded.find_champion() if recorded else None
+        return champion if champion and champion.uri == uri else find_version(uri, registry=self.connect_mlflow())
 
     def open_tracker(self, name: str = "") -> "RunTracker":
         """The MLflow parent run; a new one has the key as its name, or `name`. What waited for MLflow is sent first.

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO, get_type_hints
 
 from flytekit import Cache, Deck, FlyteContextManager, task
+from flytekit.deck import DeckField
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.directory import FlyteDirectory
 
@@ -58,6 +59,9 @@ TASK_REVISIONS: dict[str, int] = {
     "train_unet": 1,
 }
 """How often the result of a single task has changed since `CACHE_VERSION` was raised; later tasks see new content."""
+
+DECK_FIELDS = (DeckField.TIMELINE, DeckField.INPUT, DeckField.OUTPUT)
+"""What Flyte adds to a Deck: without the packages, for which it would run `pip list` and `pip freeze` in every task."""
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
@@ -137,7 +141,7 @@ def _flyte_task(
         options["task_config"] = Elastic(nnodes=nodes, nproc_per_node=processes, increase_shared_mem=False)
         # The container imports the task's module again and must have the same configuration.
         options["environment"] = {"HAND1000_PROCESSES": str(processes), "HAND1000_NODES": str(nodes)}
-    return task(function, cache=cache, enable_deck=enable_deck, **options)
+    return task(function, cache=cache, enable_deck=enable_deck, deck_fields=DECK_FIELDS, **options)
 
 
 def shard_label(inputs: Mapping[str, Any]) -> str:
@@ -320,8 +324,9 @@ def run_cached(
                 (workspace / "out").mkdir()
                 body(make_context(output_dir=workspace / "out", on_progress=noop_callback))
             return FlyteDirectory(str(workspace), remote_directory=False)
-    child = run.open_recorder().child_run(task_name) if run.run_id else None
-    title = f"{task_name} {label}".strip()
+    part, title = (label or "all").replace(" ", "_"), f"{task_name} {label}".strip()
+    is_recorded = record is not None and _is_recorded(run, task_name, part, record["address"])
+    child = run.open_recorder().child_run(task_name) if run.run_id and not is_recorded else None
     if record is None:
         raise_if_interrupted()
         logger.info("%s: started", title)
@@ -344,8 +349,14 @@ def run_cached(
         store.remove_abandoned()
     checkpoint.clear()  # Also what a process left that was killed before it came here.
     if child is not None:
-        _log_record(child, (label or "all").replace(" ", "_"), record, store)
+        _log_record(child, part, record, store)
     return FlyteDirectory(record["address"], remote_directory=False)
+
+
+def _is_recorded(run: RunContext, task_name: str, part: str, published: str) -> bool:
+    """Whether MLflow has an artifact as the result of this part of a task."""
+    recorded = run.find_recorded()
+    return recorded is not None and recorded.holds(task_name, part, portable_address(published))
 
 
 def _record_progress(child: "RunRecorder", step: int, metrics: Mapping[str, float]) -> None:

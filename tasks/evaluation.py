@@ -13,10 +13,10 @@ from tasks.decorators import artifact_task
 
 
 def load_evaluator(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The models that the input `settings` names; their digests decide in its place."""
-    from hand1000.evaluation.evaluator import Evaluator
+    """The models that the input `settings` names, not loaded yet; their digests decide in its place."""
+    from hand1000.evaluation.identity import EvaluatorSource
 
-    return {"evaluator": Evaluator.from_settings(inputs["settings"])}
+    return {"evaluator": EvaluatorSource(inputs["settings"])}
 
 
 @artifact_task(load=load_evaluator, excluded=("settings",))
@@ -28,7 +28,8 @@ def extract_real_features(
 
     folder = context.download(dataset)
     records = read_captioned_split(folder, "test", context.download_all(captions))
-    context.loaded["evaluator"].extract_real(folder, context.on_progress, records).save(context.output_dir)
+    evaluator = context.loaded["evaluator"].load()
+    evaluator.extract_real(folder, context.on_progress, records).save(context.output_dir)
 
 
 @artifact_task(load=load_evaluator, excluded=("settings",))
@@ -56,7 +57,7 @@ def evaluate(  # noqa: PLR0913 (Flyte signature)
     from hand1000.evaluation.paired_metrics import EvaluatedImages, compare_models
     from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 
-    evaluator, real = context.loaded["evaluator"], RealFeatures.load(context.download(real_features))
+    evaluator, real = context.loaded["evaluator"].load(), RealFeatures.load(context.download(real_features))
     models, general = {}, {}
     for name, shards in (("base", base_images), ("tuned", tuned_images), ("champion", champion_images)):
         if shards:

@@ -55,12 +55,11 @@ def generate_tuned(  # noqa: PLR0913 (Flyte signature)
 
 def load_champion_digest(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The digest of the champion's weights, which decides its images; "" without a champion."""
-    from hand1000.registry.load import find_version
     from hand1000.registry.versions import MODEL_DIGEST
 
     if not (champion := inputs["champion"]):
         return {"champion_digest": ""}
-    return {"champion_digest": find_version(champion, registry=run.connect_mlflow()).tags[MODEL_DIGEST]}
+    return {"champion_digest": run.find_version(champion).tags[MODEL_DIGEST]}
 
 
 @artifact_task(

@@ -60,7 +60,7 @@ def report_preparation(result: TaskResult) -> Artifact:
     report = PreparationReport.model_validate(read_json(result.folder / REPORT))
     if lines := report.problem_lines():
         print("\n".join(["", "not used of the data:", *(f"  {line}" for line in lines)]), flush=True)
-    if result.run.run_id and lines:
+    if lines and result.run.run_id and not result.run.find_recorded():
         recorder = result.run.open_recorder()
         recorder.log_metrics(report.problem_counts())
         recorder.set_tags({"hand1000.data_problems": "; ".join(lines)[:MAX_TAG_LENGTH]})

@@ -36,13 +36,12 @@ class RegistrationResult(NamedTuple):
 
 def load_registry(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """The run in MLflow, whose id no other registry has, and what the champion was trained on."""
-    from hand1000.registry.load import find_version
     from hand1000.registry.versions import TRAINED_ON
 
-    tracking = run.connect_mlflow()
-    champion = find_version(inputs["champion"], registry=tracking) if inputs["champion"] else None
+    champion = run.find_version(inputs["champion"]) if inputs["champion"] else None
     trained_on = [[kind, champion.tags.get(tag, "")] for tag, kind in TRAINED_ON.items()] if champion else []
-    return {"run": run.open_tracker().run_id, "champion_trained_on": trained_on}
+    recorded = run.find_recorded()
+    return {"run": (recorded or run.open_tracker()).run_id, "champion_trained_on": trained_on}
 
 
 def finish_registration(result: TaskResult) -> RegistrationResult:
@@ -51,18 +50,23 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
     Raises:
         Hand1000Error: A gate failed, and the settings ask for a failed run.
     """
-    from hand1000.evaluation.gates import GateReport
-    from hand1000.registry.connection import registry_address
+    from hand1000.evaluation.gate_report import GateReport
+    from hand1000.registry.connection import locate_embedded, registry_address
+    from hand1000.registry.recorded import note_recorded_run
     from hand1000.registry.versions import ENDED
-    from hand1000.reports.model_card import shell_snippet
+    from hand1000.reports.snippets import shell_snippet
 
     registered = read_json(result.folder / "registered.json")
     gates = GateReport.model_validate(read_json(result.folder / "gates.json"))
     fails = not gates.passed and result.inputs["settings"].gates.on_failed_gate == "fail"
-    tracker = result.run.open_tracker()
-    log_results(result, registered, tracker)
-    tracker.set_tags({ENDED: "FAILED" if fails else "FINISHED"})
-    tracker.finish("FAILED" if fails else "FINISHED")
+    recorded, tracking = result.run.find_recorded(), locate_embedded(result.run.mlflow_folder)
+    if not (tracking and recorded and recorded.holds("register", "all", portable_address(result.artifact))):
+        tracker = result.run.open_tracker()
+        log_results(result, registered, tracker)
+        tracker.set_tags({ENDED: "FAILED" if fails else "FINISHED"})
+        tracker.finish("FAILED" if fails else "FINISHED")
+        tracking = tracker.tracking
+        note_recorded_run(tracking, result.run.run_id, parse_gestures(result.inputs["gesture"]))
     page, model_uri = f"{address(result.artifact)}/report.html", registered["model_uri"]
     print(f"gates       {gates.summary}\nregistered  {model_uri}", flush=True)
     if fails:
@@ -70,7 +74,7 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
             f"{model_uri}: {gates.summary}; {page} has the details; set gates.on_failed_gate to register to end such a "
             "run without an error"
         )
-    snippet = shell_snippet(model_uri, registered["prompt"], registry_address(tracker.tracking))
+    snippet = shell_snippet(model_uri, registered["prompt"], registry_address(tracking))
     print(f"\nnext\n  open {shlex.quote(page)}\n  {snippet}", flush=True)
     return RegistrationResult(outcome=gates.summary, model_uri=model_uri, report=result.artifact)
 

@@ -34,7 +34,11 @@ def find_champion(gesture: str, shards: int, run: RunContext) -> Champion:
     """The version of `hand1000-<gestures>` with the alias `champion`, which only a reviewer sets."""
     from hand1000.registry import versions
 
-    version = versions.find_champion(run.connect_mlflow(), parse_gestures(gesture))
+    recorded = run.find_recorded()
+    if recorded:
+        version = recorded.find_champion()
+    else:
+        version = versions.find_champion(run.connect_mlflow(), parse_gestures(gesture))
     print(f"champion    {version.uri if version else 'none yet'}", flush=True)
     return Champion(uri=version.uri, shard=list(range(shards))) if version else Champion(uri="", shard=[])
 

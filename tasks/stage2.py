@@ -23,7 +23,7 @@ def report_captions(result: TaskResult) -> Artifact:
     if shortened:
         max_tokens = load_tokenizer(resolve_base_model(base_model), base_model).model_max_length
         print(describe_shortened(shortened, len(records), max_tokens), flush=True)
-        if result.run.run_id:
+        if result.run.run_id and not result.run.find_recorded():
             result.run.open_recorder().log_metrics({"data/shortened captions": len(shortened)})
     return result.artifact
 

@@ -51,6 +51,8 @@ def start_run(  # noqa: PLR0913 (Flyte signature)
     gestures = parse_gestures(gesture)
     inputs = describe_inputs(gesture, images, data, base_model, settings)
     run = RunContext(root=root, run_id=make_run_key(inputs, dataset))
+    if run.find_recorded() and not run.recording.outbox.keys():
+        return run
     tracker = run.open_tracker(f"{slug(gestures)}, {images} images, {run.run_id.rpartition('-')[2][:6]}")
     tracker.log_params(inputs)
     tracker.end_abandoned_stages()

@@ -9,7 +9,7 @@ from typing import Any
 from hand1000.config.base import validate_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.tables import Table, format_number
-from hand1000.evaluation.gates import GateReport
+from hand1000.evaluation.gate_report import GateReport
 from hand1000.registry.connection import Tracking
 from hand1000.registry.decisions import Decision
 from hand1000.registry.review import ReviewCommands

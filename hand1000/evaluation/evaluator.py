@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -53,15 +53,6 @@ class Evaluator:
             clip=Clip(settings.clip) if settings.clip else None,
             min_detection_confidence=settings.min_detection_confidence,
         )
-
-    def cache_key_fields(self) -> dict[str, Any]:
-        """What the metrics depend on besides the images and the seed."""
-        return {
-            "extractor": [self.extractor.name, self.extractor.sha256, self.extractor.resizer],
-            "classifier": self.classifier.sha256,
-            "clip": self.clip.name if self.clip else "",
-            "min_detection_confidence": self.min_detection_confidence,
-        }
 
     def extract(
         self,

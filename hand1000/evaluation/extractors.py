@@ -16,8 +16,10 @@ from safetensors.torch import save
 from torch import nn
 
 from hand1000.config.settings import EvaluationSettings
+from hand1000.core.assets import FEATURE_EXTRACTOR
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
 from hand1000.evaluation.hand_crops import resize
+from hand1000.evaluation.identity import FOUNDATION, INCEPTION, INCEPTION_SIZE, SMALL, SMALL_SIZE, describe_resizer
 from hand1000.storage.digests import digest_file
 from hand1000.storage.files import write_bytes, write_json
 from hand1000.storage.http import download
@@ -27,8 +29,6 @@ from hand1000.storage.weights import load_weights
 INCEPTION_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt"
 INCEPTION_SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
 """The TorchScript version of the 2015 Inception network that StyleGAN and clean-fid use: 96 MB, 2048 features."""
-
-BUNDLED_EXTRACTOR = Path(__file__).parents[1] / "assets" / "feature-extractor"
 
 _BATCH_SIZE = 32
 
@@ -44,8 +44,8 @@ class FeatureExtractor(ABC):
 
     @property
     def resizer(self) -> str:
-        """How images are resized to `input_size`. Only values of equal resizers are comparable."""
-        return f"bicubic, antialiased, float, to {self.input_size}"
+        """How images are resized to `input_size`; see `describe_resizer`."""
+        return describe_resizer(self.input_size)
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def load_extractor(settings: EvaluationSettings) -> FeatureExtractor:
     if settings.feature_extractor == "small":
         return SmallExtractor.from_pretrained()
     kind, _, source = settings.feature_extractor.partition(":")
-    if kind in ("dinov2", "clip"):
+    if kind in FOUNDATION:
         from hand1000.evaluation.foundation import FoundationExtractor
 
         return FoundationExtractor(kind, source)
@@ -85,8 +85,8 @@ class InceptionExtractor(FeatureExtractor):
             another network.
     """
 
-    name = "inception-2015-12-05"
-    input_size = 299
+    name = INCEPTION
+    input_size = INCEPTION_SIZE
 
     def __init__(self, source: str, sha256: str) -> None:
         if not sha256:
@@ -150,7 +150,7 @@ class SmallNetwork(nn.Module):
     standardized by the training images, so that all have equal weight in FID and suit the kernel of KID.
     """
 
-    input_size = 64
+    input_size = SMALL_SIZE
     num_features = 128
 
     def __init__(self, width: int = 24) -> None:
@@ -175,7 +175,7 @@ class SmallNetwork(nn.Module):
 class SmallExtractor(FeatureExtractor):
     """A `SmallNetwork` that `hand1000.evaluation.train_extractor` trained on rendered hands."""
 
-    name = "hand1000-small"
+    name = SMALL
     input_size = SmallNetwork.input_size
     num_features = SmallNetwork.num_features
 
@@ -192,7 +192,7 @@ class SmallExtractor(FeatureExtractor):
         write_json(directory / "config.json", {"width": self.network.width})
 
     @classmethod
-    def from_pretrained(cls, directory: Path = BUNDLED_EXTRACTOR) -> Self:
+    def from_pretrained(cls, directory: Path = FEATURE_EXTRACTOR) -> Self:
         """Load what `save_pretrained` wrote."""
         path = directory / "model.safetensors"
         config = check_config(directory / "config.json")

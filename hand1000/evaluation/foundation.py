@@ -9,6 +9,7 @@ import torch
 
 from hand1000.core.devices import best_device
 from hand1000.evaluation.extractors import FeatureExtractor
+from hand1000.evaluation.identity import read_foundation_size
 from hand1000.storage.hub import fetch_model_folder, model_identity
 from hand1000.storage.pretrained import load_model, load_part
 
@@ -31,13 +32,8 @@ class FoundationExtractor(FeatureExtractor):
         network: Any = load_model(classes[kind], folder, kind, ignored=other)
         processor = load_part(transformers.AutoImageProcessor, folder, f"{kind}'s image processor", backend="pil")
         self.name, self.sha256 = kind, model_identity(source)
-        self.input_size = int(network.config.image_size)
-        if kind == "dinov2":
-            # DINOv2 accepts any size. Its authors evaluate the model trained at 518 pixels at 224.
-            self.input_size = min(self.input_size, 224)
-            self.num_features = int(network.config.hidden_size)
-        else:
-            self.num_features = int(network.config.projection_dim)
+        self.input_size = read_foundation_size(kind, network.config.to_dict())
+        self.num_features = int(network.config.hidden_size if kind == "dinov2" else network.config.projection_dim)
         self.device = best_device()
         self._network = network.to(self.device)
         self._mean, self._std = (

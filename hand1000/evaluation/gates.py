@@ -8,9 +8,9 @@ images, an accuracy that falls from 0.95 to 0.50 has an interval of about -0.52 
 
 from collections.abc import Iterator
 
-from hand1000.config.base import FrozenSettings
 from hand1000.config.gates import GateBounds, GateSettings, GeneralGateBounds
 from hand1000.core.tables import format_number
+from hand1000.evaluation.gate_report import GateReport, GateResult, make_title
 from hand1000.evaluation.paired_metrics import BASE, CHAMPION, TUNED, PairedMetric, PairedMetrics
 
 _METRICS = {
@@ -42,80 +42,6 @@ value."""
 _FEW_IMAGES = 100
 
 
-class GateResult(FrozenSettings):
-    """The outcome of one gate.
-
-    Attributes:
-        name: Name of the metric.
-        gesture: Gesture whose images the metric is computed from; None for all images.
-        rule: The bound in words, such as "at least 0.5" or "at most 0.05 below the champion's".
-        value: Value of the new model, None if it could not be measured.
-        low: Lower bound of the 95 % interval of the value or, in a comparison, of the difference.
-        high: Upper bound of that interval.
-        champion: Value of the champion; None in a gate without a champion.
-        passed: Whether the bound is satisfied. A value that could not be measured fails.
-    """
-
-    name: str
-    gesture: str | None
-    rule: str
-    value: float | None
-    low: float | None
-    high: float | None
-    champion: float | None
-    passed: bool
-
-    @property
-    def title(self) -> str:
-        """The name of the metric, with the gesture if there is one."""
-        return _title(self.name, self.gesture)
-
-    def __str__(self) -> str:
-        value = "not measured" if self.value is None else format_number(self.value)
-        return f"{self.title} {value}, {self.rule}"
-
-
-class GateReport(FrozenSettings):
-    """The outcomes of all gates; `gates.json` of a run.
-
-    Attributes:
-        champion: Address of the version that the new model was compared with; "" for none.
-        results: Outcome of each gate.
-        notes: Gates that do not apply, and what limits the comparisons.
-    """
-
-    champion: str
-    results: tuple[GateResult, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def passed(self) -> bool:
-        """Whether all gates passed."""
-        return all(result.passed for result in self.results)
-
-    @property
-    def verdict(self) -> str:
-        """`passed` or `failed`."""
-        return "passed" if self.passed else "failed"
-
-    @property
-    def failures(self) -> tuple[GateResult, ...]:
-        """The gates that failed."""
-        return tuple(result for result in self.results if not result.passed)
-
-    @property
-    def summary(self) -> str:
-        """The verdict in one line, with the gates that failed."""
-        if self.passed:
-            compared = f"compared with {self.champion}" if self.champion else "without a champion to compare with"
-            return f"passed: all {len(self.results)} gates, {compared}"
-        return f"failed: {'; '.join(map(str, self.failures))}"
-
-
-def _title(name: str, gesture: str | None) -> str:
-    return f"{name}, {gesture}" if gesture else name
-
-
 def evaluate_gates(metrics: PairedMetrics, settings: GateSettings, champion: str) -> GateReport:
     """Evaluate all gates.
 
@@ -136,7 +62,7 @@ def evaluate_gates(metrics: PairedMetrics, settings: GateSettings, champion: str
         for row in rows:
             results += _evaluate_metric(row, bounds, bool(champion))
             if champion and bounds.max_loss is not None and CHAMPION not in row.differences:
-                notes.append(f"{_title(row.name, row.gesture)} is not compared with the champion: {row.note}")
+                notes.append(f"{make_title(row.name, row.gesture)} is not compared with the champion: {row.note}")
     few = sorted({row.n for row in metrics.metrics if row.n < _FEW_IMAGES})
     if few and champion:
         notes.append(

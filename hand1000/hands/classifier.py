@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from hand1000.core.assets import GESTURE_CLASSIFIER, WEIGHTS
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.gestures import HAGRID_V1, NO_GESTURE
 from hand1000.hands.stage1 import FEATURE_DIM, normalize_landmarks
@@ -23,9 +24,7 @@ from hand1000.storage.weights import load_weights
 
 CLASSES: tuple[str, ...] = (*HAGRID_V1, NO_GESTURE)
 
-SHIPPED = Path(__file__).parents[1] / "assets" / "gesture-classifier"
-
-_WEIGHTS, _CONFIG = "model.safetensors", "config.json"
+_CONFIG = "config.json"
 
 
 class GestureClassifier:
@@ -56,18 +55,18 @@ class GestureClassifier:
 
     def save_pretrained(self, directory: Path) -> None:
         """Write `model.safetensors` and `config.json`."""
-        write_bytes(directory / _WEIGHTS, save(self.network.state_dict()))
+        write_bytes(directory / WEIGHTS, save(self.network.state_dict()))
         write_json(directory / _CONFIG, {"classes": self.classes, "hidden": self.hidden})
 
     @classmethod
-    def from_pretrained(cls, directory: Path = SHIPPED) -> Self:
+    def from_pretrained(cls, directory: Path = GESTURE_CLASSIFIER) -> Self:
         """Load the classifier in `directory` and set `sha256` to the digest of its weights.
 
         Raises:
             Hand1000Error: A file is missing or malformed.
         """
         config = check_config(directory / _CONFIG)
-        path = directory / _WEIGHTS
+        path = directory / WEIGHTS
         try:
             self = cls(tuple(config["hidden"]), tuple(config["classes"]))
         except (KeyError, TypeError, RuntimeError, ValueError) as error:

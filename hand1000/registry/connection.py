@@ -84,6 +84,11 @@ class Tracking:
         return self.lock_file and self.lock_file.parent / "scratch"
 
     @property
+    def database(self) -> Path | None:
+        """File of an embedded MLflow; None for a server."""
+        return Path(self.uri.removeprefix(SQLITE)) if self.lock_file else None
+
+    @property
     def redacted_uri(self) -> str:
         """The URI without user and password, for messages."""
         return redact_userinfo(self.uri)
@@ -165,16 +170,30 @@ def connect(
         TransientError: The server does not answer in time, or another program has locked the database.
         Hand1000Error: The folder is not writable, the database is damaged, or there is nothing to read.
     """
-    address = str(registry or os.environ.get(SERVER_VARIABLE, "").strip() or folder)
+    address = _choose_address(folder, registry)
     if not _is_embedded(address):
         return _connect_server(address, patience)
     return _open_embedded(_find_database(address), create, patience)
 
 
+def locate_embedded(folder: Path = DEFAULT_FOLDER) -> Tracking | None:
+    """Return the embedded MLflow that `connect` would open, without opening it; None if it would ask a server."""
+    address = _choose_address(folder)
+    return _describe_embedded(_find_database(address), PATIENT) if _is_embedded(address) else None
+
+
+def _choose_address(folder: Path, registry: str | Path | None = None) -> str:
+    return str(registry or os.environ.get(SERVER_VARIABLE, "").strip() or folder)
+
+
+def _describe_embedded(database: Path, patience: Patience) -> Tracking:
+    files, lock_file = (database.parent / FILES).as_uri(), database.with_suffix(".lock")
+    return Tracking(f"{SQLITE}{database}", files, lock_file, patience.lock_timeout)
+
+
 def _open_embedded(database: Path, create: bool, patience: Patience) -> Tracking:
     silence_database_log()
-    files, lock_file = (database.parent / FILES).as_uri(), database.with_suffix(".lock")
-    tracking = Tracking(f"{SQLITE}{database}", files, lock_file, patience.lock_timeout)
+    tracking = _describe_embedded(database, patience)
     if create:
         with translate_write_errors(database.parent):
             database.parent.mkdir(parents=True, exist_ok=True)
@@ -212,9 +231,9 @@ def shell_command(tracking: Tracking, *arguments: str) -> str:
 def registry_address(tracking: Tracking) -> str:
     """Return this MLflow's address for `connect` in the present folder, or "" where `connect` finds it without one."""
     default = os.environ.get(SERVER_VARIABLE, "").strip() or str(DEFAULT_FOLDER)
-    if tracking.lock_file is None:
+    database = tracking.database
+    if database is None:
         return "" if default.rstrip("/") == tracking.uri.rstrip("/") else tracking.redacted_uri
-    database = Path(tracking.uri.removeprefix(SQLITE))
     if _is_embedded(default) and _find_database(default) == database:
         return ""
     folder = database.parent if database.name == DATABASE else database

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from hand1000.core.errors import Hand1000Error, TransientError
 from hand1000.registry.connection import Tracking
-from hand1000.registry.database import SQLITE, check_unlocked
+from hand1000.registry.database import check_unlocked
 from hand1000.registry.processes import HEARTBEAT, HEARTBEAT_SECONDS, is_dead, this_process
 from hand1000.registry.run import PEAK_GIB, SECONDS, Run, flatten
 from hand1000.registry.source import LoggedDataset
@@ -309,8 +309,8 @@ class RunRecorder:
 
     def _check(self, tracking: Tracking) -> None:
         # MLflow itself would wait for 20 s at each statement.
-        if tracking.uri.startswith(SQLITE):
-            check_unlocked(Path(tracking.uri.removeprefix(SQLITE)))
+        if tracking.database:
+            check_unlocked(tracking.database)
 
     @contextmanager
     def _survive(self) -> Iterator[None]:

@@ -75,7 +75,7 @@ class RunTracker(Run):
             return _end_abandoned_stages(self.tracking, self._children())
 
     def _children(self) -> "list[MlflowRun]":
-        return _read_children(self.tracking, self.experiment_id, self.run_id)
+        return read_children(self.tracking, self.experiment_id, self.run_id)
 
     def stage_seconds(self) -> dict[str, float]:
         """Return the duration of each stage, summed over its shards, in the order in which the stages began."""
@@ -121,14 +121,15 @@ def close_ended_run(tracking: Tracking, run: "MlflowRun") -> None:
     A process that is killed while it repeats a run leaves both as running, and retention keeps what they use.
     """
     with tracking.readable_errors():
-        children = _read_children(tracking, run.info.experiment_id, run.info.run_id)
+        children = read_children(tracking, run.info.experiment_id, run.info.run_id)
         running = [child for child in children if child.info.status == "RUNNING"]
         is_at_work = len(_end_abandoned_stages(tracking, children)) < len(running)
         if run.info.status == "RUNNING" and ENDED in run.data.tags and not is_at_work:
             tracking.client.set_terminated(run.info.run_id, run.data.tags[ENDED])
 
 
-def _read_children(tracking: Tracking, experiment_id: str, run_id: str) -> "list[MlflowRun]":
+def read_children(tracking: Tracking, experiment_id: str, run_id: str) -> "list[MlflowRun]":
+    """Return the runs of the stages of a parent run, the oldest first."""
     search, order = tracking.client.search_runs, ["attributes.start_time ASC"]
     return list(read_pages(search, [experiment_id], f"tags.`{PARENT}` = '{run_id}'", order_by=order))
 

@@ -1,7 +1,7 @@
 """The gates of a candidate as a table."""
 
 from hand1000.core.tables import Bold, Table, format_number
-from hand1000.evaluation.gates import GateReport, GateResult
+from hand1000.evaluation.gate_report import GateReport, GateResult
 
 
 def format_gate_interval(gate: GateResult) -> str:

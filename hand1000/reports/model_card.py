@@ -1,8 +1,5 @@
 """The model card in Markdown: what a person must know before using the model. It describes the version in MLflow."""
 
-import json
-import shlex
-
 from hand1000.core.tables import Bold, Table, format_number
 from hand1000.gestures import gesture_phrase
 from hand1000.reports.compared_images import evaluated_models
@@ -10,6 +7,7 @@ from hand1000.reports.gate_table import gate_table
 from hand1000.reports.html import render_template
 from hand1000.reports.metric_lines import MetricLine, read_metric_lines
 from hand1000.reports.run import FinishedRun
+from hand1000.reports.snippets import usage_snippets
 
 LICENSES = {
     "the small base model and the rendered hands": "Apache-2.0, as this project",
@@ -82,23 +80,3 @@ def card_metrics(lines: list[MetricLine]) -> Table:
         rows.append((line.title, *values, interval or "–", Bold(conclusion) if certain else conclusion, line.n))
     header = ("metric", *models, "95 % interval", "candidate is", "n")
     return Table(header, rows, numeric=range(1, len(models) + 2))
-
-
-def usage_snippets(model_uri: str, prompt: str, registry: str = "") -> tuple[str, str]:
-    """Python code that loads the model and generates an image, and a shell command that generates several.
-
-    `registry` is the address of the MLflow of a `models:` address, "" if the default finds it.
-    """
-    argument = f", registry={json.dumps(registry)}" if registry else ""
-    python = (
-        "from hand1000 import load_pipeline\n\n"
-        f'pipeline = load_pipeline("{model_uri}"{argument})\n'
-        f'pipeline({json.dumps(prompt, ensure_ascii=False)}).images[0].save("out.png")'
-    )
-    return python, shell_snippet(model_uri, prompt, registry)
-
-
-def shell_snippet(model_uri: str, prompt: str, registry: str = "") -> str:
-    """A shell command that loads the model and generates images; `registry` is that of `usage_snippets`."""
-    option = f" --registry {shlex.quote(registry)}" if registry else ""
-    return f"hand1000 generate --model {model_uri}{option} --prompt {shlex.quote(prompt)} --num 8 --out grid.png"

@@ -12,7 +12,7 @@ from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.data.prepare import REPORT, PreparationReport
 from hand1000.evaluation.base_vs_tuned import compare_metrics
 from hand1000.evaluation.drift import Drift
-from hand1000.evaluation.gates import GateReport
+from hand1000.evaluation.gate_report import GateReport
 from hand1000.evaluation.metrics import Metrics
 from hand1000.evaluation.paired_metrics import BASE, CHAMPION, TUNED, PairedMetrics
 from hand1000.export.measured import EXPORT_METRICS, ExportMetrics

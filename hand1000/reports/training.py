@@ -30,8 +30,9 @@ from hand1000.reports.curves import read_curves
 from hand1000.reports.html import render_template
 from hand1000.reports.images import MAX_SIDE, fit_thumbnails
 from hand1000.reports.metric_lines import MIN_SAMPLES, MODELS, read_metric_lines
-from hand1000.reports.model_card import LICENSES, usage_snippets
+from hand1000.reports.model_card import LICENSES
 from hand1000.reports.run import FinishedRun
+from hand1000.reports.snippets import usage_snippets
 from hand1000.storage.files import write_text
 from hand1000.training.validation import IMAGES_DIR
 

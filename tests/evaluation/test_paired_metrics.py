@@ -11,7 +11,8 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.data.imageset import ImageRecord
 from hand1000.evaluation.exported import compare_export
 from hand1000.evaluation.features import ImageFeatures
-from hand1000.evaluation.gates import GateReport, evaluate_gates
+from hand1000.evaluation.gate_report import GateReport
+from hand1000.evaluation.gates import evaluate_gates
 from hand1000.evaluation.general import compute_general_metrics, plan_general_images
 from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.evaluation.paired_metrics import EvaluatedImages, PairedMetric, PairedMetrics, compare_models

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hand1000.core.assets import GESTURE_CLASSIFIER
 from hand1000.core.errors import Hand1000Error
-from hand1000.hands.classifier import CLASSES, SHIPPED, GestureClassifier
+from hand1000.hands.classifier import CLASSES, GestureClassifier
 from hand1000.hands.detector import HandDetector
 from hand1000.hands.train_classifier import LabeledHands, train_classifier
 from tests.support.rendered_hands import rendered_hands
@@ -26,7 +27,7 @@ def test_shipped_classifier_recognizes_rendered_gestures() -> None:
     over = landmarks[like : like + 1] * [-1, -1, 1]
     assert classifier.predict(over.astype(np.float32), right[like : like + 1])[0] == ["dislike"]
     assert classifier.predict(landmarks[:0], right[:0])[0] == []
-    recorded = json.loads((SHIPPED / "training.json").read_text())
+    recorded = json.loads((GESTURE_CLASSIFIER / "training.json").read_text())
     assert recorded["test"]["sharp"]["accuracy"] > 0.9 and len(classifier.sha256) == 64
 
 

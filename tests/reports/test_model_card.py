@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hand1000.evaluation.gates import GateReport
+from hand1000.evaluation.gate_report import GateReport
 from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 from hand1000.reports.metric_lines import MetricLine, Point, read_metric_lines
-from hand1000.reports.model_card import card_metrics, render_model_card, usage_snippets
+from hand1000.reports.model_card import card_metrics, render_model_card
 from hand1000.reports.run import FinishedRun
+from hand1000.reports.snippets import usage_snippets
 from hand1000.storage.files import write_json
 from tests.support.finished_run import CHAMPION_URI, make_run
 

@@ -16,7 +16,7 @@ from PIL import Image
 from hand1000.core.errors import Hand1000Error
 from hand1000.data.items import Problem
 from hand1000.evaluation.drift import Drift, GestureDrift
-from hand1000.evaluation.gates import GateReport, GateResult
+from hand1000.evaluation.gate_report import GateReport, GateResult
 from hand1000.registry.review import ReviewCommands
 from hand1000.reports.run import FinishedRun
 from hand1000.reports.training import ReportedCandidate, count_data, describe_run, write_report

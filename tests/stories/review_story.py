@@ -17,7 +17,8 @@ import numpy as np
 
 from hand1000.cli import main as cli
 from hand1000.config.settings import load_settings
-from hand1000.evaluation.gates import GateReport, evaluate_gates
+from hand1000.evaluation.gate_report import GateReport
+from hand1000.evaluation.gates import evaluate_gates
 from hand1000.evaluation.paired import Estimate, estimate_rate, estimate_rate_difference
 from hand1000.evaluation.paired_metrics import PairedMetric, PairedMetrics
 from hand1000.registry.connection import connect
