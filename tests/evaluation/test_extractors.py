@@ -21,6 +21,7 @@ from hand1000.config.settings import EvaluationSettings, load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.extractors import InceptionExtractor, SmallExtractor, load_extractor
 from hand1000.evaluation.features import extract_features
+from hand1000.evaluation.identity import EvaluatorSource
 from hand1000.evaluation.metrics import compute_metrics
 from hand1000.hands.classifier import GestureClassifier
 from hand1000.storage.digests import digest_file
@@ -131,6 +132,31 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         Dinov2Model(Dinov2Config(**SIZES)).save_pretrained(tmp_path / "model")
         BitImageProcessorPil().save_pretrained(tmp_path / "model")
     return f"{request.param}:{tmp_path / 'model'}"
+
+
+def identify(settings: EvaluationSettings) -> list[str]:
+    return EvaluatorSource(settings).cache_key_fields()["extractor"]
+
+
+def test_identity_is_that_of_the_loaded_evaluator(source: str, stand_in: Path) -> None:
+    settings = load_settings("default").evaluation
+    for extractor_settings in (
+        evaluation_settings("small", ""),
+        evaluation_settings(str(stand_in), digest_file(stand_in)),
+        settings.model_copy(update={"feature_extractor": source}),
+    ):
+        extractor = load_extractor(extractor_settings)
+        assert identify(extractor_settings) == [extractor.name, extractor.sha256, extractor.resizer]
+    fields = EvaluatorSource(settings.model_copy(update={"feature_extractor": "small"})).cache_key_fields()
+    assert fields["classifier"] == GestureClassifier.from_pretrained().sha256
+    assert fields["min_detection_confidence"] == settings.min_detection_confidence and fields["clip"] == ""
+
+
+def test_configuration_without_a_size_is_refused(source: str) -> None:
+    settings = load_settings("default").evaluation.model_copy(update={"feature_extractor": source})
+    (Path(source.partition(":")[2]) / "config.json").write_text('{"image_size": "big"}')
+    with pytest.raises(Hand1000Error, match="image_size is 'big'"):
+        identify(settings)
 
 
 def test_foundation_models_give_features_and_metrics(source: str, tmp_path: Path) -> None:

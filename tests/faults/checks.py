@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-_DATABASE = ("mlflow.db", "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm", "mlflow.lock")
+_DATABASE = ("mlflow.db", "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm", "mlflow.lock", "mlflow.recorded.json")
 _RANDOM_NAMES = (
     (re.compile(r"\bm-[0-9a-f]{32}\b"), "<model>"),
     (re.compile(r"register/[0-9a-f]{64}"), "register/<id>"),

@@ -171,7 +171,7 @@ class ServerTrial(Trial):
         """The root as it was before the stage, without the embedded MLflow."""
         root = self.folder / "root"
         link_tree(self.stage.before, root)
-        for name in ("mlflow.db", "mlflow.lock"):
+        for name in ("mlflow.db", "mlflow.lock", "mlflow.recorded.json"):
             (root / name).unlink(missing_ok=True)
         shutil.rmtree(root / "mlartifacts", ignore_errors=True)
         _hide_registered(self.servers.database)

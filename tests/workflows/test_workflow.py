@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from hand1000.registry.connection import connect
+from tests.support.imported import COMPUTING, HEAVY, run_traced
 from tests.support.short_demo import ROOT, command, run
 
 
@@ -46,10 +47,10 @@ def test_run_prints_metrics_report_and_next_command(finished_run: Path) -> None:
 def test_second_run_elsewhere_computes_and_registers_nothing(finished_run: Path, tmp_path: Path) -> None:
     """The root is a copy, which must not use anything of the original."""
     shutil.copytree(finished_run / "root", tmp_path / "root")
-    done = run(tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done, packages = run_traced(*command(tmp_path))
     assert ": started" not in done.stderr and "train_unet: already there" in done.stderr
     assert f"--model models:/hand1000-four-candidates/1 --registry {tmp_path / 'root'} " in done.stdout
+    assert "mlflow" in packages and not packages & (COMPUTING - {"scipy"})  # Which MLflow imports itself.
     tracking = connect(tmp_path / "root")
     runs = tracking.client.search_runs([tracking.client.get_experiment_by_name("hand1000").experiment_id])
     assert all(run.info.artifact_uri.startswith((tmp_path / "root").as_uri()) for run in runs)
@@ -64,6 +65,9 @@ def test_second_run_elsewhere_computes_and_registers_nothing(finished_run: Path,
     images = tracking.client.list_artifacts(parent.info.run_id, "images")
     assert [image.path for image in images] == ["images/first.png", "images/random.png"]
     assert tracking.client.get_model_version("hand1000-four-candidates", "1").run_id == parent.info.run_id
+    # Nothing has changed since, not even in MLflow.
+    again, packages = run_traced(*command(tmp_path))
+    assert again.stdout == done.stdout and "flytekit" in packages and not packages & HEAVY
 
 
 def test_run_killed_in_three_stages_ends_in_the_same_bits(finished_run: Path, tmp_path: Path) -> None:
