@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from hand1000.models.base_model import BaseModel
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.models.small_base import build_tokenizer
+from hand1000.models.stable_diffusion import StableDiffusion
 
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "epsilon"}
 """The noise schedule of Stable Diffusion."""
@@ -105,11 +105,11 @@ def build_unet(shape: Shape, device: Any, dtype: torch.dtype) -> UNet2DCondition
         return UNet2DConditionModel(**shape.unet).requires_grad_(False).eval()
 
 
-def build_base(shape: Shape, device: torch.device, dtype: torch.dtype, *, unet_only: bool = True) -> BaseModel:
+def build_base(shape: Shape, device: torch.device, dtype: torch.dtype, *, unet_only: bool = True) -> StableDiffusion:
     """Build a base model with random weights; without `unet_only` it has all parts, in `dtype` too."""
     torch.manual_seed(0)
     unet = build_unet(shape, device, dtype)
-    base = BaseModel(None, None, None, unet, make_noise_scheduler(SCHEDULE), "random")
+    base = StableDiffusion(None, None, None, unet, make_noise_scheduler(SCHEDULE), "random")
     if unet_only:
         return base
     tokenizer = build_tokenizer([TEXT])

@@ -78,7 +78,7 @@ class PeerTrainer:
             batch: Latents, text embeddings, noise and timesteps on the device, a `NoisyBatch`.
             draws_noise: Draw noise and timesteps as the scripts do; without it those of the batch are used.
         """
-        latents, text = batch.latents, batch.encoder_hidden_states
+        latents, text = batch.latents, batch.conditioning.tokens
         if self.encoders is not None:
             latents, text = self.encoders.encode()
         noise, timesteps = batch.noise, batch.timesteps

@@ -11,6 +11,7 @@ from benchmarks.gpu_models import TEXT, Shape, build_base, build_unet
 from benchmarks.gpu_peers import Encoders, PeerTrainer, add_script_adapter
 from hand1000.config.settings import ComputeSettings, Settings, load_settings
 from hand1000.core.devices import best_device
+from hand1000.models.conditioning import Conditioning
 from hand1000.pipelines.generation import generate
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.training.batches import TrainingSet
@@ -117,7 +118,8 @@ def stage3_sides(case: Case, *, with_encoders: bool) -> Iterator[Side]:
     peer_unet = build_unet(case.shape, device, dtype if lora else torch.float32)
     peer_unet.load_state_dict(state)
     texts = random_texts(case.shape)
-    data = TrainingSet(random_latents(case.shape), texts, texts[:1], torch.zeros(IMAGES, dtype=torch.long))
+    captions = Conditioning(texts)
+    data = TrainingSet(random_latents(case.shape), captions, captions[:1], torch.zeros(IMAGES, dtype=torch.long))
     trainer = Stage3Trainer(base, data, settings.stage3, case.context)
     trained = sum(parameter.numel() for parameter in trainer.parameters.values())
     frozen = sum(parameter.numel() * parameter.element_size() for parameter in base.unet.parameters()) - 4 * trained

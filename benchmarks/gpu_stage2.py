@@ -21,6 +21,7 @@ from benchmarks.gpu_sides import (
 )
 from hand1000.core.devices import best_device
 from hand1000.core.rng import shuffled_batch
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import GestureFusion, double_fusion
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.context import TrainContext
@@ -67,7 +68,8 @@ def fusion_sides(case: Case) -> Iterator[Side]:
         precision=DTYPES[case.compute.precision],
     )
     keys = [(0, position) for position in range(case.batch_size)]
-    shared = sample_noisy_batch(latents[indices], e, base.scheduler, keys, seed=0, stage="fusion").to(device)
+    inputs = (latents[indices], Conditioning(e), base.schedule, keys)
+    shared = sample_noisy_batch(*inputs, seed=0, stage="fusion").to(device)
     loss = trainer.train_step(shared.latents, shared.noise, shared.timesteps)
     run_peer = repeat(lambda _: trainer.train_step(shared.latents))
     yield Side("diffusers' step with the fusion", make_contiguous(base.unet, run_peer), case.batch_size, loss)
@@ -90,7 +92,7 @@ def embedding_sides(case: Case) -> Iterator[Side]:
 
         context = TrainContext(seed=0, compute=case.compute, on_progress=note)
         short = stage2.model_copy(update={"embedding_steps": max(1, count // 3)})
-        _, history = optimize_all_embeddings(base, latents, texts, keys, short, context)
+        _, history = optimize_all_embeddings(base, latents, Conditioning(texts), keys, short, context)
         losses.append(history[0]["loss_first"])
         return (seconds[-1] - seconds[0]) / (3 * max(1, count // 3))
 
@@ -100,7 +102,8 @@ def embedding_sides(case: Case) -> Iterator[Side]:
     arguments = (base.scheduler, [embeddings], lambda: embeddings, stage2.embedding_learning_rate)
     trainer = EmbeddingTrainer(base.unet, *arguments, precision=DTYPES[case.compute.precision])
     first = [(key, 0) for key in keys[:size]]
-    shared = sample_noisy_batch(latents[:size], texts[:size], base.scheduler, first, seed=0, stage="refine").to(device)
+    inputs = (latents[:size], Conditioning(texts[:size]), base.schedule, first)
+    shared = sample_noisy_batch(*inputs, seed=0, stage="refine").to(device)
     loss = trainer.train_step(shared.latents, shared.noise, shared.timesteps)
     run_peer = repeat(lambda _: trainer.train_step(shared.latents))
     yield Side("diffusers' Imagic loop, batched, bf16", make_contiguous(base.unet, run_peer), size, loss)

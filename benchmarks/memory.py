@@ -31,8 +31,9 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
 
     from hand1000.config.settings import Settings, load_settings
     from hand1000.core.devices import best_device
-    from hand1000.models.base_model import BaseModel
+    from hand1000.models.conditioning import Conditioning
     from hand1000.models.small_base import build_scheduler
+    from hand1000.models.stable_diffusion import StableDiffusion
     from hand1000.training.batches import TrainingSet
     from hand1000.training.context import TrainContext
     from hand1000.training.precision import weight_dtype
@@ -47,14 +48,14 @@ def measure(mode: str, resolution: int) -> dict[str, float]:
     device = best_device()
     frozen = mode.startswith("Stage II,") or settings.stage3.training_mode == "lora"
     unet = random_unet(weight_dtype(settings.compute) if frozen else torch.float32)
-    base = BaseModel(None, None, None, unet.to(device), build_scheduler(), "random")
-    latents, text = torch.randn(1, 4, resolution // 8, resolution // 8), torch.randn(1, 77, 768)
+    base = StableDiffusion(None, None, None, unet.to(device), build_scheduler(), "random")
+    latents, text = torch.randn(1, 4, resolution // 8, resolution // 8), Conditioning(torch.randn(1, 77, 768))
     context = TrainContext(seed=0, compute=settings.compute)
     started = time.monotonic()
     if mode.startswith("Stage II,"):
         optimize_all_embeddings(base, latents, text, ["image"], settings.stage2, context)
     else:
-        data = TrainingSet(latents, text, null_embeddings=text, gesture_ids=torch.zeros(1, dtype=torch.long))
+        data = TrainingSet(latents, text, null_conditioning=text, gesture_ids=torch.zeros(1, dtype=torch.long))
         Stage3Trainer(base, data, settings.stage3, context).train()
     seconds = time.monotonic() - started
     if device.type == "cuda":

@@ -62,7 +62,7 @@ def train_fusion(
     data = EncodedDataset.load(context.download(encoded))
     features = load_features(context.download(feature))
     fusion, history = train_fusion(
-        load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
+        load_base_model(base_model, best_device(), denoiser_dtype=weight_dtype(compute), denoiser_only=True),
         data,
         {gesture_feature.gesture: gesture_feature.mean_tensor() for gesture_feature in features},
         settings,
@@ -100,17 +100,17 @@ def optimize_embeddings(  # noqa: PLR0913 (Flyte signature)
     layer = load_fusion(context.download(fusion))
     images = shard_slice(len(data.latents), settings.embedding_batch_size, shard, shards)
     # Computed for all images: the product for a shard alone is rounded otherwise, and the bits would depend on shards.
-    start = double_fusion(
+    h = double_fusion(
         data.text_embeddings,
         layer,
         settings.lambda_,
         gesture_indices(layer, data.gestures),
         HandPoses.load(context.download(feature)).select(data.file_names).tensor(),
-    ).detach()[images]
+    ).detach()
     embeddings, history = optimize_all_embeddings(
-        load_base_model(base_model, best_device(), unet_dtype=weight_dtype(compute), unet_only=True),
+        load_base_model(base_model, best_device(), denoiser_dtype=weight_dtype(compute), denoiser_only=True),
         data.latents[images],
-        start,
+        data.conditioning.with_tokens(h)[images],
         data.file_names[images],
         settings,
         context.train_context(seed, compute),

@@ -7,6 +7,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
 from hand1000.gestures import parse_gestures, slug
+from hand1000.models.backbone import required_features
+from hand1000.models.base_model import check_features
 from hand1000.storage.digests import digest_json
 from hand1000.storage.hub import model_identity
 from tasks.context import Artifact, RunContext, TaskResult
@@ -67,9 +69,17 @@ def end_runs(result: TaskResult) -> Artifact:
 
 
 @cluster_task()
-def check_inputs(gesture: str, settings: Settings, root: str) -> RunContext:
+def check_inputs(gesture: str, base_model: str, settings: Settings, root: str) -> RunContext:
     """The untracked run of a training's first tasks, after a check of what would fail only later."""
     settings.stage2.check_gestures(parse_gestures(gesture))
+    check_features(base_model, required_features(settings.stage2))
+    return RunContext(root=root)
+
+
+@cluster_task()
+def check_controlnet_inputs(base_model: str, root: str) -> RunContext:
+    """The untracked run of a ControlNet's training, after a check of the base model."""
+    check_features(base_model, ["ControlNet"])
     return RunContext(root=root)
 
 

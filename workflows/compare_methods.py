@@ -11,6 +11,8 @@ from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.comparison import ComparisonSettings, plain_finetuning
 from hand1000.gestures import parse_gestures
+from hand1000.models.backbone import required_features
+from hand1000.models.base_model import check_features
 from tasks.baselines import imagic_base, imagic_tuned, refine_hands
 from tasks.build_dataset import caption_images
 from tasks.comparison import evaluate_methods, write_comparison
@@ -28,6 +30,8 @@ def compare_all_gestures(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> FlyteDirectory:
     """Generate with and evaluate every method on every gesture, each with its own models; put all side by side."""
+    check_features(base_model, required_features(settings.common.stage2))
+    check_features(settings.hand_refiner.inpainting_model or base_model, ["HandRefiner"])
     evaluations, runs = {}, []
     for gesture in parse_gestures(gestures):
         source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}

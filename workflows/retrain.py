@@ -34,7 +34,7 @@ def retrain(  # noqa: PLR0913 (Flyte signature)
         The outcome in words, the version to use or to review, and the folder of `report.html`, or of the unchanged
         data.
     """
-    run = check_inputs(gesture=gesture, settings=settings, root=root)
+    run = check_inputs(gesture=gesture, base_model=base_model, settings=settings, root=root)
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
     dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
     report = detect_changes(**source, dataset=dataset, settings=settings, kickoff=kickoff, run=run)

@@ -9,7 +9,7 @@ from hand1000.config.controlnet import ControlSettings
 from tasks.context import Artifact
 from tasks.controlnet import build_depth_pairs, train_controlnet
 from tasks.pretraining import render_pretraining_images
-from tasks.start_run import untracked_run
+from tasks.start_run import check_controlnet_inputs
 
 
 @workflow
@@ -21,7 +21,7 @@ def train_controlnet_on_depths(settings: ControlSettings, base_model: str, root:
         base_model: A folder, an `s3://` address or a pinned hub id; its UNet stays as it is.
         root: The artifact root; the result, a diffusers folder, is copied from there to `models/small-controlnet`.
     """
-    run = untracked_run(root=root)
+    run = check_controlnet_inputs(base_model=base_model, root=root)
     images = render_pretraining_images(
         images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, run=run
     )

@@ -33,7 +33,7 @@ def train_gesture(
         The verdict of the gates in one line, the registered version, and the folder of `report.html`.
     """
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
-    untracked = check_inputs(gesture=gesture, settings=settings, root=root)
+    untracked = check_inputs(gesture=gesture, base_model=base_model, settings=settings, root=root)
     # Before the tracked run, which is another one if the images are others.
     dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=untracked)
     run = start_run(**source, settings=settings, root=root, dataset=dataset)

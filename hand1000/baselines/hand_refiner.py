@@ -25,7 +25,7 @@ from hand1000.hands.correction import correct_hand
 from hand1000.hands.depth import render_hand_depth
 from hand1000.hands.depth_pairs import landmark_error
 from hand1000.hands.detector import Detection, Hand, HandDetector, box_iou
-from hand1000.models.base_model import BaseModel
+from hand1000.models.backbone import Backbone
 from hand1000.models.encoding import encode_latents, encode_texts
 from hand1000.pipelines.controlnet import (
     build_controlnet_pipeline,
@@ -48,7 +48,7 @@ MIN_PALM_SCORE = 0.5
 
 
 def hand_refiner_generator(
-    source: ImageGenerator, base: BaseModel, controlnet: ControlNetModel, settings: HandRefinerSettings
+    source: ImageGenerator, base: Backbone, controlnet: ControlNetModel, settings: HandRefinerSettings
 ) -> ImageGenerator:
     """Return the generator that repairs the hands of another generator's images.
 
@@ -57,9 +57,11 @@ def hand_refiner_generator(
     outside it.
 
     Raises:
-        Hand1000Error: diffusers' sampler, which the pipeline uses, leaves the schedule in this number of steps.
+        Hand1000Error: diffusers' sampler, which the pipeline uses, leaves the schedule in this number of steps; or the
+            base model is not one of Stable Diffusion 1.x.
     """
-    check_stock_steps(base.scheduler, settings.num_inference_steps, "hand_refiner.num_inference_steps")
+    base.require("HandRefiner", base.source)
+    check_stock_steps(base.schedule, settings.num_inference_steps, "hand_refiner.num_inference_steps")
     pipeline = build_controlnet_pipeline(StableDiffusionControlNetInpaintPipeline, base, controlnet)
 
     def repair_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:

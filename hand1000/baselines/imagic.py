@@ -16,12 +16,11 @@ import torch
 from PIL import Image
 
 from hand1000.config.comparison import ImagicSettings
-from hand1000.models.base_model import BaseModel
-from hand1000.models.encoding import encode_latents
+from hand1000.models.conditioning import Conditioning
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator, generate
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.context import TrainContext
-from hand1000.training.precision import configure_unet
+from hand1000.training.precision import configure_denoiser
 from hand1000.training.single_image import FinetuneOptions, finetune_on_image, optimize_embeddings
 
 
@@ -30,24 +29,23 @@ def imagic_generator(
 ) -> ImageGenerator:
     """Return the generator that edits another generator's images towards their own prompts.
 
-    The pipeline's UNet is fine-tuned on each image and then reset; a guidance UNet stays as it is. The training noise
-    depends on the seed of `context` and on the image's own prompt and seed.
+    The pipeline's denoiser is fine-tuned on each image and then reset; a guidance denoiser stays as it is. The training
+    noise depends on the seed of `context` and on the image's own prompt and seed.
     """
-    unet = pipeline.unet
-    base = BaseModel(pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, unet, pipeline.scheduler, "")
-    configure_unet(unet, context.compute, frozen=False)
-    original_weights = {name: value.detach().cpu().clone() for name, value in unet.state_dict().items()}
+    base, denoiser = pipeline.backbone, pipeline.backbone.denoiser
+    configure_denoiser(denoiser, context.compute, frozen=False)
+    original_weights = {name: value.detach().cpu().clone() for name, value in denoiser.state_dict().items()}
 
     def edit(
-        request: GenerationRequest, latents: torch.Tensor, target: torch.Tensor, optimized: torch.Tensor
+        request: GenerationRequest, latents: torch.Tensor, target: Conditioning, optimized: torch.Tensor
     ) -> Image.Image:
-        """Fine-tune the UNet on one image, draw it between its two embeddings (1, L, D), and reset the UNet."""
-        unet.requires_grad_(True)
+        """Fine-tune the denoiser on one image, draw it between its two embeddings (1, L, D), and reset it."""
+        denoiser.requires_grad_(True)
         try:
             finetune_on_image(
                 base,
                 latents,
-                optimized,
+                target.with_tokens(optimized),
                 _noise_key(request),
                 context,
                 FinetuneOptions(settings.unet_steps, settings.unet_learning_rate),
@@ -57,22 +55,22 @@ def imagic_generator(
                 pipeline,
                 [request.prompt],
                 [request.seed],
-                prompt_embeds=eta * target + (1 - eta) * optimized.to(target),
+                prompt_embeds=eta * target.tokens + (1 - eta) * optimized.to(target.tokens),
                 guidance_scale=settings.guidance_scale,
                 eta=settings.eta,
                 num_inference_steps=settings.num_inference_steps,
             )
             return next(images)
         finally:
-            unet.requires_grad_(False)
-            unet.load_state_dict(original_weights)
+            denoiser.requires_grad_(False)
+            denoiser.load_state_dict(original_weights)
 
     def edit_images(requests: Sequence[GenerationRequest]) -> Iterator[Image.Image]:
-        """Edit the source's image of each request; the embeddings are optimized together, the UNet for each alone."""
-        latents = encode_latents(pipeline.vae, np.stack([np.asarray(image) for image in source(requests)]))
+        """Edit the source's image of each request; the embeddings are optimized together, the denoiser for each."""
+        latents = base.encode_images(np.stack([np.asarray(image) for image in source(requests)]))
         prompts = [request.prompt for request in requests]
         target = pipeline.encode_prompt(prompts, 1.0, torch.zeros(len(requests)))
-        unet.requires_grad_(False)
+        denoiser.requires_grad_(False)
         optimized, _ = optimize_embeddings(
             base,
             latents,

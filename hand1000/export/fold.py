@@ -1,19 +1,16 @@
-"""Folding of the fusion into the weights of plain Stable Diffusion, which then generates the same images.
+"""Folding of the fusion into the weights of a stock model, which then generates the same images.
 
 The derivation is in docs/method.md, "A plain checkpoint".
 """
 
-from typing import cast
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.models.attention_processor import Attention
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import gesture_indices
 from hand1000.models.low_rank_fusion import LowRankFusion
-from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 
@@ -55,36 +52,15 @@ def affine_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> tuple[
     return mu * identity + (1 - mu) * text_weight, (1 - mu) * (feature_weight @ feature + bias.detach())
 
 
-@torch.no_grad()
-def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> StableDiffusionPipeline:
-    """Turn a pipeline into plain Stable Diffusion that generates its images of one gesture, without autoguidance.
+def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> Any:
+    """Turn a pipeline into a stock pipeline of diffusers that generates its images of one gesture.
 
-    The weights of the pipeline's own UNet are changed, so that it is never held twice; afterwards the pipeline itself
-    can no longer be used.
+    It has no autoguidance. The weights of the pipeline's own denoiser are changed, so that it is never held twice;
+    afterwards the pipeline itself can no longer be used.
 
     Raises:
         Hand1000Error: The model's fusion cannot be folded.
     """
-    matrix, shift = affine_fusion(pipeline, mu, gesture)
-    for name, module in pipeline.unet.named_modules():
-        if name.endswith("attn2"):
-            _fold_attention(cast(Attention, module), matrix, shift)
-    return StableDiffusionPipeline(
-        pipeline.vae,
-        pipeline.text_encoder,
-        pipeline.tokenizer,
-        pipeline.unet,
-        make_noise_scheduler(pipeline.scheduler.config),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-
-
-def _fold_attention(attention: Attention, matrix: torch.Tensor, shift: torch.Tensor) -> None:
-    """Let a cross-attention read e where it read A e + c; the keys need no c, since a softmax ignores a constant."""
-    to_k, to_v, to_out = attention.to_k, attention.to_v, attention.to_out[0]
-    key_weight, value_weight, out_weight = (layer.weight.double().cpu() for layer in (to_k, to_v, to_out))
-    to_out.bias.add_((out_weight @ (value_weight @ shift)).to(to_out.bias))
-    to_k.weight.copy_(key_weight @ matrix)
-    to_v.weight.copy_(value_weight @ matrix)
+    backbone = pipeline.backbone
+    backbone.fold(*affine_fusion(pipeline, mu, gesture))
+    return backbone.stock_pipeline()

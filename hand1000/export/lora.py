@@ -77,7 +77,7 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
     Raises:
         Hand1000Error: The adapter is damaged, or no LoRA can hold the model's fusion.
     """
-    saved = read_adapter(adapter, pipeline.unet)
+    saved = read_adapter(adapter, pipeline.unet, "unet")
     merge = _merge_exactly if isinstance(pipeline.fusion, LowRankFusion) else _merge_on_plane
     return kohya_entries(pipeline.unet, merge(pipeline, saved, mu, gesture), saved.rank)
 

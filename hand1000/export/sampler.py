@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from hand1000.models.ddim import stock_sampling_steps
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 
 def export_sampler(pipeline: Hand1000Pipeline) -> dict[str, Any]:
     """Return the settings with which a pipeline generates the images of its export: those that the card names."""
-    steps = stock_sampling_steps(pipeline.scheduler, pipeline.config.num_inference_steps)
+    steps = pipeline.backbone.schedule.stock_sampling_steps(pipeline.config.num_inference_steps)
     return {"autoguidance_scale": 1.0, "num_inference_steps": steps}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hand1000.captions.token_limit import TokenLimit
+from hand1000.config.settings import Stage2Settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.schedule import NoiseSchedule
@@ -20,8 +21,6 @@ from hand1000.storage.pretrained import check_config
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-    from hand1000.models.fusion import GestureFusion
 
 Feature = Literal["stage2.fusion: flat", "stage2.paper_loop", "ControlNet", "HandRefiner"]
 """What only some backbones can do, as a message names it."""
@@ -35,12 +34,21 @@ _REMEDIES: Mapping[Feature, str] = {
 FEATURES = frozenset(_REMEDIES)
 
 
+def required_features(settings: Stage2Settings) -> list[Feature]:
+    """Return what a training with these settings needs that only some backbones have."""
+    needed: dict[Feature, bool] = {
+        "stage2.fusion: flat": settings.fusion == "flat",
+        "stage2.paper_loop": settings.paper_loop,
+    }
+    return [feature for feature, is_needed in needed.items() if is_needed]
+
+
 class Backbone(ABC):
     """The parts of a pretrained model, frozen and in evaluation mode, and what is done with them.
 
     A subclass is a frozen dataclass whose fields are the parts, under the names and in the order of its stock pipeline
-    in diffusers, and at last `source`, which errors name. It is cheap to make: a pipeline makes one of its parts
-    whenever it needs one.
+    in diffusers, then `option_names`, and at last `source`, which errors name. It is cheap to make: a pipeline makes
+    one of its parts whenever it needs one.
     """
 
     name: ClassVar[str]
@@ -58,8 +66,14 @@ class Backbone(ABC):
     optional_parts: ClassVar[Collection[str]] = ()
     """Parts that may be None."""
 
+    option_names: ClassVar[Sequence[str]] = ()
+    """Settings in the index of the stock pipeline on which the conditioning depends; fields with a default."""
+
     denoiser_name: ClassVar[str] = "unet"
     """Name of the part that is trained: `unet` or `transformer`. It is also the prefix of its LoRA's names."""
+
+    pools_text: ClassVar[bool] = False
+    """Whether the denoiser takes a pooled vector of the text, see `Conditioning`."""
 
     supports: ClassVar[frozenset[Feature]] = frozenset()
 
@@ -75,10 +89,21 @@ class Backbone(ABC):
         """The names of all parts, in the order of the constructor's arguments."""
         return tuple(cls.part_classes)
 
+    @classmethod
+    def of_parts(cls, parts: Mapping[str, Any], index: Mapping[str, Any], source: str) -> Self:
+        """Return the backbone of the parts with the names of `part_names`; its options are those of an index."""
+        options = {name: index[name] for name in cls.option_names if name in index}
+        return cls(**parts, **options, source=source)  # type: ignore[call-arg]
+
     @property
     def parts(self) -> dict[str, Any]:
         """All parts by name."""
         return {name: getattr(self, name) for name in self.part_names()}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All options by name."""
+        return {name: getattr(self, name) for name in self.option_names}
 
     @property
     def denoiser(self) -> Any:
@@ -162,12 +187,6 @@ class Backbone(ABC):
         It is what the stock pipeline takes if it is given no negative prompt: that of "" itself, or zeros.
         """
         return empty
-
-    def build_fusion(self, gestures: Sequence[str], pose_dim: int = 0) -> "GestureFusion":
-        """Build an untrained fusion of this backbone's tokens, see `GestureFusion`."""
-        from hand1000.models.fusion import GestureFusion
-
-        return GestureFusion(self.text_dim, gestures, pose_dim)
 
     # --- Images
 

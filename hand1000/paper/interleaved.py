@@ -5,10 +5,11 @@ import torch
 from hand1000.config.settings import Stage2Settings, Stage3Settings
 from hand1000.core.interruption import uninterrupted_step
 from hand1000.core.progress import report_step
-from hand1000.models.base_model import BaseModel
+from hand1000.models.backbone import Backbone
+from hand1000.models.conditioning import Conditioning
 from hand1000.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
-from hand1000.training.precision import configure_unet
+from hand1000.training.precision import configure_denoiser
 from hand1000.training.single_image import FinetuneOptions, finetune_on_image, optimize_embeddings
 
 SHARED_NOISE_KEY = "every image"
@@ -16,7 +17,7 @@ SHARED_NOISE_KEY = "every image"
 
 
 def train_interleaved(
-    base: BaseModel,
+    base: Backbone,
     latents: torch.Tensor,
     start: torch.Tensor,
     stage2: Stage2Settings,
@@ -38,9 +39,13 @@ def train_interleaved(
 
     Returns:
         The UNet's weights by name on the CPU, and one row per image with its first and last loss of both stages.
+
+    Raises:
+        Hand1000Error: The base model is not one of Stable Diffusion 1.x.
     """
-    unet = base.unet
-    configure_unet(unet, context.compute, frozen=False)
+    base.require("stage2.paper_loop", base.source)
+    unet = base.denoiser
+    configure_denoiser(unet, context.compute, frozen=False)
     unet.train()
     options = FinetuneOptions(stage3.steps, stage3.learning_rate, stage3.weight_decay, stage3.max_grad_norm)
     state = load_checkpoint(context.checkpoint, modules={"unet": unet})
@@ -55,14 +60,16 @@ def train_interleaved(
             embeddings, embedding_losses = optimize_embeddings(
                 base,
                 latents[image],
-                start[image],
+                Conditioning(start[image]),
                 [SHARED_NOISE_KEY],
                 context,
                 steps=stage2.embedding_steps,
                 learning_rate=stage2.embedding_learning_rate,
             )
             unet.requires_grad_(True)
-            unet_losses = finetune_on_image(base, latents[image], embeddings, SHARED_NOISE_KEY, context, options)
+            unet_losses = finetune_on_image(
+                base, latents[image], Conditioning(embeddings), SHARED_NOISE_KEY, context, options
+            )
         state.step += 1
         losses = _first_and_last("embedding_loss", embedding_losses) | _first_and_last("loss", unet_losses)
         state.history.append({"step": state.step} | losses)

@@ -9,9 +9,8 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.base_model import BaseModel
-from hand1000.models.ddim import stock_sampling_steps
-from hand1000.models.noise_schedule import make_noise_scheduler
+from hand1000.models.backbone import Backbone
+from hand1000.models.schedule import NoiseSchedule
 from hand1000.storage.hub import fetch_model_folder
 from hand1000.storage.pretrained import load_model
 
@@ -36,22 +35,21 @@ def depth_to_control_image(depths: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(depths.astype(np.float32))[:, None].expand(-1, 3, -1, -1).contiguous()
 
 
-def build_controlnet_pipeline(pipeline_class: Any, base: BaseModel, controlnet: ControlNetModel) -> Any:
+def build_controlnet_pipeline(pipeline_class: Any, base: Backbone, controlnet: ControlNetModel) -> Any:
     """Build one of diffusers' ControlNet pipelines over a base model, without a progress bar."""
-    scheduler = make_noise_scheduler(base.scheduler.config)
-    parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, controlnet, scheduler)
-    pipeline = pipeline_class(*parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    parts = base.parts | {"scheduler": base.schedule.stock_scheduler(), "controlnet": controlnet}
+    pipeline = pipeline_class(**parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def check_stock_steps(scheduler: Any, num_inference_steps: int, setting: str) -> None:
+def check_stock_steps(schedule: NoiseSchedule, num_inference_steps: int, setting: str) -> None:
     """Check that diffusers' scheduler, with which its pipelines sample, follows its schedule.
 
     Raises:
         Hand1000Error: It does not; names the `setting` and the nearest number of steps in which it does.
     """
-    nearest = stock_sampling_steps(scheduler, num_inference_steps)
+    nearest = schedule.stock_sampling_steps(num_inference_steps)
     if nearest != num_inference_steps:
         raise Hand1000Error(
             f"{setting}: diffusers' DDIM sampler leaves this model's noise schedule in {num_inference_steps} steps; "

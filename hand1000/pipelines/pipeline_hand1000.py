@@ -10,25 +10,23 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ModelMixin
 from diffusers.utils import BaseOutput
 from PIL import Image
 from pydantic import ValidationError
-from transformers import CLIPTextModel, CLIPTokenizer
 
-from hand1000.captions.token_limit import TokenLimit, check_prompt
+from hand1000.captions.token_limit import check_prompt
 from hand1000.config.base import format_validation_error
 from hand1000.config.sampler import SamplerSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.core.interruption import raise_if_interrupted
 from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
-from hand1000.models.base_model import BaseModel
-from hand1000.models.ddim import ddim_step, sampling_timesteps
-from hand1000.models.encoding import encode_texts
+from hand1000.models.backbone import Backbone
+from hand1000.models.base_model import DEFAULT_BACKBONE, INDEX
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
-from hand1000.models.noise_schedule import make_noise_scheduler
-from hand1000.pipelines.model_folder import INDEX, check_parts_of_pipeline, load_parts, read_index
+from hand1000.pipelines.model_folder import check_parts_of_pipeline, guidance_name, load_parts, read_index
 
 logger = logging.getLogger(__name__)
 
@@ -44,46 +42,43 @@ class Hand1000PipelineOutput(BaseOutput):
 
 
 class Hand1000Pipeline(DiffusionPipeline):
-    """Stable Diffusion conditioned on h = mu*e + (1-mu)*g (paper, section 3.5).
+    """A text-to-image model conditioned on h = mu*e + (1-mu)*g (paper, section 3.5).
 
-    Without a fusion it is plain Stable Diffusion with the same sampler: the baseline of every comparison.
+    Without a fusion it is the base model with the same sampler: the baseline of every comparison.
 
-    The components are those of Stable Diffusion and two optional ones: `fusion`, the trained fusion with the gestures'
-    features, and `guidance_unet`, the UNet before Stage III, from whose prediction autoguidance leads away. Of the
-    scheduler, which may be of any class with betas, a new one is made that nothing else changes. The other
-    arguments are the defaults of `__call__`, except for `fuse_null_prompt`: whether the null prompt of classifier-free
-    guidance passes through the fusion too.
+    The components are the parts of a backbone, such as Stable Diffusion's, and two optional ones: `fusion`, the trained
+    fusion with the gestures' features, and `guidance_unet` (or `guidance_transformer`), the denoiser before Stage III,
+    from whose prediction autoguidance leads away. Of the scheduler, which may be of any class that fits the backbone, a
+    new one is made that nothing else changes. The other arguments are the defaults of `__call__`, except for
+    `fuse_null_prompt`: whether the null prompt of classifier-free guidance passes through the fusion too.
     """
 
-    _optional_components = ["fusion", "guidance_unet"]
-    model_cpu_offload_seq = "text_encoder->fusion->unet->guidance_unet->vae"
-
-    def __init__(  # noqa: PLR0913 (diffusers registers components and settings by the constructor's arguments)
+    def __init__(  # noqa: PLR0913 (settings one by one, as in `__call__`)
         self,
-        vae: AutoencoderKL,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
-        unet: UNet2DConditionModel,
-        scheduler: DDIMScheduler,
+        backbone: Backbone,
         fusion: Fusion | None = None,
-        guidance_unet: UNet2DConditionModel | None = None,
+        guidance_denoiser: ModelMixin | None = None,
+        *,
         mu: float = 0.7,
         guidance_scale: float = 3.0,
         autoguidance_scale: float = 1.0,
-        autoguidance_interval: list[float] = [0.0, 1.0],  # noqa: B006 (only read; diffusers reads the annotation)
+        autoguidance_interval: Sequence[float] = (0.0, 1.0),
         fuse_null_prompt: bool = True,
         eta: float = 0.0,
         num_inference_steps: int = 45,
     ) -> None:
         super().__init__()
+        self._backbone_class: type[Backbone] = type(backbone)
+        self._source = backbone.source
+        self.guidance_name = guidance_name(type(backbone))
+        self._optional_components = ["fusion", self.guidance_name, *backbone.optional_parts]
+        encoders = [name for name in backbone.part_names() if name.startswith("text_encoder")]
+        order = [*encoders, "fusion", backbone.denoiser_name, self.guidance_name, "vae"]
+        self.model_cpu_offload_seq = "->".join(order)
         self.register_modules(
-            vae=vae,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            unet=unet,
-            scheduler=make_noise_scheduler(scheduler.config),
+            **backbone.parts | {"scheduler": backbone.make_scheduler(backbone.scheduler.config)},
             fusion=fusion,
-            guidance_unet=guidance_unet,
+            **{self.guidance_name: guidance_denoiser},
         )
         self.register_to_config(
             mu=mu,
@@ -94,6 +89,15 @@ class Hand1000Pipeline(DiffusionPipeline):
             eta=eta,
             num_inference_steps=num_inference_steps,
         )
+        if backbone.name != DEFAULT_BACKBONE:
+            self.register_to_config(backbone=backbone.name, **backbone.options)
+
+    @classmethod
+    def _get_signature_keys(cls, obj: Any) -> tuple[list[str], list[str]]:
+        """The names of components and of settings, which diffusers would take from the constructor's arguments."""
+        components = [*obj._backbone_class.part_names(), "fusion", obj.guidance_name]
+        settings = [*SamplerSettings.model_fields, "backbone", *obj._backbone_class.option_names]
+        return sorted(components), sorted(settings)
 
     @classmethod
     def from_pretrained(
@@ -114,10 +118,13 @@ class Hand1000Pipeline(DiffusionPipeline):
         # Options of diffusers' pipelines, of which only the safe values are known here.
         for option in ("use_safetensors", "local_files_only", "trust_remote_code"):
             parts.pop(option, None)
-        paths, settings = read_index(folder)
-        loaded = load_parts(folder, {name: path for name, path in paths.items() if name not in parts}, dtype)
+        index = read_index(folder)
+        paths = {name: path for name, path in index.parts.items() if name not in parts}
+        parts = dict.fromkeys(index.backbone.optional_parts) | load_parts(index.backbone, paths, dtype) | parts
         try:
-            pipeline = cls(**loaded | parts, **settings)
+            fusion, guidance = parts.pop("fusion", None), parts.pop(guidance_name(index.backbone), None)
+            backbone = index.backbone.of_parts(parts, index.values, str(folder))
+            pipeline = cls(backbone, fusion, guidance, **index.settings)
             pipeline.sampler_settings()
         except ValidationError as error:
             raise Hand1000Error(format_validation_error(error, str(folder / INDEX))) from error
@@ -127,9 +134,27 @@ class Hand1000Pipeline(DiffusionPipeline):
         return pipeline
 
     @property
+    def backbone(self) -> Backbone:
+        """The backbone with the present components."""
+        parts = {name: getattr(self, name) for name in self._backbone_class.part_names()}
+        return self._backbone_class.of_parts(parts, self.config, self._source)
+
+    @property
+    def guidance_denoiser(self) -> Any:
+        """The denoiser from whose prediction autoguidance leads away, or None."""
+        return getattr(self, self.guidance_name)
+
+    @property
     def resolution(self) -> int:
         """Side of the generated images in pixels."""
-        return self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.backbone.resolution
+
+    def save_index_with_guidance(self, folder: Path, autoguidance_scale: float) -> None:
+        """Name a guidance denoiser in the index of the saved model, whose folder `guidance_name` has it already."""
+        self.register_to_config(
+            **{self.guidance_name: self.config[self.backbone.denoiser_name], "autoguidance_scale": autoguidance_scale}
+        )
+        self.save_config(folder)
 
     def sampler_settings(self, **values: Any) -> SamplerSettings:
         """Resolve a call's own settings, `values` by name, over the model's; None stands for the model's.
@@ -141,15 +166,22 @@ class Hand1000Pipeline(DiffusionPipeline):
         return defaults.with_call_values(**values)
 
     @torch.no_grad()
-    def encode_prompt(self, prompt: list[str], mu: float, gesture_ids: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings h of B prompts, (B, L, D), fused with the gestures of `gesture_ids`, (B,)."""
-        embeddings = encode_texts(self.text_encoder, self.tokenizer, prompt)
-        return embeddings if self.fusion is None or mu == 1 else double_fusion(embeddings, self.fusion, mu, gesture_ids)
+    def encode_prompt(self, prompt: list[str], mu: float, gesture_ids: torch.Tensor) -> Conditioning:
+        """Return the conditioning of B prompts, with tokens h fused with the gestures of `gesture_ids`, (B,)."""
+        return self._fuse(self.backbone.encode_text(prompt), mu, gesture_ids)
 
-    def encode_null_prompt(self, mu: float) -> torch.Tensor:
-        """Return the embedding of the null prompt for each of the K gestures, (K, L, D); K is 1 without a fusion."""
+    @torch.no_grad()
+    def encode_null_prompt(self, mu: float) -> Conditioning:
+        """Return the conditioning of the null prompt for each of the K gestures; K is 1 without a fusion."""
+        backbone = self.backbone
         gesture_ids = torch.arange(len(self.fusion.gestures) if self.fusion is not None else 1)
-        return self.encode_prompt([""] * len(gesture_ids), mu if self.config.fuse_null_prompt else 1.0, gesture_ids)
+        null = backbone.null_conditioning(backbone.encode_text([""] * len(gesture_ids)))
+        return self._fuse(null, mu if self.config.fuse_null_prompt else 1.0, gesture_ids)
+
+    def _fuse(self, conditioning: Conditioning, mu: float, gesture_ids: torch.Tensor) -> Conditioning:
+        if self.fusion is None or mu == 1:
+            return conditioning
+        return conditioning.with_tokens(double_fusion(conditioning.tokens, self.fusion, mu, gesture_ids))
 
     def check_prompts(
         self, prompts: Sequence[str], gesture: str | Sequence[str] | None = None, *, need_phrase: bool = False
@@ -165,7 +197,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         Raises:
             Hand1000Error: A phrase is missing though needed, or is beyond the text encoder's window.
         """
-        limit = TokenLimit.of(self.tokenizer)
+        limit = self.backbone.token_limit
         gestures = self.fusion.gestures if self.fusion is not None else ()
         for prompt, index in zip(prompts, self._gesture_ids(list(prompts), gesture).tolist(), strict=True):
             phrase = gesture_phrase(gestures[index]) if gestures else ""
@@ -173,22 +205,21 @@ class Hand1000Pipeline(DiffusionPipeline):
                 logger.warning("prompt %r: the text encoder does not read its last %d tokens", prompt, unread)
 
     def check_inputs(self, prompt: list[str], generators: Sequence, autoguidance_scale: float) -> None:
-        """Raise a Hand1000Error if a call has the wrong number of generators, or the model has no guidance UNet."""
+        """Raise a Hand1000Error if a call has the wrong number of generators, or the model has no guidance denoiser."""
         if len(generators) != len(prompt):
             raise Hand1000Error(
                 f"generator: {len(generators)} given for {len(prompt)} prompts; give one generator per image"
             )
-        if autoguidance_scale > 1 and self.guidance_unet is None:
+        if autoguidance_scale > 1 and self.guidance_denoiser is None:
             raise Hand1000Error(
-                "autoguidance_scale: this model has no guidance UNet; choose 1, or train with more than 1"
+                "autoguidance_scale: this model has no guidance denoiser; choose 1, or train with more than 1"
             )
 
     def prepare_latents(
         self, generators: Sequence[torch.Generator | None], dtype: torch.dtype, device: torch.device
     ) -> torch.Tensor:
         """Sample the initial noise, (B, C, h, w), each image from its own generator."""
-        size = self.unet.config.sample_size
-        shape = (self.unet.config.in_channels, size, size)
+        shape = self.backbone.latent_shape
         noise = torch.stack(
             [torch.randn(shape, generator=g, device=g.device if g is not None else None).cpu() for g in generators]
         )
@@ -217,10 +248,10 @@ class Hand1000Pipeline(DiffusionPipeline):
             prompt: One prompt or several; each should contain the gesture's phrase.
             gesture: HaGRID's name of the gesture, one for all prompts or one per prompt. By default the one the model
                 was trained on, or of several the one whose phrase the prompt contains. Ignored without a fusion.
-            prompt_embeds: Embeddings that replace those of the prompts, (B, L, D).
+            prompt_embeds: Embeddings of the tokens that replace those of the prompts, (B, L, D).
             mu: Weight of the text embedding against the fused one, 0 to 1.
             guidance_scale: Scale of classifier-free guidance, 1 (off) to 50.
-            autoguidance_scale: Scale by which the prediction is moved away from the guidance UNet's, 1 (off) to 10
+            autoguidance_scale: Scale by which the prediction is moved away from the guidance denoiser's, 1 (off) to 10
                 (Karras et al., 2024, arXiv 2406.02507).
             autoguidance_interval: Part of the noise schedule in which autoguidance is on, from 0, the clean end, to 1;
                 the upper end is excluded (Kynkäänniemi et al., 2024, arXiv 2404.07724). Elsewhere it costs nothing.
@@ -232,9 +263,9 @@ class Hand1000Pipeline(DiffusionPipeline):
                 The `latents` of the dictionary that it returns replace the step's. An exception ends the call.
 
         Raises:
-            Hand1000Error: A setting is out of range, the model has no guidance UNet for autoguidance, the model does
-                not know the gesture, a prompt does not say which of several gestures it means, or it is so long that
-                the text encoder does not read the gesture's phrase.
+            Hand1000Error: A setting is out of range, the model has no denoiser for autoguidance, the model does not
+                know the gesture, a prompt does not say which of several gestures it means, or it is so long that the
+                text encoder does not read the gesture's phrase.
         """
         # 1. Resolve the settings and check the inputs
         prompt = [prompt] if isinstance(prompt, str) else list(prompt)
@@ -250,39 +281,43 @@ class Hand1000Pipeline(DiffusionPipeline):
         autoguidance_start, autoguidance_end = sampler.autoguidance_interval
         self.check_inputs(prompt, generators, sampler.autoguidance_scale)
         do_classifier_free_guidance = sampler.guidance_scale > 1
-        device = self.unet.device
+        backbone = self.backbone
+        schedule, device = backbone.schedule, backbone.device
 
         # 2. Encode the prompts
         gesture_ids = self._gesture_ids(prompt, gesture)
         if prompt_embeds is None:
             self.check_prompts(prompt, gesture)
-            prompt_embeds = self.encode_prompt(prompt, sampler.mu, gesture_ids)
-        prompt_embeds = prompt_embeds.to(device)
-        encoder_hidden_states = prompt_embeds
+            conditioning = self.encode_prompt(prompt, sampler.mu, gesture_ids)
+        else:
+            pooled = backbone.encode_text(prompt).pooled if backbone.pools_text else None
+            conditioning = Conditioning(prompt_embeds, pooled)
+        conditioning = guided_conditioning = conditioning.to(device)
         if do_classifier_free_guidance:
-            encoder_hidden_states = torch.cat([self.encode_null_prompt(sampler.mu)[gesture_ids], prompt_embeds])
+            null_conditioning = self.encode_null_prompt(sampler.mu).to(device)[gesture_ids]
+            guided_conditioning = Conditioning.cat([null_conditioning, conditioning])
 
         # 3. Prepare the timesteps and the initial noise
         # A server runs calls of different lengths side by side, so the timesteps are not kept on the scheduler.
-        timesteps = sampling_timesteps(self.scheduler, sampler.num_inference_steps)
-        latents = self.prepare_latents(generators, encoder_hidden_states.dtype, device)
+        timesteps = schedule.sampling_timesteps(sampler.num_inference_steps)
+        latents = self.prepare_latents(generators, conditioning.tokens.dtype, device)
         # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
         step_generators: Any = None if generator is None else generators
 
         # 4. Denoise
-        num_train_timesteps = self.scheduler.config.num_train_timesteps
         for index, (present, following) in enumerate(self.progress_bar(list(pairwise([*timesteps, None])))):
             t = torch.tensor(present, device=device)
             latent_model_input = torch.cat([latents, latents]) if do_classifier_free_guidance else latents
-            noise_pred = self.unet(latent_model_input, t, encoder_hidden_states).sample
-            noise_pred_uncond, noise_pred = noise_pred.chunk(2) if do_classifier_free_guidance else (None, noise_pred)
-            if sampler.autoguidance_scale > 1 and autoguidance_start <= t / num_train_timesteps < autoguidance_end:
-                noise_pred_weak = self.guidance_unet(latents, t, prompt_embeds).sample
-                noise_pred = noise_pred_weak + sampler.autoguidance_scale * (noise_pred - noise_pred_weak)
+            prediction = backbone.predict(latent_model_input, t, guided_conditioning)
+            *uncond, prediction = prediction.chunk(2 if do_classifier_free_guidance else 1)
+            share = schedule.noise_share(present)
+            if sampler.autoguidance_scale > 1 and autoguidance_start <= share < autoguidance_end:
+                weak = backbone.predict(latents, t, conditioning, self.guidance_denoiser)
+                prediction = weak + sampler.autoguidance_scale * (prediction - weak)
             if do_classifier_free_guidance:
-                noise_pred = noise_pred_uncond + sampler.guidance_scale * (noise_pred - noise_pred_uncond)
-            latents = ddim_step(
-                self.scheduler, noise_pred, latents, (present, following), eta=sampler.eta, generator=step_generators
+                prediction = uncond[0] + sampler.guidance_scale * (prediction - uncond[0])
+            latents = schedule.step(
+                prediction, latents, (present, following), eta=sampler.eta, generator=step_generators
             )
             raise_if_interrupted()
             if callback_on_step_end is not None:
@@ -291,9 +326,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         # 5. Decode the latents
         if output_type == "latent":
             return Hand1000PipelineOutput(images=latents)
-        decoded = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        # The pixels are rounded: a cast alone truncates, which darkens every image by half a level.
-        pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pixels = backbone.decode(latents)
         images = pixels if output_type == "np" else [Image.fromarray(image) for image in pixels]
         return Hand1000PipelineOutput(images=images)
 
@@ -312,37 +345,31 @@ class Hand1000Pipeline(DiffusionPipeline):
 
 
 def build_pipeline(
-    base: BaseModel,
+    base: Backbone,
     *,
-    unet: UNet2DConditionModel | None = None,
+    tuned: ModelMixin | None = None,
     fusion: Fusion | None = None,
     autoguidance_scale: float,
     **defaults: Any,
 ) -> Hand1000Pipeline:
-    """Build the pipeline of a base model, or of one with the UNet of Stage III and the fusion of Stage II.
+    """Build the pipeline of a base model, or of one with the denoiser of Stage III and the fusion of Stage II.
 
-    With `unet`, the base model's UNet becomes the guidance UNet if `autoguidance_scale` needs one; without, there is no
-    weaker UNet, and the scale is 1. `defaults` are the pipeline's other settings, such as `mu`.
+    With `tuned`, the base model's denoiser becomes the guidance denoiser if `autoguidance_scale` needs one; without,
+    there is no weaker denoiser, and the scale is 1. `defaults` are the pipeline's other settings, such as `mu`.
     """
-    is_tuned = unet is not None
-    unet = unet or base.unet
-    for component in (base.vae, base.unet, unet, fusion):
-        if component is not None:
+    for component in (*base.parts.values(), tuned, fusion):
+        if isinstance(component, ModelMixin):
             # diffusers saves the path that a component was loaded from, which would give equal models different
             # digests on different machines.
             component.register_to_config(_name_or_path="")
     pipeline = Hand1000Pipeline(
-        base.vae,
-        base.text_encoder,
-        base.tokenizer,
-        unet,
-        base.scheduler,
+        base if tuned is None else base.with_denoiser(tuned),
         fusion,
-        guidance_unet=base.unet if is_tuned and autoguidance_scale > 1 else None,
-        autoguidance_scale=autoguidance_scale if is_tuned else 1.0,
+        base.denoiser if tuned is not None and autoguidance_scale > 1 else None,
+        autoguidance_scale=autoguidance_scale if tuned is not None else 1.0,
         **defaults,
     )
-    return pipeline.to(base.unet.device)
+    return pipeline.to(base.device)
 
 
 def load_pipeline(folder: Path) -> Hand1000Pipeline:

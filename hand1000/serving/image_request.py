@@ -68,9 +68,9 @@ class RequestParser:
     def __init__(self, pipeline: "Hand1000Pipeline", limits: ServingLimits) -> None:
         self.limits = limits
         self.gestures: tuple[str, ...] = tuple(pipeline.fusion.gestures) if pipeline.fusion is not None else ()
-        self._has_guidance_unet = pipeline.guidance_unet is not None
+        self._has_guidance = pipeline.guidance_denoiser is not None
         self._defaults = pipeline.sampler_settings()
-        self._scheduler = pipeline.scheduler
+        self._schedule = pipeline.backbone.schedule
         # A tokenizer changes while it is used, and the pipeline uses its own in another thread.
         self._token_limit = TokenLimit.of(copy.deepcopy(pipeline.tokenizer))
         self._tokenizer_lock = threading.Lock()
@@ -123,18 +123,17 @@ class RequestParser:
         return list(self.body_model.model_fields)
 
     def _plan(self, request: ImageRequest) -> list[ImageSpec]:
-        from hand1000.models.ddim import sampling_timesteps
-
         values = {name: getattr(request, name) for name in CALL_FIELDS}
         try:
             # The body's class has checked all but the order of the interval and the length of the noise schedule.
             settings = self._defaults.with_call_values(**values)
-            sampling_timesteps(self._scheduler, settings.num_inference_steps)
+            self._schedule.sampling_timesteps(settings.num_inference_steps)
         except Hand1000Error as error:
             raise InvalidRequestError(str(error)) from error
-        if settings.autoguidance_scale > 1 and not self._has_guidance_unet:
+        if settings.autoguidance_scale > 1 and not self._has_guidance:
             raise InvalidRequestError(
-                f"autoguidance_scale: {settings.autoguidance_scale} needs a guidance UNet; this model has none, give 1"
+                f"autoguidance_scale: {settings.autoguidance_scale} needs a guidance denoiser; this model has none, "
+                "give 1"
             )
         self._check_work(request.num_images, settings.num_inference_steps)
         self._check_text(request.prompt)

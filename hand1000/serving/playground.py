@@ -54,12 +54,10 @@ def get_base(pipeline: "Hand1000Pipeline") -> "Hand1000Pipeline | None":
     """Return the base model that a model contains for autoguidance, or None if it contains none."""
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
-    if pipeline.guidance_unet is None:
+    if pipeline.guidance_denoiser is None:
         return None
     settings = pipeline.sampler_settings().model_dump() | {"autoguidance_scale": 1.0}
-    return Hand1000Pipeline(
-        pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, pipeline.guidance_unet, pipeline.scheduler, **settings
-    )
+    return Hand1000Pipeline(pipeline.backbone.with_denoiser(pipeline.guidance_denoiser), **settings)
 
 
 def load_base(address: str, like: "Hand1000Pipeline") -> "Hand1000Pipeline":
@@ -72,7 +70,7 @@ def load_base(address: str, like: "Hand1000Pipeline") -> "Hand1000Pipeline":
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 
     settings = like.sampler_settings().model_dump() | {"autoguidance_scale": 1.0}
-    return build_pipeline(load_base_model(address, like.unet.device), **settings)
+    return build_pipeline(load_base_model(address, like.backbone.device), **settings)
 
 
 def make_column(title: str, pipeline: "Hand1000Pipeline", info: ModelInfo, limits: ServingLimits) -> Column:

@@ -1,9 +1,11 @@
 """Folders of pretrained models: local, on S3, or on the Hugging Face hub at a pinned revision."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.storage.sources import folder_digest, local_copy
+from hand1000.storage.sources import folder_digest, local_copy, open_source
 
 PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
@@ -26,18 +28,34 @@ def fetch_model_folder(source: str) -> Path:
     Raises:
         Hand1000Error: The model does not exist, or the hub id has no pinned revision.
     """
-    if not _is_hub_id(source):
-        return local_copy(source)
+    return _download_from_hub(source, WEIGHTS) if _is_hub_id(source) else local_copy(source)
+
+
+def _download_from_hub(source: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = _pinned(source).partition("@")
     ignored = ["safety_checker/*", "*.fp16.*"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WEIGHTS, ignore_patterns=ignored))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=ignored))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise Hand1000Error(f"{source}: the hub has no such model, or cannot be reached ({reason})") from error
+
+
+@contextlib.contextmanager
+def open_model_file(source: str, name: str) -> Iterator[Path]:
+    """Provide one small file of the model `source` until the context ends, without downloading its weights.
+
+    Raises:
+        Hand1000Error: The model or, in a bucket, the file does not exist, or the hub id has no pinned revision.
+    """
+    if _is_hub_id(source):
+        yield _download_from_hub(source, [name]) / name
+        return
+    with open_source(source).local_path(name) as path:
+        yield path
 
 
 def model_identity(source: str) -> str:

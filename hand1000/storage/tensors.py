@@ -2,7 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_type_hints
+from typing import Any, ClassVar, Self, get_args, get_type_hints
 
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
@@ -16,9 +16,9 @@ _LIBRARIES = {"ndarray": "safetensors.numpy", "Tensor": "safetensors.torch"}
 class TensorRecord:
     """Base of a dataclass whose `np.ndarray` or `torch.Tensor` fields go to `<stem>.safetensors`.
 
-    All other fields go to `<stem>.json`; a record without any has no such file. One record holds arrays of one
-    library only. A subclass names the files by `stem`, which an error also calls the record, and gives the `remedy` for
-    a missing or damaged file, the end of the error's sentence.
+    All other fields go to `<stem>.json`; a record without any has no such file. One record holds arrays of one library
+    only; an optional one that is None is in no file. A subclass names the files by `stem`, which an error also calls
+    the record, and gives the `remedy` for a missing or damaged file, the end of the error's sentence.
     """
 
     _stem: ClassVar[str]
@@ -31,7 +31,8 @@ class TensorRecord:
     def save(self, directory: Path) -> None:
         """Write the record's files into `directory`."""
         library, values = self._schema()
-        tensors = {name: _contiguous(value) for name, value in vars(self).items() if name not in values}
+        arrays = {name: value for name, value in vars(self).items() if name not in values and value is not None}
+        tensors = {name: _contiguous(value) for name, value in arrays.items()}
         write_bytes(directory / f"{self._stem}.safetensors", library.save(tensors))
         if values:
             self._write_values(directory, {name: getattr(self, name) for name in values})
@@ -68,7 +69,8 @@ class TensorRecord:
     def _schema(cls) -> tuple[Any, dict[str, Any]]:
         """The safetensors module that saves the arrays, and the types of the other fields by name."""
         types = {name: kind for name, kind in get_type_hints(cls).items() if not name.startswith("_")}
-        arrays = {name: kind.__name__ for name, kind in types.items() if getattr(kind, "__name__", "") in _LIBRARIES}
+        kinds = {name: (get_args(kind) or (kind,))[0] for name, kind in types.items()}
+        arrays = {name: kind.__name__ for name, kind in kinds.items() if getattr(kind, "__name__", "") in _LIBRARIES}
         (kind,) = set(arrays.values())
         return import_module(_LIBRARIES[kind]), {name: types[name] for name in types if name not in arrays}
 

@@ -4,7 +4,7 @@ Every draw is keyed by seed, stage and step alone, so an interrupted training an
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -12,7 +12,8 @@ import torch
 from diffusers.training_utils import compute_density_for_timestep_sampling
 
 from hand1000.core.rng import Key, noise_and_timesteps, shuffled_batch, torch_generator
-from hand1000.models.encoding import encode_texts
+from hand1000.models.conditioning import Conditioning
+from hand1000.models.schedule import NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class NoisyBatch:
     """The input of one denoising loss; the latents are clean and scaled."""
 
     latents: torch.Tensor  # (B, C, h, w)
-    encoder_hidden_states: torch.Tensor  # (B, L, D)
+    conditioning: Conditioning  # of B images
     noise: torch.Tensor  # (B, C, h, w)
     timesteps: torch.Tensor  # (B,)
 
@@ -42,13 +43,18 @@ class TrainingBatch(NoisyBatch):
     @classmethod
     def concatenate(cls, batches: Sequence[Self]) -> Self:
         """The items of several batches, in order."""
-        return cls(*(torch.cat(tensors) for tensors in zip(*(vars(batch).values() for batch in batches), strict=True)))
+        columns: Any = zip(*(vars(batch).values() for batch in batches), strict=True)
+        return cls(*(_cat(column) for column in columns))
+
+
+def _cat(parts: Sequence[Any]) -> Any:
+    return Conditioning.cat(parts) if isinstance(parts[0], Conditioning) else torch.cat(list(parts))
 
 
 def sample_noisy_batch(
     latents: torch.Tensor,
-    encoder_hidden_states: torch.Tensor,
-    noise_scheduler,
+    conditioning: Conditioning,
+    schedule: NoiseSchedule,
     keys: Sequence[tuple[Key, ...]],
     *,
     seed: int,
@@ -58,9 +64,9 @@ def sample_noisy_batch(
 
     A key is for example (image, step). Equal keys draw equal noise.
     """
-    num_train_timesteps = noise_scheduler.config.num_train_timesteps
-    noise, timesteps = noise_and_timesteps(tuple(latents.shape[1:]), seed, stage, list(keys), num_train_timesteps)
-    return NoisyBatch(latents, encoder_hidden_states, noise, timesteps)
+    shape = tuple(latents.shape[1:])
+    noise, indices = noise_and_timesteps(shape, seed, stage, list(keys), schedule.num_train_timesteps)
+    return NoisyBatch(latents, conditioning, noise, schedule.to_timesteps(indices))
 
 
 @dataclass(frozen=True)
@@ -69,32 +75,34 @@ class TrainingSet:
 
     Attributes:
         latents: Scaled latents, (N, C, h, w).
-        embeddings: Conditioning, (M, L, D): h* of Stage II, or the text embeddings of captions.
-        null_embeddings: Conditioning of the empty prompt, which replaces a dropped caption, per gesture, (K, L, D).
+        conditioning: M conditionings: h* of Stage II, or the text embeddings of captions.
+        null_conditioning: That of the null prompt, which replaces a dropped caption, for each of K gestures.
         gesture_ids: Index of each image's gesture, 0..K-1, (N,).
-        embedding_ids: Index of each image's conditioning, 0..M-1, (N,); None if image i has embedding i.
+        conditioning_ids: Index of each image's conditioning, 0..M-1, (N,); None if image i has conditioning i.
         file_names: Names of the N images, for messages; without them messages have the indices.
     """
 
     latents: torch.Tensor
-    embeddings: torch.Tensor
-    null_embeddings: torch.Tensor
+    conditioning: Conditioning
+    null_conditioning: Conditioning
     gesture_ids: torch.Tensor
-    embedding_ids: torch.Tensor | None = None
+    conditioning_ids: torch.Tensor | None = None
     file_names: Sequence[str] = ()
 
 
-def encode_training_set(latents: torch.Tensor, captions: Sequence[str], text_encoder, tokenizer) -> TrainingSet:
-    """Build the training set of latents (N, C, h, w) and their captions; equal captions share one text embedding."""
+def encode_training_set(
+    latents: torch.Tensor, captions: Sequence[str], encode_text: Callable[[Sequence[str]], Conditioning]
+) -> TrainingSet:
+    """Build the training set of latents (N, C, h, w) and their captions; equal captions share one conditioning."""
     unique = sorted(set(captions))
     index = {caption: position for position, caption in enumerate(unique)}
-    embeddings, null_embedding = (encode_texts(text_encoder, tokenizer, texts).cpu() for texts in (unique, [""]))
+    conditioning, null_conditioning = (encode_text(texts).to("cpu") for texts in (unique, [""]))
     return TrainingSet(
         latents,
-        embeddings,
-        null_embedding,
+        conditioning,
+        null_conditioning,
         gesture_ids=torch.zeros(len(captions), dtype=torch.long),
-        embedding_ids=torch.tensor([index[caption] for caption in captions]),
+        conditioning_ids=torch.tensor([index[caption] for caption in captions]),
     )
 
 
@@ -107,7 +115,7 @@ class BatchSampler:
 
     data: TrainingSet
     batch_size: int
-    noise_scheduler: Any
+    schedule: NoiseSchedule
     seed: int
     stage: str
     timestep_sampling: Literal["uniform", "logit_normal"]
@@ -121,23 +129,23 @@ class BatchSampler:
         """The batch of step `step`, counted from 0, on the CPU."""
         data, indices = self.data, self.indices(step)
         keys = [(step, position) for position in range(self.batch_size)]
-        embeddings = data.embeddings[indices if data.embedding_ids is None else data.embedding_ids[indices]]
+        rows = indices if data.conditioning_ids is None else data.conditioning_ids[indices]
         draws = torch.rand(self.batch_size, generator=torch_generator(self.seed, f"{self.stage}-dropout", step))
-        dropped = (draws < self.caption_dropout)[:, None, None]
-        encoder_hidden_states = torch.where(dropped, data.null_embeddings[data.gesture_ids[indices]], embeddings)
-        inputs = (data.latents[indices], encoder_hidden_states, self.noise_scheduler, keys)
+        null_conditioning = data.null_conditioning[data.gesture_ids[indices]]
+        conditioning = Conditioning.where(draws < self.caption_dropout, null_conditioning, data.conditioning[rows])
+        inputs = (data.latents[indices], conditioning, self.schedule, keys)
         batch = sample_noisy_batch(*inputs, seed=self.seed, stage=self.stage)
         if self.timestep_sampling == "uniform":
             return batch
-        num_train_timesteps = self.noise_scheduler.config.num_train_timesteps
-        timesteps = sample_logit_normal_timesteps(self.batch_size, num_train_timesteps, self.seed, self.stage, step)
-        return dataclasses.replace(batch, timesteps=timesteps)
+        count = self.schedule.num_train_timesteps
+        sampled = sample_logit_normal_timesteps(self.batch_size, count, self.seed, self.stage, step)
+        return dataclasses.replace(batch, timesteps=self.schedule.to_timesteps(sampled))
 
 
 def sample_logit_normal_timesteps(
     count: int, num_train_timesteps: int, seed: int, stage: str, step: int
 ) -> torch.Tensor:
-    """Sample timesteps with a normal logit, (count,) int64 (Esser et al., 2024).
+    """Sample indices of timesteps with a normal logit, (count,) int64 (Esser et al., 2024).
 
     They concentrate where the shapes of an image are decided. Half of the timesteps of a uniform draw train only the
     color of a plain wall or the grain of the skin.

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from hand1000.captions.token_limit import TokenLimit, describe_shortened, fit_caption
+from hand1000.captions.token_limit import describe_shortened, fit_caption
 from hand1000.core.progress import ProgressCallback, noop_callback
 from hand1000.data.imageset import ImageRecord
 from hand1000.gestures import gesture_phrase
-from hand1000.models.base_model import BaseModel
-from hand1000.models.encoding import encode_latents, encode_texts, read_images
+from hand1000.models.backbone import Backbone
+from hand1000.models.conditioning import Conditioning
+from hand1000.models.encoding import read_images
 from hand1000.storage.tensors import TensorRecord
 
 logger = logging.getLogger(__name__)
@@ -25,12 +26,14 @@ class EncodedDataset(TensorRecord, stem="prepared", remedy="prepare the data aga
     Attributes:
         latents: Scaled latents, (N, C, h, w) float32.
         text_embeddings: Text embeddings e of the captions with the phrase, (N, L, D) float32.
-        empty_embedding: Text embedding of the empty prompt, (L, D).
+        empty_embedding: Text embedding of the null prompt, (L, D).
         file_names: File name of each image, N in this order.
         captions: Caption of each image, without the gesture's phrase.
         texts: Caption of each image, with the phrase, as it is encoded.
         user_ids: Person on each image.
         gestures: Gesture of each image.
+        pooled: Pooled vectors of the captions, (N, P) float32, for a backbone that takes them.
+        empty_pooled: Pooled vector of the null prompt, (P,).
     """
 
     latents: torch.Tensor
@@ -41,10 +44,22 @@ class EncodedDataset(TensorRecord, stem="prepared", remedy="prepare the data aga
     texts: list[str]
     user_ids: list[str]
     gestures: list[str]
+    pooled: torch.Tensor | None = None
+    empty_pooled: torch.Tensor | None = None
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """The conditioning of the N captions, without a fusion."""
+        return Conditioning(self.text_embeddings, self.pooled)
+
+    @property
+    def null_conditioning(self) -> Conditioning:
+        """The conditioning of the null prompt, of one image, without a fusion."""
+        return Conditioning(self.empty_embedding, self.empty_pooled).map(lambda tensor: tensor[None])
 
 
 def encode_dataset(
-    base: BaseModel,
+    base: Backbone,
     folder: Path,
     records: Sequence[ImageRecord],
     on_progress: ProgressCallback = noop_callback,
@@ -58,7 +73,7 @@ def encode_dataset(
     Raises:
         Hand1000Error: A phrase is longer than the text encoder reads.
     """
-    file_names, limit = [record.file_name for record in records], TokenLimit.of(base.tokenizer)
+    file_names, limit = [record.file_name for record in records], base.token_limit
     texts = [fit_caption(record.text, gesture_phrase(record.gesture), limit) for record in records]
     shortened = [record.file_name for record, text in zip(records, texts, strict=True) if text != record.text]
     if shortened:
@@ -66,16 +81,19 @@ def encode_dataset(
     latents = []
     for start in range(0, len(file_names), batch_size):
         images = read_images([folder / name for name in file_names[start : start + batch_size]])
-        latents.append(encode_latents(base.vae, images, batch_size))
+        latents.append(base.encode_images(images, batch_size))
         on_progress(min(start + batch_size, len(file_names)), len(file_names))
-    embeddings = encode_texts(base.text_encoder, base.tokenizer, [*texts, ""]).float().cpu()
+    conditioning = base.encode_text([*texts, ""]).to("cpu", torch.float32)
+    captions, null = conditioning[:-1], base.null_conditioning(conditioning[-1:])
     return EncodedDataset(
         latents=torch.cat(latents),
-        text_embeddings=embeddings[:-1].clone(),
-        empty_embedding=embeddings[-1].clone(),
+        text_embeddings=captions.tokens.clone(),
+        empty_embedding=null.tokens[0].clone(),
         file_names=file_names,
         captions=[record.caption for record in records],
         texts=texts,
         user_ids=[record.user_id for record in records],
         gestures=[record.gesture for record in records],
+        pooled=None if captions.pooled is None else captions.pooled.clone(),
+        empty_pooled=None if null.pooled is None else null.pooled[0].clone(),
     )

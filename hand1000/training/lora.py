@@ -1,4 +1,4 @@
-"""Low-rank adapters beside the frozen weights of the UNet (Hu et al., 2021), through peft."""
+"""Low-rank adapters beside the frozen weights of the denoiser (Hu et al., 2021), through peft."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from diffusers.training_utils import cast_training_params
 from safetensors import safe_open
 from torch import nn
@@ -19,7 +19,7 @@ from hand1000.storage.weights import read_tensors, require_complete, serialize_t
 from hand1000.training.checkpoint import Tensors
 
 ADAPTER_DIR = "lora"
-"""Folder of the adapter inside a model's folder; the adapter is merged into the UNet as well."""
+"""Folder of the adapter inside a model's folder; the adapter is merged into the denoiser as well."""
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
@@ -27,46 +27,48 @@ _METADATA = "lora_adapter_metadata"
 """Key under which diffusers looks for an adapter's settings."""
 
 
-def add_adapter(unet: UNet2DConditionModel, settings: LoraSettings, seed: int) -> None:
-    """Freeze `unet` in place and add a trainable float32 adapter.
+def add_adapter(denoiser: ModelMixin, settings: LoraSettings, seed: int) -> None:
+    """Freeze `denoiser` in place and add a trainable float32 adapter.
 
     One factor of the adapter starts at random, the other at zero, so that the untrained adapter changes nothing.
 
     Raises:
-        Hand1000Error: The UNet has no layer with the name of a target.
+        Hand1000Error: The denoiser has no layer with the name of a target.
     """
     from peft import LoraConfig
 
-    unet.requires_grad_(False)
+    denoiser.requires_grad_(False)
     for target in settings.targets:
-        if not any(name == target or name.endswith(f".{target}") for name, _ in unet.named_modules()):
-            raise Hand1000Error(f"stage3.lora.targets: the UNet has no layer whose name ends with {target}")
+        if not any(name == target or name.endswith(f".{target}") for name, _ in denoiser.named_modules()):
+            raise Hand1000Error(f"stage3.lora.targets: the denoiser has no layer whose name ends with {target}")
     rank, alpha, targets = settings.rank, settings.alpha, list(settings.targets)
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, init_lora_weights="gaussian")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "lora-start"))
-        unet.add_adapter(config)
-    cast_training_params(unet, torch.float32)
+        denoiser.add_adapter(config)
+    cast_training_params(denoiser, torch.float32)
 
 
-def save_adapter(unet: UNet2DConditionModel, folder: Path) -> None:
-    """Write the adapter of `unet` into `folder`, for `load_lora_weights` of any Stable Diffusion pipeline.
+def save_adapter(denoiser: ModelMixin, name: str, folder: Path) -> None:
+    """Write the adapter of `denoiser` into `folder`, for `load_lora_weights` of the stock pipeline.
+
+    Its tensors have the prefix `name`, that of the denoiser in the pipeline.
 
     Equal adapters give equal bytes. diffusers would write peft's version, all settings of that version, which older
     ones refuse, and the targets in the order of a set, which differs between processes.
     """
     from peft import get_peft_model_state_dict
 
-    config = unet.peft_config["default"]
+    config = denoiser.peft_config["default"]
     settings = {
-        "unet.r": config.r,
-        "unet.lora_alpha": config.lora_alpha,
-        "unet.target_modules": sorted(config.target_modules),
-        "unet.rank_pattern": {},
-        "unet.alpha_pattern": {},
+        f"{name}.r": config.r,
+        f"{name}.lora_alpha": config.lora_alpha,
+        f"{name}.target_modules": sorted(config.target_modules),
+        f"{name}.rank_pattern": {},
+        f"{name}.alpha_pattern": {},
     }
-    factors = get_peft_model_state_dict(unet, adapter_name="default")
-    tensors = {f"unet.{name}": factor.detach().cpu().contiguous() for name, factor in factors.items()}
+    factors = get_peft_model_state_dict(denoiser, adapter_name="default")
+    tensors = {f"{name}.{layer}": factor.detach().cpu().contiguous() for layer, factor in factors.items()}
     metadata = {"format": "pt", _METADATA: json.dumps(settings, sort_keys=True)}
     write_bytes(folder / ADAPTER_FILE, serialize_tensors(tensors, metadata))
 
@@ -80,33 +82,33 @@ class Adapter:
     factors: Tensors
 
 
-def read_adapter(folder: Path, unet: nn.Module) -> Adapter:
-    """Read the adapter that `save_adapter` wrote for a UNet of this form.
+def read_adapter(folder: Path, denoiser: nn.Module, name: str) -> Adapter:
+    """Read the adapter that `save_adapter` wrote for a denoiser of this form and name.
 
     Raises:
-        Hand1000Error: The file is missing or damaged, or a factor is missing or fits no layer of the UNet.
+        Hand1000Error: The file is missing or damaged, or a factor is missing or fits no layer of the denoiser.
     """
     path, kind = folder / ADAPTER_FILE, "an adapter"
     tensors = read_tensors(path, kind, "restore it from a copy")
-    factors = {name.removeprefix("unet."): factor for name, factor in tensors.items()}
+    factors = {layer.removeprefix(f"{name}."): factor for layer, factor in tensors.items()}
     try:
         with safe_open(path, "pt") as file:
             settings = json.loads((file.metadata() or {})[_METADATA])
-        rank, alpha = settings["unet.r"], float(settings["unet.lora_alpha"])
+        rank, alpha = settings[f"{name}.r"], float(settings[f"{name}.lora_alpha"])
         if not isinstance(rank, int) or rank < 1 or not 0 < alpha < math.inf:
             raise ValueError(f"rank {rank!r:.40} and alpha {alpha!r:.40}")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"its metadata {_METADATA} is missing or malformed ({one_line(error)[:100]})"
         raise Hand1000Error(f"{path}: cannot be loaded as {kind}: {reason}; restore it from a copy") from error
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, module in unet.named_modules():
-        if any(f"{name}.lora_{side}.weight" in factors for side in "AB") and isinstance(
+    for layer, module in denoiser.named_modules():
+        if any(f"{layer}.lora_{side}.weight" in factors for side in "AB") and isinstance(
             weight := getattr(module, "weight", None), torch.Tensor
         ):
             rows, columns, *kernel = weight.shape
-            shapes[f"{name}.lora_A.weight"] = (rank, columns, *kernel)
-            shapes[f"{name}.lora_B.weight"] = (rows, rank, *[1] * len(kernel))
-    wrong = [(name, value.shape, shapes[name]) for name, value in factors.items() if name in shapes]
+            shapes[f"{layer}.lora_A.weight"] = (rank, columns, *kernel)
+            shapes[f"{layer}.lora_B.weight"] = (rows, rank, *[1] * len(kernel))
+    wrong = [(layer, value.shape, shapes[layer]) for layer, value in factors.items() if layer in shapes]
     require_complete(
         str(path),
         kind,
@@ -117,8 +119,8 @@ def read_adapter(folder: Path, unet: nn.Module) -> Adapter:
     return Adapter(rank, alpha, factors)
 
 
-def merge_adapter(unet: UNet2DConditionModel) -> None:
-    """Merge the adapter of `unet` into its weights, in place: W + B A alpha / rank; nothing of peft remains."""
-    unet.fuse_lora()
-    unet.unload_lora()
-    unet.requires_grad_(False).eval()
+def merge_adapter(denoiser: ModelMixin) -> None:
+    """Merge the adapter of `denoiser` into its weights, in place: W + B A alpha / rank; nothing of peft remains."""
+    denoiser.fuse_lora()
+    denoiser.unload_lora()
+    denoiser.requires_grad_(False).eval()

@@ -1,41 +1,42 @@
 """The denoising loss of all stages, and its weights by timestep and by pixel."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import mse_loss
 
 from hand1000.config.settings import ComputeSettings
+from hand1000.models.backbone import Backbone
+from hand1000.models.schedule import NoiseSchedule
 from hand1000.training.batches import NoisyBatch
 from hand1000.training.precision import autocast_context
 
 
 def diffusion_loss(
-    unet,
-    noise_scheduler,
+    backbone: Backbone,
     batch: NoisyBatch,
     compute: ComputeSettings,
     *,
+    denoiser: Any = None,
     pixel_weights: torch.Tensor | None = None,
     reduction: Literal["none", "mean"] = "mean",
 ) -> torch.Tensor:
-    """Mean squared error of the UNet's prediction (paper, equation of Stages II and III).
+    """Mean squared error of the denoiser's prediction (paper, equation of Stages II and III).
 
     Args:
-        unet: Denoiser with the scheduler's `prediction_type`, epsilon or v_prediction.
-        noise_scheduler: Noise schedule of the base model.
-        batch: Latents, conditioning, noise and timesteps on the UNet's device.
+        backbone: Backbone, whose schedule says what is to be predicted.
+        batch: Latents, conditioning, noise and timesteps on the denoiser's device.
         compute: Precision of the forward pass.
+        denoiser: What predicts instead of the backbone's own denoiser, see `Backbone.predict`.
         pixel_weights: Weight of each latent pixel, of mean 1, (B, 1, h, w), see `hand_loss_mask`.
         reduction: "none" returns one loss per item, (B,); "mean" returns their mean.
     """
     latents, noise, timesteps = batch.latents, batch.noise, batch.timesteps
     with autocast_context(latents.device, compute):
-        noisy_latents = noise_scheduler.add_noise(latents, noise, timesteps)
-        model_pred = unet(noisy_latents, timesteps, batch.encoder_hidden_states).sample
-        target = noise
-        if noise_scheduler.config.prediction_type == "v_prediction":
-            target = noise_scheduler.get_velocity(latents, noise, timesteps)
+        schedule = backbone.schedule
+        noisy_latents = schedule.add_noise(latents, noise, timesteps)
+        model_pred = backbone.predict(noisy_latents, timesteps, batch.conditioning, denoiser)
+        target = schedule.target(latents, noise, timesteps)
         errors = mse_loss(model_pred.float(), target.float(), reduction="none")
         losses = (errors if pixel_weights is None else errors * pixel_weights).mean(dim=(1, 2, 3))
         return losses.mean() if reduction == "mean" else losses
@@ -61,21 +62,17 @@ def hand_loss_mask(boxes: torch.Tensor, height: int, width: int, weight: float) 
     return weights / weights.mean(dim=(1, 2, 3), keepdim=True)
 
 
-def min_snr_loss_weights(noise_scheduler, timesteps: torch.Tensor, snr_gamma: float) -> torch.Tensor:
+def min_snr_loss_weights(schedule: NoiseSchedule, timesteps: torch.Tensor, snr_gamma: float) -> torch.Tensor:
     """Compute the min-SNR weight of each item's loss, (B,) (Hang et al., 2023).
 
     The loss at a low noise level says little about the content of the image but counts as much as any other. Seen as a
-    prediction of the clean image, the loss at a timestep is weighted by min(SNR, gamma). Unlike diffusers'
-    `compute_snr`, the ratio is not rounded through square roots.
+    prediction of the clean image, the loss at a timestep is weighted by min(SNR, gamma).
 
     Args:
-        noise_scheduler: Noise schedule and prediction type of the base model.
+        schedule: Noise schedule of the backbone.
         timesteps: Timestep of each item, (B,).
         snr_gamma: Upper bound of the ratio, 5 in the paper; 0 weights all timesteps alike.
     """
     if not snr_gamma:
         return torch.ones(len(timesteps), device=timesteps.device)
-    alphas_cumprod = noise_scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
-    snr = alphas_cumprod / (1 - alphas_cumprod)
-    divisor = snr + 1 if noise_scheduler.config.prediction_type == "v_prediction" else snr
-    return snr.clamp(max=snr_gamma) / divisor
+    return schedule.snr(timesteps).clamp(max=snr_gamma) / schedule.loss_ratio(timesteps)

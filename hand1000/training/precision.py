@@ -1,9 +1,9 @@
-"""Precision, kernels, memory and optimizer of the UNet in training."""
+"""Precision, kernels, memory and optimizer of the denoiser in training."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from hand1000.config.settings import ComputeSettings
@@ -17,26 +17,28 @@ def weight_dtype(compute: ComputeSettings) -> torch.dtype:
     return DTYPES[compute.precision]
 
 
-def configure_unet(unet: UNet2DConditionModel, compute: ComputeSettings, *, frozen: bool) -> None:
-    """Set memory format, attention kernels and gradient checkpointing of `unet`, in place.
+def configure_denoiser(denoiser: ModelMixin, compute: ComputeSettings, *, frozen: bool) -> None:
+    """Set memory format, attention kernels and gradient checkpointing of a denoiser, in place.
 
-    Only `frozen` weights, those of Stage II and beside adapters, are cast to the run's precision.
+    Only `frozen` weights, those of Stage II and beside adapters, are cast to the run's precision. The attention of a
+    transformer has processors of its own, which always use PyTorch's fused kernel.
     """
-    unet.to(memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format)
-    unet.set_attn_processor(AttnProcessor2_0() if compute.attention == "sdpa" else AttnProcessor())
+    denoiser.to(memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format)
+    if isinstance(denoiser, UNet2DConditionModel):
+        denoiser.set_attn_processor(AttnProcessor2_0() if compute.attention == "sdpa" else AttnProcessor())
     if compute.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        denoiser.enable_gradient_checkpointing()
     else:
-        unet.disable_gradient_checkpointing()
+        denoiser.disable_gradient_checkpointing()
     if frozen:
-        for parameter in unet.parameters():
+        for parameter in denoiser.parameters():
             parameter.data = parameter.data.to(weight_dtype(compute))
     if compute.compile:
-        unet.compile()
+        denoiser.compile()
 
 
 def autocast_context(device: torch.device, compute: ComputeSettings) -> AbstractContextManager:
-    """Automatic mixed precision for the UNet's forward pass; a null context in float32."""
+    """Automatic mixed precision for the denoiser's forward pass; a null context in float32."""
     if compute.precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, DTYPES[compute.precision])

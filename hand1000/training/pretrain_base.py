@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy, normalize
 from hand1000.config.pretraining import PretrainSettings
 from hand1000.core.rng import shuffled_batch, torch_generator
 from hand1000.models import small_base
-from hand1000.models.base_model import BaseModel
 from hand1000.models.encoding import encode_latents, to_pixels, tokenize
+from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.training.batches import BatchSampler, encode_training_set
 from hand1000.training.context import TrainContext
 from hand1000.training.loop import train_with_ema
@@ -132,7 +132,7 @@ def train_base(
     tokenizer,
     settings: PretrainSettings,
     context: TrainContext,
-) -> tuple[BaseModel, list[dict]]:
+) -> tuple[StableDiffusion, list[dict]]:
     """Train the UNet on uint8 images (N, 64, 64, 3) and their captions.
 
     Returns:
@@ -141,11 +141,11 @@ def train_base(
     latents = encode_latents(autoencoder, images)
     torch.manual_seed(context.seed)
     unet = small_base.build_unet().to(memory_format=torch.channels_last)
-    noise_scheduler = small_base.build_scheduler()
+    base = StableDiffusion(autoencoder, text_encoder, tokenizer, unet, small_base.build_scheduler())
     sampler = BatchSampler(
-        encode_training_set(latents, captions, text_encoder, tokenizer),
+        encode_training_set(latents, captions, base.encode_text),
         settings.base.batch_size,
-        noise_scheduler,
+        base.schedule,
         context.seed,
         "base",
         timestep_sampling="logit_normal",
@@ -153,35 +153,35 @@ def train_base(
     )
 
     def loss_at(step: int) -> torch.Tensor:
-        return diffusion_loss(unet, noise_scheduler, sampler.sample(step), context.compute)
+        return diffusion_loss(base, sampler.sample(step), context.compute)
 
     averaged, history = train_with_ema(unet, settings.base, loss_at, sampler.indices, context)
-    return BaseModel(autoencoder, text_encoder, tokenizer, averaged, noise_scheduler, source=""), history
+    return base.with_denoiser(averaged), history
 
 
 def save_base(
-    directory: Path, base: BaseModel, settings: PretrainSettings, curves: dict[str, list[dict]], prompts: list[str]
+    directory: Path,
+    base: StableDiffusion,
+    settings: PretrainSettings,
+    curves: dict[str, list[dict]],
+    prompts: list[str],
 ) -> None:
     """Write the base model as a plain Stable Diffusion folder in half precision.
 
     Beside it `recipe.json` holds settings and loss curves, and `grid.png` one row per prompt and one column per seed.
     """
-    from diffusers import StableDiffusionPipeline
-
     from hand1000.pipelines.generation import make_image_grid
     from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
     base.vae.register_to_config(_name_or_path="")
-    parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, base.scheduler)
     # Without guidance and with fresh noise in each step this model's images are least blurred and least harsh.
-    sampler = Hand1000Pipeline(*parts, guidance_scale=1.0, eta=1.0)
+    sampler = Hand1000Pipeline(base, guidance_scale=1.0, eta=1.0)
     sampler.set_progress_bar_config(disable=True)
     images: list[Image.Image] = []
     for prompt in prompts:
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in range(8)]
         images += sampler([prompt] * 8, num_inference_steps=25, generator=generators).images
-    pipeline = StableDiffusionPipeline(*parts[:-1], sampler.scheduler, None, None, requires_safety_checker=False)
-    pipeline.to(dtype=torch.float16).save_pretrained(directory)
+    base.stock_pipeline().to(dtype=torch.float16).save_pretrained(directory)
     recipe = {"settings": settings.model_dump(mode="json"), "prompts": prompts, "history": curves}
     (directory / "recipe.json").write_text(json.dumps(recipe, indent=1))
     make_image_grid(images, 8).save(directory / "grid.png")

@@ -10,7 +10,6 @@ import torch
 
 from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import derived_seed
-from hand1000.models.encoding import encode_texts
 from hand1000.pipelines.generation import generate_latents
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.storage.tensors import TensorRecord
@@ -18,10 +17,11 @@ from hand1000.storage.tensors import TensorRecord
 
 @dataclass(frozen=True)
 class Prior(TensorRecord, stem="prior", remedy="generate the class images again"):
-    """Scaled latents of images of the base model, and the text embeddings e of their captions, float32."""
+    """Scaled latents of images of the base model, and the text embeddings e and pooled vectors of their captions."""
 
     latents: torch.Tensor  # (P, C, h, w)
     text_embeddings: torch.Tensor  # (P, L, D)
+    pooled: torch.Tensor | None = None  # (P, width)
 
 
 def generate_prior(
@@ -43,5 +43,5 @@ def generate_prior(
     latents = generate_latents(
         pipeline, texts, seeds, batch_size=batch_size, checkpoint=checkpoint, on_progress=on_progress
     )
-    embeddings = encode_texts(pipeline.text_encoder, pipeline.tokenizer, texts).float().cpu()
-    return Prior(latents.float(), embeddings)
+    conditioning = pipeline.backbone.encode_text(texts).to("cpu", torch.float32)
+    return Prior(latents.float(), conditioning.tokens, conditioning.pooled)

@@ -1,4 +1,4 @@
-"""Training loops for what belongs to a single image: its embedding, or a UNet of its own."""
+"""Training loops for what belongs to a single image: its embedding, or a denoiser of its own."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from hand1000.core.interruption import raise_if_interrupted
-from hand1000.models.base_model import BaseModel
+from hand1000.models.backbone import Backbone
+from hand1000.models.conditioning import Conditioning
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.context import TrainContext
 from hand1000.training.finite import LossScaler, all_finite, not_finite_error
@@ -25,9 +26,9 @@ class FinetuneOptions:
 
 
 def optimize_embeddings(
-    base: BaseModel,
+    base: Backbone,
     latents: torch.Tensor,
-    start: torch.Tensor,
+    start: Conditioning,
     keys: Sequence[str],
     context: TrainContext,
     *,
@@ -39,9 +40,9 @@ def optimize_embeddings(
     The losses are summed, so that an image's gradient does not depend on the batch.
 
     Args:
-        base: Base model whose UNet is configured and requires no gradient.
+        base: Base model whose denoiser is configured and requires no gradient.
         latents: Scaled latents, (B, C, h, w).
-        start: Initial embeddings, (B, L, D).
+        start: Conditioning of the B images, whose tokens are the initial embeddings.
         keys: Key of each image's noise, combined with the step.
         context: Seed and compute settings.
         steps: Number of steps.
@@ -54,12 +55,13 @@ def optimize_embeddings(
     Raises:
         Hand1000Error: An embedding or, where the precision has no remedy, its gradient is not finite.
     """
-    embeddings = start.to(base.unet.device, copy=True).requires_grad_(True)
-    latents, history = latents.to(base.unet.device), []
+    conditioning = start.to(base.device, copy=True)
+    embeddings = conditioning.tokens.requires_grad_(True)
+    latents, history = latents.to(base.device), []
     optimizer = torch.optim.Adam([embeddings], lr=learning_rate)
-    scaler = LossScaler(base.unet.device, context.compute)
+    scaler = LossScaler(base.device, context.compute)
     for step in range(steps):
-        losses = _losses(base, latents, embeddings, [(key, step) for key in keys], context, "refine")
+        losses = _losses(base, latents, conditioning, [(key, step) for key in keys], context, "refine")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(losses.sum()).backward()
         scaler.step(optimizer, [embeddings])
@@ -71,19 +73,19 @@ def optimize_embeddings(
 
 
 def finetune_on_image(
-    base: BaseModel,
+    base: Backbone,
     latents: torch.Tensor,
-    embeddings: torch.Tensor,
+    conditioning: Conditioning,
     key: str,
     context: TrainContext,
     options: FinetuneOptions,
 ) -> list[float]:
-    """Fine-tune the UNet in place on one image, with an optimizer of its own, and return the loss of every step.
+    """Fine-tune the denoiser in place on one image, with an optimizer of its own, and return the loss of every step.
 
     Args:
-        base: Base model whose UNet is configured and requires a gradient.
+        base: Base model whose denoiser is configured and requires a gradient.
         latents: Scaled latents, (1, C, h, w).
-        embeddings: Frozen conditioning, (1, L, D).
+        conditioning: Frozen conditioning of the image.
         key: Key of the noise, combined with the step.
         context: Seed and compute settings; fp16 is not supported because the loss is not scaled.
         options: Steps, learning rate, weight decay and clipping.
@@ -91,11 +93,11 @@ def finetune_on_image(
     Raises:
         Hand1000Error: The loss or a weight is not finite.
     """
-    parameters, history = list(base.unet.parameters()), []
+    parameters, history = list(base.denoiser.parameters()), []
     # A fused kernel: with one image an unfused optimizer takes a third of the time.
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     for step in range(options.steps):
-        loss = _losses(base, latents, embeddings, [(key, step)], context, "unet").mean()
+        loss = _losses(base, latents, conditioning, [(key, step)], context, "unet").mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if options.max_grad_norm < float("inf"):
@@ -108,7 +110,14 @@ def finetune_on_image(
     return history
 
 
-def _losses(base, latents, embeddings, keys: list[tuple[str, int]], context: TrainContext, stage: str) -> torch.Tensor:
+def _losses(
+    base: Backbone,
+    latents: torch.Tensor,
+    conditioning: Conditioning,
+    keys: list[tuple[str, int]],
+    context: TrainContext,
+    stage: str,
+) -> torch.Tensor:
     """Compute the loss of each image at its own noise, (B,)."""
-    batch = sample_noisy_batch(latents, embeddings, base.scheduler, keys, seed=context.seed, stage=stage)
-    return diffusion_loss(base.unet, base.scheduler, batch.to(base.unet.device), context.compute, reduction="none")
+    batch = sample_noisy_batch(latents, conditioning, base.schedule, keys, seed=context.seed, stage=stage)
+    return diffusion_loss(base, batch.to(base.device), context.compute, reduction="none")

@@ -1,6 +1,6 @@
-"""Stage II: train the fusion, then optimize each image's embedding, both through the frozen UNet (paper, section 3.3).
+"""Stage II: train the fusion, then optimize each image's embedding, through the frozen denoiser (paper, section 3.3).
 
-The images are independent of each other and the UNet's weights need no gradient, so embeddings are optimized in
+The images are independent of each other and the denoiser's weights need no gradient, so embeddings are optimized in
 batches. Their losses are summed, because Adam's epsilon makes a mean differ from the sequential result.
 """
 
@@ -15,9 +15,11 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import report_step
 from hand1000.core.rng import derived_seed, shuffled_batch, torch_generator
 from hand1000.hands.poses import HandPoses
-from hand1000.models.base_model import BaseModel
+from hand1000.models.backbone import Backbone
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
+from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.storage.files import read_json, write_json
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
@@ -25,12 +27,12 @@ from hand1000.training.context import TrainContext
 from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.finite import LossScaler, all_finite, finite_metrics, not_finite_error
 from hand1000.training.losses import diffusion_loss
-from hand1000.training.precision import configure_unet
+from hand1000.training.precision import configure_denoiser
 from hand1000.training.single_image import optimize_embeddings
 
 
 def train_fusion(
-    base: BaseModel,
+    base: Backbone,
     data: EncodedDataset,
     features: Mapping[str, torch.Tensor],
     settings: Stage2Settings,
@@ -52,20 +54,22 @@ def train_fusion(
         The trained fusion on the CPU, and the step and mean loss of every step.
 
     Raises:
-        Hand1000Error: Several gestures for the flat fusion, no feature of a gesture, or weights that are not finite.
+        Hand1000Error: Several gestures for the flat fusion, or a backbone that does not support it; no feature of a
+            gesture; or weights that are not finite.
     """
     settings.check_gestures(features)
-    num_tokens, text_dim = data.text_embeddings.shape[1:]
     if settings.fusion == "flat":
+        base.require("stage2.fusion: flat", base.source)
         ((gesture, feature),) = features.items()
+        num_tokens, text_dim = data.text_embeddings.shape[1:]
         flat = FlatFusion(text_dim, num_tokens, gesture, derived_seed(context.seed, "fusion-start"))
         flat.feature.copy_(feature)
         return flat, []
-    device = base.unet.device
-    configure_unet(base.unet, context.compute, frozen=True)
+    device = base.device
+    configure_denoiser(base.denoiser, context.compute, frozen=True)
     pose_tensor = None if poses is None else poses.tensor()
-    fusion = GestureFusion(text_dim, tuple(features), 0 if pose_tensor is None else pose_tensor.shape[1])
-    fusion.initialize(torch.stack(list(features.values())), torch_generator(context.seed, "fusion-start"))
+    pose_dim = 0 if pose_tensor is None else pose_tensor.shape[1]
+    fusion = _start_fusion(data, features, settings, pose_dim, context.seed)
     fusion.to(device)
     gesture_ids = gesture_indices(fusion, data.gestures)
     # The gradient on f is large and the same for every token; weight decay would pull the identity on e to zero.
@@ -85,14 +89,12 @@ def train_fusion(
     while state.step < settings.fusion_steps:
         indices = shuffled_batch(len(data.latents), settings.fusion_batch_size, state.step, context.seed, "fusion")
         batch_poses = None if pose_tensor is None else pose_tensor[indices].to(device)
-        h = double_fusion(
-            data.text_embeddings[indices].to(device), fusion, settings.lambda_, gesture_ids[indices], batch_poses
-        )
+        conditioning = data.conditioning[indices].to(device)
+        h = double_fusion(conditioning.tokens, fusion, settings.lambda_, gesture_ids[indices], batch_poses)
         keys = [(state.step, position) for position in range(len(indices))]
-        batch = sample_noisy_batch(
-            data.latents[indices], h, base.scheduler, keys, seed=context.seed, stage="fusion"
-        ).to(device)
-        loss = diffusion_loss(base.unet, base.scheduler, batch, context.compute)
+        inputs = (data.latents[indices], conditioning.with_tokens(h), base.schedule, keys)
+        batch = sample_noisy_batch(*inputs, seed=context.seed, stage="fusion").to(device)
+        loss = diffusion_loss(base, batch, context.compute)
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         skipped = scaler.skipped
@@ -111,10 +113,22 @@ def train_fusion(
     return fusion.requires_grad_(False).cpu(), state.history
 
 
+def _start_fusion(
+    data: EncodedDataset, features: Mapping[str, torch.Tensor], settings: Stage2Settings, pose_dim: int, seed: int
+) -> GestureFusion | LowRankFusion:
+    """Build the fusion as it is before the first step."""
+    text_dim, stacked = data.text_embeddings.shape[-1], torch.stack(list(features.values()))
+    generator = torch_generator(seed, "fusion-start")
+    if settings.fusion == "low_rank":
+        low_rank = LowRankFusion(text_dim, tuple(features), pose_dim, settings.fusion_rank)
+        return low_rank.initialize(stacked, data.text_embeddings, generator)
+    return GestureFusion(text_dim, tuple(features), pose_dim).initialize(stacked, generator)
+
+
 def optimize_all_embeddings(
-    base: BaseModel,
+    base: Backbone,
     latents: torch.Tensor,
-    start: torch.Tensor,
+    start: Conditioning,
     image_keys: list[str],
     settings: Stage2Settings,
     context: TrainContext,
@@ -127,7 +141,7 @@ def optimize_all_embeddings(
     Args:
         base: Frozen base model.
         latents: Scaled latents, (N, C, h, w).
-        start: Fused embeddings h of the images, (N, L, D).
+        start: Conditioning of the N images, whose tokens are the fused embeddings h.
         image_keys: Key of each image's noise.
         settings: Settings of Stage II; with the paper's loop nothing is optimized here.
         context: Seed, compute settings, checkpoints and progress after each batch.
@@ -135,8 +149,9 @@ def optimize_all_embeddings(
     Returns:
         h*, (N, L, D) float32 on the CPU, and one row per batch with its first and last loss.
     """
-    configure_unet(base.unet, context.compute, frozen=True)
-    embeddings = start.float().cpu().clone()
+    configure_denoiser(base.denoiser, context.compute, frozen=True)
+    start = start.to("cpu", torch.float32)
+    embeddings = start.tokens.clone()
     state = load_checkpoint(context.checkpoint)
     if state.step:
         embeddings[: state.step] = state.tensors["refined"]["embeddings"]
@@ -145,7 +160,7 @@ def optimize_all_embeddings(
         embeddings[batch], losses = optimize_embeddings(
             base,
             latents[batch],
-            embeddings[batch],
+            start[batch],
             image_keys[batch],
             context,
             steps=settings.embedding_steps,

@@ -1,4 +1,4 @@
-"""Stage III: fine-tune the UNet on the frozen optimized embeddings (paper, section 3.4)."""
+"""Stage III: fine-tune the denoiser on the frozen optimized embeddings (paper, section 3.4)."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import torch
 from hand1000.config.settings import Stage3Settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.interruption import uninterrupted_step
-from hand1000.models.base_model import BaseModel
+from hand1000.models.backbone import Backbone
 from hand1000.training.batches import BatchSampler, TrainingBatch, TrainingSet
 from hand1000.training.checkpoint import (
     CheckpointWriter,
@@ -23,12 +23,12 @@ from hand1000.training.finite import LossScaler, all_finite, finite_metrics, not
 from hand1000.training.lora import add_adapter
 from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.lr import get_lr
-from hand1000.training.precision import autocast_context, build_optimizer, configure_unet
+from hand1000.training.precision import autocast_context, build_optimizer, configure_denoiser
 from hand1000.training.validation import Validation, should_stop_early, validation_losses
 
 
 class Stage3Trainer:
-    """Fine-tunes the UNet of a base model in place: a second copy of Stable Diffusion's would not fit into memory.
+    """Fine-tunes the denoiser of a base model in place: a second copy would not fit into memory.
 
     The batch of a step follows from the step's number alone, and the gradients of micro-batches and of processes add
     up to the gradient of the batch. The result therefore depends on neither, up to rounding, and an interrupted
@@ -44,12 +44,12 @@ class Stage3Trainer:
         distributed: Processes that train together; only the main process saves, reports and generates images.
 
     Raises:
-        Hand1000Error: Fewer images per batch than processes, or no layer of the UNet matches a target of the adapter.
+        Hand1000Error: Fewer images per batch than processes, or no layer matches a target of the adapter.
     """
 
     def __init__(
         self,
-        base: BaseModel,
+        base: Backbone,
         data: TrainingSet,
         settings: Stage3Settings,
         context: TrainContext,
@@ -63,7 +63,7 @@ class Stage3Trainer:
                 f"stage3.batch_size: {settings.batch_size} images cannot be shared by {distributed.size} processes; "
                 f"choose {distributed.size} or more"
             )
-        self.unet, self.noise_scheduler = base.unet, base.scheduler
+        self.denoiser = base.denoiser
         self.base, self.settings, self.context = base, settings, context
         self.validation, self.distributed = validation, distributed
         self.files = validation.folder if validation else None
@@ -71,22 +71,22 @@ class Stage3Trainer:
         if prior is not None:
             sampler = self._sampler(prior, settings.prior.batch_size, "unet-prior")
             self.samplers.append((sampler, settings.prior.weight))
-        configure_unet(self.unet, context.compute, frozen=settings.training_mode == "lora")
+        configure_denoiser(self.denoiser, context.compute, frozen=settings.training_mode == "lora")
         if settings.training_mode == "lora":
-            add_adapter(self.unet, settings.lora, context.seed)
+            add_adapter(self.denoiser, settings.lora, context.seed)
         else:
-            self.unet.requires_grad_(True)
-        self.unet.train()
-        self.parameters = trainable_parameters(self.unet)
-        self.ema = EMA(self.unet, settings.ema_decay)
+            self.denoiser.requires_grad_(True)
+        self.denoiser.train()
+        self.parameters = trainable_parameters(self.denoiser)
+        self.ema = EMA(self.denoiser, settings.ema_decay)
         self.optimizer = build_optimizer(
             settings.optimizer,
             list(self.parameters.values()),
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
-        self.scaler = LossScaler(self.unet.device, context.compute)
-        self.model = distributed.wrap_ddp(self.unet)
+        self.scaler = LossScaler(self.denoiser.device, context.compute)
+        self.model = distributed.wrap_ddp(self.denoiser)
         self.global_step = self.checkpoint_step = 0
         self.history: list[dict] = []
         self.best: Tensors = {}
@@ -107,7 +107,7 @@ class Stage3Trainer:
         finally:
             # torch 2.13 destroys a process group without releasing the GIL if DDP's reducer holds it last, and waits
             # for gloo's threads, which may wait for the GIL. So the wrapper goes before the group.
-            self.model = self.unet
+            self.model = self.denoiser
         return self.best_weights(), self.history
 
     def _train_steps(self) -> None:
@@ -135,7 +135,7 @@ class Stage3Trainer:
         batches = []
         for sampler, weight in self.samplers:
             batch = sampler.sample(step)
-            snr_weights = min_snr_loss_weights(self.noise_scheduler, batch.timesteps, self.settings.min_snr_gamma)
+            snr_weights = min_snr_loss_weights(self.base.schedule, batch.timesteps, self.settings.min_snr_gamma)
             batches.append(TrainingBatch(**vars(batch), loss_weights=snr_weights * (weight / sampler.batch_size)))
         return TrainingBatch.concatenate(batches)
 
@@ -164,7 +164,7 @@ class Stage3Trainer:
 
     def compute_gradients(self, batch: TrainingBatch) -> float:
         """Accumulate the gradients of this process's shard by micro-batches and return the loss of the whole batch."""
-        device, size = self.unet.device, self.settings.micro_batch_size
+        device, size = self.denoiser.device, self.settings.micro_batch_size
         shard = self.distributed.shard(len(batch.latents))
         micro_batches = [batch.select(shard[start : start + size]) for start in range(0, len(shard), size)]
         total = torch.zeros((), device=device)
@@ -172,7 +172,7 @@ class Stage3Trainer:
             with self.distributed.no_sync_unless_last(self.model, is_last=number == len(micro_batches)):
                 micro_batch = micro_batch.to(device)
                 losses = diffusion_loss(
-                    self.model, self.noise_scheduler, micro_batch, self.context.compute, reduction="none"
+                    self.base, micro_batch, self.context.compute, denoiser=self.model, reduction="none"
                 )
                 loss = (losses * micro_batch.loss_weights).sum()
                 # DDP averages gradients over the processes, but the shards are parts of one sum.
@@ -182,13 +182,13 @@ class Stage3Trainer:
 
     def validate(self, validation: Validation) -> None:
         """Measure the loss and generate images with the averaged weights; keep them if training may stop early."""
-        self.unet.eval()
+        self.denoiser.eval()
         with self.ema.swapped_in():
             loss = validation.loss(self.base, self.context, self.settings.micro_batch_size, self.distributed)
             if self.distributed.is_main_process:
-                with autocast_context(self.unet.device, self.context.compute):
+                with autocast_context(self.denoiser.device, self.context.compute):
                     validation.save_images(self.global_step)
-        self.unet.train()
+        self.denoiser.train()
         if self.settings.validation.patience and loss < min(validation_losses(self.history), default=float("inf")):
             self.best = self._averaged_weights()
         self.history[-1] |= finite_metrics({"validation_loss": loss})
@@ -196,7 +196,7 @@ class Stage3Trainer:
     def best_weights(self) -> Tensors:
         """The averaged weights of the best validation if training may stop early, otherwise those of the last step.
 
-        They are on the CPU; `load_trained_weights` loads them into a UNet.
+        They are on the CPU; `load_trained_weights` loads them into a denoiser.
         """
         return self.best or self._averaged_weights()
 
@@ -237,7 +237,7 @@ class Stage3Trainer:
         return BatchSampler(
             data,
             batch_size,
-            self.noise_scheduler,
+            self.base.schedule,
             self.context.seed,
             stage,
             timestep_sampling=self.settings.timestep_sampling,

@@ -1,16 +1,17 @@
 """Inputs and outputs of Stage III: earlier artifacts become a trainer, trained weights become a model."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from safetensors.torch import save_file
 
 from hand1000.config.settings import Settings, Stage3Settings
-from hand1000.models.base_model import BaseModel, load_base_model
+from hand1000.models.backbone import Backbone
+from hand1000.models.base_model import load_base_model
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion, double_fusion, fused_null_embedding, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.storage.files import write_jsonl
@@ -39,15 +40,15 @@ class Stage3Inputs:
     prior: Prior | None = None
 
 
-def load_base_for_training(source: str, device: torch.device, settings: Settings) -> BaseModel:
-    """Load the base model for Stage III: only its UNet is on `device`, in float32 if all its weights are trained."""
+def load_base_for_training(source: str, device: torch.device, settings: Settings) -> Backbone:
+    """Load the base model for Stage III: only its denoiser is on `device`, in float32 if all weights are trained."""
     trains_all = settings.stage3.training_mode == "full"
-    unet_dtype = torch.float32 if trains_all else weight_dtype(settings.compute)
-    return load_base_model(source, device, unet_dtype=unet_dtype, unet_only=True)
+    dtype = torch.float32 if trains_all else weight_dtype(settings.compute)
+    return load_base_model(source, device, denoiser_dtype=dtype, denoiser_only=True)
 
 
 def setup_stage3(
-    base: BaseModel,
+    base: Backbone,
     inputs: Stage3Inputs,
     settings: Settings,
     context: TrainContext,
@@ -60,19 +61,21 @@ def setup_stage3(
     training, held_out = split_validation(data.user_ids, settings.stage3.validation.images, context.seed)
     validation = build_validation(base, data, held_out, fusion, settings, output_dir / IMAGES_DIR) if held_out else None
     # At inference both prompts of classifier-free guidance pass through the fusion, so a dropped caption does too.
-    null_embeddings = fused_null_embedding(data.empty_embedding, fusion, lambda_).detach()
+    null_tokens = fused_null_embedding(data.empty_embedding, fusion, lambda_).detach()
+    null_conditioning = data.null_conditioning.expand(len(null_tokens)).with_tokens(null_tokens)
     prior = None
     if inputs.prior is not None:
         # The captions of the prior are those of the images, in turn.
         prior_ids = gesture_ids[torch.arange(len(inputs.prior.latents)) % len(gesture_ids)]
         embeddings = double_fusion(inputs.prior.text_embeddings, fusion, lambda_, prior_ids).detach()
-        prior = TrainingSet(inputs.prior.latents, embeddings, null_embeddings, prior_ids)
+        conditioning = Conditioning(embeddings, inputs.prior.pooled)
+        prior = TrainingSet(inputs.prior.latents, conditioning, null_conditioning, prior_ids)
     return Stage3Trainer(
         base,
         TrainingSet(
             data.latents[training],
-            inputs.embeddings[training],
-            null_embeddings,
+            data.conditioning.with_tokens(inputs.embeddings)[training],
+            null_conditioning,
             gesture_ids[training],
             file_names=[data.file_names[index] for index in training],
         ),
@@ -99,30 +102,37 @@ def load_weights(folder: Path) -> Tensors:
     return read_tensors(folder / _WEIGHTS, "trained weights", "train again")
 
 
-def load_trained_weights(unet: UNet2DConditionModel, settings: Stage3Settings, weights: Tensors) -> None:
-    """Load the weights of a `Stage3Trainer` into the float32 UNet of the base model; an adapter stays separate.
+def load_trained_weights(denoiser: ModelMixin, settings: Stage3Settings, weights: Tensors) -> None:
+    """Load the weights of a `Stage3Trainer` into the float32 denoiser of the base model; an adapter stays separate.
 
     Raises:
-        Hand1000Error: The weights are those of another UNet or of other settings.
+        Hand1000Error: The weights are those of another denoiser or of other settings.
     """
     if settings.training_mode == "lora":
-        add_adapter(unet, settings.lora, seed=0)
-        require_same_tensors(trainable_parameters(unet), weights, "the trained weights", "this UNet's adapter")
-        load_trainable_parameters(unet, weights)
+        add_adapter(denoiser, settings.lora, seed=0)
+        require_same_tensors(trainable_parameters(denoiser), weights, "the trained weights", "this denoiser's adapter")
+        load_trainable_parameters(denoiser, weights)
     else:
-        require_same_tensors(unet.state_dict(), weights, "the trained weights", "this UNet's")
-        unet.load_state_dict(weights)
-    unet.requires_grad_(False)
+        require_same_tensors(denoiser.state_dict(), weights, "the trained weights", "this denoiser's")
+        denoiser.load_state_dict(weights)
+    denoiser.requires_grad_(False)
 
 
-def save_pipeline(base: BaseModel, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
+def save_pipeline(base: Backbone, weights: Tensors, fusion: Fusion, settings: Settings, folder: Path) -> None:
     """Write the tuned model for `Hand1000Pipeline.from_pretrained`; a trained adapter is also written beside it.
 
-    The base model must be in float32 and not the one whose UNet was trained.
+    The base model must be in float32 and not the one that was trained. Its denoiser is changed in place, so that it is
+    never held twice; the denoiser of autoguidance is written before.
     """
-    unet = copy.deepcopy(base.unet)
-    load_trained_weights(unet, settings.stage3, weights)
+    denoiser, sampler = base.denoiser, settings.generation.sampler_defaults()
+    guidance_scale = sampler.pop("autoguidance_scale")
+    pipeline = build_pipeline(base, fusion=fusion, autoguidance_scale=1.0, **sampler)
+    if guidance_scale > 1:
+        denoiser.save_pretrained(folder / pipeline.guidance_name)
+    load_trained_weights(denoiser, settings.stage3, weights)
     if settings.stage3.training_mode == "lora":
-        save_adapter(unet, folder / ADAPTER_DIR)
-        merge_adapter(unet)
-    build_pipeline(base, unet=unet, fusion=fusion, **settings.generation.sampler_defaults()).save_pretrained(folder)
+        save_adapter(denoiser, base.denoiser_name, folder / ADAPTER_DIR)
+        merge_adapter(denoiser)
+    pipeline.save_pretrained(folder)
+    if guidance_scale > 1:
+        pipeline.save_index_with_guidance(folder, guidance_scale)

@@ -11,8 +11,7 @@ from PIL import Image
 
 from hand1000.config.controlnet import ControlSettings
 from hand1000.hands.depth_pairs import DepthPairs
-from hand1000.models.base_model import BaseModel
-from hand1000.models.encoding import encode_latents
+from hand1000.models.backbone import Backbone
 from hand1000.pipelines.controlnet import build_controlnet_pipeline, depth_to_control_image
 from hand1000.pipelines.generation import make_image_grid
 from hand1000.storage.files import write_json
@@ -26,7 +25,7 @@ _WIDTHS = (16, 32, 96, 256)
 
 
 def train_controlnet(
-    pairs: DepthPairs, base: BaseModel, settings: ControlSettings, context: TrainContext
+    pairs: DepthPairs, base: Backbone, settings: ControlSettings, context: TrainContext
 ) -> tuple[Any, list[dict]]:
     """Train a ControlNet of the frozen base model on images and the depth maps of their hands.
 
@@ -34,18 +33,22 @@ def train_controlnet(
 
     Returns:
         The averaged ControlNet and the history.
+
+    Raises:
+        Hand1000Error: The base model is not one of Stable Diffusion 1.x.
     """
-    latents = encode_latents(base.vae, pairs.images)
+    base.require("ControlNet", base.source)
+    latents = base.encode_images(pairs.images)
     torch.manual_seed(context.seed)
     halvings = len(base.vae.config.block_out_channels) - 1
-    device = base.unet.device
-    controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=_WIDTHS[: halvings + 1])
+    device = base.device
+    controlnet = ControlNetModel.from_unet(base.denoiser, conditioning_embedding_out_channels=_WIDTHS[: halvings + 1])
     controlnet.to(device).requires_grad_(True).train()
     boxes = torch.from_numpy(pairs.boxes)
     sampler = BatchSampler(
-        encode_training_set(latents, pairs.captions, base.text_encoder, base.tokenizer),
+        encode_training_set(latents, pairs.captions, base.encode_text),
         settings.schedule.batch_size,
-        base.scheduler,
+        base.schedule,
         context.seed,
         "control",
         timestep_sampling="logit_normal",
@@ -60,7 +63,7 @@ def train_controlnet(
         def predict(noisy_latents: torch.Tensor, timesteps: torch.Tensor, encoder_hidden_states: torch.Tensor) -> Any:
             inputs = (noisy_latents, timesteps, encoder_hidden_states)
             down_residuals, mid_residual = controlnet(*inputs, controlnet_cond=control_image, return_dict=False)
-            return base.unet(
+            return base.denoiser(
                 *inputs,
                 down_block_additional_residuals=down_residuals,
                 mid_block_additional_residual=mid_residual,
@@ -68,7 +71,7 @@ def train_controlnet(
 
         mask = hand_loss_mask(boxes[indices], latents.shape[2], latents.shape[3], settings.hand_weight).to(device)
         batch = sampler.sample(step).to(device)
-        return diffusion_loss(predict, base.scheduler, batch, context.compute, pixel_weights=mask)
+        return diffusion_loss(base, batch, context.compute, denoiser=predict, pixel_weights=mask)
 
     return train_with_ema(controlnet, settings.schedule, loss_at, sampler.indices, context)
 
@@ -76,7 +79,7 @@ def train_controlnet(
 def save_controlnet(
     directory: Path,
     controlnet: ControlNetModel,
-    base: BaseModel,
+    base: Backbone,
     settings: ControlSettings,
     history: Sequence[dict],
     pairs: DepthPairs,
@@ -86,7 +89,7 @@ def save_controlnet(
     Beside it `recipe.json` holds settings and loss curve, and `grid.png` depth maps with two images below each.
     """
     controlnet.register_to_config(_name_or_path="")
-    controlnet.to(base.unet.device)
+    controlnet.to(base.device)
     prompts = list(pairs.captions)
     pipeline = build_controlnet_pipeline(StableDiffusionControlNetPipeline, base, controlnet)
     images = [Image.fromarray(depth).convert("RGB") for depth in pairs.depths]

@@ -11,7 +11,8 @@ from PIL import Image
 from hand1000.config.settings import Settings, ValidationSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import derived_seed, torch_generator
-from hand1000.models.base_model import BaseModel
+from hand1000.models.backbone import Backbone
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
 from hand1000.pipelines.generation import generate, make_image_grid
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
@@ -30,37 +31,36 @@ IMAGES_DIR = "validation"
 
 @dataclass(frozen=True)
 class Validation:
-    """Validation of the UNet every so many steps; each one writes a sheet of generated images into `folder`.
+    """Validation of the denoiser every so many steps; each one writes a sheet of generated images into `folder`.
 
-    The embeddings are h of the captions and not optimized, as those of prompts at inference.
+    The tokens are h of the captions and not optimized, as those of prompts at inference.
     """
 
     latents: torch.Tensor  # (V, C, h, w)
-    embeddings: torch.Tensor  # (V, L, D)
+    conditioning: Conditioning  # of V images
     settings: ValidationSettings
     generate: Callable[[], list[Image.Image]]
     folder: Path
 
     @torch.no_grad()
-    def loss(self, base: BaseModel, context: TrainContext, batch_size: int, distributed: DistributedContext) -> float:
+    def loss(self, base: Backbone, context: TrainContext, batch_size: int, distributed: DistributedContext) -> float:
         """Mean loss over all images and `VALIDATION_TIMESTEPS` timesteps, the same in every process."""
-        device, num_train_timesteps = base.unet.device, base.scheduler.config.num_train_timesteps
+        schedule, count = base.schedule, base.schedule.num_train_timesteps
         cases = [(image, level) for image in range(len(self.latents)) for level in range(VALIDATION_TIMESTEPS)]
         shard = [cases[index] for index in distributed.shard(len(cases))]
-        total = torch.zeros((), device=device)
+        total = torch.zeros((), device=base.device)
         for start in range(0, len(shard), batch_size):
             batch_cases = shard[start : start + batch_size]
             images = [image for image, _ in batch_cases]
             generators = [torch_generator(context.seed, "validation", *case) for case in batch_cases]
+            indices = [(2 * level + 1) * count // (2 * VALIDATION_TIMESTEPS) for _, level in batch_cases]
             batch = NoisyBatch(
                 self.latents[images],
-                self.embeddings[images],
+                self.conditioning[images],
                 noise=torch.stack([torch.randn(self.latents.shape[1:], generator=draw) for draw in generators]),
-                timesteps=torch.tensor(
-                    [(2 * level + 1) * num_train_timesteps // (2 * VALIDATION_TIMESTEPS) for _, level in batch_cases]
-                ),
-            ).to(device)
-            total += diffusion_loss(base.unet, base.scheduler, batch, context.compute, reduction="none").sum()
+                timesteps=schedule.to_timesteps(torch.tensor(indices)),
+            ).to(base.device)
+            total += diffusion_loss(base, batch, context.compute, reduction="none").sum()
         return distributed.all_reduce_sum(total).item() / len(cases)
 
     def is_due(self, step: int, steps: int) -> bool:
@@ -68,14 +68,14 @@ class Validation:
         return step % self.settings.every == 0 or step == steps
 
     def save_images(self, step: int) -> None:
-        """Write a sheet of images that the UNet generates after `step` steps."""
+        """Write a sheet of images that the denoiser generates after `step` steps."""
         if self.settings.images_drawn:
             images = self.generate()
             make_image_grid(images, columns=len(images)).save(self.folder / f"{step:06d}.png")
 
 
 def build_validation(
-    base: BaseModel, data: EncodedDataset, indices: Sequence[int], fusion: Fusion, settings: Settings, folder: Path
+    base: Backbone, data: EncodedDataset, indices: Sequence[int], fusion: Fusion, settings: Settings, folder: Path
 ) -> Validation:
     """Build the validation of Stage III with the images `indices` of `data`; create the folder of its images."""
     folder.mkdir()
@@ -88,16 +88,20 @@ def build_validation(
 
     def generate_sample() -> list[Image.Image]:
         # Between validations the rest of the model would only take memory from the training.
-        pipeline.to(base.unet.device)
+        pipeline.to(base.device)
         try:
             return list(generate(pipeline, prompts, range(len(prompts)), gestures=gestures))
         finally:
-            base.vae.to("cpu")
-            base.text_encoder.to("cpu")
+            for part in base.parts.values():
+                if isinstance(part, torch.nn.Module) and part is not base.denoiser:
+                    part.to("cpu")
 
     gesture_ids = gesture_indices(fusion, data.gestures)[indices]
-    embeddings = double_fusion(data.text_embeddings[indices], fusion, settings.stage2.lambda_, gesture_ids).detach()
-    return Validation(data.latents[indices], embeddings, settings.stage3.validation, generate_sample, folder)
+    conditioning = data.conditioning[indices]
+    h = double_fusion(conditioning.tokens, fusion, settings.stage2.lambda_, gesture_ids).detach()
+    return Validation(
+        data.latents[indices], conditioning.with_tokens(h), settings.stage3.validation, generate_sample, folder
+    )
 
 
 def split_validation(user_ids: Sequence[str], count: int, seed: int) -> tuple[list[int], list[int]]:

@@ -14,7 +14,7 @@ from hand1000.baselines.hand_refiner import hand_mask, hand_refiner_generator
 from hand1000.config.comparison import HandRefinerSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.hands.detector import Detection, Hand, HandDetector
-from hand1000.models.base_model import BaseModel
+from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.pipelines.generation import GenerationRequest, ImageGenerator
 from tests.support.rendered_hands import detect, render_hand
 from tests.support.tiny_models import fresh_base
@@ -40,13 +40,13 @@ def generator_of(images: Sequence[np.ndarray]) -> tuple[ImageGenerator, list[Gen
     return lambda batch: [Image.fromarray(by_name[request.file_name]) for request in batch], requests
 
 
-def with_channels(base: BaseModel, latents: int, unet: int) -> BaseModel:
+def with_channels(base: StableDiffusion, latents: int, unet: int) -> StableDiffusion:
     """The base model with a random UNet, and VAE, of other numbers of channels."""
     torch.manual_seed(1)
     vae_config = dict(base.vae.config) | {"latent_channels": latents}
     unet_config = dict(base.unet.config) | {"in_channels": unet, "out_channels": latents}
     vae = type(base.vae).from_config(vae_config).eval()
-    return BaseModel(
+    return StableDiffusion(
         vae,
         base.text_encoder,
         base.tokenizer,

@@ -65,14 +65,14 @@ def test_steps_are_those_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     def spy_on_optimize(base, latents, start, *arguments, **settings):
         assert not any(parameter.requires_grad for parameter in base.unet.parameters())
         result, losses = optimize(base, latents, start, *arguments, **settings)
-        calls["start"].append(start)
+        calls["start"].append(start.tokens)
         calls["optimized"].append(result)
         return result, losses
 
     def spy_on_finetune(base, latents, embeddings, *arguments, **settings):
-        assert torch.equal(embeddings, calls["optimized"][-1])
+        assert torch.equal(embeddings.tokens, calls["optimized"][-1])
         calls["losses"].append(finetune(base, latents, embeddings, *arguments, **settings))
-        assert torch.equal(embeddings, calls["optimized"][-1])
+        assert torch.equal(embeddings.tokens, calls["optimized"][-1])
 
     def spy_on_call(self, *arguments, **settings):
         if "prompt_embeds" in settings:
@@ -87,7 +87,7 @@ def test_steps_are_those_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
         _, edit, pipeline = build_imagic(embedding_steps=5, unet_steps=30, unet_learning_rate=learning_rate)
         list(edit(REQUESTS[:1]))
     start, optimized = calls["start"][-1], calls["optimized"][-1]
-    assert torch.equal(start, pipeline.encode_prompt(TEXTS[:1], 1.0, torch.zeros(1)))
+    assert torch.equal(start, pipeline.encode_prompt(TEXTS[:1], 1.0, torch.zeros(1)).tokens)
     assert (optimized - start).abs().max() > 1e-2
     assert torch.allclose(calls["prompt_embeds"][-1], 0.8 * start + 0.2 * optimized, atol=1e-6)
     untrained, trained = (np.mean(losses[10:]) for losses in calls["losses"])

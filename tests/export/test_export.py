@@ -31,6 +31,7 @@ from hand1000.export.sampler import explain_unmeasured, export_sampler
 from hand1000.export.single_file import UNET, VAE, text_encoder_weights, unet_weights, vae_weights
 from hand1000.gestures import PHRASES
 from hand1000.models.fusion import GestureFusion, double_fusion
+from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.training.checkpoint import trainable_parameters
 from hand1000.training.lora import add_adapter, merge_adapter, save_adapter
@@ -52,8 +53,7 @@ def tuned() -> Hand1000Pipeline:
     with torch.no_grad():
         fusion.linear.weight.add_(0.3 * torch.randn(fusion.linear.weight.shape, generator=generator))
         fusion.linear.bias.add_(torch.randn(WIDTH, generator=generator))
-    parts = (base.vae, base.text_encoder, base.tokenizer, base.unet, base.scheduler)
-    pipeline = Hand1000Pipeline(*parts, fusion, mu=0.4, guidance_scale=2.5, eta=0.6, num_inference_steps=4)
+    pipeline = Hand1000Pipeline(base, fusion, mu=0.4, guidance_scale=2.5, eta=0.6, num_inference_steps=4)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -218,10 +218,11 @@ def save_with_adapter(tuned: Hand1000Pipeline, folder: Path, targets: list[str])
     add_adapter(unet, LoraSettings(rank=2, alpha=3, targets=targets), seed=0)
     for parameter in trainable_parameters(unet).values():
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
-    save_adapter(unet, folder / "lora")
+    save_adapter(unet, "unet", folder / "lora")
     merge_adapter(unet)
     options = {name: tuned.config[name] for name in ("mu", "guidance_scale", "eta", "num_inference_steps")}
-    model = Hand1000Pipeline(**components, text_encoder=text_encoder, unet=unet, fusion=tuned.fusion, **options)
+    base = StableDiffusion(**components, text_encoder=text_encoder, unet=unet)
+    model = Hand1000Pipeline(base, tuned.fusion, **options)
     model.save_pretrained(folder)
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return StableDiffusionPipeline(**components, text_encoder=text_encoder, unet=copy.deepcopy(tuned.unet), **unused)
@@ -349,7 +350,7 @@ def test_an_export_draws_what_is_measured(tuned, tmp_path: Path) -> None:
     with torch.no_grad():
         for weights in weaker.parameters():
             weights.mul_(0.9)
-    guided = Hand1000Pipeline(**tuned.components | {"guidance_unet": weaker}, **call_settings(tuned))
+    guided = Hand1000Pipeline(tuned.backbone, tuned.fusion, weaker, **call_settings(tuned))
     guided.register_to_config(autoguidance_scale=3.0)
     guided.set_progress_bar_config(disable=True)
     sampler = export_sampler(guided)

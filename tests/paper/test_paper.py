@@ -13,9 +13,10 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import noise_and_timesteps
 from hand1000.data.crop import load_square
 from hand1000.export.fold import fold_fusion
-from hand1000.models.base_model import BaseModel
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import double_fusion, load_fusion
+from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.paper import interleaved
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline, load_pipeline
 from hand1000.training.context import TrainContext
@@ -37,7 +38,7 @@ GESTURE_IDS = torch.zeros(IMAGES, dtype=torch.long)
 
 
 @pytest.fixture
-def base() -> BaseModel:
+def base() -> StableDiffusion:
     """Predicts the noise on Stable Diffusion's own levels, as the authors' base model does.
 
     Its text counts for a tenth. Where many terms of a gradient cancel out, only rounding is left of it, which Adam
@@ -63,7 +64,7 @@ def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     )
 
 
-def flat_fusion(base: BaseModel, data) -> FlatFusion:
+def flat_fusion(base: StableDiffusion, data) -> FlatFusion:
     latents, texts, feature = data
     fusion, history = train_fusion(
         base, encoded_dataset(latents, texts), {"four": feature}, PAPER.stage2, TrainContext(seed=0)
@@ -135,7 +136,7 @@ def test_the_loop_equals_the_authors_step_by_step(base, data, monkeypatch) -> No
             losses.append(loss.item())
 
     context = TrainContext(seed=0, compute=PAPER.compute)
-    unrefined, _ = optimize_all_embeddings(base, latents, start, list("abc"), PAPER.stage2, context)
+    unrefined, _ = optimize_all_embeddings(base, latents, Conditioning(start), list("abc"), PAPER.stage2, context)
     assert torch.equal(unrefined, start)  # Stage II waits for Stage III.
 
     refined: list[torch.Tensor] = []
@@ -194,7 +195,7 @@ def test_the_flat_fusion_is_saved_without_its_weights(base, data, tmp_path) -> N
 def test_the_papers_model_is_guided_by_the_plain_null_prompt(base, data, tmp_path) -> None:
     fusion = flat_fusion(base, data)
     options = PAPER.generation.model_copy(update={"num_inference_steps": 2}).sampler_defaults()
-    model = build_pipeline(base, unet=base.unet, fusion=fusion, **options)
+    model = build_pipeline(base, tuned=base.unet, fusion=fusion, **options)
     model.save_pretrained(tmp_path / "model")
     loaded = load_pipeline(tmp_path / "model")
 
@@ -204,7 +205,7 @@ def test_the_papers_model_is_guided_by_the_plain_null_prompt(base, data, tmp_pat
         return pipeline("a red hand", generator=generator, output_type="np").images
 
     assert abs(generate(model).astype(int) - generate(loaded)).max() <= 1
-    fused = build_pipeline(base, unet=base.unet, fusion=fusion, **options | {"fuse_null_prompt": True})
+    fused = build_pipeline(base, tuned=base.unet, fusion=fusion, **options | {"fuse_null_prompt": True})
     assert (generate(model) != generate(fused)).any()
     with pytest.raises(Hand1000Error, match="cannot be folded"):
         fold_fusion(loaded, 0.7, "four")

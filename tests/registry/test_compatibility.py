@@ -63,6 +63,6 @@ def test_both_fusions_of_version_0_1_0_are_found(name: str, tmp_path: Path) -> N
 
     index = json.loads((REGISTERED / "weights" / "model_index.json").read_text())
     (tmp_path / "model_index.json").write_text(json.dumps(index | {"fusion": [index["fusion"][0], name]}))
-    parts, settings = read_index(tmp_path)
-    assert parts["fusion"] == tmp_path / "fusion" and parts["guidance_unet"] == tmp_path / "guide"
-    assert settings["fuse_null_prompt"] is True
+    found = read_index(tmp_path)
+    assert found.parts["fusion"] == tmp_path / "fusion" and found.parts["guidance_unet"] == tmp_path / "guide"
+    assert found.settings["fuse_null_prompt"] is True

@@ -38,7 +38,7 @@ FIELDS = (*ImageRequest.model_fields, *CALL_FIELDS)
         ({"guidance_scale": math.nan}, "^guidance_scale: nan is not accepted; give a number, 1 to 50"),
         ({"autoguidance_interval": [0.5, 0.5]}, "^autoguidance_interval: .*the lower first"),
         ({"autoguidance_interval": [0.5]}, "^autoguidance_interval: .*two ends"),
-        ({"autoguidance_scale": 2}, "^autoguidance_scale: 2.0 needs a guidance UNet"),
+        ({"autoguidance_scale": 2}, "^autoguidance_scale: 2.0 needs a guidance denoiser"),
         ({"gesture": "like"}, "^gesture 'like': this model knows four, ok only"),
         ({"gesture": "ok"}, "^prompt 'a red.*': lacks the phrase of the gesture; add 'making ok sign hand gesture'"),
         ({"num_images": 9}, "^num_images: 9 is not accepted; give an integer, 1 to 8"),

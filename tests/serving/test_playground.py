@@ -31,7 +31,7 @@ def tuned_pipeline():
     """A model of two gestures that contains its base model."""
     settings = SAMPLER | {"autoguidance_scale": 2.0}
     fusion = fusion_of("four", "ok", strong=True)
-    pipeline = build_pipeline(tiny_base(), unet=fresh_base().unet, fusion=fusion, **settings)
+    pipeline = build_pipeline(tiny_base(), tuned=fresh_base().unet, fusion=fusion, **settings)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -5,12 +5,12 @@ from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.memory import random_unet
-from hand1000.models.base_model import BaseModel
 from hand1000.models.small_base import build_scheduler, build_tokenizer
+from hand1000.models.stable_diffusion import StableDiffusion
 from tests.support.tiny_models import VOCABULARY
 
 
-def random_sd15(sample_size: int) -> BaseModel:
+def random_sd15(sample_size: int) -> StableDiffusion:
     """A frozen base of 859.5 million UNet weights, for images of 8 * `sample_size` px."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer(VOCABULARY)
@@ -38,4 +38,6 @@ def random_sd15(sample_size: int) -> BaseModel:
     torch.nn.init.normal_(text_encoder.final_layer_norm.bias, std=0.3)
     for module in (vae, text_encoder):
         module.requires_grad_(False).eval()
-    return BaseModel(vae, text_encoder, tokenizer, random_unet(torch.float32, sample_size), build_scheduler(), "random")
+    return StableDiffusion(
+        vae, text_encoder, tokenizer, random_unet(torch.float32, sample_size), build_scheduler(), "random"
+    )

@@ -37,7 +37,8 @@ def main(folder: Path) -> None:
     context = TrainContext(seed=0, compute=settings.compute)
     features = {"call": feature.mean_tensor()}
     fusion, _ = train_fusion(base, data, features, settings.stage2, context)
-    start = double_fusion(data.text_embeddings, fusion, 0.7, gesture_indices(fusion, data.gestures))
+    h = double_fusion(data.text_embeddings, fusion, 0.7, gesture_indices(fusion, data.gestures))
+    start = data.conditioning.with_tokens(h)
     embeddings, _ = optimize_all_embeddings(base, data.latents, start, data.file_names, settings.stage2, context)
     inputs = Stage3Inputs(data, fusion, embeddings)
     weights, history = setup_stage3(base, inputs, settings, context, folder).train()

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from hand1000.config.settings import Settings, load_settings
+from hand1000.models.conditioning import Conditioning
 from hand1000.training.batches import TrainingSet
 from hand1000.training.context import TrainContext
 from hand1000.training.distributed import init_distributed
@@ -39,7 +40,8 @@ def training_set() -> TrainingSet:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(IMAGES, 4, LATENT, LATENT, generator=generator)
     embeddings = torch.randn(IMAGES, TOKENS, WIDTH, generator=generator)
-    return TrainingSet(latents, embeddings, embeddings[:1], gesture_ids=torch.zeros(IMAGES, dtype=torch.long))
+    text = Conditioning(embeddings)
+    return TrainingSet(latents, text, text[:1], gesture_ids=torch.zeros(IMAGES, dtype=torch.long))
 
 
 def main(folder: Path) -> None:
@@ -52,7 +54,7 @@ def main(folder: Path) -> None:
         wrapper = weakref.ref(trainer.model)
         weights, history = trainer.train()
         # Else the process may wait for itself when it ends (torch 2.13, ProcessGroupGloo's destructor under the GIL).
-        assert trainer.model is trainer.unet and wrapper() is None
+        assert trainer.model is trainer.denoiser and wrapper() is None
     if distributed.is_main_process:
         save_file(weights, folder / "weights.safetensors")
         (folder / "history.json").write_text(json.dumps(history))

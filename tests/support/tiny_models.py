@@ -9,12 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from hand1000.models.base_model import BaseModel
 from hand1000.models.fusion import GestureFusion
 from hand1000.models.small_base import build_scheduler, build_tokenizer
+from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, build_pipeline
 from hand1000.training.encoded_dataset import EncodedDataset
 
@@ -26,7 +26,7 @@ LATENT, WIDTH, TOKENS = 8, 16, 16
 
 
 @cache
-def tiny_base() -> BaseModel:
+def tiny_base() -> StableDiffusion:
     """A base of 32 px images and (4, 8, 8) latents, frozen; shared, so tests must not change it."""
     torch.manual_seed(0)
     tokenizer = build_tokenizer(VOCABULARY)
@@ -64,27 +64,17 @@ def tiny_base() -> BaseModel:
     )
     for module in (vae, text_encoder, unet):
         module.requires_grad_(False).eval()
-    return BaseModel(vae, text_encoder, tokenizer, unet, build_scheduler(), "tiny")
+    return StableDiffusion(vae, text_encoder, tokenizer, unet, build_scheduler(), "tiny")
 
 
-def fresh_base() -> BaseModel:
+def fresh_base() -> StableDiffusion:
     """The same with a UNet of its own, which may be trained."""
     return dataclasses.replace(tiny_base(), unet=copy.deepcopy(tiny_base().unet))
 
 
 def save_tiny_base(folder: Path) -> Path:
     """The same as a diffusers folder."""
-    base = tiny_base()
-    StableDiffusionPipeline(
-        base.vae,
-        base.text_encoder,
-        base.tokenizer,
-        base.unet,
-        base.scheduler,
-        None,
-        None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    tiny_base().stock_pipeline().save_pretrained(folder)
     return folder
 
 
@@ -93,11 +83,7 @@ def save_tiny_model(folder: Path, seed: int = 0) -> Path:
     base = tiny_base()
     torch.manual_seed(seed)
     Hand1000Pipeline(
-        base.vae,
-        base.text_encoder,
-        base.tokenizer,
-        UNet2DConditionModel.from_config(base.unet.config),
-        base.scheduler,
+        base.with_denoiser(UNet2DConditionModel.from_config(base.unet.config)),
         mu=0.6,
         guidance_scale=2.0,
         eta=0.5,
@@ -110,7 +96,7 @@ def save_gesture_model(folder: Path) -> Path:
     """A `Hand1000Pipeline` with all parts: a fusion for `four`, and a guidance UNet."""
     sampler = {"mu": 0.5, "guidance_scale": 2.0, "eta": 0.0, "num_inference_steps": 2, "autoguidance_scale": 2.0}
     fusion = GestureFusion(WIDTH, gestures=["four"])
-    build_pipeline(tiny_base(), unet=fresh_base().unet, fusion=fusion, **sampler).save_pretrained(folder)
+    build_pipeline(tiny_base(), tuned=fresh_base().unet, fusion=fusion, **sampler).save_pretrained(folder)
     return folder
 
 

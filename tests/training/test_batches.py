@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import fused_null_embedding, gesture_indices
 from hand1000.training.batches import BatchSampler, TrainingSet, sample_logit_normal_timesteps
 from tests.support.mixed_dataset import GESTURES, mixed_dataset
@@ -14,9 +15,8 @@ from tests.support.tiny_pipelines import fusion_of
 def make_sampler(
     data: TrainingSet, *, timestep_sampling: Literal["uniform", "logit_normal"] = "uniform", caption_dropout: float = 0
 ) -> BatchSampler:
-    scheduler = tiny_base().scheduler
     return BatchSampler(
-        data, 4, scheduler, 0, "unet", timestep_sampling=timestep_sampling, caption_dropout=caption_dropout
+        data, 4, tiny_base().schedule, 0, "unet", timestep_sampling=timestep_sampling, caption_dropout=caption_dropout
     )
 
 
@@ -28,16 +28,17 @@ def test_dropped_caption_is_the_null_embedding_of_its_gesture() -> None:
         assert torch.allclose(empty[index], alone[0], atol=1e-5)
     gesture_ids = gesture_indices(fusion, GESTURES)
     latents = torch.arange(len(GESTURES)).reshape(-1, 1, 1, 1).float()
-    training_set = TrainingSet(latents, mixed_dataset().text_embeddings, empty, gesture_ids)
+    training_set = TrainingSet(latents, mixed_dataset().conditioning, Conditioning(empty), gesture_ids)
     for dropout in (1.0, 0.0):
         batch = make_sampler(training_set, caption_dropout=dropout).sample(0)
         images = batch.latents.flatten().long()
         expected = empty[gesture_ids[images]] if dropout else mixed_dataset().text_embeddings[images]
-        assert torch.equal(batch.encoder_hidden_states, expected)
+        assert torch.equal(batch.conditioning.tokens, expected)
 
 
 def test_noise_and_timesteps_are_keyed_by_step_and_position() -> None:
-    data = TrainingSet(torch.zeros(6, 4, 2, 2), torch.zeros(6, 1, 3), torch.zeros(1, 1, 3), torch.zeros(6).long())
+    text, null = Conditioning(torch.zeros(6, 1, 3)), Conditioning(torch.zeros(1, 1, 3))
+    data = TrainingSet(torch.zeros(6, 4, 2, 2), text, null, torch.zeros(6).long())
     sampler = make_sampler(data)
     noise = torch.cat([sampler.sample(step).noise for step in range(2)]).flatten(1)
     assert len(noise.unique(dim=0)) == 2 * 4

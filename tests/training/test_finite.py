@@ -7,6 +7,7 @@ import torch
 
 from hand1000.config.pretraining import TrainingSchedule
 from hand1000.core.errors import Hand1000Error
+from hand1000.models.conditioning import Conditioning
 from hand1000.training import single_image, stage2, stage3
 from hand1000.training.context import TrainContext
 from hand1000.training.finite import MAX_SKIPPED_IN_A_ROW, LossScaler, all_finite, finite_metrics
@@ -128,7 +129,7 @@ def test_one_overflow_does_not_ruin_the_fusion(overflow, tmp_path) -> None:
 
 
 def test_overflows_of_embeddings_are_skipped_or_named(overflow) -> None:
-    latents, start = torch.randn(3, 4, LATENT, LATENT), torch.randn(3, TOKENS, WIDTH)
+    latents, start = torch.randn(3, 4, LATENT, LATENT), Conditioning(torch.randn(3, TOKENS, WIDTH))
     arguments = (tiny_base(), latents, start, ["a.png", "b.png", "c.png"], STAGE2)
     overflow(single_image, {4})
     with pytest.raises(Hand1000Error, match=r"step 4: an embedding is infinite or NaN \(images a.png, b.png, c.png\)"):

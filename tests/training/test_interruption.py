@@ -11,6 +11,7 @@ import torch
 from hand1000.config.pretraining import TrainingSchedule
 from hand1000.config.settings import load_settings
 from hand1000.core.interruption import Interrupted, deferred_interruption, handle_signals
+from hand1000.models.conditioning import Conditioning
 from hand1000.paper.interleaved import train_interleaved
 from hand1000.pipelines.generation import GenerationRequest, generate_to_dir, pipeline_generator
 from hand1000.training.context import TrainContext
@@ -37,7 +38,9 @@ def fuse(context: TrainContext, folder: Path):
 
 
 def optimize(context: TrainContext, folder: Path):
-    embeddings, history = optimize_all_embeddings(fresh_base(), LATENTS, TEXT, list("abcd"), STAGE2, context)
+    embeddings, history = optimize_all_embeddings(
+        fresh_base(), LATENTS, Conditioning(TEXT), list("abcd"), STAGE2, context
+    )
     return {"embeddings": embeddings}, history
 
 

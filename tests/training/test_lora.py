@@ -24,7 +24,7 @@ TARGETS = ["to_v", "to_q", "to_k", "to_out.0", "conv1", "ff.net.2"]
 def save_random_adapter(folder: Path) -> None:
     unet = fresh_base().unet
     add_adapter(unet, LoraSettings(rank=2, alpha=3, targets=TARGETS), seed=0)
-    save_adapter(unet, folder)
+    save_adapter(unet, "unet", folder)
 
 
 def test_an_adapter_has_the_same_bytes_in_another_process(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_the_bytes_of_tensors_do_not_depend_on_any_order() -> None:
 def test_a_damaged_adapter_is_refused(tmp_path: Path, fault: str) -> None:
     save_random_adapter(tmp_path)
     unet = fresh_base().unet
-    assert read_adapter(tmp_path, unet).rank == 2
+    assert read_adapter(tmp_path, unet, "unet").rank == 2
     WEIGHT_MUTATIONS[fault][0](tmp_path)
     with pytest.raises(Hand1000Error, match=r"pytorch_lora_weights\.safetensors: cannot be loaded as an adapter"):
-        read_adapter(tmp_path, unet)
+        read_adapter(tmp_path, unet, "unet")
 
 
 @pytest.mark.parametrize("settings", [None, "{", "[]", {}, {"unet.r": 0}, {"unet.r": "2"}, {"unet.lora_alpha": "NaN"}])
@@ -73,4 +73,4 @@ def test_settings_of_an_adapter_that_make_no_sense_are_refused(tmp_path: Path, s
     metadata = {} if settings is None else {"lora_adapter_metadata": settings if isinstance(settings, str) else "{}"}
     path.write_bytes(serialize_tensors(tensors, metadata))
     with pytest.raises(Hand1000Error, match="its metadata lora_adapter_metadata is missing or malformed"):
-        read_adapter(tmp_path, fresh_base().unet)
+        read_adapter(tmp_path, fresh_base().unet, "unet")

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from hand1000.config.settings import load_settings
+from hand1000.models.conditioning import Conditioning
+from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.training.batches import NoisyBatch
 from hand1000.training.losses import diffusion_loss, hand_loss_mask
 
@@ -15,6 +17,7 @@ def test_loss_of_a_perfect_prediction_is_zero(kind: str) -> None:
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(prediction_type=kind)
+    backbone = StableDiffusion(None, None, None, None, scheduler)
     clean, noise = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
     timesteps = torch.tensor([10, 900])
     target = noise if kind == "epsilon" else scheduler.get_velocity(clean, noise, timesteps)
@@ -23,14 +26,15 @@ def test_loss_of_a_perfect_prediction_is_zero(kind: str) -> None:
         def __call__(self, noisy, at, condition):
             return type("Output", (), {"sample": target + torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)})
 
-    batch = NoisyBatch(clean, torch.zeros(2, 1, 1), noise, timesteps)
+    batch = NoisyBatch(clean, Conditioning(torch.zeros(2, 1, 1)), noise, timesteps)
 
     def losses(pixel_weights: torch.Tensor | None = None) -> torch.Tensor:
-        arguments = (Perfect(), scheduler, batch, DEFAULT.compute)
-        return diffusion_loss(*arguments, pixel_weights=pixel_weights, reduction="none")
+        options = {"denoiser": Perfect(), "pixel_weights": pixel_weights}
+        return diffusion_loss(backbone, batch, DEFAULT.compute, **options, reduction="none")
 
     assert torch.allclose(losses(), torch.tensor([0.0, 1.0]), atol=1e-5)
-    assert float(diffusion_loss(Perfect(), scheduler, batch, DEFAULT.compute)) == pytest.approx(0.5, abs=1e-5)
+    mean = diffusion_loss(backbone, batch, DEFAULT.compute, denoiser=Perfect())
+    assert float(mean) == pytest.approx(0.5, abs=1e-5)
     weights = torch.zeros(2, 1, 8, 8)
     weights[:, :, :2, :2] = 16.0
     assert torch.allclose(losses(weights), torch.tensor([0.0, 1.0]), atol=1e-5)

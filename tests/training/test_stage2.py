@@ -8,6 +8,7 @@ import torch
 
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion
 from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import load_embeddings, optimize_all_embeddings, save_embeddings, train_fusion
@@ -98,7 +99,7 @@ def optimize(data, span: slice, checkpoint: CrashingCheckpointStore, **changes):
     return optimize_all_embeddings(
         fresh_base(),
         latents[span],
-        text[span],
+        Conditioning(text[span]),
         keys[span],
         STAGE2.model_copy(update=changes),
         TrainContext(seed=0, checkpoint=checkpoint),
@@ -125,7 +126,7 @@ def test_batches_of_embeddings_equal_single_images(data, tmp_path: Path) -> None
 
 def test_noise_of_an_embedding_is_keyed_by_its_image(data) -> None:
     latents, text, _ = data
-    images = (latents[:1].expand(2, -1, -1, -1), text[:1].expand(2, -1, -1))
+    images = (latents[:1].expand(2, -1, -1, -1), Conditioning(text[:1].expand(2, -1, -1)))
     for keys, are_equal in ((["a.png", "a.png"], True), (["a.png", "b.png"], False)):
         (first, second), _ = optimize_all_embeddings(fresh_base(), *images, keys, STAGE2, TrainContext(seed=0))
         assert torch.allclose(first, second, atol=1e-4) == are_equal

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from hand1000.config.settings import Settings, Stage3Settings, load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import NullCheckpointStore, noop_callback
-from hand1000.models.base_model import BaseModel
+from hand1000.models.conditioning import Conditioning
+from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.training.batches import TrainingSet
 from hand1000.training.checkpoint import Tensors, TrainingState, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
@@ -42,7 +43,7 @@ DEFAULT = load_settings("default")
 def train(
     checkpoint: CrashingCheckpointStore,
     compute: dict | None = None,
-    base: BaseModel | None = None,
+    base: StableDiffusion | None = None,
     more: dict | None = None,
     **stage3,
 ) -> tuple[Tensors, list[dict]]:
@@ -134,14 +135,14 @@ def test_a_batch_too_small_to_be_shared_is_refused(tmp_path) -> None:
 
 
 def test_min_snr_weights_are_bounded_ratios() -> None:
-    scheduler, timesteps = tiny_base().scheduler, torch.tensor([5, 400, 990])
-    kept = scheduler.alphas_cumprod[timesteps]
+    base, timesteps = tiny_base(), torch.tensor([5, 400, 990])
+    kept = base.scheduler.alphas_cumprod[timesteps]
     ratio = kept / (1 - kept)
     expected = torch.minimum(ratio, torch.tensor(5.0)) / ratio
-    if scheduler.config.prediction_type == "v_prediction":
+    if base.scheduler.config.prediction_type == "v_prediction":
         expected = torch.minimum(ratio, torch.tensor(5.0)) / (ratio + 1)
-    assert torch.allclose(min_snr_loss_weights(scheduler, timesteps, 5.0), expected)
-    assert min_snr_loss_weights(scheduler, timesteps, 0.0).tolist() == [1, 1, 1]
+    assert torch.allclose(min_snr_loss_weights(base.schedule, timesteps, 5.0), expected)
+    assert min_snr_loss_weights(base.schedule, timesteps, 0.0).tolist() == [1, 1, 1]
 
 
 def test_state_of_the_loss_scaler_is_restored(tmp_path) -> None:
@@ -178,7 +179,7 @@ def test_losses_of_a_batch_have_min_snr_weights() -> None:
     base = fresh_base()
     settings = settings_with({"min_snr_gamma": 5.0}, {}).stage3
     batch = Stage3Trainer(base, training_set(), settings, TrainContext(seed=0)).sample_batch(0)
-    expected = min_snr_loss_weights(base.scheduler, batch.timesteps, 5.0) / settings.batch_size
+    expected = min_snr_loss_weights(base.schedule, batch.timesteps, 5.0) / settings.batch_size
     assert torch.allclose(batch.loss_weights, expected)
 
 
@@ -198,8 +199,9 @@ def test_a_prior_of_the_base_model_changes_the_weights(tmp_path) -> None:
     assert torch.equal(prior.latents, generated.latents) and prior.text_embeddings.shape == (3, TOKENS, WIDTH)
 
     without, _ = train(CrashingCheckpointStore(tmp_path / "a"))
-    null_embeddings, gesture_ids = training_set().null_embeddings, torch.zeros(3, dtype=torch.long)
-    pulled = {"prior": TrainingSet(prior.latents, prior.text_embeddings, null_embeddings, gesture_ids)}
+    conditioning, null_conditioning = Conditioning(prior.text_embeddings), training_set().null_conditioning
+    gesture_ids = torch.zeros(3, dtype=torch.long)
+    pulled = {"prior": TrainingSet(prior.latents, conditioning, null_conditioning, gesture_ids)}
     beside, _ = train(CrashingCheckpointStore(tmp_path / "b"), more=pulled)
     idle = {"images": 3, "batch_size": 2, "weight": 0}
     weightless, _ = train(CrashingCheckpointStore(tmp_path / "c"), more=pulled, prior=idle)
@@ -211,7 +213,7 @@ def test_the_prior_adds_its_weighted_mean_to_the_loss() -> None:
     base, context = fresh_base(), TrainContext(seed=0)
     trainer = Stage3Trainer(base, training_set(), settings, context, prior=training_set())
     batch = trainer.sample_batch(0)
-    losses = diffusion_loss(base.unet, base.scheduler, batch, context.compute, reduction="none")
+    losses = diffusion_loss(base, batch, context.compute, reduction="none")
     assert len(losses) == 6
     trainer.train_step(batch)
     assert trainer.history[0]["loss"] == pytest.approx(
@@ -234,7 +236,7 @@ def validation(folder: Path, **changes) -> tuple[dict, Stage3Settings]:
     folder.mkdir(parents=True, exist_ok=True)
     validator = Validation(
         latents=training_set().latents[:2],
-        embeddings=training_set().embeddings[:2],
+        conditioning=training_set().conditioning[:2],
         settings=settings_with({"validation": settings}, {}).stage3.validation,
         generate=lambda: [Image.new("RGB", (8, 8), "red")],
         folder=folder,
@@ -291,14 +293,15 @@ def test_patience_counts_validations_without_improvement() -> None:
 def test_an_untrained_adapter_has_no_effect(tmp_path) -> None:
     base = fresh_base()
     weights, _ = train(CrashingCheckpointStore(tmp_path / "a"), base=base, training_mode="lora", steps=0)
-    unet, noise, condition = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT), training_set().embeddings[:1]
+    unet, noise = fresh_base().unet, torch.randn(1, 4, LATENT, LATENT)
+    condition = training_set().conditioning[:1].tokens
     before = unet(noise, 5, condition).sample
     settings = settings_with({"training_mode": "lora"}, {}).stage3
     load_trained_weights(unet, settings, weights)
     assert torch.equal(unet(noise, 5, condition).sample, before)
     assert all("lora" in name for name in weights)
     targets = {"rank": 2, "alpha": 2, "targets": ["to_q", "to_x"]}
-    with pytest.raises(Hand1000Error, match="stage3.lora.targets: the UNet has no layer whose name ends with to_x"):
+    with pytest.raises(Hand1000Error, match="stage3.lora.targets: the denoiser has no layer whose name ends with to_x"):
         train(CrashingCheckpointStore(tmp_path / "b"), training_mode="lora", lora=targets)
 
 

@@ -36,18 +36,20 @@ def test_stage3_trains_each_image_with_its_own_gesture(tmp_path: Path) -> None:
 
     weight = settings.stage2.lambda_
     expected = fused_null_embedding(prepared.empty_embedding, fusion, weight)
-    assert torch.equal(images.null_embeddings, expected) and torch.equal(prior_images.null_embeddings, expected)
+    assert all(torch.equal(data.null_conditioning.tokens, expected) for data in (images, prior_images))
     known = gesture_indices(fusion, GESTURES)
     assert len(images.latents) == len(GESTURES) - 1
-    for latents, embedding, gesture_id in zip(images.latents, images.embeddings, images.gesture_ids, strict=True):
+    embeddings = images.conditioning.tokens
+    for latents, embedding, gesture_id in zip(images.latents, embeddings, images.gesture_ids, strict=True):
         (image,) = [index for index in range(len(GESTURES)) if torch.equal(prepared.latents[index], latents)]
         assert gesture_id == known[image] and torch.equal(embedding, refined[image])
     prior_ids = gesture_indices(
         fusion, [*GESTURES, *GESTURES[:2]]
     )  # The prior's captions are those of the images, in turn.
     assert torch.equal(prior_images.gesture_ids, prior_ids)
-    assert torch.equal(prior_images.embeddings, double_fusion(prior.text_embeddings, fusion, weight, prior_ids))
+    expected = double_fusion(prior.text_embeddings, fusion, weight, prior_ids)
+    assert torch.equal(prior_images.conditioning.tokens, expected)
     assert validation is not None
     (image,) = [index for index in range(len(GESTURES)) if torch.equal(prepared.latents[index], validation.latents[0])]
     expected = double_fusion(prepared.text_embeddings, fusion, weight, known)[image]
-    assert torch.allclose(validation.embeddings[0], expected, atol=1e-5)
+    assert torch.allclose(validation.conditioning.tokens[0], expected, atol=1e-5)

@@ -45,10 +45,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     add_adapter(base.unet, load_settings("default").stage3.lora, seed=0)
     for parameter in trainable_parameters(base.unet).values():
         parameter.data = 0.02 * torch.randn(parameter.shape, generator=generator)
-    save_adapter(base.unet, folder / "tuned" / "lora")
+    save_adapter(base.unet, "unet", folder / "tuned" / "lora")
     merge_adapter(base.unet)
     options = {"mu": 0.7, "guidance_scale": 2.0, "eta": 0.0, "num_inference_steps": 2}
-    Hand1000Pipeline(**parts, fusion=fusion, **options).save_pretrained(folder / "tuned")
+    Hand1000Pipeline(base, fusion, **options).save_pretrained(folder / "tuned")
     return folder
 
 

@@ -98,9 +98,9 @@ def _load_adapter(damage: Callable[[Path, random.Random], None], seed: int, fold
     torch.set_num_threads(1)
     unet = fresh_base().unet
     add_adapter(unet, LoraSettings(rank=2, alpha=3, targets=["to_q", "conv1"]), seed=0)
-    save_adapter(unet, folder)
+    save_adapter(unet, "unet", folder)
     damage(folder, random.Random(seed))
-    read_adapter(folder, fresh_base().unet)
+    read_adapter(folder, fresh_base().unet, "unet")
 
 
 ADAPTER_DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {

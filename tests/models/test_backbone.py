@@ -1,0 +1,146 @@
+"""Which backbone a folder is, and what each can do."""
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hand1000.config.comparison import HandRefinerSettings
+from hand1000.config.settings import load_settings
+from hand1000.core.errors import Hand1000Error
+from hand1000.models.backbone import Backbone, Feature, required_features
+from hand1000.models.base_model import BACKBONES, check_features, load_backbone_class, load_base_model, read_resolution
+from hand1000.models.conditioning import Conditioning
+from hand1000.models.stable_diffusion import StableDiffusion
+from hand1000.paper.interleaved import train_interleaved
+from hand1000.training.context import TrainContext
+from hand1000.training.stage2 import train_fusion
+from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, encoded_dataset, save_tiny_base, tiny_base
+
+PAPER = load_settings("paper")
+
+
+class Plain(StableDiffusion):
+    """A backbone without any of the features that only some have."""
+
+    title = "Plain Diffusion"
+    supports: frozenset[Feature] = frozenset()
+
+
+def plain_base() -> Plain:
+    return Plain(**tiny_base().parts, source="/models/plain")
+
+
+def test_conditioning_carries_both_parts_together() -> None:
+    first = Conditioning(torch.arange(12.0).reshape(2, 2, 3), torch.arange(4.0).reshape(2, 2))
+    second = first.map(lambda tensor: tensor + 100)
+    joined = Conditioning.cat([first, second])
+    assert len(joined) == 4 and joined.pooled is not None and joined.pooled.shape == (4, 2)
+    row = joined[[3]]
+    assert torch.equal(row.tokens, second.tokens[1:]) and torch.equal(row.pooled, second.pooled[1:])
+    mixed = Conditioning.where(torch.tensor([True, False]), first, second)
+    assert torch.equal(mixed.tokens[0], first.tokens[0]) and torch.equal(mixed.pooled[1], second.pooled[1])
+    assert first.with_tokens(second.tokens).pooled is first.pooled
+    wide = first[:1].expand(3)
+    assert wide.tokens.shape == (3, 2, 3) and torch.equal(wide.pooled[2], first.pooled[0])
+    plain = Conditioning(first.tokens)
+    assert all(value.pooled is None for value in (plain[:1], plain.to(torch.float64), plain[:1].expand(3)))
+    assert Conditioning.cat([plain, plain]).pooled is None
+    assert Conditioning.where(torch.tensor([True, False]), plain, plain).pooled is None
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_backbone_declares_what_it_is(name: str) -> None:
+    backbone = load_backbone_class(name)
+    assert issubclass(backbone, Backbone) and backbone.name == name
+    assert [field.name for field in dataclasses.fields(backbone)] == [
+        *backbone.part_names(),
+        *backbone.option_names,
+        "source",
+    ]
+    assert backbone.denoiser_name in backbone.part_names() and set(backbone.optional_parts) < set(backbone.part_names())
+
+
+@pytest.mark.parametrize("class_name", ["FluxPipeline", "", None, 5, "Hand1000Pipeline"])
+def test_an_unknown_pipeline_is_refused_in_one_line(tmp_path: Path, class_name: object) -> None:
+    folder = save_tiny_base(tmp_path)
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": class_name, "backbone": "flux"}))
+    for load in (load_base_model, read_resolution, lambda source: check_features(source, ["ControlNet"])):
+        with pytest.raises(Hand1000Error) as error:
+            load(str(folder))
+        text = str(error.value)
+        assert text.startswith(f"{folder}: its pipeline, {class_name!r}, is not supported") and "\n" not in text
+        assert "Stable Diffusion 1.x (StableDiffusionPipeline)" in text
+
+
+def test_an_inpainting_model_is_a_base_model_too(tmp_path: Path) -> None:
+    folder = save_tiny_base(tmp_path)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_class_name"] = "StableDiffusionInpaintPipeline"
+    (folder / "model_index.json").write_text(json.dumps(index))
+    assert isinstance(load_base_model(str(folder)), StableDiffusion)
+
+
+def test_the_settings_say_which_features_they_need(tmp_path: Path) -> None:
+    assert required_features(PAPER.stage2) == ["stage2.fusion: flat", "stage2.paper_loop"]
+    assert required_features(load_settings("default").stage2) == []
+    check_features(str(save_tiny_base(tmp_path)), required_features(PAPER.stage2))
+    check_features(str(tmp_path / "none"), [])
+    with pytest.raises(Hand1000Error, match="no diffusers folder: model_index.json is missing"):
+        check_features(str(tmp_path / "unet"), ["ControlNet"])
+
+
+def test_features_of_sd_1_are_refused_for_other_models() -> None:
+    from hand1000.baselines.hand_refiner import hand_refiner_generator
+    from hand1000.config.controlnet import ControlSettings
+    from hand1000.hands.depth_pairs import DepthPairs
+    from hand1000.training.train_controlnet import train_controlnet
+
+    base, context = plain_base(), TrainContext(seed=0)
+    latents, text = torch.randn(1, 4, LATENT, LATENT), torch.randn(1, TOKENS, WIDTH)
+    data, feature = encoded_dataset(latents, text), {"four": torch.zeros(63)}
+    pairs = DepthPairs.__new__(DepthPairs)
+    refused = {
+        "stage2.fusion: flat": lambda: train_fusion(base, data, feature, PAPER.stage2, context),
+        "stage2.paper_loop": lambda: train_interleaved(base, latents, text, PAPER.stage2, PAPER.stage3, context),
+        "ControlNet": lambda: train_controlnet(pairs, base, ControlSettings.model_construct(), context),
+        "HandRefiner": lambda: hand_refiner_generator(
+            lambda _: [Image.new("RGB", (8, 8))], base, None, HandRefinerSettings.model_construct()
+        ),
+    }
+    for feature_name, call in refused.items():
+        with pytest.raises(Hand1000Error) as error:
+            call()
+        text_of_error = str(error.value)
+        assert text_of_error.startswith(
+            f"/models/plain: {feature_name} needs a model of Stable Diffusion 1.x, but this is Plain Diffusion; "
+        )
+        assert "\n" not in text_of_error
+
+
+def test_images_and_latents_go_through_the_shift() -> None:
+    """A flow model's autoencoder has a shift_factor, Stable Diffusion's has none."""
+    base = tiny_base()
+    images = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    plain = base.encode_images(images)
+    vae = copy.deepcopy(base.vae)
+    vae.register_to_config(shift_factor=0.5)
+    shifted = dataclasses.replace(base, vae=vae)
+    assert torch.allclose(shifted.encode_images(images), plain - 0.5 * vae.config.scaling_factor, atol=1e-5)
+    with torch.no_grad():
+        decoded = shifted.decode(shifted.encode_images(images)), base.decode(plain)
+    assert np.abs(decoded[0].astype(int) - decoded[1]).max() <= 1
+
+
+def test_a_backbone_keeps_the_other_parts() -> None:
+    base = tiny_base()
+    other = base.with_denoiser(None)
+    assert other.unet is None and other.vae is base.vae and base.denoiser is base.unet
+    assert base.encode_text(TEXTS).tokens.shape == (2, TOKENS, WIDTH) and base.text_dim == WIDTH
+    assert base.latent_shape == (4, LATENT, LATENT) and base.resolution == 4 * LATENT
