@@ -2,18 +2,17 @@
 
 The peers are those of `benchmarks.gpu`: the steps of diffusers' text-to-image scripts, which encode images and captions
 in each step, written plainly. The authors' Stage II is written from their published loop: one image at a time, with an
-optimizer of its own, and with gradients of the UNet's weights that nobody uses. The models have random weights in the
-shape of the shipped small base model, and in that of Stable Diffusion 1.5 for images of 256 pixels.
+optimizer of its own, and with gradients of the UNet's weights that nobody uses. The model has random weights in the
+shape of the shipped small base model; `benchmarks.training_memory` has the rows at Stable Diffusion 1.5's shape.
 """
 
-import dataclasses
 import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_models import SD15, TINY, Shape
+from benchmarks.gpu_models import TINY, Shape
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 
 _SMALL_BASE = Path(__file__).parents[1] / "models/small-base"
@@ -50,19 +49,18 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
         yield _stage3_row("all weights", TINY, 2, {}, None, options)
         yield _stage3_row("LoRA", TINY, 2, _LORA, None, options)
         return
-    small, sd15 = small_shape(), dataclasses.replace(SD15, name="SD 1.5, 256 px", latents=(4, 32, 32), pixels=256)
+    small = small_shape()
     yield _embedding_row(small, 32, 32, 10, 8, options)
     yield _stage3_row("all weights", small, 16, {}, 2, options)
     yield _stage3_row("LoRA", small, 16, _LORA, 2, options)
     yield _stage3_row("all weights, EMA", small, 16, {"stage3.ema_decay": 0.999}, 2, options)
-    yield _embedding_row(sd15, 2, 2, 1, 3, options)
-    yield _stage3_row("LoRA", sd15, 1, _LORA, 2, options)
 
 
 _LORA = {"stage3.training_mode": "lora"}
 
 
-def _case(shape: Shape, batch_size: int, changes: dict[str, Any]) -> Any:
+def make_case(shape: Shape, batch_size: int, changes: dict[str, Any]) -> Any:
+    """Return one comparison in fp32, with the settings of the preset `default` and `changes` by dotted names."""
     from benchmarks.gpu_sides import Case
     from hand1000.config.settings import ComputeSettings
 
@@ -78,7 +76,7 @@ def _stage3_row(
     """Compare steps of Stage III with those of diffusers' script; equal are the losses of the first step."""
     from benchmarks.gpu_sides import stage3_sides
 
-    sides = list(stage3_sides(_case(shape, batch_size, changes), with_encoders=True))
+    sides = list(stage3_sides(make_case(shape, batch_size, changes), with_encoders=True))
     ours, step, script = sides
     return measure_row(
         Comparison(
@@ -113,7 +111,7 @@ def _embedding_row(
     from hand1000.training.batches import sample_noisy_batch
     from hand1000.training.stage2 import optimize_all_embeddings
 
-    case = _case(shape, batch_size, {"stage2.embedding_steps": steps})
+    case = make_case(shape, batch_size, {"stage2.embedding_steps": steps})
     settings = case.settings.stage2
     base = build_base(shape, best_device(), torch.float32)
     unet = build_unet(shape, best_device(), torch.float32)

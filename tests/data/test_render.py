@@ -122,8 +122,8 @@ if __name__ == "__main__":
     command = [sys.executable, str(tmp_path / "script.py")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True) as work:
         assert work.stderr is not None and work.stderr.readline().startswith("rendering: 0/400")
-        # The workers are importing the renderer, or draw.
-        time.sleep(1)
+        while work.poll() is None and not list((tmp_path / "cache").glob("*/*.jpg")):
+            time.sleep(0.1)
         os.killpg(work.pid, signal.SIGINT)
         rest = work.stderr.read()
     assert work.returncode == 130 and "Traceback" not in rest, rest

@@ -1,0 +1,178 @@
+"""Time and peak memory of a step at Stable Diffusion 1.5's shape, each side in a process of its own, in fp32.
+
+Both sides together need 30 GB. A process builds its model, makes a step that is not counted, then `STEPS`. The losses
+of the first step, on equal weights and inputs, are compared. Each side runs as often as the time of a row allows.
+"""
+
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.gpu_models import SD15, Shape
+from benchmarks.rows import BenchOptions, Row
+
+STEPS = 2
+_PIXELS_256 = dataclasses.replace(SD15, name="SD 1.5, 256 px", latents=(4, 32, 32), pixels=256)
+_LOSS_TOLERANCE = 1e-4
+_GIGABYTE = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class _Goals:
+    """The least ratios of time and of memory."""
+
+    time: float
+    memory: float | None = None
+
+
+_MODES = {
+    "all weights": _Goals(1.5),
+    "LoRA": _Goals(2.0),
+    "embeddings": _Goals(3.0, 3.0),
+}
+"""The peers of the first two are diffusers' text-to-image scripts, that of the embeddings is the authors' step."""
+
+
+def measure_rows(options: BenchOptions) -> Iterator[Row]:
+    """Yield two rows for each mode, the time of a step and the peak memory; the short form is that of `training`."""
+    if options.short:
+        return
+    for mode, goals in _MODES.items():
+        results: dict[str, list[dict[str, Any]]] = {"product": [], "peer": []}
+        started = time.monotonic()
+        rounds = 0
+        while True:
+            for side in ("product", "peer") if rounds % 2 == 0 else ("peer", "product"):
+                results[side].append(_run_process(side, mode))
+            rounds += 1
+            spent = time.monotonic() - started
+            if rounds == options.repeats or spent * (rounds + 1) / rounds > options.seconds:
+                break
+        yield from _make_rows(mode, goals, results)
+
+
+def _make_rows(mode: str, goals: _Goals, results: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
+    stage = "II" if mode == "embeddings" else "III"
+    peer = "the authors' step" if mode == "embeddings" else "diffusers' text-to-image script"
+    losses = [result["loss"] for side in results.values() for result in side]
+    is_equal = max(losses) - min(losses) <= _LOSS_TOLERANCE * max(losses)
+    name = f"Stage {stage}, {_PIXELS_256.name}, {mode}, batch 1"
+    values = {side: tuple(seconds for run in runs for seconds in run["seconds"]) for side, runs in results.items()}
+    peaks = {side: tuple(run["peak"] / _GIGABYTE for run in runs) for side, runs in results.items()}
+    yield Row(f"{name}: a step", peer, values["product"], values["peer"], goal=goals.time, equal=is_equal)
+    yield Row(f"{name}: peak memory", peer, peaks["product"], peaks["peer"], goal=goals.memory, unit="GB")
+
+
+def _run_process(side: str, mode: str) -> dict[str, Any]:
+    code = "import sys; from benchmarks.training_memory import print_side; print_side(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, side, mode]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def print_side(side: str, mode: str, shape: Shape = _PIXELS_256) -> None:
+    """Print seconds of each step, peak memory in bytes and the first loss of one side as JSON."""
+    warnings.filterwarnings("ignore", message=".*CPU autocast.*")
+    step = {"product": _build_product, "peer": _build_peer}[side](shape, mode)
+    loss, seconds = step(), []
+    for _ in range(STEPS):
+        begun = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - begun)
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"seconds": seconds, "peak": peak, "loss": loss}))
+
+
+def _prepare(shape: Shape, mode: str) -> tuple[Any, Any, Any, Any]:
+    """Return case, base model, latents and text embeddings, the same for both sides."""
+    import torch
+
+    from benchmarks.gpu_models import build_base
+    from benchmarks.gpu_sides import random_latents, random_texts
+    from benchmarks.training import make_case
+    from hand1000.core.devices import best_device
+
+    changes = {"stage3.training_mode": "lora"} if mode == "LoRA" else {}
+    base = build_base(shape, best_device(), torch.float32)
+    return make_case(shape, 1, changes), base, random_latents(shape, 4), random_texts(shape, 4)
+
+
+def _build_product(shape: Shape, mode: str) -> Callable[[], float]:
+    import torch
+
+    from hand1000.training.batches import TrainingSet
+    from hand1000.training.stage2 import optimize_all_embeddings
+    from hand1000.training.stage3 import Stage3Trainer
+
+    case, base, latents, texts = _prepare(shape, mode)
+    if mode == "embeddings":
+        stage2 = case.settings.stage2.model_copy(update={"embedding_steps": 1})
+
+        def optimize() -> float:
+            _, history = optimize_all_embeddings(base, latents[:1], texts[:1], ["0.png"], stage2, case.context)
+            return history[0]["loss_first"]
+
+        return optimize
+    data = TrainingSet(latents, texts, texts[:1], torch.zeros(len(latents), dtype=torch.long))
+    trainer = Stage3Trainer(base, data, case.settings.stage3, case.context)
+
+    def train() -> float:
+        trainer.train_step(trainer.sample_batch(trainer.global_step))
+        return float(trainer.history[-1]["loss"])
+
+    return train
+
+
+def _build_peer(shape: Shape, mode: str) -> Callable[[], float]:
+    import torch
+
+    from benchmarks.gpu_models import build_base
+    from benchmarks.gpu_peers import Encoders, PeerTrainer, add_script_adapter
+    from hand1000.training.batches import TrainingSet, sample_noisy_batch
+    from hand1000.training.stage3 import Stage3Trainer
+
+    case, base, latents, texts = _prepare(shape, mode)
+    unet, device = base.unet, base.unet.device
+    if mode == "embeddings":
+        shared = sample_noisy_batch(latents[:1], texts[:1], base.scheduler, [("0.png", 0)], seed=0, stage="refine")
+        unet.requires_grad_(True)
+
+        def optimize() -> float:
+            embedding = shared.encoder_hidden_states.clone().requires_grad_(True)
+            optimizer = torch.optim.Adam([embedding], lr=case.settings.stage2.embedding_learning_rate)
+            noisy = base.scheduler.add_noise(shared.latents, shared.noise, shared.timesteps)
+            loss = torch.nn.functional.mse_loss(unet(noisy, shared.timesteps, embedding).sample, shared.noise)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return optimize
+    data = TrainingSet(latents, texts, texts[:1], torch.zeros(len(latents), dtype=torch.long))
+    # Only its batch is used: a trainer allocates nothing for the weights before its first step.
+    shared = Stage3Trainer(base, data, case.settings.stage3, case.context).sample_batch(0).to(device)
+    if mode == "LoRA":
+        unet.delete_adapters(list(unet.peft_config))
+        add_script_adapter(unet, case.settings.stage3.lora.rank)
+    else:
+        unet.requires_grad_(True)
+    unet.train()
+    trainer = PeerTrainer(unet, base.scheduler, case.settings.stage3.learning_rate, precision=torch.float32)
+    loss = trainer.train_step(shared, draws_noise=False)
+    whole = build_base(shape, device, torch.float32, unet_only=False)
+    pixels = torch.rand(1, 3, shape.pixels, shape.pixels, device=device) * 2 - 1
+    token_ids = torch.ones(1, shape.text[0], dtype=torch.long, device=device)
+    trainer.encoders = Encoders(whole.vae, whole.text_encoder, pixels, token_ids)
+    del whole
+    losses = iter([loss])
+
+    def train() -> float:
+        step_loss = trainer.train_step(shared)
+        return next(losses, step_loss)
+
+    return train
