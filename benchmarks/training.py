@@ -108,6 +108,7 @@ def _embedding_row(
     from benchmarks.gpu_models import build_base, build_unet
     from benchmarks.gpu_sides import random_latents, random_texts
     from hand1000.core.devices import best_device
+    from hand1000.models.conditioning import Conditioning
     from hand1000.training.batches import sample_noisy_batch
     from hand1000.training.stage2 import optimize_all_embeddings
 
@@ -118,6 +119,7 @@ def _embedding_row(
     unet.load_state_dict(base.unet.state_dict())
     unet.requires_grad_(True)
     latents, texts = random_latents(shape, images), random_texts(shape, images)
+    captions = Conditioning(texts)
     keys = [f"{number}.png" for number in range(images)]
 
     def run_authors_loop() -> torch.Tensor:
@@ -126,9 +128,8 @@ def _embedding_row(
             embedding = texts[index : index + 1].clone().requires_grad_(True)
             optimizer = torch.optim.Adam([embedding], lr=settings.embedding_learning_rate)
             for step in range(steps):
-                batch = sample_noisy_batch(
-                    latents[index : index + 1], embedding, base.scheduler, [(key, step)], seed=0, stage="refine"
-                )
+                item = (latents[index : index + 1], Conditioning(embedding), base.schedule, [(key, step)])
+                batch = sample_noisy_batch(*item, seed=0, stage="refine")
                 noisy = base.scheduler.add_noise(batch.latents, batch.noise, batch.timesteps)
                 loss = torch.nn.functional.mse_loss(unet(noisy, batch.timesteps, embedding).sample, batch.noise)
                 optimizer.zero_grad()
@@ -142,7 +143,7 @@ def _embedding_row(
         Comparison(
             f"Stage II, {shape.name}: {steps} steps for each of {images} images",
             "the authors' loop",
-            run_product=lambda: optimize_all_embeddings(base, latents, texts, keys, settings, case.context)[0],
+            run_product=lambda: optimize_all_embeddings(base, latents, captions, keys, settings, case.context)[0],
             run_peer=run_authors_loop,
             is_equal=lambda left, right: bool((left - right).abs().max() < _EMBEDDING_TOLERANCE),
             goal=goal,

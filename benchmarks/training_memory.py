@@ -90,17 +90,18 @@ def print_side(side: str, mode: str, shape: Shape = _PIXELS_256) -> None:
 
 
 def _prepare(shape: Shape, mode: str) -> tuple[Any, Any, Any, Any]:
-    """Return case, base model, latents and text embeddings, the same for both sides."""
+    """Return case, base model, latents and conditioning, the same for both sides."""
     import torch
 
     from benchmarks.gpu_models import build_base
     from benchmarks.gpu_sides import random_latents, random_texts
     from benchmarks.training import make_case
     from hand1000.core.devices import best_device
+    from hand1000.models.conditioning import Conditioning
 
     changes = {"stage3.training_mode": "lora"} if mode == "LoRA" else {}
     base = build_base(shape, best_device(), torch.float32)
-    return make_case(shape, 1, changes), base, random_latents(shape, 4), random_texts(shape, 4)
+    return make_case(shape, 1, changes), base, random_latents(shape, 4), Conditioning(random_texts(shape, 4))
 
 
 def _build_product(shape: Shape, mode: str) -> Callable[[], float]:
@@ -110,16 +111,16 @@ def _build_product(shape: Shape, mode: str) -> Callable[[], float]:
     from hand1000.training.stage2 import optimize_all_embeddings
     from hand1000.training.stage3 import Stage3Trainer
 
-    case, base, latents, texts = _prepare(shape, mode)
+    case, base, latents, captions = _prepare(shape, mode)
     if mode == "embeddings":
         stage2 = case.settings.stage2.model_copy(update={"embedding_steps": 1})
 
         def optimize() -> float:
-            _, history = optimize_all_embeddings(base, latents[:1], texts[:1], ["0.png"], stage2, case.context)
+            _, history = optimize_all_embeddings(base, latents[:1], captions[:1], ["0.png"], stage2, case.context)
             return history[0]["loss_first"]
 
         return optimize
-    data = TrainingSet(latents, texts, texts[:1], torch.zeros(len(latents), dtype=torch.long))
+    data = TrainingSet(latents, captions, captions[:1], torch.zeros(len(latents), dtype=torch.long))
     trainer = Stage3Trainer(base, data, case.settings.stage3, case.context)
 
     def train() -> float:
@@ -137,23 +138,25 @@ def _build_peer(shape: Shape, mode: str) -> Callable[[], float]:
     from hand1000.training.batches import TrainingSet, sample_noisy_batch
     from hand1000.training.stage3 import Stage3Trainer
 
-    case, base, latents, texts = _prepare(shape, mode)
+    case, base, latents, captions = _prepare(shape, mode)
     unet, device = base.unet, base.unet.device
     if mode == "embeddings":
-        shared = sample_noisy_batch(latents[:1], texts[:1], base.scheduler, [("0.png", 0)], seed=0, stage="refine")
+        item = (latents[:1], captions[:1], base.schedule, [("0.png", 0)])
+        noisy_batch = sample_noisy_batch(*item, seed=0, stage="refine")
+        noisy = base.scheduler.add_noise(noisy_batch.latents, noisy_batch.noise, noisy_batch.timesteps)
         unet.requires_grad_(True)
 
         def optimize() -> float:
-            embedding = shared.encoder_hidden_states.clone().requires_grad_(True)
+            embedding = noisy_batch.conditioning.tokens.clone().requires_grad_(True)
             optimizer = torch.optim.Adam([embedding], lr=case.settings.stage2.embedding_learning_rate)
-            noisy = base.scheduler.add_noise(shared.latents, shared.noise, shared.timesteps)
-            loss = torch.nn.functional.mse_loss(unet(noisy, shared.timesteps, embedding).sample, shared.noise)
+            model_pred = unet(noisy, noisy_batch.timesteps, embedding).sample
+            loss = torch.nn.functional.mse_loss(model_pred, noisy_batch.noise)
             loss.backward()
             optimizer.step()
             return loss.item()
 
         return optimize
-    data = TrainingSet(latents, texts, texts[:1], torch.zeros(len(latents), dtype=torch.long))
+    data = TrainingSet(latents, captions, captions[:1], torch.zeros(len(latents), dtype=torch.long))
     # Only its batch is used: a trainer allocates nothing for the weights before its first step.
     shared = Stage3Trainer(base, data, case.settings.stage3, case.context).sample_batch(0).to(device)
     if mode == "LoRA":
