@@ -107,6 +107,9 @@ class ComputeSettings(FrozenSettings):
     gradient_checkpointing: bool = Field(description="Save memory for about a third more computation.")
     channels_last: bool = Field(description="Store the UNet's tensors in channels-last memory format.")
     compile: bool = Field(description="Use torch.compile: minutes at the start for faster steps afterwards.")
+    cuda_graphs: bool = Field(
+        description="On a GPU, record a step once and replay it, except in fp16; without one it changes nothing."
+    )
 
     def cache_key_fields(self) -> dict[str, Any]:
         """Return what the result depends on beyond rounding."""

@@ -7,7 +7,12 @@ from hand1000.config.settings import ComputeSettings
 from hand1000.core.progress import CheckpointStore, NullCheckpointStore, ProgressCallback, noop_callback
 
 FULL_PRECISION = ComputeSettings(
-    precision="fp32", attention="sdpa", gradient_checkpointing=False, channels_last=True, compile=False
+    precision="fp32",
+    attention="sdpa",
+    gradient_checkpointing=False,
+    channels_last=True,
+    compile=False,
+    cuda_graphs=False,
 )
 """Plain float32 training, right for small models and for a CPU."""
 

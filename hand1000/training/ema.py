@@ -18,8 +18,7 @@ class EMA:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._module = module
-        current = trainable_parameters(module)
+        self._parameters = current = trainable_parameters(module)
         self.tensors: Tensors = {name: value.detach().clone() for name, value in current.items()} if decay else current
 
     @torch.no_grad()
@@ -27,8 +26,7 @@ class EMA:
         """Update the average after optimizer step number `step`, counted from 1."""
         if self.decay:
             decay = min(self.decay, step / (step + 10))
-            current = trainable_parameters(self._module)
-            torch._foreach_lerp_(list(self.tensors.values()), list(current.values()), 1 - decay)
+            torch._foreach_lerp_(list(self.tensors.values()), list(self._parameters.values()), 1 - decay)
 
     @torch.no_grad()
     def load(self, tensors: Tensors) -> None:
@@ -49,5 +47,5 @@ class EMA:
             self._swap()
 
     def _swap(self) -> None:
-        for name, parameter in trainable_parameters(self._module).items():
+        for name, parameter in self._parameters.items():
             parameter.data, self.tensors[name] = self.tensors[name], parameter.data

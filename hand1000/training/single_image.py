@@ -9,8 +9,9 @@ import torch
 from hand1000.core.interruption import raise_if_interrupted
 from hand1000.models.backbone import Backbone
 from hand1000.models.conditioning import Conditioning
-from hand1000.training.batches import sample_noisy_batch
+from hand1000.training.batches import NoisyBatch, sample_noisy_batch
 from hand1000.training.context import TrainContext
+from hand1000.training.cuda_graphs import TokenLosses
 from hand1000.training.finite import LossScaler, all_finite, not_finite_error
 from hand1000.training.losses import diffusion_loss
 
@@ -35,41 +36,61 @@ def optimize_embeddings(
     steps: int,
     learning_rate: float,
 ) -> tuple[torch.Tensor, list[float]]:
-    """Optimize the embeddings of several images at once with Adam, each for its own image.
+    """Optimize the embeddings of several images at once; see `EmbeddingOptimizer`."""
+    return EmbeddingOptimizer(base, context, steps, learning_rate).optimize(latents, start, keys)
 
-    The losses are summed, so that an image's gradient does not depend on the batch.
+
+class EmbeddingOptimizer:
+    """Optimizes embeddings with Adam, each for its own image, of one batch of images after the other.
 
     Args:
         base: Base model whose denoiser is configured and requires no gradient.
-        latents: Scaled latents, (B, C, h, w).
-        start: Conditioning of the B images, whose tokens are the initial embeddings.
-        keys: Key of each image's noise, combined with the step.
         context: Seed and compute settings.
         steps: Number of steps.
         learning_rate: Learning rate.
-
-    Returns:
-        The embeddings, (B, L, D) on the CPU, and the mean loss of every step, which is not finite where fp16 overflowed
-        and the step was skipped.
-
-    Raises:
-        Hand1000Error: An embedding or, where the precision has no remedy, its gradient is not finite.
     """
-    conditioning = start.to(base.device, copy=True)
-    embeddings = conditioning.tokens.requires_grad_(True)
-    latents, history = latents.to(base.device), []
-    optimizer = torch.optim.Adam([embeddings], lr=learning_rate)
-    scaler = LossScaler(base.device, context.compute)
-    for step in range(steps):
-        losses = _losses(base, latents, conditioning, [(key, step) for key in keys], context, "refine")
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(losses.sum()).backward()
-        scaler.step(optimizer, [embeddings])
-        if scaler.failed or not all_finite([embeddings]):
-            raise not_finite_error("an embedding", step + 1, keys)
-        history.append(losses.mean().item())
-        raise_if_interrupted()
-    return embeddings.detach().cpu(), history
+
+    def __init__(self, base: Backbone, context: TrainContext, steps: int, learning_rate: float) -> None:
+        self._base, self._context = base, context
+        self._steps, self._learning_rate = steps, learning_rate
+        self._token_losses = TokenLosses(base, context.compute)
+
+    def optimize(
+        self, latents: torch.Tensor, start: Conditioning, keys: Sequence[str]
+    ) -> tuple[torch.Tensor, list[float]]:
+        """Optimize the embeddings of a batch.
+
+        The losses are summed, so that an image's gradient does not depend on the batch.
+
+        Args:
+            latents: Scaled latents, (B, C, h, w).
+            start: Conditioning of the B images, whose tokens are the initial embeddings.
+            keys: Key of each image's noise, combined with the step.
+
+        Returns:
+            The embeddings, (B, L, D) on the CPU, and the mean loss of every step, which is not finite where fp16
+            overflowed and the step was skipped.
+
+        Raises:
+            Hand1000Error: An embedding or, where the precision has no remedy, its gradient is not finite.
+        """
+        base, context = self._base, self._context
+        conditioning = start.to(base.device, copy=True)
+        embeddings = conditioning.tokens.requires_grad_(True)
+        latents, history = latents.to(base.device), []
+        optimizer = torch.optim.Adam([embeddings], lr=self._learning_rate)
+        scaler = LossScaler(base.device, context.compute)
+        for step in range(self._steps):
+            batch = _sample(base, latents, conditioning, [(key, step) for key in keys], context, "refine")
+            losses = self._token_losses(batch)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(losses.sum()).backward()
+            scaler.step(optimizer, [embeddings])
+            if scaler.failed or not all_finite([embeddings]):
+                raise not_finite_error("an embedding", step + 1, keys)
+            history.append(losses.mean().item())
+            raise_if_interrupted()
+        return embeddings.detach().cpu(), history
 
 
 def finetune_on_image(
@@ -97,7 +118,8 @@ def finetune_on_image(
     # A fused kernel: with one image an unfused optimizer takes a third of the time.
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=options.weight_decay, fused=True)
     for step in range(options.steps):
-        loss = _losses(base, latents, conditioning, [(key, step)], context, "unet").mean()
+        batch = _sample(base, latents, conditioning, [(key, step)], context, "unet")
+        loss = diffusion_loss(base, batch, context.compute)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if options.max_grad_norm < float("inf"):
@@ -110,14 +132,14 @@ def finetune_on_image(
     return history
 
 
-def _losses(
+def _sample(
     base: Backbone,
     latents: torch.Tensor,
     conditioning: Conditioning,
     keys: list[tuple[str, int]],
     context: TrainContext,
     stage: str,
-) -> torch.Tensor:
-    """Compute the loss of each image at its own noise, (B,)."""
+) -> NoisyBatch:
+    """Draw each image's own noise; the batch is on the denoiser's device."""
     batch = sample_noisy_batch(latents, conditioning, base.schedule, keys, seed=context.seed, stage=stage)
-    return diffusion_loss(base, batch.to(base.device), context.compute, reduction="none")
+    return batch.to(base.device)

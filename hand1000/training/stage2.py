@@ -24,11 +24,11 @@ from hand1000.storage.files import read_json, write_json
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
+from hand1000.training.cuda_graphs import TokenLosses
 from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.finite import LossScaler, all_finite, finite_metrics, not_finite_error
-from hand1000.training.losses import diffusion_loss
 from hand1000.training.precision import configure_denoiser
-from hand1000.training.single_image import optimize_embeddings
+from hand1000.training.single_image import EmbeddingOptimizer
 
 
 def train_fusion(
@@ -79,6 +79,7 @@ def train_fusion(
     state = load_checkpoint(context.checkpoint, modules={"fusion": fusion}, optimizer=optimizer)
     scaler.load(state.tensors.get("scaler", {}))
     checkpoint_step = state.step
+    token_losses = TokenLosses(base, context.compute)
 
     def save() -> None:
         nonlocal checkpoint_step
@@ -94,7 +95,7 @@ def train_fusion(
         keys = [(state.step, position) for position in range(len(indices))]
         inputs = (data.latents[indices], conditioning.with_tokens(h), base.schedule, keys)
         batch = sample_noisy_batch(*inputs, seed=context.seed, stage="fusion").to(device)
-        loss = diffusion_loss(base, batch, context.compute)
+        loss = token_losses(batch).mean()
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         skipped = scaler.skipped
@@ -150,6 +151,7 @@ def optimize_all_embeddings(
         h*, (N, L, D) float32 on the CPU, and one row per batch with its first and last loss.
     """
     configure_denoiser(base.denoiser, context.compute, frozen=True)
+    optimizer = EmbeddingOptimizer(base, context, settings.embedding_steps, settings.embedding_learning_rate)
     start = start.to("cpu", torch.float32)
     embeddings = start.tokens.clone()
     state = load_checkpoint(context.checkpoint)
@@ -157,15 +159,7 @@ def optimize_all_embeddings(
         embeddings[: state.step] = state.tensors["refined"]["embeddings"]
     while state.step < len(latents) and settings.embedding_steps and not settings.paper_loop:
         batch = slice(state.step, min(state.step + settings.embedding_batch_size, len(latents)))
-        embeddings[batch], losses = optimize_embeddings(
-            base,
-            latents[batch],
-            start[batch],
-            image_keys[batch],
-            context,
-            steps=settings.embedding_steps,
-            learning_rate=settings.embedding_learning_rate,
-        )
+        embeddings[batch], losses = optimizer.optimize(latents[batch], start[batch], image_keys[batch])
         state.step = batch.stop
         metrics = finite_metrics({"loss_first": losses[0], "loss": losses[-1]})
         state.history.append({"step": state.step} | metrics)

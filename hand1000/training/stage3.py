@@ -17,6 +17,7 @@ from hand1000.training.checkpoint import (
     trainable_parameters,
 )
 from hand1000.training.context import TrainContext
+from hand1000.training.cuda_graphs import RecordedFunction, add_gradients, may_record, set_gradients
 from hand1000.training.distributed import SINGLE_PROCESS, DistributedContext
 from hand1000.training.ema import EMA
 from hand1000.training.finite import LossScaler, all_finite, finite_metrics, not_finite_error
@@ -87,6 +88,12 @@ class Stage3Trainer:
         )
         self.scaler = LossScaler(self.denoiser.device, context.compute)
         self.model = distributed.wrap_ddp(self.denoiser)
+        # Several processes exchange gradients during the backward pass, which is not recorded.
+        self.recorded = RecordedFunction[TrainingBatch](
+            self._micro_batch_gradients,
+            list(self.parameters.values()),
+            enabled=distributed.size == 1 and may_record(context.compute, self.denoiser.device),
+        )
         self.global_step = self.checkpoint_step = 0
         self.history: list[dict] = []
         self.best: Tensors = {}
@@ -157,28 +164,43 @@ class Stage3Trainer:
             what = "the gradient" if self.scaler.failed else "a weight"
             raise not_finite_error(what, self.global_step, self._item_names(), self.checkpoint_step)
         self.ema.update(self.global_step)
-        row = finite_metrics({"loss": loss, "grad_norm": grad_norm})
+        row = finite_metrics({"loss": loss.item(), "grad_norm": grad_norm})
         if self.scaler.skipped > skipped:
             row["skipped_steps"] = self.scaler.skipped
         self.history.append({"step": self.global_step} | row)
 
-    def compute_gradients(self, batch: TrainingBatch) -> float:
-        """Accumulate the gradients of this process's shard by micro-batches and return the loss of the whole batch."""
+    def compute_gradients(self, batch: TrainingBatch) -> torch.Tensor:
+        """Accumulate the gradients of this process's shard by micro-batches.
+
+        Returns:
+            The loss of the whole batch, which a GPU may still be computing: whoever reads it waits.
+        """
         device, size = self.denoiser.device, self.settings.micro_batch_size
         shard = self.distributed.shard(len(batch.latents))
         micro_batches = [batch.select(shard[start : start + size]) for start in range(0, len(shard), size)]
         total = torch.zeros((), device=device)
+        sums: list[torch.Tensor] = []
+        records = self.recorded.enabled
         for number, micro_batch in enumerate(micro_batches, start=1):
-            with self.distributed.no_sync_unless_last(self.model, is_last=number == len(micro_batches)):
-                micro_batch = micro_batch.to(device)
-                losses = diffusion_loss(
-                    self.base, micro_batch, self.context.compute, denoiser=self.model, reduction="none"
-                )
-                loss = (losses * micro_batch.loss_weights).sum()
-                # DDP averages gradients over the processes, but the shards are parts of one sum.
-                self.scaler.scale(loss * self.distributed.size).backward()
-            total += loss.detach()
-        return self.distributed.all_reduce_sum(total).item()
+            if records:
+                (loss,) = self.recorded(micro_batch.to(device))
+                if len(micro_batches) > 1:
+                    add_gradients(self.parameters.values(), sums)
+            else:
+                with self.distributed.no_sync_unless_last(self.model, is_last=number == len(micro_batches)):
+                    (loss,) = self._micro_batch_gradients(micro_batch.to(device))
+            total += loss
+        if sums:
+            set_gradients(self.parameters.values(), sums)
+        return self.distributed.all_reduce_sum(total)
+
+    def _micro_batch_gradients(self, batch: TrainingBatch) -> tuple[torch.Tensor]:
+        """Add the gradients of a micro-batch on the denoiser's device, and return its part of the loss."""
+        losses = diffusion_loss(self.base, batch, self.context.compute, denoiser=self.model, reduction="none")
+        loss = (losses * batch.loss_weights).sum()
+        # DDP averages gradients over the processes, but the shards are parts of one sum.
+        self.scaler.scale(loss * self.distributed.size).backward()
+        return (loss.detach(),)
 
     def validate(self, validation: Validation) -> None:
         """Measure the loss and generate images with the averaged weights; keep them if training may stop early."""

@@ -8,7 +8,7 @@ import torch
 from hand1000.config.pretraining import TrainingSchedule
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.conditioning import Conditioning
-from hand1000.training import single_image, stage2, stage3
+from hand1000.training import cuda_graphs, stage3
 from hand1000.training.context import TrainContext
 from hand1000.training.finite import MAX_SKIPPED_IN_A_ROW, LossScaler, all_finite, finite_metrics
 from hand1000.training.loop import train_with_ema
@@ -117,13 +117,13 @@ def fuse(compute, store: CrashingCheckpointStore):
 
 
 def test_one_overflow_does_not_ruin_the_fusion(overflow, tmp_path) -> None:
-    overflow(stage2, {3})
+    overflow(cuda_graphs, {3})
     fusion, history = fuse(FP16, CrashingCheckpointStore(tmp_path / "fp16"))
     assert all_finite(fusion.parameters())
     assert [row.get("skipped_steps") for row in history] == [None, None, 1, None, None, None] and "loss" not in history[
         2
     ]
-    overflow(stage2, {3})
+    overflow(cuda_graphs, {3})
     with pytest.raises(Hand1000Error, match=r"step 3: the gradient .* \(images \d\.png, \d\.png\); .* of step 2;"):
         fuse(FP32, CrashingCheckpointStore(tmp_path / "fp32"))
 
@@ -131,10 +131,10 @@ def test_one_overflow_does_not_ruin_the_fusion(overflow, tmp_path) -> None:
 def test_overflows_of_embeddings_are_skipped_or_named(overflow) -> None:
     latents, start = torch.randn(3, 4, LATENT, LATENT), Conditioning(torch.randn(3, TOKENS, WIDTH))
     arguments = (tiny_base(), latents, start, ["a.png", "b.png", "c.png"], STAGE2)
-    overflow(single_image, {4})
+    overflow(cuda_graphs, {4})
     with pytest.raises(Hand1000Error, match=r"step 4: an embedding is infinite or NaN \(images a.png, b.png, c.png\)"):
         optimize_all_embeddings(*arguments, TrainContext(seed=0, compute=FP32))
-    overflow(single_image, {4})
+    overflow(cuda_graphs, {4})
     arguments = (fresh_base(), *arguments[1:])
     embeddings, history = optimize_all_embeddings(*arguments, TrainContext(seed=0, compute=FP16))
     assert all_finite([embeddings]) and set(history[0]) == {"step", "loss_first"}
