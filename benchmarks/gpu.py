@@ -1,6 +1,6 @@
 """Speed, utilization and memory of the stages on a GPU, beside diffusers' published training steps on the same GPU.
 
-    python -m benchmarks.gpu [--seconds 240] [--out FOLDER] [--only PART ...] [--compile] [--tiny]
+    python -m benchmarks.gpu [--seconds 240] [--out FOLDER] [--only PART ...] [--tiny]
 
 Weights and data are random, and nothing is downloaded. Each stage runs through this package's own training code, and
 in turn with its peers. A row is printed as soon as it is measured. `FOLDER/gpu.json` has all rows. Images a second
@@ -12,6 +12,7 @@ takes models of a few kilobytes, to test the script without a GPU.
 """
 
 import argparse
+import functools
 import gc
 import json
 import os
@@ -99,7 +100,7 @@ class Benchmark:
         peaks: list[int] = []
         before = _reset_peak()
         for side in sides():
-            side.run(2)
+            side.run(min(2, steps))
             built.append(side)
             peaks.append(_peak() - before)
             before = _reset_peak()
@@ -158,53 +159,67 @@ def _empty_cache() -> None:
         torch.cuda.empty_cache()
 
 
-def run_parts(benchmark: Benchmark, parts: list[str], *, tiny: bool, compiled: bool) -> None:
-    """Run the comparisons of `parts` in the order of `PARTS`."""
+def run_parts(benchmark: Benchmark, parts: list[str], *, tiny: bool) -> None:
+    """Run the comparisons named `parts`, all if there are none; what matters most comes first."""
     from benchmarks import gpu_sides as sides_of
     from benchmarks import gpu_stage2 as stage2
-    from benchmarks.gpu_models import SD15, TINY, count_flops
+    from benchmarks.gpu_models import SD15, SDXL, TINY, count_flops
     from hand1000.config.settings import ComputeSettings
 
-    shape = TINY if tiny else SD15
-    flops: ImageFlops = count_flops(shape)
     compute = ComputeSettings(
-        precision="bf16", attention="sdpa", gradient_checkpointing=False, channels_last=True, compile=compiled
+        precision="bf16",
+        attention="sdpa",
+        gradient_checkpointing=False,
+        channels_last=True,
+        compile=False,
+        cuda_graphs=True,
     )
+    compiled = compute.model_copy(update={"compile": True})
+    sd15 = TINY if tiny else SD15
+    counted: dict[str, ImageFlops] = {}
+    lora, ema = {"stage3.training_mode": "lora"}, {"stage3.ema_decay": 0.999}
 
-    def case(batch_size: int, **options: Any) -> sides_of.Case:
-        changes = {name.replace("__", "."): value for name, value in options.items()}
-        return sides_of.Case(shape, min(batch_size, 2) if tiny else batch_size, compute, changes)
+    def whole(case: sides_of.Case) -> Iterator[sides_of.Side]:
+        return sides_of.stage3_sides(case, with_encoders=True)
 
-    small, large = 4, 16
-    comparisons: dict[str, Callable[[], None]] = {}
+    def step(case: sides_of.Case) -> Iterator[sides_of.Side]:
+        return sides_of.stage3_sides(case, with_encoders=False)
 
-    def add(part: str, stage: str, one: sides_of.Case, sides: Any, operations: float, steps: int | None = None) -> None:
-        comparisons[part] = lambda: benchmark.compare(stage, one, lambda: sides(one), operations, steps=steps)
+    drawing_steps = 2 if tiny else 20
 
-    def full(one: sides_of.Case) -> Iterator[sides_of.Side]:
-        return sides_of.stage3_sides(one, with_encoders=True)
+    def drawing(case: sides_of.Case) -> Iterator[sides_of.Side]:
+        return sides_of.drawing_sides(case, drawing_steps)
 
-    def plain(one: sides_of.Case) -> Iterator[sides_of.Side]:
-        return sides_of.stage3_sides(one, with_encoders=False)
-
-    lora, ema = {"stage3__training_mode": "lora"}, {"stage3__ema_decay": 0.999}
-    add("full-16", "III, all weights", case(large), full, flops.train)
-    add("full-4", "III, all weights", case(small), plain, flops.train)
-    add("ema-16", "III, all weights, EMA", case(large, **ema), plain, flops.train)
-    add("lora-16", "III, LoRA", case(large, **lora), full, flops.backpropagate)
-    add("lora-4", "III, LoRA", case(small, **lora), plain, flops.backpropagate)
-    add("fusion-4", "II, fusion", case(small), stage2.fusion_sides, flops.backpropagate)
-    add("fusion-16", "II, fusion", case(large), stage2.fusion_sides, flops.backpropagate)
-    add("embeddings-4", "II, embeddings", case(small), stage2.embedding_sides, flops.backpropagate)
-    add("embeddings-16", "II, embeddings", case(large), stage2.embedding_sides, flops.backpropagate)
-    steps = 2 if tiny else 20
-    drawing = 2 * steps * flops.forward + flops.decode
-    add("drawing", f"drawing, {steps} steps", case(8), lambda one: sides_of.drawing_sides(one, steps), drawing, 1)
+    full, frozen = "train", "backpropagate"
+    # Part: stage, sides, counted operations, backbone, batch, compute settings, options.
+    comparisons: dict[str, tuple[str, Any, str, Any, int, ComputeSettings, dict[str, Any]]] = {
+        "full-16": ("III, all weights", whole, full, sd15, 16, compute, {}),
+        "full-4": ("III, all weights", step, full, sd15, 4, compute, {}),
+        "lora-16": ("III, LoRA", whole, frozen, sd15, 16, compute, lora),
+        "lora-4": ("III, LoRA", step, frozen, sd15, 4, compute, lora),
+        "embeddings-16": ("II, embeddings", stage2.embedding_sides, frozen, sd15, 16, compute, {}),
+        "embeddings-4": ("II, embeddings", stage2.embedding_sides, frozen, sd15, 4, compute, {}),
+        "fusion-4": ("II, fusion", stage2.fusion_sides, frozen, sd15, 4, compute, {}),
+        "ema-16": ("III, all weights, EMA", step, full, sd15, 16, compute, ema),
+        "drawing": (f"drawing, {drawing_steps} steps", drawing, "drawing", sd15, 8, compute, {}),
+        "sdxl-lora": ("III, LoRA", step, frozen, SDXL, 2, compute, lora),
+        "sdxl-embeddings": ("II, embeddings", stage2.embedding_sides, frozen, SDXL, 2, compute, {}),
+        "compiled-embeddings": ("II, embeddings", stage2.embedding_sides, frozen, sd15, 16, compiled, {}),
+        "compiled-full": ("III, all weights", step, full, sd15, 16, compiled, {}),
+        "compiled-lora": ("III, LoRA", step, frozen, sd15, 16, compiled, lora),
+    }
     if unknown := set(parts) - set(comparisons):
         raise SystemExit(f"--only: {', '.join(sorted(unknown))}: not one of {', '.join(comparisons)}")
-    for part, comparison in comparisons.items():
-        if not parts or part in parts:
-            comparison()
+    for part, (stage, sides, operations, shape, size, settings, options) in comparisons.items():
+        if parts and part not in parts:
+            continue
+        if shape.name not in counted:
+            counted[shape.name] = count_flops(shape)
+        flops = counted[shape.name]
+        is_drawing = operations == "drawing"
+        amount = 2 * drawing_steps * flops.forward + flops.decode if is_drawing else getattr(flops, operations)
+        case = sides_of.Case(shape, min(size, 2) if tiny else size, settings, options)
+        benchmark.compare(stage, case, functools.partial(sides, case), amount, steps=1 if is_drawing else None)
 
 
 def main() -> None:
@@ -213,15 +228,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240, help="no comparison begins after so many seconds")
     parser.add_argument("--out", type=Path, help="existing folder for gpu.json")
     parser.add_argument("--only", action="append", default=[], metavar="PART", help="full-16, lora-4, drawing, ...")
-    parser.add_argument("--compile", action="store_true", help="set compute.compile")
-    parser.add_argument("--rounds", type=int, default=4, help="rounds in which the sides take turns")
-    parser.add_argument("--steps", type=int, default=8, help="steps of a side in a round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds in which the sides take turns")
+    parser.add_argument("--steps", type=int, default=6, help="steps of a side in a round")
     parser.add_argument("--tiny", action="store_true", help="models of a few kilobytes, to test this script")
     options = parser.parse_args()
     # Before torch is imported: all sides share one cache of memory, which must not be cut into pieces.
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     benchmark = Benchmark(options.out, options.seconds, options.rounds, options.steps)
-    run_parts(benchmark, options.only, tiny=options.tiny, compiled=options.compile)
+    run_parts(benchmark, options.only, tiny=options.tiny)
 
 
 if __name__ == "__main__":

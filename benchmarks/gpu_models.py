@@ -9,6 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from benchmarks.backbone_models import SDXL_UNET, build_backbone
+from hand1000.models.conditioning import Conditioning
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.models.small_base import build_tokenizer
 from hand1000.models.stable_diffusion import StableDiffusion
@@ -31,6 +33,7 @@ class Shape:
         vae: Arguments of the autoencoder.
         text_encoder: Arguments of the text encoder.
         pixels: Side of an image.
+        pooled: Width of the pooled vector, for SDXL.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Shape:
     vae: dict[str, Any]
     text_encoder: dict[str, Any]
     pixels: int
+    pooled: int | None = None
 
 
 SD15 = Shape(
@@ -63,6 +67,10 @@ SD15 = Shape(
         "max_position_embeddings": 77,
     },
     pixels=512,
+)
+
+SDXL = Shape(
+    "SDXL, 1024 px", (4, 128, 128), (77, 2048), unet=SDXL_UNET, vae={}, text_encoder={}, pixels=1024, pooled=1280
 )
 
 TINY = Shape(
@@ -105,9 +113,11 @@ def build_unet(shape: Shape, device: Any, dtype: torch.dtype) -> UNet2DCondition
         return UNet2DConditionModel(**shape.unet).requires_grad_(False).eval()
 
 
-def build_base(shape: Shape, device: torch.device, dtype: torch.dtype, *, unet_only: bool = True) -> StableDiffusion:
+def build_base(shape: Shape, device: torch.device, dtype: torch.dtype, *, unet_only: bool = True) -> Any:
     """Build a base model with random weights; without `unet_only` it has all parts, in `dtype` too."""
     torch.manual_seed(0)
+    if shape.pooled is not None:
+        return build_backbone("sdxl", device, dtype)
     unet = build_unet(shape, device, dtype)
     base = StableDiffusion(None, None, None, unet, make_noise_scheduler(SCHEDULE), "random")
     if unet_only:
@@ -121,6 +131,22 @@ def build_base(shape: Shape, device: torch.device, dtype: torch.dtype, *, unet_o
     return dataclasses.replace(
         base, vae=vae, text_encoder=text_encoder.requires_grad_(False).eval(), tokenizer=tokenizer
     )
+
+
+def random_conditioning(shape: Shape, count: int) -> Conditioning:
+    """Conditioning of a training set, on the CPU."""
+    generator = torch.Generator().manual_seed(2)
+    tokens = torch.randn(count, *shape.text, generator=generator)
+    return Conditioning(tokens, None if shape.pooled is None else torch.zeros(count, shape.pooled))
+
+
+def extra_inputs(shape: Shape, count: int, device: Any) -> dict[str, Any]:
+    """SDXL's pooled vectors and sizes of `count` images, with which its UNet is called too; nothing for SD 1.5."""
+    if shape.pooled is None:
+        return {}
+    sizes = torch.full((count, 6), float(shape.pixels), device=device)
+    sizes[:, 2:4] = 0
+    return {"added_cond_kwargs": {"text_embeds": torch.zeros(count, shape.pooled, device=device), "time_ids": sizes}}
 
 
 class default_dtype:  # noqa: N801 (a context manager, named as a function)
@@ -150,8 +176,12 @@ class ImageFlops:
 def count_flops(shape: Shape) -> ImageFlops:
     """Count the operations of the UNet's passes on meta tensors, without recomputation."""
     with torch.device("meta"):
-        unet, vae = UNet2DConditionModel(**shape.unet), AutoencoderKL(**shape.vae)
-        latents, text = torch.empty(1, *shape.latents), torch.empty(1, *shape.text)
+        unet, vae = UNet2DConditionModel(**shape.unet), AutoencoderKL(**shape.vae) if shape.vae else None
+        latents, text, further = (
+            torch.empty(1, *shape.latents),
+            torch.empty(1, *shape.text),
+            extra_inputs(shape, 1, "meta"),
+        )
         timestep = torch.zeros(1, dtype=torch.long)
 
         def count(function: Any) -> float:
@@ -159,11 +189,11 @@ def count_flops(shape: Shape) -> ImageFlops:
                 function()
             return float(counter.get_total_flops())
 
-        train = count(lambda: unet(latents, timestep, text).sample.sum().backward())
+        train = count(lambda: unet(latents, timestep, text, **further).sample.sum().backward())
         unet.requires_grad_(False)
         embedding = text.clone().requires_grad_(True)
-        backpropagate = count(lambda: unet(latents, timestep, embedding).sample.sum().backward())
+        backpropagate = count(lambda: unet(latents, timestep, embedding, **further).sample.sum().backward())
         with torch.no_grad():
-            forward = count(lambda: unet(latents, timestep, text))
-            decode = count(lambda: vae.decode(latents))
+            forward = count(lambda: unet(latents, timestep, text, **further))
+            decode = 0.0 if vae is None else count(lambda: vae.decode(latents))
     return ImageFlops(forward, train, backpropagate, decode)

@@ -1,5 +1,6 @@
 """Stage III and drawing of `benchmarks.gpu`, through this package's own code, each beside a published peer."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,11 +8,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_models import TEXT, Shape, build_base, build_unet
+from benchmarks.gpu_models import TEXT, Shape, build_base, build_unet, extra_inputs, random_conditioning
 from benchmarks.gpu_peers import Encoders, PeerTrainer, add_script_adapter
 from hand1000.config.settings import ComputeSettings, Settings, load_settings
 from hand1000.core.devices import best_device
-from hand1000.models.conditioning import Conditioning
 from hand1000.pipelines.generation import generate
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.training.batches import TrainingSet
@@ -50,6 +50,15 @@ class Case:
         changes |= {"stage2.checkpoint_every": 100_000}
         changes |= {f"compute.{name}": value for name, value in self.compute.model_dump().items()}
         return load_settings("default").with_overrides(changes | self.options)
+
+    @property
+    def name(self) -> str:
+        """Our side's name in the table."""
+        return "hand1000, compiled" if self.compute.compile else "hand1000"
+
+    def extra_inputs(self, count: int) -> dict[str, Any]:
+        """Further inputs of the UNet, see `extra_inputs`."""
+        return extra_inputs(self.shape, count, best_device())
 
     @property
     def context(self) -> TrainContext:
@@ -104,11 +113,6 @@ def random_latents(shape: Shape, count: int = IMAGES) -> torch.Tensor:
     return torch.randn(count, *shape.latents, generator=torch.Generator().manual_seed(1))
 
 
-def random_texts(shape: Shape, count: int = IMAGES) -> torch.Tensor:
-    """Text embeddings of a training set, (count, L, D) on the CPU."""
-    return torch.randn(count, *shape.text, generator=torch.Generator().manual_seed(2))
-
-
 def stage3_sides(case: Case, *, with_encoders: bool) -> Iterator[Side]:
     """Fine-tuning of all weights or of an adapter beside diffusers' text-to-image trainers."""
     device, settings, dtype = best_device(), case.settings, DTYPES[case.compute.precision]
@@ -117,8 +121,7 @@ def stage3_sides(case: Case, *, with_encoders: bool) -> Iterator[Side]:
     state = base.unet.state_dict()
     peer_unet = build_unet(case.shape, device, dtype if lora else torch.float32)
     peer_unet.load_state_dict(state)
-    texts = random_texts(case.shape)
-    captions = Conditioning(texts)
+    captions = random_conditioning(case.shape, IMAGES)
     data = TrainingSet(random_latents(case.shape), captions, captions[:1], torch.zeros(IMAGES, dtype=torch.long))
     trainer = Stage3Trainer(base, data, settings.stage3, case.context)
     trained = sum(parameter.numel() for parameter in trainer.parameters.values())
@@ -130,14 +133,14 @@ def stage3_sides(case: Case, *, with_encoders: bool) -> Iterator[Side]:
         return float(trainer.history[-1]["loss"])
 
     shared = trainer.sample_batch(0).to(device)
-    yield Side("hand1000", repeat(train_step), case.batch_size, train_step(), frozen + trained * (20 if ema else 16))
+    yield Side(case.name, repeat(train_step), case.batch_size, train_step(), frozen + trained * (20 if ema else 16))
     if lora:
         add_script_adapter(peer_unet, settings.stage3.lora.rank)
     else:
         peer_unet.requires_grad_(True)
     peer_unet.train()
     noise_scheduler, rate = base.scheduler, settings.stage3.learning_rate
-    peer = PeerTrainer(peer_unet, noise_scheduler, rate, use_ema=ema, precision=dtype)
+    peer = PeerTrainer(peer_unet, noise_scheduler, rate, use_ema=ema, extra_inputs=case.extra_inputs, precision=dtype)
     size = frozen + trained * (8 if lora else 16) + (4 * trained if ema else 0)
     loss = peer.train_step(shared, draws_noise=False)
     yield Side(
@@ -168,7 +171,9 @@ def drawing_sides(case: Case, steps: int) -> Iterator[Side]:
 
     device, dtype, size = best_device(), DTYPES[case.compute.precision], case.batch_size
     base = build_base(case.shape, device, dtype, unet_only=False)
-    scale = 3.0
+    peer_unet, scale = copy.deepcopy(base.unet), 3.0
+    for part in (base.unet, base.vae):
+        part.to(memory_format=torch.channels_last)  # As this package loads them.
     pipeline = build_pipeline(
         base,
         autoguidance_scale=1.0,
@@ -185,12 +190,12 @@ def drawing_sides(case: Case, steps: int) -> Iterator[Side]:
     def draw(_: int) -> list:
         return list(generate(pipeline, prompts, seeds, batch_size=size))
 
-    yield Side("hand1000", repeat(draw), size, _mean_level(draw(0)), count_bytes(base.unet))
+    yield Side(case.name, repeat(draw), size, _mean_level(draw(0)), count_bytes(base.unet))
     peer = StableDiffusionPipeline(
         base.vae,
         base.text_encoder,
         base.tokenizer,
-        base.unet,
+        peer_unet,
         DDIMScheduler.from_config(base.scheduler.config),
         safety_checker=None,
         feature_extractor=None,
@@ -204,22 +209,7 @@ def drawing_sides(case: Case, steps: int) -> Iterator[Side]:
         images: list = peer(prompts, num_inference_steps=steps, guidance_scale=scale, latents=latents).images
         return images
 
-    yield Side("diffusers' pipeline", make_contiguous(base.unet, repeat(draw_peer)), size, _mean_level(draw_peer(0)))
-
-
-def make_contiguous(unet: Any, run: Callable[[int], float]) -> Callable[[int], float]:
-    """Return `run` with a UNet that both sides share in the memory format of diffusers' scripts meanwhile."""
-
-    def run_contiguous(count: int) -> float:
-        former = next(p for p in unet.parameters() if p.ndim == 4 and min(p.shape) > 1)
-        channels_last = former.is_contiguous(memory_format=torch.channels_last)
-        unet.to(memory_format=torch.contiguous_format)
-        try:
-            return run(count)
-        finally:
-            unet.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-
-    return run_contiguous
+    yield Side("diffusers' pipeline", repeat(draw_peer), size, _mean_level(draw_peer(0)))
 
 
 def _mean_level(images: list) -> float:

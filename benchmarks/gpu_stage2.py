@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_models import build_base, build_unet
+from benchmarks.gpu_models import build_base, build_unet, random_conditioning
 from benchmarks.gpu_peers import EmbeddingTrainer
 from benchmarks.gpu_sides import (
     GESTURE,
@@ -14,14 +14,11 @@ from benchmarks.gpu_sides import (
     Case,
     Side,
     count_bytes,
-    make_contiguous,
     random_latents,
-    random_texts,
     repeat,
 )
 from hand1000.core.devices import best_device
 from hand1000.core.rng import shuffled_batch
-from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import GestureFusion, double_fusion
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.context import TrainContext
@@ -34,9 +31,13 @@ def fusion_sides(case: Case) -> Iterator[Side]:
     """Training of the fusion through the frozen UNet, beside the same step written as diffusers' scripts write it."""
     device, settings = best_device(), case.settings
     base = build_base(case.shape, device, weight_dtype(case.compute))
-    latents, texts = random_latents(case.shape), random_texts(case.shape)
+    peer_unet = _copy_unet(base, case)
+    latents, captions = random_latents(case.shape), random_conditioning(case.shape, IMAGES)
+    texts, pooled = captions.tokens, captions.pooled
     names = [f"{number}.png" for number in range(IMAGES)]
-    data = EncodedDataset(latents, texts, texts[0], names, names, names, names, [GESTURE] * IMAGES)
+    empty_pooled = None if pooled is None else pooled[0]
+    records = (names, names, names, names, [GESTURE] * IMAGES)
+    data = EncodedDataset(latents, texts, texts[0], *records, pooled, empty_pooled)
     features = {GESTURE: torch.randn(63, generator=torch.Generator().manual_seed(3))}
     losses: list[float] = []
 
@@ -53,26 +54,27 @@ def fusion_sides(case: Case) -> Iterator[Side]:
         return (seconds[-1] - seconds[0]) / count
 
     run(1)
-    yield Side("hand1000", run, case.batch_size, losses[0], count_bytes(base.unet))
+    yield Side(case.name, run, case.batch_size, losses[0], count_bytes(base.unet))
     fusion = GestureFusion(case.shape.text[1], (GESTURE,))
     generator = torch.Generator().manual_seed(4)
     fusion.initialize(torch.stack(list(features.values())), generator).to(device)
     indices = shuffled_batch(IMAGES, case.batch_size, 0, 0, "fusion")
     e, ids = texts[indices].to(device), torch.zeros(case.batch_size, dtype=torch.long, device=device)
     trainer = EmbeddingTrainer(
-        base.unet,
+        peer_unet,
         base.scheduler,
         list(fusion.parameters()),
         lambda: double_fusion(e, fusion, settings.stage2.lambda_, ids),
         settings.stage2.fusion_learning_rate,
+        extra_inputs=case.extra_inputs,
         precision=DTYPES[case.compute.precision],
     )
     keys = [(0, position) for position in range(case.batch_size)]
-    inputs = (latents[indices], Conditioning(e), base.schedule, keys)
+    inputs = (latents[indices], captions[indices], base.schedule, keys)
     shared = sample_noisy_batch(*inputs, seed=0, stage="fusion").to(device)
     loss = trainer.train_step(shared.latents, shared.noise, shared.timesteps)
     run_peer = repeat(lambda _: trainer.train_step(shared.latents))
-    yield Side("diffusers' step with the fusion", make_contiguous(base.unet, run_peer), case.batch_size, loss)
+    yield Side("diffusers' step with the fusion", run_peer, case.batch_size, loss, count_bytes(peer_unet))
 
 
 def embedding_sides(case: Case) -> Iterator[Side]:
@@ -80,7 +82,8 @@ def embedding_sides(case: Case) -> Iterator[Side]:
     device, settings = best_device(), case.settings
     base = build_base(case.shape, device, weight_dtype(case.compute))
     stage2, size = settings.stage2, case.batch_size
-    latents, texts = random_latents(case.shape, 4 * size), random_texts(case.shape, 4 * size)
+    peer_unet = _copy_unet(base, case)
+    latents, start = random_latents(case.shape, 4 * size), random_conditioning(case.shape, 4 * size)
     keys = [f"{number}.png" for number in range(4 * size)]
     losses: list[float] = []
 
@@ -92,21 +95,25 @@ def embedding_sides(case: Case) -> Iterator[Side]:
 
         context = TrainContext(seed=0, compute=case.compute, on_progress=note)
         short = stage2.model_copy(update={"embedding_steps": max(1, count // 3)})
-        _, history = optimize_all_embeddings(base, latents, Conditioning(texts), keys, short, context)
+        _, history = optimize_all_embeddings(base, latents, start, keys, short, context)
         losses.append(history[0]["loss_first"])
         return (seconds[-1] - seconds[0]) / (3 * max(1, count // 3))
 
     run(3)
-    yield Side("hand1000", run, size, losses[0], count_bytes(base.unet))
-    embeddings = texts[:size].to(device, copy=True).requires_grad_(True)
+    yield Side(case.name, run, size, losses[0], count_bytes(base.unet))
+    embeddings = start.tokens[:size].to(device, copy=True).requires_grad_(True)
     arguments = (base.scheduler, [embeddings], lambda: embeddings, stage2.embedding_learning_rate)
-    trainer = EmbeddingTrainer(base.unet, *arguments, precision=DTYPES[case.compute.precision])
+    trainer = EmbeddingTrainer(
+        peer_unet, *arguments, extra_inputs=case.extra_inputs, precision=DTYPES[case.compute.precision]
+    )
     first = [(key, 0) for key in keys[:size]]
-    inputs = (latents[:size], Conditioning(texts[:size]), base.schedule, first)
+    inputs = (latents[:size], start[:size], base.schedule, first)
     shared = sample_noisy_batch(*inputs, seed=0, stage="refine").to(device)
     loss = trainer.train_step(shared.latents, shared.noise, shared.timesteps)
     run_peer = repeat(lambda _: trainer.train_step(shared.latents))
-    yield Side("diffusers' Imagic loop, batched, bf16", make_contiguous(base.unet, run_peer), size, loss)
+    yield Side("diffusers' Imagic loop, batched, bf16", run_peer, size, loss, count_bytes(peer_unet))
+    if case.shape.pooled is not None:
+        return
     single = torch.randn(1, *case.shape.text, device=device).requires_grad_(True)
     published = build_unet(case.shape, device, torch.float32)
     loop = EmbeddingTrainer(
@@ -119,3 +126,10 @@ def embedding_sides(case: Case) -> Iterator[Side]:
         None,
         count_bytes(published),
     )
+
+
+def _copy_unet(base: Any, case: Case) -> Any:
+    """Return a UNet with the weights of `base`, in the memory format of diffusers' scripts."""
+    unet = build_unet(case.shape, base.device, weight_dtype(case.compute))
+    unet.load_state_dict(base.unet.state_dict())
+    return unet

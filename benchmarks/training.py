@@ -62,12 +62,9 @@ _LORA = {"stage3.training_mode": "lora"}
 def make_case(shape: Shape, batch_size: int, changes: dict[str, Any]) -> Any:
     """Return one comparison in fp32, with the settings of the preset `default` and `changes` by dotted names."""
     from benchmarks.gpu_sides import Case
-    from hand1000.config.settings import ComputeSettings
+    from hand1000.training.context import FULL_PRECISION
 
-    compute = ComputeSettings(
-        precision="fp32", attention="sdpa", gradient_checkpointing=False, channels_last=True, compile=False
-    )
-    return Case(shape, batch_size, compute, changes)
+    return Case(shape, batch_size, FULL_PRECISION, changes)
 
 
 def _stage3_row(
@@ -105,8 +102,8 @@ def _embedding_row(
     """Compare Stage II's optimization of embeddings with the authors' loop; equal are the embeddings."""
     import torch
 
-    from benchmarks.gpu_models import build_base, build_unet
-    from benchmarks.gpu_sides import random_latents, random_texts
+    from benchmarks.gpu_models import build_base, build_unet, random_conditioning
+    from benchmarks.gpu_sides import random_latents
     from hand1000.core.devices import best_device
     from hand1000.models.conditioning import Conditioning
     from hand1000.training.batches import sample_noisy_batch
@@ -118,8 +115,8 @@ def _embedding_row(
     unet = build_unet(shape, best_device(), torch.float32)
     unet.load_state_dict(base.unet.state_dict())
     unet.requires_grad_(True)
-    latents, texts = random_latents(shape, images), random_texts(shape, images)
-    captions = Conditioning(texts)
+    latents, captions = random_latents(shape, images), random_conditioning(shape, images)
+    texts = captions.tokens
     keys = [f"{number}.png" for number in range(images)]
 
     def run_authors_loop() -> torch.Tensor:

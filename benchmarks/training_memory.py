@@ -93,15 +93,14 @@ def _prepare(shape: Shape, mode: str) -> tuple[Any, Any, Any, Any]:
     """Return case, base model, latents and conditioning, the same for both sides."""
     import torch
 
-    from benchmarks.gpu_models import build_base
-    from benchmarks.gpu_sides import random_latents, random_texts
+    from benchmarks.gpu_models import build_base, random_conditioning
+    from benchmarks.gpu_sides import random_latents
     from benchmarks.training import make_case
     from hand1000.core.devices import best_device
-    from hand1000.models.conditioning import Conditioning
 
     changes = {"stage3.training_mode": "lora"} if mode == "LoRA" else {}
     base = build_base(shape, best_device(), torch.float32)
-    return make_case(shape, 1, changes), base, random_latents(shape, 4), Conditioning(random_texts(shape, 4))
+    return make_case(shape, 1, changes), base, random_latents(shape, 4), random_conditioning(shape, 4)
 
 
 def _build_product(shape: Shape, mode: str) -> Callable[[], float]:

@@ -8,7 +8,7 @@ from benchmarks.gpu import LOSS_TOLERANCE, Benchmark, run_parts
 def test_sides_compute_equal_losses(tmp_path, capsys):
     parts = ["full-4", "lora-4", "fusion-4", "embeddings-4"]
 
-    run_parts(Benchmark(tmp_path, 600, rounds=1, steps=1), parts, tiny=True, compiled=False)
+    run_parts(Benchmark(tmp_path, 600, rounds=1, steps=1), parts, tiny=True)
 
     rows = json.loads((tmp_path / "gpu.json").read_text())
     assert {row["stage"] for row in rows} == {"III, all weights", "III, LoRA", "II, fusion", "II, embeddings"}
