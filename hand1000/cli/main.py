@@ -113,7 +113,7 @@ def _add_sampler_options(command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--steps" if name == "num_inference_steps" else f"--{name.replace('_', '-')}",
             dest=name,
-            type=int if name == "num_inference_steps" else float,
+            type={"num_inference_steps": int, "sampler": str}.get(name, float),
             nargs=2 if is_interval else None,
             metavar=("LOW", "HIGH") if is_interval else None,
             help=f"{description}; {describe_range(name)} (default: the model's)",

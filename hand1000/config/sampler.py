@@ -1,6 +1,6 @@
 """The sampler's settings: the one list from which the pipeline, the command line and the served model derive theirs."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -8,7 +8,11 @@ from hand1000.config.base import Fraction, FrozenSettings
 from hand1000.core.errors import Hand1000Error
 
 GuidanceScale = Annotated[float, Field(ge=1, le=50, description="Scale of classifier-free guidance; 1 disables it.")]
-Eta = Annotated[Fraction, Field(description="Share of fresh noise in each sampling step: 0 is DDIM, 1 is DDPM.")]
+SamplerName = Literal["ddim", "dpmpp_2m", "dpmpp_2m_sde", "unipc"]
+Eta = Annotated[
+    Fraction,
+    Field(description="Share of fresh noise in each step of the sampler ddim: 0 is DDIM, 1 is DDPM; others ignore it."),
+]
 InferenceSteps = Annotated[int, Field(ge=1, le=1000, description="Number of sampling steps.")]
 
 
@@ -25,6 +29,9 @@ class SamplerSettings(FrozenSettings):
     )
     fuse_null_prompt: bool = Field(
         description="Whether guidance leads away from the fused embedding of the empty prompt, or from its plain one."
+    )
+    sampler: SamplerName = Field(
+        description="ddim; DPM-Solver++ of order 2 without or with fresh noise in each step; or UniPC."
     )
     eta: Eta
     num_inference_steps: InferenceSteps
@@ -71,6 +78,7 @@ def check_call_values(**values: Any) -> None:
         autoguidance_scale=1,
         autoguidance_interval=[0, 1],
         fuse_null_prompt=True,
+        sampler="ddim",
         eta=0,
         num_inference_steps=1,
     )
@@ -81,6 +89,8 @@ def describe_range(name: str) -> str:
     """Return the range of a field of `CALL_FIELDS` in words, such as "1 to 50"."""
     if name == "autoguidance_interval":
         return "two ends within 0 to 1, the lower first"
+    if name == "sampler":
+        return f"one of {', '.join(get_args(SamplerName))}"
     bounds: dict[str, float] = {}
     for bound in SamplerSettings.model_fields[name].metadata:
         bounds |= {side: getattr(bound, side) for side in ("ge", "le") if hasattr(bound, side)}

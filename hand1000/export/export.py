@@ -1,7 +1,8 @@
 """Export of a fine-tuned model, with a card, to the file formats of other programs."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -91,6 +92,10 @@ def _write_file(weights: Tensors, card: str, out: Path) -> None:
     write_bytes(out, save(weights, metadata={"format": "pt"}))
 
 
+_SAMPLER_TITLES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_sde": "DPM++ 2M SDE", "unipc": "UniPC"}
+"""Samplers as other programs name them."""
+
+
 def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measured: ExportMetrics | None) -> str:
     phrase = gesture_phrase(gesture)
     settings = pipeline.config
@@ -104,6 +109,10 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         '    pipeline.load_lora_weights("FILE.safetensors")',
     }[form]
     equal = f"Hand1000's for the same seed in {steps} steps"
+    eta = [f"eta={settings.eta:g}"] if settings.sampler == "ddim" else []
+    stock_scheduler = pipeline.backbone.schedule.stock_scheduler(settings.sampler)
+    scheduler = type(stock_scheduler).__name__
+    title = _SAMPLER_TITLES[settings.sampler]
     parts = [
         f"# Stable Diffusion for people {phrase}",
         f"This is a Hand1000 model as plain Stable Diffusion. The fusion with the gesture is folded into its cross-"
@@ -114,19 +123,20 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         "    from diffusers import StableDiffusionPipeline\n\n"
         f"    pipeline = {load}\n"
         f'    pipeline("{prompt}", height={pipeline.resolution}, width={pipeline.resolution},\n'
-        f"        guidance_scale={settings.guidance_scale:g}, eta={settings.eta:g},\n"
+        f"        {', '.join([f'guidance_scale={settings.guidance_scale:g}', *eta])},\n"
         f"        num_inference_steps={steps}).images[0]",
     ]
     if form == "diffusers":
         parts.append(
-            f"The images are equal to {equal}, with the sampler of this folder, DDIM, and without autoguidance. The "
+            f"The images are equal to {equal}, with the sampler of this folder, {title}, and without autoguidance. The "
             "folder loads with transformers 4.57 and 5."
         )
     else:
         parts += [
-            f"The images are equal to {equal}, without autoguidance and with this sampler, which the file cannot hold:",
-            "    from diffusers import DDIMScheduler\n\n"
-            f"    pipeline.scheduler = DDIMScheduler({_scheduler_arguments(pipeline)})",
+            f"The images are equal to {equal}, without autoguidance and with this sampler, {title}, which the file "
+            "cannot hold:",
+            f"    from diffusers import {scheduler}\n\n"
+            f"    pipeline.scheduler = {scheduler}({_scheduler_arguments(stock_scheduler.config)})",
         ]
     if form == "lora" and (error := shift_error(final_norm(pipeline), "float16")) > MAX_SHIFT_ERROR:
         parts.append(
@@ -134,7 +144,7 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         )
     if steps != settings.num_inference_steps:
         parts.append(
-            f"Hand1000 takes {settings.num_inference_steps} steps. With that number diffusers' DDIM sampler leaves the "
+            f"Hand1000 takes {settings.num_inference_steps} steps. With that number diffusers' sampler leaves the "
             f"schedule, so {steps} is named here instead."
         )
     if settings.autoguidance_scale > 1:
@@ -167,8 +177,8 @@ def _describe_measured(measured: ExportMetrics | None, mu: float, gesture: str) 
     ]
 
 
-def _scheduler_arguments(pipeline: Hand1000Pipeline) -> str:
-    config = pipeline.scheduler.config
+def _scheduler_arguments(config: Mapping[str, Any]) -> str:
     names = ["beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr"]
     names += ["num_train_timesteps", "timestep_spacing", "clip_sample", "set_alpha_to_one", "steps_offset"]
-    return ", ".join(f"{name}={config[name]!r}" for name in names if config[name] is not None)
+    names += ["algorithm_type"]
+    return ", ".join(f"{name}={config[name]!r}" for name in names if config.get(name) is not None)

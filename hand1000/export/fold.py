@@ -63,4 +63,6 @@ def fold_fusion(pipeline: Hand1000Pipeline, mu: float, gesture: str) -> Any:
     """
     backbone = pipeline.backbone
     backbone.fold(*affine_fusion(pipeline, mu, gesture))
-    return backbone.stock_pipeline()
+    stock = backbone.stock_pipeline()
+    stock.scheduler = backbone.schedule.stock_scheduler(pipeline.config.sampler)
+    return stock

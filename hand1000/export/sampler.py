@@ -8,7 +8,8 @@ from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 
 def export_sampler(pipeline: Hand1000Pipeline) -> dict[str, Any]:
     """Return the settings with which a pipeline generates the images of its export: those that the card names."""
-    steps = pipeline.backbone.schedule.stock_sampling_steps(pipeline.config.num_inference_steps)
+    config = pipeline.config
+    steps = pipeline.backbone.schedule.stock_sampling_steps(config.num_inference_steps, config.sampler)
     return {"autoguidance_scale": 1.0, "num_inference_steps": steps}
 
 

@@ -18,9 +18,11 @@ import torch
 from diffusers import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 
+from hand1000.config.sampler import SamplerName
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.noise_schedule import make_noise_scheduler
-from hand1000.models.schedule import NoiseSchedule, Timestep
+from hand1000.models.schedule import NoiseSchedule, Sampling, Timestep
+from hand1000.models.solvers import SolverSampling, make_solver, stock_solver_steps
 
 MIN_START = 0.9
 """Share of the noise schedule at which sampling starts at the earliest: before, latents are not pure noise."""
@@ -36,12 +38,8 @@ def sampling_timesteps(scheduler: DDIMScheduler, num_inference_steps: int) -> li
     Raises:
         Hand1000Error: More steps than the schedule has timesteps.
     """
+    check_num_steps(scheduler, num_inference_steps)
     total = scheduler.config.num_train_timesteps
-    if not 1 <= num_inference_steps <= total:
-        raise Hand1000Error(
-            f"num_inference_steps: {num_inference_steps} is out of range; this model's noise schedule has {total} "
-            f"timesteps, so choose 1 to {total}"
-        )
     if scheduler.config.timestep_spacing == "leading":
         stride, offset = total // num_inference_steps, scheduler.config.steps_offset
         first = (num_inference_steps - 1) * stride + offset
@@ -50,6 +48,16 @@ def sampling_timesteps(scheduler: DDIMScheduler, num_inference_steps: int) -> li
     # The timesteps of diffusers, without the one too many that rounding adds for 62 of 1,000 numbers of steps.
     ends = np.arange(total, 0, -total / num_inference_steps)[:num_inference_steps]
     return (np.round(ends).astype(int) - 1).tolist()
+
+
+def check_num_steps(scheduler: DDIMScheduler, num_inference_steps: int) -> None:
+    """Raise a Hand1000Error if the schedule has fewer timesteps than steps are asked for."""
+    total = scheduler.config.num_train_timesteps
+    if not 1 <= num_inference_steps <= total:
+        raise Hand1000Error(
+            f"num_inference_steps: {num_inference_steps} is out of range; this model's noise schedule has {total} "
+            f"timesteps, so choose 1 to {total}"
+        )
 
 
 def ddim_step(
@@ -156,10 +164,21 @@ class DDIMSchedule(NoiseSchedule):
         integers = (int(present), None if following is None else int(following))
         return ddim_step(self.scheduler, model_pred, latents, integers, eta=eta, generator=generator)
 
-    def stock_scheduler(self) -> DDIMScheduler:
+    def start_sampling(self, sampler: SamplerName, num_inference_steps: int, eta: float) -> Sampling:
         """See `NoiseSchedule`."""
-        return make_noise_scheduler(self.scheduler.config)
+        if sampler == "ddim":
+            return super().start_sampling(sampler, num_inference_steps, eta)
+        check_num_steps(self.scheduler, num_inference_steps)
+        return SolverSampling(sampler, self.scheduler, num_inference_steps)
 
-    def stock_sampling_steps(self, num_inference_steps: int) -> int:
+    def stock_scheduler(self, sampler: SamplerName = "ddim") -> Any:
         """See `NoiseSchedule`."""
-        return stock_sampling_steps(self.scheduler, num_inference_steps)
+        if sampler == "ddim":
+            return make_noise_scheduler(self.scheduler.config)
+        return make_solver(sampler, self.scheduler)
+
+    def stock_sampling_steps(self, num_inference_steps: int, sampler: SamplerName = "ddim") -> int:
+        """See `NoiseSchedule`."""
+        if sampler == "ddim":
+            return stock_sampling_steps(self.scheduler, num_inference_steps)
+        return stock_solver_steps(sampler, self.scheduler, num_inference_steps)

@@ -10,10 +10,36 @@ Notation:
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from hand1000.config.sampler import SamplerName
+from hand1000.core.errors import Hand1000Error
+
 if TYPE_CHECKING:
     import torch
 
 Timestep = int | float
+
+
+class Sampling(ABC):
+    """One sampling, from noise to latents, which may keep what its steps need of earlier ones.
+
+    Attributes:
+        timesteps: Timestep of each step, from the noisiest on, all different.
+    """
+
+    timesteps: list[Timestep]
+
+    @abstractmethod
+    def step(
+        self, model_pred: "torch.Tensor", latents: "torch.Tensor", index: int, generator: Any = None
+    ) -> "torch.Tensor":
+        """Compute the latents after a step, (B, C, h, w).
+
+        Args:
+            model_pred: The denoiser's prediction at `timesteps[index]`, (B, C, h, w).
+            latents: The latents of which it was made, (B, C, h, w).
+            index: Number of the step, counted from 0; the steps are made in order.
+            generator: Source of the fresh noise, one or one per image.
+        """
 
 
 class NoiseSchedule(ABC):
@@ -82,10 +108,42 @@ class NoiseSchedule(ABC):
             generator: Source of the fresh noise, one or one per image.
         """
 
+    def start_sampling(self, sampler: SamplerName, num_inference_steps: int, eta: float) -> Sampling:
+        """Begin a sampling.
+
+        Args:
+            sampler: Name of the sampler.
+            num_inference_steps: Number of steps.
+            eta: Share of fresh noise in a step of `ddim`, 0 to 1.
+
+        Raises:
+            Hand1000Error: More steps than the schedule has, or a sampler that this kind of model does not have.
+        """
+        if sampler != "ddim":
+            raise Hand1000Error(
+                f"sampler: {sampler} is for diffusion models only; choose ddim, which is Euler's method in a flow model"
+            )
+        return _SingleStepSampling(self, num_inference_steps, eta)
+
     @abstractmethod
-    def stock_scheduler(self) -> Any:
+    def stock_scheduler(self, sampler: SamplerName = "ddim") -> Any:
         """Return a new scheduler of diffusers, with which a stock pipeline samples along this schedule."""
 
-    def stock_sampling_steps(self, num_inference_steps: int) -> int:
-        """Return the number of steps nearest to `num_inference_steps` in which diffusers samples as `step` does."""
+    def stock_sampling_steps(self, num_inference_steps: int, sampler: SamplerName = "ddim") -> int:
+        """Return the nearest number of steps in which diffusers samples as `start_sampling`."""
         return num_inference_steps
+
+
+class _SingleStepSampling(Sampling):
+    """A sampling by the schedule's own steps."""
+
+    def __init__(self, schedule: NoiseSchedule, num_inference_steps: int, eta: float) -> None:
+        self.timesteps = schedule.sampling_timesteps(num_inference_steps)
+        self._schedule, self._eta = schedule, eta
+
+    def step(
+        self, model_pred: "torch.Tensor", latents: "torch.Tensor", index: int, generator: Any = None
+    ) -> "torch.Tensor":
+        """See `Sampling`."""
+        timesteps = (self.timesteps[index], next(iter(self.timesteps[index + 1 : index + 2]), None))
+        return self._schedule.step(model_pred, latents, timesteps, eta=self._eta, generator=generator)

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +16,7 @@ from pydantic import ValidationError
 
 from hand1000.captions.token_limit import check_prompt
 from hand1000.config.base import format_validation_error
-from hand1000.config.sampler import SamplerSettings
+from hand1000.config.sampler import SamplerName, SamplerSettings
 from hand1000.core.devices import best_device
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.core.interruption import raise_if_interrupted
@@ -64,6 +63,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         autoguidance_scale: float = 1.0,
         autoguidance_interval: Sequence[float] = (0.0, 1.0),
         fuse_null_prompt: bool = True,
+        sampler: SamplerName = "ddim",
         eta: float = 0.0,
         num_inference_steps: int = 45,
     ) -> None:
@@ -86,6 +86,7 @@ class Hand1000Pipeline(DiffusionPipeline):
             autoguidance_scale=autoguidance_scale,
             autoguidance_interval=list(autoguidance_interval),
             fuse_null_prompt=fuse_null_prompt,
+            sampler=sampler,
             eta=eta,
             num_inference_steps=num_inference_steps,
         )
@@ -236,6 +237,7 @@ class Hand1000Pipeline(DiffusionPipeline):
         guidance_scale: float | None = None,
         autoguidance_scale: float | None = None,
         autoguidance_interval: Sequence[float] | None = None,
+        sampler: SamplerName | None = None,
         eta: float | None = None,
         num_inference_steps: int | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -255,7 +257,9 @@ class Hand1000Pipeline(DiffusionPipeline):
                 (Karras et al., 2024, arXiv 2406.02507).
             autoguidance_interval: Part of the noise schedule in which autoguidance is on, from 0, the clean end, to 1;
                 the upper end is excluded (Kynkäänniemi et al., 2024, arXiv 2404.07724). Elsewhere it costs nothing.
-            eta: Amount of fresh noise in each step (DDIM, equation 16): 0 none, 1 as much as DDPM.
+            sampler: "ddim", which is Euler's method in a flow model, or for diffusion models one of fewer steps:
+                "dpmpp_2m", DPM-Solver++ of order 2; "dpmpp_2m_sde", the same with fresh noise in each step; "unipc".
+            eta: Amount of fresh noise in each step of "ddim" (equation 16): 0 none, 1 as much as DDPM.
             num_inference_steps: Number of sampling steps, 1 to 1000 and to the timesteps of the noise schedule.
             generator: One generator, or one per image, which makes an image independent of its batch.
             output_type: "pil", "np" or "latent".
@@ -270,17 +274,18 @@ class Hand1000Pipeline(DiffusionPipeline):
         # 1. Resolve the settings and check the inputs
         prompt = [prompt] if isinstance(prompt, str) else list(prompt)
         generators = generator if isinstance(generator, list) else [generator] * len(prompt)
-        sampler = self.sampler_settings(
+        settings = self.sampler_settings(
             mu=mu,
             guidance_scale=guidance_scale,
             autoguidance_scale=autoguidance_scale,
             autoguidance_interval=autoguidance_interval,
+            sampler=sampler,
             eta=eta,
             num_inference_steps=num_inference_steps,
         )
-        autoguidance_start, autoguidance_end = sampler.autoguidance_interval
-        self.check_inputs(prompt, generators, sampler.autoguidance_scale)
-        do_classifier_free_guidance = sampler.guidance_scale > 1
+        autoguidance_start, autoguidance_end = settings.autoguidance_interval
+        self.check_inputs(prompt, generators, settings.autoguidance_scale)
+        do_classifier_free_guidance = settings.guidance_scale > 1
         backbone = self.backbone
         schedule, device = backbone.schedule, backbone.device
 
@@ -288,40 +293,38 @@ class Hand1000Pipeline(DiffusionPipeline):
         gesture_ids = self._gesture_ids(prompt, gesture)
         if prompt_embeds is None:
             self.check_prompts(prompt, gesture)
-            conditioning = self.encode_prompt(prompt, sampler.mu, gesture_ids)
+            conditioning = self.encode_prompt(prompt, settings.mu, gesture_ids)
         else:
             pooled = backbone.encode_text(prompt).pooled if backbone.pools_text else None
             conditioning = Conditioning(prompt_embeds, pooled)
         conditioning = guided_conditioning = conditioning.to(device)
         if do_classifier_free_guidance:
-            null_conditioning = self.encode_null_prompt(sampler.mu).to(device)[gesture_ids]
+            null_conditioning = self.encode_null_prompt(settings.mu).to(device)[gesture_ids]
             guided_conditioning = Conditioning.cat([null_conditioning, conditioning])
 
         # 3. Prepare the timesteps and the initial noise
-        # A server runs calls of different lengths side by side, so the timesteps are not kept on the scheduler.
-        timesteps = schedule.sampling_timesteps(sampler.num_inference_steps)
+        # A server runs calls of different lengths side by side, so their state is not kept on the scheduler.
+        sampling = schedule.start_sampling(settings.sampler, settings.num_inference_steps, settings.eta)
         latents = self.prepare_latents(generators, conditioning.tokens.dtype, device)
         # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
         step_generators: Any = None if generator is None else generators
 
         # 4. Denoise
-        for index, (present, following) in enumerate(self.progress_bar(list(pairwise([*timesteps, None])))):
-            t = torch.tensor(present, device=device)
+        for index, timestep in enumerate(self.progress_bar(sampling.timesteps)):
+            t = torch.tensor(timestep, device=device)
             latent_model_input = torch.cat([latents, latents]) if do_classifier_free_guidance else latents
             prediction = backbone.predict(latent_model_input, t, guided_conditioning)
             *uncond, prediction = prediction.chunk(2 if do_classifier_free_guidance else 1)
-            share = schedule.noise_share(present)
-            if sampler.autoguidance_scale > 1 and autoguidance_start <= share < autoguidance_end:
+            share = schedule.noise_share(timestep)
+            if settings.autoguidance_scale > 1 and autoguidance_start <= share < autoguidance_end:
                 weak = backbone.predict(latents, t, conditioning, self.guidance_denoiser)
-                prediction = weak + sampler.autoguidance_scale * (prediction - weak)
+                prediction = weak + settings.autoguidance_scale * (prediction - weak)
             if do_classifier_free_guidance:
-                prediction = uncond[0] + sampler.guidance_scale * (prediction - uncond[0])
-            latents = schedule.step(
-                prediction, latents, (present, following), eta=sampler.eta, generator=step_generators
-            )
+                prediction = uncond[0] + settings.guidance_scale * (prediction - uncond[0])
+            latents = sampling.step(prediction, latents, index, step_generators)
             raise_if_interrupted()
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, index, present, {"latents": latents}).pop("latents", latents)
+                latents = callback_on_step_end(self, index, timestep, {"latents": latents}).pop("latents", latents)
 
         # 5. Decode the latents
         if output_type == "latent":

@@ -188,20 +188,21 @@ def _generation_defaults(model_dir: Path) -> dict:
     index = model_dir / "model_index.json"
     if not index.is_file():
         raise Hand1000Error(f"{model_dir}: not a model folder: it has no model_index.json")
-    config = json.loads(index.read_text())
+    # Models of before the setting `sampler` sample with DDIM.
+    config = {"sampler": "ddim"} | json.loads(index.read_text())
     try:
         return {name: config[name] for name in CALL_FIELDS}
     except KeyError as error:
         raise Hand1000Error(f"{index}: states no {error}; save the model with Hand1000Pipeline") from None
 
 
-def _signature(defaults: dict[str, float | list[float]]) -> "ModelSignature":
+def _signature(defaults: dict[str, str | float | list[float]]) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
     params = [ParamSpec("gesture", "string", ""), ParamSpec("seed", "long", 0)]
     for name, value in defaults.items():
-        kind = "long" if name == "num_inference_steps" else "double"
+        kind = {"num_inference_steps": "long", "sampler": "string"}.get(name, "double")
         shape = (-1,) if isinstance(value, list) else None
         params.append(ParamSpec(name, kind, list(map(float, value)) if isinstance(value, list) else value, shape))
     prompts, images = Schema([ColSpec("string", "prompt")]), Schema([ColSpec("string", "image")])

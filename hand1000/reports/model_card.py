@@ -47,6 +47,7 @@ def _render(run: FinishedRun, image_url: str, lines: list[MetricLine]) -> str:
         "Stage II": f"{stage2.fusion_steps} steps for the fusion, {stage2.embedding_steps} for each embedding",
         "Stage III": f"{weights}, {stage3.steps} steps with batch size {stage3.batch_size}, "
         f"learning rate {stage3.learning_rate:g}",
+        "sampler": f"{sampler.sampler}, {sampler.num_inference_steps} steps",
         "seed": run.settings.seed,
     }
     # The version's number is unknown before its card is registered.

@@ -127,7 +127,7 @@ class RequestParser:
         try:
             # The body's class has checked all but the order of the interval and the length of the noise schedule.
             settings = self._defaults.with_call_values(**values)
-            self._schedule.sampling_timesteps(settings.num_inference_steps)
+            self._schedule.start_sampling(settings.sampler, settings.num_inference_steps, settings.eta)
         except Hand1000Error as error:
             raise InvalidRequestError(str(error)) from error
         if settings.autoguidance_scale > 1 and not self._has_guidance:
@@ -205,7 +205,8 @@ class RequestParser:
     def _describe(self, name: str) -> str:
         """Say what a field accepts."""
         if name in CALL_FIELDS:
-            kind = {"num_inference_steps": "an integer, ", "autoguidance_interval": ""}.get(name, "a number, ")
+            kinds = {"num_inference_steps": "an integer, ", "autoguidance_interval": "", "sampler": ""}
+            kind = kinds.get(name, "a number, ")
             return f"{kind}{describe_range(name)}"
         return {
             "prompt": f"a text of 1 to {self.limits.max_prompt_length} characters",

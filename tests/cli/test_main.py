@@ -77,6 +77,8 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
         "--autoguidance-interval",
         "0.25",
         "0.75",
+        "--sampler",
+        "unipc",
         "--eta",
         "0.5",
         "--steps",
@@ -92,6 +94,7 @@ def test_generate_passes_its_settings_on(tmp_path, model_dir, monkeypatch):
             "guidance_scale": 4.0,
             "autoguidance_scale": 1.0,
             "autoguidance_interval": [0.25, 0.75],
+            "sampler": "unipc",
             "eta": 0.5,
             "num_inference_steps": 3,
         }

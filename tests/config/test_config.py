@@ -140,6 +140,7 @@ def test_a_call_overrides_the_models_sampler_settings() -> None:
         ("autoguidance_interval", [0.5, 0.5], "two ends within 0 to 1, the lower first"),
         ("autoguidance_interval", [0.5, 1.5], "two ends"),
         ("autoguidance_interval", [0.5], "two ends"),
+        ("sampler", "plms", "one of ddim, dpmpp_2m, dpmpp_2m_sde, unipc"),
         ("eta", -1, "0 to 1"),
         ("num_inference_steps", 0, "1 to 1000"),
     ],

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -111,6 +112,21 @@ def test_stock_pipeline_generates_equal_images_from_both_forms(tuned, tmp_path, 
     assert all(torch.equal(value, before[name]) for name, value in tuned.unet.state_dict().items())
     for card in (tmp_path / "folder" / "README.md", tmp_path / "model.md"):
         assert "making four fingers up hand gesture" in card.read_text() and f"mu = {mu:g}" in card.read_text()
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "dpmpp_2m_sde", "unipc"])
+def test_stock_pipeline_samples_as_the_model_does(tuned, tmp_path, sampler) -> None:
+    """An export has the model's own sampler, and the card of a file says how to make it."""
+    tuned.register_to_config(sampler=sampler)
+    expected = decoded_images(tuned)
+    assert np.abs(decoded_images(tuned, sampler="ddim") - expected).max() > 0.01
+    tuned.save_pretrained(tmp_path / "model")
+    export_model(tmp_path / "model", "diffusers", tmp_path / "folder")
+    stock = StableDiffusionPipeline.from_pretrained(tmp_path / "folder", safety_checker=None)
+    assert np.abs(stock_images(stock) - expected).max() < EQUAL
+    export_model(tmp_path / "model", "single-file", tmp_path / "model.safetensors")
+    (line,) = [line for line in (tmp_path / "model.md").read_text().splitlines() if "pipeline.scheduler = " in line]
+    assert eval(line.split(" = ", 1)[1], vars(diffusers)).to_json_string() == stock.scheduler.to_json_string()  # noqa: S307 (our own text)
 
 
 def test_keys_and_shapes_are_those_of_stable_diffusion_1() -> None:

@@ -43,6 +43,7 @@ def test_registered_model_generates_images(runs, model_dir, monkeypatch):
         "guidance_scale": 2.0,
         "autoguidance_scale": 1.0,
         "autoguidance_interval": [0.0, 1.0],
+        "sampler": "ddim",
         "eta": 0.5,
         "num_inference_steps": 2,
     }

@@ -12,6 +12,7 @@ SAMPLER = {
     "guidance_scale": 3.0,
     "autoguidance_scale": 1.0,
     "autoguidance_interval": [0.0, 1.0],
+    "sampler": "ddim",
     "eta": 0.5,
     "num_inference_steps": 3,
 }
