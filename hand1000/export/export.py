@@ -10,20 +10,28 @@ from hand1000.captions.token_limit import TokenLimit, fit_caption
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.export.fold import fold_fusion, gesture_to_fold
 from hand1000.export.former_names import add_text_model_prefix, write_tokenizer_files
-from hand1000.export.lora import MAX_SHIFT_ERROR, check_precision, final_norm, kohya_weights, shift_error
+from hand1000.export.lora import (
+    MAX_SHIFT_ERROR,
+    check_precision,
+    final_norm,
+    is_linear,
+    kohya_weights,
+    shift_error,
+)
 from hand1000.export.measured import ExportMetrics
 from hand1000.export.sampler import export_sampler
 from hand1000.export.single_file import convert_to_ldm_keys
 from hand1000.export.target import Form, Precision, check_target
 from hand1000.gestures import gesture_phrase
+from hand1000.models.base_model import DEFAULT_BACKBONE
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
-from hand1000.storage.files import replace_directory, write_bytes, write_text
+from hand1000.storage.files import replace_directory, replace_file, write_text
 from hand1000.storage.scratch import process_scratch
 from hand1000.training.checkpoint import Tensors
 from hand1000.training.lora import ADAPTER_DIR
 
 if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
 
 def export_model(
@@ -36,11 +44,11 @@ def export_model(
     precision: Precision = "float32",
     measured: ExportMetrics | None = None,
 ) -> None:
-    """Write a fine-tuned model as plain Stable Diffusion, which needs no code of this project.
+    """Write a fine-tuned model as a stock model of its kind, which needs no code of this project.
 
     Args:
         folder: Model folder.
-        form: "diffusers", a folder for `StableDiffusionPipeline.from_pretrained` with the card in `README.md`;
+        form: "diffusers", a folder for `from_pretrained` of the stock pipeline with the card in `README.md`;
             "single-file", a `.safetensors` file with the keys of the original release; or "lora", a `.safetensors`
             file with the model's adapter in kohya's format, to be loaded on top of the base model. The card of a file
             has the same name with the suffix `.md`.
@@ -65,8 +73,9 @@ def export_model(
     elif form == "single-file":
         _write_file(convert_to_ldm_keys(fold_fusion(pipeline, mu, gesture).to(dtype)), card, out)
     elif (folder / ADAPTER_DIR).is_dir():
-        check_precision(final_norm(pipeline), precision)
         weights = kohya_weights(pipeline, folder / ADAPTER_DIR, mu, gesture)
+        if not is_linear(pipeline):
+            check_precision(final_norm(pipeline), precision)
         _write_file({name: value.to(dtype) for name, value in weights.items()}, card, out)
     else:
         raise Hand1000Error(
@@ -75,21 +84,26 @@ def export_model(
         )
 
 
-def _write_folder(stock: "StableDiffusionPipeline", card: str, out: Path) -> None:
+def _write_folder(stock: "DiffusionPipeline", card: str, out: Path) -> None:
     scratch = process_scratch(out.absolute().parent)
     with translate_write_errors(out):
         stock.save_pretrained(scratch / "model", safe_serialization=True)
-        write_tokenizer_files(scratch / "model" / "tokenizer")
+        for tokenizer in (scratch / "model").glob("tokenizer*"):
+            write_tokenizer_files(tokenizer)
         add_text_model_prefix(scratch / "model" / "text_encoder")
     write_text(scratch / "model" / "README.md", card)
     replace_directory(scratch / "model", out)
 
 
 def _write_file(weights: Tensors, card: str, out: Path) -> None:
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     write_text(out.with_suffix(".md"), card)
-    write_bytes(out, save(weights, metadata={"format": "pt"}))
+    # Never as bytes in memory, which would be a second copy of the model.
+    scratch = process_scratch(out.absolute().parent) / out.name
+    with translate_write_errors(out):
+        save_file(weights, scratch, metadata={"format": "pt"})
+        replace_file(scratch, out)
 
 
 _SAMPLER_TITLES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_sde": "DPM++ 2M SDE", "unipc": "UniPC"}
@@ -102,11 +116,14 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     limit = TokenLimit.of(pipeline.tokenizer)
     prompt = fit_caption(f"a photo of a hand, {phrase}", phrase, limit)
     steps = export_sampler(pipeline)["num_inference_steps"]
+    backbone = pipeline.backbone
+    stock = backbone.pipeline_classes[0]
+    name = "Stable Diffusion" if backbone.name == DEFAULT_BACKBONE else backbone.title
+    option = ", safety_checker=None" if backbone.name == DEFAULT_BACKBONE else ""
     load = {
-        "diffusers": 'StableDiffusionPipeline.from_pretrained("FOLDER", safety_checker=None)',
-        "single-file": 'StableDiffusionPipeline.from_single_file("FILE.safetensors", safety_checker=None)',
-        "lora": 'StableDiffusionPipeline.from_pretrained("BASE MODEL", safety_checker=None)\n'
-        '    pipeline.load_lora_weights("FILE.safetensors")',
+        "diffusers": f'{stock}.from_pretrained("FOLDER"{option})',
+        "single-file": f'{stock}.from_single_file("FILE.safetensors"{option})',
+        "lora": f'{stock}.from_pretrained("BASE MODEL"{option})\n    pipeline.load_lora_weights("FILE.safetensors")',
     }[form]
     equal = f"Hand1000's for the same seed in {steps} steps"
     eta = [f"eta={settings.eta:g}"] if settings.sampler == "ddim" else []
@@ -114,13 +131,13 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     scheduler = type(stock_scheduler).__name__
     title = _SAMPLER_TITLES[settings.sampler]
     parts = [
-        f"# Stable Diffusion for people {phrase}",
-        f"This is a Hand1000 model as plain Stable Diffusion. The fusion with the gesture is folded into its cross-"
+        f"# {name} for people {phrase}",
+        f"This is a Hand1000 model as plain {name}. The fusion with the gesture is folded into its cross-"
         f"attention, at mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
         f"The text encoder reads {limit.max_tokens - 2} tokens, of which the phrase has {limit.count(phrase) - 2}. "
         "Programs cut a longer prompt at its end, most of them silently: shorten the words before the phrase.",
         "## Load",
-        "    from diffusers import StableDiffusionPipeline\n\n"
+        f"    from diffusers import {stock}\n\n"
         f"    pipeline = {load}\n"
         f'    pipeline("{prompt}", height={pipeline.resolution}, width={pipeline.resolution},\n'
         f"        {', '.join([f'guidance_scale={settings.guidance_scale:g}', *eta])},\n"
@@ -138,7 +155,11 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
             f"    from diffusers import {scheduler}\n\n"
             f"    pipeline.scheduler = {scheduler}({_scheduler_arguments(stock_scheduler.config)})",
         ]
-    if form == "lora" and (error := shift_error(final_norm(pipeline), "float16")) > MAX_SHIFT_ERROR:
+    if (
+        form == "lora"
+        and not is_linear(pipeline)
+        and (error := shift_error(final_norm(pipeline), "float16")) > MAX_SHIFT_ERROR
+    ):
         parts.append(
             f"Use it in float32: in float16, rounding would change the gesture's shift by {error:.2g} of its length."
         )
@@ -156,9 +177,9 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         parts += _describe_measured(measured, mu, gesture)
     parts += [
         "## Licence",
-        "The licence of the base model applies to these weights (for Stable Diffusion 1.x: CreativeML OpenRAIL-M, with "
-        "its use restrictions), and so does that of the training images (for HaGRID: a variant of CC BY-SA 4.0). No "
-        "safety checker is included.",
+        "The licence of the base model applies to these weights (for Stable Diffusion 1.x: CreativeML OpenRAIL-M, for "
+        "XL: CreativeML Open RAIL++-M, both with use restrictions), and so does that of the training images (for "
+        "HaGRID: a variant of CC BY-SA 4.0). No safety checker is included.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -14,6 +14,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.export.fold import affine_fusion
 from hand1000.export.lora_names import Factors, kohya_entries
 from hand1000.export.target import Precision
+from hand1000.models.base_model import DEFAULT_BACKBONE
 from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.training.checkpoint import Tensors
@@ -61,6 +62,11 @@ def check_precision(norm: nn.LayerNorm, precision: Precision) -> None:
         )
 
 
+def is_linear(pipeline: Hand1000Pipeline) -> bool:
+    """Whether the fusion is linear in e, so that a LoRA holds it without a plane and at any precision."""
+    return isinstance(pipeline.fusion, LowRankFusion)
+
+
 def final_norm(pipeline: Hand1000Pipeline) -> nn.LayerNorm:
     """Return the text encoder's last layer norm, whose output is e."""
     text_encoder: Any = pipeline.text_encoder
@@ -78,7 +84,7 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
         Hand1000Error: The adapter is damaged, or no LoRA can hold the model's fusion.
     """
     saved = read_adapter(adapter, pipeline.unet, "unet")
-    merge = _merge_exactly if isinstance(pipeline.fusion, LowRankFusion) else _merge_on_plane
+    merge = _merge_exactly if is_linear(pipeline) else _merge_on_plane
     return kohya_entries(pipeline.unet, merge(pipeline, saved, mu, gesture), saved.rank)
 
 
@@ -99,10 +105,10 @@ def _merge_exactly(pipeline: Hand1000Pipeline, adapter: Adapter, mu: float, gest
 def _merge_on_plane(pipeline: Hand1000Pipeline, adapter: Adapter, mu: float, gesture: str) -> dict[str, Factors]:
     """Return the change of each layer for h = A e + c, where all e are on one plane."""
     matrix, shift = affine_fusion(pipeline, mu, gesture)
-    if getattr(pipeline, "text_encoder_2", None) is not None:
+    if pipeline.backbone.name != DEFAULT_BACKBONE:
         raise Hand1000Error(
-            "this model's fusion has a constant term, which a LoRA for Stable Diffusion XL cannot hold; choose --to "
-            "diffusers or single-file, or train with stage2.fusion: low_rank"
+            f"this model's fusion has a constant term, which a LoRA for {pipeline.backbone.title} cannot hold; choose "
+            "--to diffusers or single-file, or train with stage2.fusion: low_rank"
         )
     # A constant in the keys changes no attention weight, so only the values carry c.
     value_matrix = matrix + torch.outer(shift, constant_direction(final_norm(pipeline)))

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 INDEX = "model_index.json"
 
-BACKBONES = {"sd": "hand1000.models.stable_diffusion.StableDiffusion"}
+BACKBONES = {
+    "sd": "hand1000.models.stable_diffusion.StableDiffusion",
+    "sdxl": "hand1000.models.stable_diffusion_xl.StableDiffusionXL",
+}
 """The class of each backbone, imported when it is needed, by its name in the index of a tuned model."""
 
 DEFAULT_BACKBONE = "sd"

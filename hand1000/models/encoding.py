@@ -33,6 +33,27 @@ def encode_texts(text_encoder, tokenizer, texts: Sequence[str], batch_size: int 
     return embeddings[[index[text] for text in texts]]
 
 
+@torch.no_grad()
+def encode_penultimate(
+    text_encoder, tokenizer, texts: Sequence[str], batch_size: int = 64
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The second to last hidden states of `texts`, (N, L, D), on the text encoder's device, and their pooled vectors.
+
+    The pooled vectors, (N, P), are those of an encoder with a projection. Every text is encoded once.
+    """
+    unique = sorted(set(texts))
+    ids = tokenize(tokenizer, unique).to(text_encoder.device)
+    outputs = [
+        text_encoder(ids[start : start + batch_size], output_hidden_states=True)
+        for start in range(0, len(ids), batch_size)
+    ]
+    index = {text: position for position, text in enumerate(unique)}
+    rows = [index[text] for text in texts]
+    tokens = torch.cat([output.hidden_states[-2] for output in outputs])[rows]
+    pooled = [output.text_embeds for output in outputs if "text_embeds" in output]
+    return tokens, torch.cat(pooled)[rows] if pooled else None
+
+
 def to_pixels(images: np.ndarray) -> torch.Tensor:
     """Convert uint8 images (B, H, W, 3) to float32 (B, 3, H, W) in -1..1, channels last."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1

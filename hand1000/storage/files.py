@@ -185,6 +185,14 @@ def _open_input(path: Path) -> Iterator[IO[bytes]]:
         raise Hand1000Error(f"{path}: cannot be read: {error.strerror}") from error
 
 
+def replace_file(source: Path, target: Path) -> None:
+    """Move the complete file `source` to `target` on the same filesystem, atomically and durably."""
+    with translate_write_errors(target):
+        with open(source, "rb") as file:
+            os.fsync(file.fileno())
+        retry_without_folder(target.parent, lambda: os.replace(source, target))
+
+
 def replace_directory(source: Path, target: Path) -> None:
     """Move the folder `source` to `target` on the same filesystem, and remove the previous `target`.
 

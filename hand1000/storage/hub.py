@@ -9,6 +9,7 @@ from hand1000.storage.sources import folder_digest, local_copy, open_source
 
 PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    "stabilityai/stable-diffusion-xl-base-1.0": "462165984030d82259a11f4367a4eed129e94a7b",
     "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
     "Salesforce/blip2-opt-2.7b": "51572668da0eb669e01a189dc22abe6088589a24",
     "google/paligemma-3b-mix-224": "d1d8734c9c3ad0ccfeea4afc270faa356c2ba515",
@@ -36,7 +37,8 @@ def _download_from_hub(source: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = _pinned(source).partition("@")
-    ignored = ["safety_checker/*", "*.fp16.*"]
+    # Stable Diffusion XL's repository also has single files, of 7 GB each.
+    ignored = ["safety_checker/*", "*.fp16.*", "sd_xl_*"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=ignored))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

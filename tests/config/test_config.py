@@ -43,7 +43,7 @@ def test_a_preset_inherits_from_a_preset() -> None:
 
 
 def test_resolved_settings_do_not_mention_their_preset() -> None:
-    assert list_presets() == ["default", "demo", "fast", "paper"]
+    assert list_presets() == ["default", "demo", "fast", "paper", "sdxl"]
     for preset in list_presets():
         values = load_settings(preset).model_dump()
         assert list(values) == list(Settings.model_fields) and Settings.model_validate(values) == load_settings(preset)

@@ -1,6 +1,7 @@
 """A Stable Diffusion XL of its real classes with random weights, small enough for a test."""
 
 import copy
+import dataclasses
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, U
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from hand1000.models.small_base import build_tokenizer
-from tests.support.tiny_models import LATENT, TOKENS, VOCABULARY
+from hand1000.models.stable_diffusion_xl import StableDiffusionXL
+from hand1000.training.encoded_dataset import EncodedDataset
+from tests.support.tiny_models import LATENT, TOKENS, VOCABULARY, encoded_dataset
 
 WIDTHS, POOLED = (16, 24), 20
 """Widths of the two text encoders, and of the pooled vector."""
@@ -76,7 +79,9 @@ def tiny_sdxl_parts() -> dict[str, Any]:
     )
     for module in (vae, *encoders, unet):
         module.requires_grad_(False).eval()
-    scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    scheduler = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+    )
     return {
         "vae": vae,
         "text_encoder": encoders[0],
@@ -99,3 +104,17 @@ def save_tiny_sdxl(folder: Path, *, zeros: bool = True) -> Path:
     pipeline = StableDiffusionXLPipeline(**tiny_sdxl_parts(), force_zeros_for_empty_prompt=zeros, add_watermarker=False)
     pipeline.save_pretrained(folder)
     return folder
+
+
+def fresh_sdxl() -> StableDiffusionXL:
+    """The tiny model with a UNet of its own."""
+    return StableDiffusionXL(**fresh_sdxl_parts(), source="tiny-sdxl")
+
+
+def sdxl_dataset() -> EncodedDataset:
+    """Five random images with captions that the text encoders read."""
+    words = ("red", "blue", "a", "left", "hand")
+    conditioning = fresh_sdxl().encode_text([f"a {word} hand" for word in words])
+    latents = torch.randn(5, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(1))
+    plain = encoded_dataset(latents, conditioning.tokens)
+    return dataclasses.replace(plain, pooled=conditioning.pooled, empty_pooled=torch.zeros(POOLED))
