@@ -120,7 +120,7 @@ def test_a_file_that_is_not_yaml_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("a: [")
     with pytest.raises(Hand1000Error, match="a.yaml: line 1, column 5: not YAML: [^\n]*$"):
         load_config(tmp_path / "a.yaml")
-    with pytest.raises(Hand1000Error, match="b.yaml: neither a preset .default, demo, fast, paper. nor a file"):
+    with pytest.raises(Hand1000Error, match="b.yaml: neither a preset .default, demo, fast, paper, sdxl. nor a file"):
         load_config(tmp_path / "b.yaml")
 
 

@@ -4,7 +4,7 @@ import torch
 from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from benchmarks.memory import random_unet
+from benchmarks.backbone_models import build_denoiser
 from hand1000.models.small_base import build_scheduler, build_tokenizer
 from hand1000.models.stable_diffusion import StableDiffusion
 from tests.support.tiny_models import VOCABULARY
@@ -39,5 +39,10 @@ def random_sd15(sample_size: int) -> StableDiffusion:
     for module in (vae, text_encoder):
         module.requires_grad_(False).eval()
     return StableDiffusion(
-        vae, text_encoder, tokenizer, random_unet(torch.float32, sample_size), build_scheduler(), "random"
+        vae,
+        text_encoder,
+        tokenizer,
+        build_denoiser("sd", "cpu", torch.float32, sample_size=sample_size),
+        build_scheduler(),
+        "random",
     )
