@@ -70,12 +70,14 @@ class Counts:
         forward: Operations of one prediction.
         stage2: Peak bytes and operations of a training step of the fusion.
         stage3: Peak bytes and operations of a training step of the adapters.
+        lora: Numbers in a LoRA of the adapters and the fusion; None if the rank of the fusion has no bound.
     """
 
     parameters: int
     forward: float
     stage2: tuple[int, float]
     stage3: tuple[int, float]
+    lora: int | None
 
 
 def count(name: str, settings: Settings) -> Counts:
@@ -95,9 +97,22 @@ def count(name: str, settings: Settings) -> Counts:
     # peft moves its layers to the device of the weights, which fake ones do not allow.
     add_adapter(base.denoiser, settings.stage3.lora, seed=0)
     with mode:
+        lora = _count_lora(base.denoiser, settings) if settings.stage2.fusion == "low_rank" else None
         _make_fake(base.denoiser.train())
         stage3 = _count_adapter_step(base, batch, settings)
-    return Counts(parameters, float(counter.get_total_flops()), stage2, stage3)
+    return Counts(parameters, float(counter.get_total_flops()), stage2, stage3, lora)
+
+
+def _count_lora(denoiser: torch.nn.Module, settings: Settings) -> int:
+    """Count the numbers of a file as `hand1000.export.lora` writes it."""
+    adapters = sum(weight.numel() for weight in trainable_parameters(denoiser).values())
+    weights = [
+        module.weight.shape
+        for name, module in denoiser.named_modules()
+        if name.removesuffix(".base_layer").endswith(("attn2.to_k", "attn2.to_v"))
+        and isinstance(module, torch.nn.Linear)
+    ]
+    return adapters + sum((settings.stage2.fusion_rank + 1) * (rows + columns) for rows, columns in weights)
 
 
 def _make_fake(module: torch.nn.Module) -> None:
@@ -160,8 +175,8 @@ def _count_step(step: Any, held: list[torch.Tensor]) -> tuple[int, float]:
 
 def format_table(names: list[str]) -> str:
     """Return the table of the backbones as Markdown."""
-    header = ("backbone", "pixels", "weights", "bf16, GB", "prediction, TFLOP", "Stage II, GB", "TFLOP")
-    header += ("Stage III with adapters, GB", "TFLOP")
+    header = ["backbone", "pixels", "weights", "bf16, GB", "prediction, TFLOP", "Stage II, GB", "TFLOP"]
+    header += ["Stage III with adapters, GB", "TFLOP", "LoRA in half precision, MB"]
     lines = ["| " + " | ".join(header) + " |", "| --- " * len(header) + "|"]
     for name in names:
         preset = "fast" if name == "sd" else name
@@ -171,6 +186,7 @@ def format_table(names: list[str]) -> str:
         cells += [f"{2 * counts.parameters / 1e9:.2f}", f"{counts.forward / 1e12:.2f}"]
         for size, operations in (counts.stage2, counts.stage3):
             cells += [f"{size / 1e9:.2f}", f"{operations / 1e12:.2f}"]
+        cells.append("-" if counts.lora is None else f"{2 * counts.lora / 1e6:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

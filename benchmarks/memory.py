@@ -63,14 +63,17 @@ def measure(mode: str, resolution: int | None) -> dict[str, float]:
     times = [time.monotonic()]
     context = TrainContext(seed=0, compute=settings.compute, on_progress=lambda *_: times.append(time.monotonic()))
     if is_stage2 and settings.stage2.fusion == "low_rank":
-        texts = [["a hand"]] * 4
-        rows = (latents, text.tokens, text.tokens[0], *texts, ["four"], text.pooled, text.pooled[0])
-        train_fusion(base, EncodedDataset(*rows), {"four": torch.randn(63)}, settings.stage2, context)
+        assert text.pooled is not None
+        names = ["a hand"]
+        data = EncodedDataset(
+            latents, text.tokens, text.tokens[0], names, names, names, names, ["four"], text.pooled, text.pooled[0]
+        )
+        train_fusion(base, data, {"four": torch.randn(63)}, settings.stage2, context)
     elif is_stage2:
         optimize_all_embeddings(base, latents, text, ["image"], settings.stage2, context)
     else:
-        data = TrainingSet(latents, text, null_conditioning=text, gesture_ids=torch.zeros(1, dtype=torch.long))
-        Stage3Trainer(base, data, settings.stage3, context).train()
+        images = TrainingSet(latents, text, null_conditioning=text, gesture_ids=torch.zeros(1, dtype=torch.long))
+        Stage3Trainer(base, images, settings.stage3, context).train()
     seconds = times[-1] - times[-2]
     if device.type == "cuda":
         return {"bytes": torch.cuda.max_memory_allocated(), "seconds": seconds}
