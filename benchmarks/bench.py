@@ -8,21 +8,25 @@ are kept in `--folder`, so that a later call with `--only` renews a part of the 
 """
 
 import argparse
+import contextlib
 import importlib
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from benchmarks.rows import BenchOptions, Row
 
 # Modules of `benchmarks` with a function `measure_rows(options)`, in the order of the table.
-MODULES: tuple[str, ...] = ("training", "training_memory", "distances", "storage")
+MODULES: tuple[str, ...] = ("startup", "authors", "training", "training_memory", "distances", "storage")
 FOLDER = Path(__file__).parents[1] / "build/bench"
 _HEADER = "| work | peer | product | peer's | product ahead | goal | met | equal |\n" + "| --- " * 8 + "|"
 
@@ -63,15 +67,28 @@ def run_module(name: str, options: BenchOptions, timeout: float) -> Iterator[Row
     """
     code = "import sys; from benchmarks.bench import print_rows; print_rows(*sys.argv[1:])"
     values = json.dumps(asdict(options), default=str)
-    deadline = time.monotonic() + timeout
-    command = ["timeout", "--kill-after=10", f"{max(timeout, 1):.0f}", sys.executable, "-c", code, name, values]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-c", code, name, values]
+    # In a session of its own, which is ended with all servers and processes that the module has started.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(_MARK):
-                yield row_from_json(line.removeprefix(_MARK))
+        late: list[bool] = []
+
+        def end() -> None:
+            late.append(True)
+            os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(max(timeout, 1), end)
+        timer.start()
+        try:
+            for line in process.stdout:
+                if line.startswith(_MARK):
+                    yield row_from_json(line.removeprefix(_MARK))
+            process.wait()
+        finally:
+            timer.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     if process.returncode:
-        late = time.monotonic() >= deadline
         raise RuntimeError(f"{name}: {'out of time' if late else f'exit code {process.returncode}'}")
 
 
@@ -121,7 +138,7 @@ def main() -> int:
     options = BenchOptions(
         seconds=arguments.seconds, short=arguments.short, peers=arguments.peers, before=arguments.before
     )
-    deadline = time.monotonic() + 60 * arguments.minutes
+    deadline = monotonic() + 60 * arguments.minutes
     failures, unequal = [], False
     print(_HEADER, flush=True)
     for name in arguments.only or MODULES:
@@ -129,17 +146,17 @@ def main() -> int:
             continue
         rows = []
         try:
-            for row in run_module(name, options, deadline - time.monotonic()):
+            for row in run_module(name, options, deadline - monotonic()):
                 rows.append(row)
                 print(format_row(row), flush=True)
                 unequal |= row.equal is False
+                if not arguments.short:
+                    _save(arguments.folder / f"{name}.json", {"rows": [asdict(row) for row in rows]})
         except RuntimeError as error:
             failures.append(str(error))
-        if rows and not arguments.short:
-            _save(arguments.folder / f"{name}.json", {"rows": [asdict(row) for row in rows]})
     if not arguments.short:
         if "growth" in (arguments.only or ["growth"]):
-            failures += _measure_growth(arguments.folder, arguments.items, deadline - time.monotonic())
+            failures += _measure_growth(arguments.folder, arguments.items, deadline - monotonic())
         from benchmarks.performance_page import write_page
 
         write_page(arguments.page, load_rows(arguments.folder), arguments.folder)
@@ -155,7 +172,6 @@ def _save(path: Path, value: dict[str, Any]) -> None:
 
 def describe_machine() -> str:
     """Return the processor, the number of threads, the memory and the versions that a measurement depends on."""
-    import os
     import platform
     import re
     from importlib.metadata import version
@@ -181,4 +197,7 @@ def _measure_growth(folder: Path, items: int, seconds: float) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -87,6 +87,19 @@ def test_a_module_that_fails_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.
     assert rows == [Row("work", "peer", (1.0,), (2.0,), note=str(tmp_path))]
 
 
+def test_a_module_out_of_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    for name in ("bench", "rows"):
+        shutil.copy(ROOT / f"benchmarks/{name}.py", tmp_path / "benchmarks")
+    (tmp_path / "benchmarks/slow.py").write_text(
+        "import subprocess\ndef measure_rows(options):\n    subprocess.run(['sleep', '60'])\n    yield\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RuntimeError, match="slow: out of time"):
+        list(run_module("slow", BenchOptions(), 1))
+
+
 def growth_of(stage: str, seconds: float, peak: float) -> list[Growth]:
     return [Growth(stage, 100, 2.0, 1.0, 500.0), Growth(stage, 1000, 2.0, seconds, peak)]
 
