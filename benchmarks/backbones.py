@@ -1,13 +1,15 @@
 """What each backbone needs at true size: weights, memory of one training step, and operations, counted without weights.
 
-    .venv/bin/python -m benchmarks.backbones
+    .venv/bin/python -m benchmarks.backbones [--measure]
 
 Everything is computed on fake tensors, which have shapes and no numbers. The memory is that of a step of one image with
 gradient checkpointing: every tensor that is alive at the peak, of the denoiser only, as Stages II and III hold it. It
-leaves out what a GPU's libraries take and the fragments of its allocator. `benchmarks.memory` measures the same steps.
+leaves out what a GPU's libraries take and the fragments of its allocator. `--measure` runs the same steps of Stable
+Diffusion XL with random weights (`benchmarks.memory`), on a GPU if there is one, and prints them beside the count.
 Prints a Markdown table; 1 GB is 10^9 bytes and 1 TFLOP 10^12 operations, a multiplication and an addition being two.
 """
 
+import argparse
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.backbone_models import SHAPES, build_backbone, random_conditioning
+from benchmarks.memory import measure_alone
 from hand1000.config.settings import Settings, load_settings
 from hand1000.models.backbone import Backbone
 from hand1000.models.fusion import GestureFusion, double_fusion
@@ -192,8 +195,23 @@ def format_table(names: list[str]) -> str:
 
 
 def main() -> None:
-    """Print the table."""
-    print(format_table(list(SHAPES)))
+    """Print the table, and the measured steps beside the count if they are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true")
+    if not parser.parse_args().measure:
+        print(format_table(list(SHAPES)))
+        return
+    counts = count("sdxl", load_settings("sdxl"))
+    print("| step, one image | counted GB | measured GB | counted TFLOP | seconds | images a second |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for mode, (size, operations) in (
+        ("SDXL, Stage II, bf16", counts.stage2),
+        ("SDXL, Stage III, adapters, bf16", counts.stage3),
+    ):
+        measured = measure_alone(mode)
+        cells = [mode, f"{size / 1e9:.2f}", f"{measured['bytes'] / 1e9:.2f}", f"{operations / 1e12:.2f}"]
+        cells += [f"{measured['seconds']:.3g}", f"{1 / measured['seconds']:.3g}"]
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

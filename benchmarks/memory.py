@@ -88,14 +88,20 @@ def main() -> None:
     options = parser.parse_args()
     print("| mode, one image | peak GB | seconds |\n| --- | --- | --- |")
     for mode in options.mode or MODES:
-        command = [
-            sys.executable,
-            "-c",
-            f"import benchmarks.memory as m; m.print_measurement({mode!r}, {options.resolution!r})",
-        ]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        peak = json.loads(output.splitlines()[-1])
-        print(f"| {mode} | {peak['bytes'] / 1e9:.2f} | {peak['seconds']:.0f} |", flush=True)
+        peak = measure_alone(mode, options.resolution)
+        print(f"| {mode} | {peak['bytes'] / 1e9:.2f} | {peak['seconds']:.3g} |", flush=True)
+
+
+def measure_alone(mode: str, resolution: int | None = None) -> dict[str, float]:
+    """Measure `mode` in a process of its own."""
+    command = [
+        sys.executable,
+        "-c",
+        f"import benchmarks.memory as m; m.print_measurement({mode!r}, {resolution!r})",
+    ]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    measured: dict[str, float] = json.loads(output.splitlines()[-1])
+    return measured
 
 
 def print_measurement(mode: str, resolution: int | None) -> None:

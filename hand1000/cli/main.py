@@ -124,7 +124,10 @@ def _add_export_command(commands: "Commands") -> None:
     export = commands.add_parser("export", help="write a model as plain Stable Diffusion for other programs")
     add_model_options(export)
     export.add_argument(
-        "--to", required=True, choices=("diffusers", "single-file", "lora"), help="a folder, or one .safetensors file"
+        "--to",
+        required=True,
+        choices=("diffusers", "single-file", "lora", "lora-diffusers"),
+        help="a folder, or one .safetensors file; a LoRA has kohya's names, or diffusers'",
     )
     export.add_argument("--out", required=True, type=Path, help="the folder or file, which must not exist yet")
     export.add_argument("--gesture", help="gesture to fold into the weights, if the model knows several")

@@ -15,7 +15,7 @@ from hand1000.export.lora import (
     check_precision,
     final_norm,
     is_linear,
-    kohya_weights,
+    lora_weights,
     shift_error,
 )
 from hand1000.export.measured import ExportMetrics
@@ -50,8 +50,8 @@ def export_model(
         folder: Model folder.
         form: "diffusers", a folder for `from_pretrained` of the stock pipeline with the card in `README.md`;
             "single-file", a `.safetensors` file with the keys of the original release; or "lora", a `.safetensors`
-            file with the model's adapter in kohya's format, to be loaded on top of the base model. The card of a file
-            has the same name with the suffix `.md`.
+            file with the model's adapter in kohya's format, to be loaded on top of the base model, or "lora-diffusers",
+            the same with diffusers' names. The card of a file has the same name with the suffix `.md`.
         out: Folder or file to write, which must not exist. It is written atomically.
         mu: Weight of the text embedding against the fused one, 0 to 1; by default the model's.
         gesture: HaGRID's name of the gesture to fold in; by default the model's only one.
@@ -71,12 +71,13 @@ def export_model(
     if form == "diffusers":
         _write_folder(fold_fusion(pipeline, mu, gesture).to(dtype), card, out)
     elif form == "single-file":
-        _write_file(convert_to_ldm_keys(fold_fusion(pipeline, mu, gesture).to(dtype)), card, out)
+        stock = fold_fusion(pipeline, mu, gesture).to(dtype)
+        _write_file(convert_to_ldm_keys(stock), card, out, {"format": "pt"})
     elif (folder / ADAPTER_DIR).is_dir():
-        weights = kohya_weights(pipeline, folder / ADAPTER_DIR, mu, gesture)
+        weights, metadata = lora_weights(pipeline, folder / ADAPTER_DIR, mu, gesture, form)
         if not is_linear(pipeline):
             check_precision(final_norm(pipeline), precision)
-        _write_file({name: value.to(dtype) for name, value in weights.items()}, card, out)
+        _write_file({name: value.to(dtype) for name, value in weights.items()}, card, out, metadata)
     else:
         raise Hand1000Error(
             f"{folder}: all weights of this model were trained, which no LoRA can hold; choose --to diffusers or "
@@ -95,14 +96,14 @@ def _write_folder(stock: "DiffusionPipeline", card: str, out: Path) -> None:
     replace_directory(scratch / "model", out)
 
 
-def _write_file(weights: Tensors, card: str, out: Path) -> None:
+def _write_file(weights: Tensors, card: str, out: Path, metadata: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
     write_text(out.with_suffix(".md"), card)
     # Never as bytes in memory, which would be a second copy of the model.
     scratch = process_scratch(out.absolute().parent) / out.name
     with translate_write_errors(out):
-        save_file(weights, scratch, metadata={"format": "pt"})
+        save_file(weights, scratch, metadata=metadata)
         replace_file(scratch, out)
 
 
@@ -124,7 +125,7 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         "diffusers": f'{stock}.from_pretrained("FOLDER"{option})',
         "single-file": f'{stock}.from_single_file("FILE.safetensors"{option})',
         "lora": f'{stock}.from_pretrained("BASE MODEL"{option})\n    pipeline.load_lora_weights("FILE.safetensors")',
-    }[form]
+    }[form.removesuffix("-diffusers")]
     equal = f"Hand1000's for the same seed in {steps} steps"
     eta = [f"eta={settings.eta:g}"] if settings.sampler == "ddim" else []
     stock_scheduler = pipeline.backbone.schedule.stock_scheduler(settings.sampler)
@@ -156,7 +157,7 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
             f"    pipeline.scheduler = {scheduler}({_scheduler_arguments(stock_scheduler.config)})",
         ]
     if (
-        form == "lora"
+        form.startswith("lora")
         and not is_linear(pipeline)
         and (error := shift_error(final_norm(pipeline), "float16")) > MAX_SHIFT_ERROR
     ):

@@ -12,8 +12,8 @@ from torch import nn
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.export.fold import affine_fusion
-from hand1000.export.lora_names import Factors, kohya_entries
-from hand1000.export.target import Precision
+from hand1000.export.lora_names import Factors, diffusers_entries, kohya_entries
+from hand1000.export.target import Form, Precision
 from hand1000.models.base_model import DEFAULT_BACKBONE
 from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
@@ -75,8 +75,12 @@ def final_norm(pipeline: Hand1000Pipeline) -> nn.LayerNorm:
 
 
 @torch.no_grad()
-def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture: str) -> Tensors:
-    """Return the LoRA that turns the base model into this one, for one gesture and one mu, with kohya's names.
+def lora_weights(
+    pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture: str, form: Form
+) -> tuple[Tensors, dict[str, str]]:
+    """Return the LoRA that turns the base model into this one, for one gesture and one mu, and its file's metadata.
+
+    The form "lora" has kohya's names, "lora-diffusers" those of diffusers.
 
     The pipeline has the adapter merged into its UNet; the folder `adapter` holds it alone, as `save_adapter` wrote it.
 
@@ -85,7 +89,8 @@ def kohya_weights(pipeline: Hand1000Pipeline, adapter: Path, mu: float, gesture:
     """
     saved = read_adapter(adapter, pipeline.unet, "unet")
     merge = _merge_exactly if is_linear(pipeline) else _merge_on_plane
-    return kohya_entries(pipeline.unet, merge(pipeline, saved, mu, gesture), saved.rank)
+    layers = merge(pipeline, saved, mu, gesture)
+    return diffusers_entries(layers) if form == "lora-diffusers" else kohya_entries(pipeline.unet, layers, saved.rank)
 
 
 def _merge_exactly(pipeline: Hand1000Pipeline, adapter: Adapter, mu: float, gesture: str) -> dict[str, Factors]:

@@ -1,17 +1,21 @@
 """The names of a LoRA's tensors in the files of other programs."""
 
+import json
+from collections import Counter
+
 import torch
 from diffusers import UNet2DConditionModel
 
 from hand1000.export.single_file import unet_renamer
 from hand1000.training.checkpoint import Tensors
+from hand1000.training.lora import ADAPTER_METADATA
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """down (R, in) and up (out, R) of a layer, to whose weight up @ down is added; of a convolution with its kernel."""
 
 
-def kohya_entries(unet: UNet2DConditionModel, layers: dict[str, Factors], alpha: int) -> Tensors:
-    """Return `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer.
+def kohya_entries(unet: UNet2DConditionModel, layers: dict[str, Factors], alpha: int) -> tuple[Tensors, dict[str, str]]:
+    """Return `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer, and the metadata.
 
     kohya's trainer names the layers of Stable Diffusion 1.x and 2.x as diffusers does, and those of Stable Diffusion XL
     as the original release does. Programs multiply by alpha / rank, so `up` is divided by it. All layers have one
@@ -24,4 +28,26 @@ def kohya_entries(unet: UNet2DConditionModel, layers: dict[str, Factors], alpha:
         weights[f"{layer}.lora_down.weight"] = down.float().contiguous()
         weights[f"{layer}.lora_up.weight"] = (up * (len(down) / alpha)).float().contiguous()
         weights[f"{layer}.alpha"] = torch.tensor(float(alpha))
-    return weights
+    return weights, {"format": "pt"}
+
+
+def diffusers_entries(layers: dict[str, Factors]) -> tuple[Tensors, dict[str, str]]:
+    """Return `unet.<layer>.lora_A.weight` and `.lora_B.weight` of each layer, and the metadata with their ranks.
+
+    Without the metadata, versions of diffusers differ in the scale of layers of other ranks than most.
+    """
+    weights: Tensors = {}
+    for name, (down, up) in layers.items():
+        weights[f"unet.{name}.lora_A.weight"] = down.float().contiguous()
+        weights[f"unet.{name}.lora_B.weight"] = up.float().contiguous()
+    ranks = {name: len(down) for name, (down, _) in layers.items()}
+    ((most, _),) = Counter(ranks.values()).most_common(1)
+    others = {name: rank for name, rank in ranks.items() if rank != most}
+    settings = {
+        "unet.r": most,
+        "unet.lora_alpha": most,
+        "unet.target_modules": sorted(ranks),
+        "unet.rank_pattern": others,
+        "unet.alpha_pattern": others,
+    }
+    return weights, {"format": "pt", ADAPTER_METADATA: json.dumps(settings, sort_keys=True)}

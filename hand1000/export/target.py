@@ -7,7 +7,7 @@ from hand1000.config.sampler import check_call_values
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import gesture_phrase
 
-Form = Literal["diffusers", "single-file", "lora"]
+Form = Literal["diffusers", "single-file", "lora", "lora-diffusers"]
 Precision = Literal["float32", "float16"]
 """Type of an export's numbers."""
 

@@ -86,7 +86,7 @@ def encode_latents(vae, images: np.ndarray, batch_size: int = 32) -> torch.Tenso
 @torch.no_grad()
 def decode_latents(vae, latents: torch.Tensor) -> np.ndarray:
     """The uint8 images (B, H, W, 3) of scaled latents (B, C, h, w)."""
-    latents = latents / vae.config.scaling_factor
+    latents = latents.to(vae.dtype) / vae.config.scaling_factor
     if shift := vae.config.get("shift_factor"):
         latents = latents + shift
     decoded = vae.decode(latents).sample

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hand1000.core.errors import Hand1000Error
@@ -9,6 +10,7 @@ from hand1000.models.conditioning import Conditioning
 from hand1000.models.stable_diffusion import LatentDiffusion
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from diffusers import StableDiffusionXLPipeline
 
@@ -58,6 +60,8 @@ class StableDiffusionXL(LatentDiffusion):
             raise Hand1000Error(f"{self.source}: force_zeros_for_empty_prompt is {value}, not true or false")
         if self.tokenizer.model_max_length != self.tokenizer_2.model_max_length:
             raise Hand1000Error(f"{self.source}: the text encoders read texts of different lengths")
+        if self.vae.config.get("latents_mean") is not None:
+            raise Hand1000Error(f"{self.source}: vae: latents_mean is set; choose a model of {self.title}")
         for unet in (self.unet, *further_denoisers):
             kind, width = unet.config.addition_embed_type, unet.config.projection_class_embeddings_input_dim
             if kind != "text_time":
@@ -90,6 +94,23 @@ class StableDiffusionXL(LatentDiffusion):
         import torch
 
         return empty.map(torch.zeros_like) if self.force_zeros_for_empty_prompt else empty
+
+    @classmethod
+    def load_part(cls, name: str, path: Path, source: str, dtype: "torch.dtype") -> Any:
+        """See `Backbone`; the autoencoder is loaded in float32, since the released one overflows in float16."""
+        import torch
+
+        return super().load_part(name, path, source, torch.float32 if name == "vae" else dtype)
+
+    def encode_images(self, images: "np.ndarray", batch_size: int = 1) -> "torch.Tensor":
+        """See `Backbone`; one image at a time, since a batch of 1,024 px would take tens of gigabytes."""
+        return super().encode_images(images, 1)
+
+    def decode(self, latents: "torch.Tensor") -> "np.ndarray":
+        """See `Backbone`; one image at a time."""
+        import numpy as np
+
+        return np.concatenate([super(StableDiffusionXL, self).decode(latent[None]) for latent in latents])
 
     def predict(
         self, latents: "torch.Tensor", timesteps: "torch.Tensor", conditioning: Conditioning, denoiser: Any = None

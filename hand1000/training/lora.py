@@ -23,7 +23,7 @@ ADAPTER_DIR = "lora"
 
 ADAPTER_FILE = "pytorch_lora_weights.safetensors"
 
-_METADATA = "lora_adapter_metadata"
+ADAPTER_METADATA = "lora_adapter_metadata"
 """Key under which diffusers looks for an adapter's settings."""
 
 
@@ -69,7 +69,7 @@ def save_adapter(denoiser: ModelMixin, name: str, folder: Path) -> None:
     }
     factors = get_peft_model_state_dict(denoiser, adapter_name="default")
     tensors = {f"{name}.{layer}": factor.detach().cpu().contiguous() for layer, factor in factors.items()}
-    metadata = {"format": "pt", _METADATA: json.dumps(settings, sort_keys=True)}
+    metadata = {"format": "pt", ADAPTER_METADATA: json.dumps(settings, sort_keys=True)}
     write_bytes(folder / ADAPTER_FILE, serialize_tensors(tensors, metadata))
 
 
@@ -93,12 +93,12 @@ def read_adapter(folder: Path, denoiser: nn.Module, name: str) -> Adapter:
     factors = {layer.removeprefix(f"{name}."): factor for layer, factor in tensors.items()}
     try:
         with safe_open(path, "pt") as file:
-            settings = json.loads((file.metadata() or {})[_METADATA])
+            settings = json.loads((file.metadata() or {})[ADAPTER_METADATA])
         rank, alpha = settings[f"{name}.r"], float(settings[f"{name}.lora_alpha"])
         if not isinstance(rank, int) or rank < 1 or not 0 < alpha < math.inf:
             raise ValueError(f"rank {rank!r:.40} and alpha {alpha!r:.40}")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = f"its metadata {_METADATA} is missing or malformed ({one_line(error)[:100]})"
+        reason = f"its metadata {ADAPTER_METADATA} is missing or malformed ({one_line(error)[:100]})"
         raise Hand1000Error(f"{path}: cannot be loaded as {kind}: {reason}; restore it from a copy") from error
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, module in denoiser.named_modules():

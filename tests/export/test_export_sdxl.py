@@ -130,6 +130,10 @@ def test_base_model_with_lora_generates_equal_images(targets: list[str], tmp_pat
     base.unload_lora_weights()
     base.load_lora_weights({name: value.half() for name, value in weights.items()})
     assert difference(draw_stock(base), expected) < HALF
+    base.unload_lora_weights()
+    export_model(model, "lora-diffusers", tmp_path / "diffusers.safetensors")
+    base.load_lora_weights(tmp_path / "diffusers.safetensors")
+    assert difference(draw_stock(base), expected) < EQUAL
     layer = "lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k"
     rank = 3 + 1 + (2 if "to_k" in targets else 0)
     assert weights[f"{layer}.lora_down.weight"].shape == (rank, XL_WIDTH)

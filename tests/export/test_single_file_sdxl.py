@@ -13,9 +13,12 @@ from diffusers.loaders.single_file_utils import (
     convert_open_clip_checkpoint,
     infer_diffusers_model_type,
 )
+from diffusers.utils.state_dict_utils import convert_unet_state_dict_to_peft
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from benchmarks.backbone_models import SDXL_UNET
+from hand1000.export.lora_names import kohya_entries
 from hand1000.export.single_file import (
     TEXT_XL,
     UNET,
@@ -26,20 +29,6 @@ from hand1000.export.single_file import (
     vae_weights,
 )
 from tests.support.tiny_sdxl import save_tiny_sdxl
-
-SDXL_UNET = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 
 
 def shapes_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
@@ -86,6 +75,28 @@ def test_keys_and_shapes_are_those_of_stable_diffusion_xl() -> None:
     }.items():
         assert tuple(weights[name].shape) == shape, name
     assert infer_diffusers_model_type(weights) == "xl_base"
+
+
+def test_lora_names_are_those_of_stable_diffusion_xl() -> None:
+    """diffusers finds every layer of the real architecture by the name that kohya's trainer gives it."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**SDXL_UNET)
+        layers = {
+            name: (torch.empty(1, module.in_features), torch.empty(module.out_features, 1))
+            for name, module in unet.named_modules()
+            if isinstance(module, torch.nn.Linear) and ".attentions." in name
+        }
+    weights, _ = kohya_entries(unet, layers, alpha=1)
+    assert len(weights) == 3 * len(layers) == 3 * 722
+    for name in (
+        "lora_unet_input_blocks_4_1_proj_in.lora_down.weight",
+        "lora_unet_middle_block_1_transformer_blocks_9_attn1_to_out_0.lora_up.weight",
+        "lora_unet_output_blocks_5_1_transformer_blocks_1_ff_net_0_proj.alpha",
+    ):
+        assert name in weights
+    state, _ = StableDiffusionXLPipeline.lora_state_dict(weights, unet_config=unet.config)
+    expected = {f"unet.{layer}.lora_{side}.weight" for layer in layers for side in "AB"}
+    assert convert_unet_state_dict_to_peft(state).keys() == expected
 
 
 def test_the_file_of_a_tiny_model_restores_every_weight(tmp_path: Path) -> None:

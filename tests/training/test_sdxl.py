@@ -11,7 +11,7 @@ from hand1000.models.base_model import load_base_model, read_resolution
 from hand1000.models.fusion import double_fusion, fused_null_embedding, gesture_indices
 from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.models.stable_diffusion_xl import StableDiffusionXL
-from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.training.checkpoint import Tensors
 from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
@@ -144,6 +144,8 @@ def test_a_trained_model_is_saved_and_loaded(fusion, tmp_path: Path) -> None:
     save_pipeline(base, weights, fusion, SDXL, tmp_path / "model")
     pipeline = load_pipeline(tmp_path / "model")
     assert isinstance(pipeline.fusion, LowRankFusion) and pipeline.backbone.force_zeros_for_empty_prompt is False
+    half = Hand1000Pipeline.from_pretrained(tmp_path / "model", torch_dtype=torch.float16)
+    assert half.unet.dtype == torch.float16 and half.vae.dtype == torch.float32  # the released one overflows
     prompt = "a left hand, making four fingers up hand gesture"
     images = pipeline(
         prompt, num_inference_steps=2, generator=torch.Generator().manual_seed(0), output_type="np"
