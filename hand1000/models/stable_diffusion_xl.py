@@ -118,8 +118,9 @@ class StableDiffusionXL(LatentDiffusion):
         """See `Backbone`."""
         import torch
 
-        side = float(self.resolution)
-        time_ids = torch.tensor([side, side, 0, 0, side, side], device=latents.device).expand(len(latents), -1)
+        # Filled on the device: a copy from the host would end the recording of a CUDA graph.
+        time_ids = torch.full((len(latents), NUM_TIME_IDS), float(self.resolution), device=latents.device)
+        time_ids[:, 2:4] = 0  # An uncropped image.
         sizes = {"text_embeds": conditioning.pooled, "time_ids": time_ids}
         unet = denoiser or self.unet
         prediction: torch.Tensor = unet(latents, timesteps, conditioning.tokens, added_cond_kwargs=sizes).sample
