@@ -14,7 +14,7 @@ from hand1000.config.settings import ComputeSettings, Settings, load_settings
 from hand1000.core.devices import best_device
 from hand1000.pipelines.generation import generate
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
-from hand1000.training.batches import TrainingSet
+from hand1000.training.batches import TrainingSet, sample_ahead
 from hand1000.training.context import TrainContext
 from hand1000.training.precision import DTYPES, weight_dtype
 from hand1000.training.stage3 import Stage3Trainer
@@ -128,8 +128,10 @@ def stage3_sides(case: Case, *, with_encoders: bool) -> Iterator[Side]:
     frozen = sum(parameter.numel() * parameter.element_size() for parameter in base.unet.parameters()) - 4 * trained
     ema = settings.stage3.ema_decay > 0
 
+    batches = sample_ahead(trainer.sample_batch, range(settings.stage3.steps), in_thread=device.type == "cuda")
+
     def train_step(_: int = 0) -> float:
-        trainer.train_step(trainer.sample_batch(trainer.global_step))
+        trainer.train_step(next(batches))
         return float(trainer.history[-1]["loss"])
 
     shared = trainer.sample_batch(0).to(device)

@@ -4,9 +4,10 @@ Every draw is keyed by seed, stage and step alone, so an interrupted training an
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import torch
 from diffusers.training_utils import compute_density_for_timestep_sampling
@@ -14,6 +15,8 @@ from diffusers.training_utils import compute_density_for_timestep_sampling
 from hand1000.core.rng import Key, noise_and_timesteps, shuffled_batch, torch_generator
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.schedule import NoiseSchedule
+
+BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,19 @@ class BatchSampler:
         count = self.schedule.num_train_timesteps
         sampled = sample_logit_normal_timesteps(self.batch_size, count, self.seed, self.stage, step)
         return dataclasses.replace(batch, timesteps=self.schedule.to_timesteps(sampled))
+
+
+def sample_ahead(sample: Callable[[int], BatchT], steps: range, *, in_thread: bool) -> Generator[BatchT, None, None]:
+    """Yield the batch of each step; with `in_thread`, the next one is sampled while a GPU computes."""
+    if not in_thread:
+        yield from map(sample, steps)
+        return
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        following: Future[BatchT] | None = None
+        for step in steps:
+            batch = sample(step) if following is None else following.result()
+            following = executor.submit(sample, step + 1)
+            yield batch
 
 
 def sample_logit_normal_timesteps(

@@ -47,7 +47,8 @@ def record(compute: Callable[[], tuple[torch.Tensor, ...]]) -> Recording:
             compute()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Only this thread is watched: another one samples batches and may wait for the GPU.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         outputs = compute()
     return Recording(outputs, graph.replay)
 

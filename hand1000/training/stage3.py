@@ -1,5 +1,6 @@
 """Stage III: fine-tune the denoiser on the frozen optimized embeddings (paper, section 3.4)."""
 
+from contextlib import closing
 from functools import partial
 
 import torch
@@ -8,7 +9,7 @@ from hand1000.config.settings import Stage3Settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.interruption import uninterrupted_step
 from hand1000.models.backbone import Backbone
-from hand1000.training.batches import BatchSampler, TrainingBatch, TrainingSet
+from hand1000.training.batches import BatchSampler, TrainingBatch, TrainingSet, sample_ahead
 from hand1000.training.checkpoint import (
     CheckpointWriter,
     Tensors,
@@ -120,19 +121,24 @@ class Stage3Trainer:
     def _train_steps(self) -> None:
         self.load_checkpoint()
         settings, validation = self.settings, self.validation
-        while self.global_step < settings.steps and not should_stop_early(self.history, settings.validation.patience):
-            self.train_step(self.sample_batch(self.global_step))
-            if validation and validation.is_due(self.global_step, settings.steps):
-                self.validate(validation)
-            if self.distributed.is_main_process:
-                metrics = {name: value for name, value in self.history[-1].items() if name != "step"}
-                with uninterrupted_step():
-                    self.context.on_progress(self.global_step, settings.steps, metrics)
-                self.checkpoint_writer.raise_error()
-            self.distributed.raise_if_interrupted(partial(self.save_checkpoint, wait=True))
-            is_due = self.global_step % settings.checkpoint_every == 0 and self.global_step < settings.steps
-            if self.distributed.is_main_process and is_due:
-                self.save_checkpoint()
+        on_gpu = self.denoiser.device.type == "cuda"
+        steps = range(self.global_step, settings.steps)
+        with closing(sample_ahead(self.sample_batch, steps, in_thread=on_gpu)) as batches:
+            for batch in batches:
+                if should_stop_early(self.history, settings.validation.patience):
+                    break
+                self.train_step(batch)
+                if validation and validation.is_due(self.global_step, settings.steps):
+                    self.validate(validation)
+                if self.distributed.is_main_process:
+                    metrics = {name: value for name, value in self.history[-1].items() if name != "step"}
+                    with uninterrupted_step():
+                        self.context.on_progress(self.global_step, settings.steps, metrics)
+                    self.checkpoint_writer.raise_error()
+                self.distributed.raise_if_interrupted(partial(self.save_checkpoint, wait=True))
+                is_due = self.global_step % settings.checkpoint_every == 0 and self.global_step < settings.steps
+                if self.distributed.is_main_process and is_due:
+                    self.save_checkpoint()
 
     def sample_batch(self, step: int) -> TrainingBatch:
         """All items of one step on the CPU: images of the gestures, then those of the prior, if there is one.

@@ -2,11 +2,12 @@
 
 from typing import Literal
 
+import pytest
 import torch
 
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import fused_null_embedding, gesture_indices
-from hand1000.training.batches import BatchSampler, TrainingSet, sample_logit_normal_timesteps
+from hand1000.training.batches import BatchSampler, TrainingSet, sample_ahead, sample_logit_normal_timesteps
 from tests.support.mixed_dataset import GESTURES, mixed_dataset
 from tests.support.tiny_models import tiny_base
 from tests.support.tiny_pipelines import fusion_of
@@ -45,3 +46,18 @@ def test_noise_and_timesteps_are_keyed_by_step_and_position() -> None:
     assert torch.equal(sampler.sample(1).noise.flatten(1), noise[4:])
     timesteps = make_sampler(data, timestep_sampling="logit_normal").sample(1).timesteps
     assert torch.equal(timesteps, sample_logit_normal_timesteps(4, 1000, 0, "unet", 1))
+
+
+def test_batches_sampled_ahead_are_those_of_the_steps() -> None:
+    for in_thread in (False, True):
+        assert list(sample_ahead(lambda step: 10 * step, range(2, 5), in_thread=in_thread)) == [20, 30, 40]
+
+    def fail(step: int) -> int:
+        if step == 1:
+            raise ValueError("step 1")
+        return step
+
+    batches = sample_ahead(fail, range(3), in_thread=True)
+    assert next(batches) == 0
+    with pytest.raises(ValueError, match="step 1"):
+        next(batches)
