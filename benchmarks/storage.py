@@ -157,11 +157,11 @@ def _s3_rows(folder: Path, name: str, sizes: list[int], options: BenchOptions, g
 def _checkpoint_rows(folder: Path, elements: int, options: BenchOptions) -> Iterator[Row]:
     """Measure a checkpoint of three groups of so many elements, of a training on the CPU, in a local root."""
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     from hand1000.storage.artifacts import open_store
     from hand1000.storage.digests import digest_file
-    from hand1000.training.checkpoint import CheckpointWriter, TrainingState, load_checkpoint
+    from hand1000.training.checkpoint import CheckpointWriter, TrainingState
 
     sizes = [elements // 20] * 20
     tensors = {
@@ -169,48 +169,49 @@ def _checkpoint_rows(folder: Path, elements: int, options: BenchOptions) -> Iter
         for group in ("weights", "average", "moments")
     }
     gigabytes = sum(tensor.nbytes for group in tensors.values() for tensor in group.values()) / 1e9
-    store = open_store(str(folder / "root")).checkpoint("bench", "0" * 64)
-    writer, plain, state = CheckpointWriter(store), folder / "plain", TrainingState(1, tensors=tensors)
+    root = open_store(str(folder / "root"))
+    store, former = root.checkpoint("bench", "0" * 64), root.checkpoint("bench", "1" * 64)
+    writer, state, plain = CheckpointWriter(store), TrainingState(1, tensors=tensors), folder / "plain"
+    plain.mkdir()
 
-    def reset() -> None:
-        writer.wait()
-        shutil.rmtree(plain, ignore_errors=True)
-        plain.mkdir()
+    def write_as_before() -> None:
+        with former.workspace() as workspace:
+            (workspace / "state").mkdir()
+            for name, group in tensors.items():
+                save_file(group, workspace / "state" / f"tensors.{name}.safetensors")
+            former.save(workspace / "state")
 
-    def write_plainly() -> list[str]:
+    def write_plainly() -> None:
         for name, group in tensors.items():
-            save_file(group, plain / f"{name}.safetensors")
-        return []
-
-    def write_and_hash() -> list[str]:
-        write_plainly()
-        return [digest_file(path) for path in sorted(plain.iterdir())]
+            save_file(group, plain / f"tensors.{name}.safetensors")
+            with open(plain / f"tensors.{name}.safetensors", "rb") as file:
+                os.fsync(file.fileno())
 
     def is_equal(*_: Any) -> bool:
         writer.wait()
-        stored = load_checkpoint(store).tensors
-        return all(
-            all(
-                torch.equal(stored[name][key], value) for key, value in load_file(plain / f"{name}.safetensors").items()
-            )
-            for name in tensors
-        )
+        with root.workspace() as workspace:
+            folders = [workspace / "new", plain if any(plain.iterdir()) else workspace / "former"]
+            store.restore(folders[0], read_only=True)
+            if folders[1] != plain:
+                former.restore(folders[1], read_only=True)
+            digests = [{path.name: digest_file(path) for path in folder.glob("*.safetensors")} for folder in folders]
+            return len(digests[0]) == len(tensors) and digests[0] == digests[1]
 
-    name = f"a checkpoint of {gigabytes:.1f} GB"
-    # A ratio to writing with and without the digests, of which the former is how it was done before.
+    name, before = f"a checkpoint of {gigabytes:.1f} GB", "save_file, then sha256 of the files, as before"
     for title, wait, peer, run_peer, goal in (
-        ("until it is stored", True, "save_file, then the sha256 of the files", write_and_hash, 2.5),
-        ("until it is stored", True, "save_file alone, without a digest", write_plainly, None),
-        ("while training waits", False, "save_file, then the sha256 of the files", write_and_hash, 2.5),
+        ("until it is stored", True, before, write_as_before, 2.5),
+        ("until training goes on", False, before, write_as_before, 2.5),
+        ("until it is stored", True, "save_file and fsync, without a digest", write_plainly, None),
     ):
 
         def save(wait: bool = wait) -> None:
             writer.save(state, wait=wait)
 
         yield measure_row(
-            Comparison(f"{name}, {title}", peer, save, run_peer, is_equal, goal=goal, prepare=reset), options
+            Comparison(f"{name}, {title}", peer, save, run_peer, is_equal, goal=goal, prepare=writer.wait), options
         )
     store.clear()
+    former.clear()
     shutil.rmtree(plain)
 
 

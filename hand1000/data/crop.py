@@ -11,8 +11,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from hand1000.core.errors import Hand1000Error, one_line
-from hand1000.data.formats import HEIF_SUFFIXES, image_suffixes, readable_formats
-from hand1000.storage.images import MAX_PIXELS, TooLargeError, open_image
+from hand1000.data.formats import HEIF_SUFFIXES, image_suffixes
+from hand1000.storage.images import MAX_PIXELS, TooLargeError, open_image, readable_formats
 
 if TYPE_CHECKING:
     from hand1000.data.imageset import BBox
@@ -65,7 +65,7 @@ def load_square(
     """Load the square crop of an image file, upright and resized.
 
     Args:
-        path: Image file of any format in `hand1000.data.formats.readable_formats`; of several frames the first is read.
+        path: Image file of any format in `readable_formats`; of several frames the first is read.
         resolution: Side of the result in pixels.
         bbox: Box of the labelled hand, relative to the upright image. Where it is longer than the square's side, the
             square is centered on it.
@@ -102,7 +102,7 @@ def load_square(
 
     def decode(file: Path | io.BytesIO) -> tuple[np.ndarray, "BBox | None"]:
         # The memory stays reserved until the square is cut.
-        with open_image(file, formats=readable_formats(), max_pixels=max_pixels, min_side=resolution) as image:
+        with open_image(file, max_pixels=max_pixels, min_side=resolution) as image:
             if (block := image.info.get("exif")) and not _is_exif_intact(block):
                 on_fault("malformed EXIF block")
             method = _UPRIGHT.get(_orientation(image))

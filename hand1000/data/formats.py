@@ -4,25 +4,10 @@ from functools import cache
 
 from PIL import Image
 
+from hand1000.storage.images import readable_formats
+
 HEIF_SUFFIXES = frozenset({".heic", ".heics", ".heif", ".heifs", ".hif"})
 """Suffixes of images that need pillow-heif, which `pip install 'hand1000[heic]'` installs."""
-
-# What Pillow identifies but does not decode by itself: EPS and WMF start other programs, the others are stubs, and XV's
-# thumbnails and IPTC's records are no photos. An icon's size in Pillow is not that of the image inside.
-_REFUSED = frozenset({"BUFR", "CUR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "IPTC", "MPEG", "WMF", "XVTHUMB"})
-
-
-@cache
-def readable_formats() -> tuple[str, ...]:
-    """Return Pillow's names of the formats that are opened; a file of another one is not an image."""
-    try:
-        from pillow_heif import register_heif_opener
-    except ImportError:
-        pass
-    else:
-        register_heif_opener()
-    Image.init()
-    return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
 @cache

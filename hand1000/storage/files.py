@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -31,6 +32,7 @@ T = TypeVar("T")
 _MAX_LINE_BYTES = 16 << 20
 _MAX_NAME_BYTES = 240
 _MAX_RETRIES = 20
+_BACKUP = re.compile(r"[0-9a-f]{32}\.old")
 
 
 def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None) -> None:
@@ -197,14 +199,15 @@ def replace_directory(source: Path, target: Path) -> None:
     """Move the folder `source` to `target` on the same filesystem, and remove the previous `target`.
 
     If `target` is absent or empty this is one atomic rename. Otherwise the previous folder is first renamed to a
-    backup: a process killed in between leaves no `target`, but never a mixture of both.
+    backup: a process killed in between leaves no `target`, but never a mixture of both. The backups that killed
+    processes left are removed as well.
     """
     with translate_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
+        stem = f".{target.name[:80]}."
         if target.is_dir() and any(target.iterdir()):
-            backup = target.with_name(f".{target.name[:80]}.{uuid4().hex}.old")
-            os.rename(target, backup)
-            os.rename(source, target)
-            shutil.rmtree(backup)
-        else:
-            os.rename(source, target)
+            os.rename(target, target.with_name(f"{stem}{uuid4().hex}.old"))
+        os.rename(source, target)
+        for path in target.parent.iterdir():
+            if path.name.startswith(stem) and _BACKUP.fullmatch(path.name.removeprefix(stem)):
+                shutil.rmtree(path, ignore_errors=True)

@@ -5,7 +5,7 @@ A file of a thousand bytes may claim any number of pixels, so both bounds are ch
 
 import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,26 @@ _PIXEL_BYTES = 4
 """Bytes of a pixel as Pillow keeps it, also of RGB."""
 
 _PROGRESSIVE_BYTES = 6
+
+
+# What Pillow identifies but does not decode by itself: EPS and WMF start other programs, the others are stubs, and XV's
+# thumbnails and IPTC's records are no photos. An icon's size in Pillow is not that of the image inside.
+_REFUSED = frozenset({"BUFR", "CUR", "EPS", "GRIB", "HDF5", "ICNS", "ICO", "IPTC", "MPEG", "WMF", "XVTHUMB"})
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are opened; a file of another one is not an image."""
+    from PIL import Image
+
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        pass
+    else:
+        register_heif_opener()
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _REFUSED)
 
 
 class TooLargeError(Hand1000Error):
@@ -77,7 +97,6 @@ def image_memory() -> MemoryBudget:
 def open_image(
     file: Path | BinaryIO,
     *,
-    formats: Collection[str] | None = None,
     max_pixels: int = MAX_PIXELS,
     min_side: int = 0,
 ) -> "Iterator[Image.Image]":
@@ -85,7 +104,6 @@ def open_image(
 
     Args:
         file: An image file.
-        formats: Pillow's names of the formats that are tried; None is all.
         max_pixels: Largest number of pixels.
         min_side: A JPEG is decoded at a reduced scale with sides of at least so many pixels; 0 keeps it whole.
 
@@ -95,7 +113,7 @@ def open_image(
     """
     from PIL import Image
 
-    with Image.open(file, formats=None if formats is None else list(formats)) as image:
+    with Image.open(file, formats=readable_formats()) as image:
         num_pixels = image.width * image.height
         if num_pixels > max_pixels:
             raise TooLargeError(f"{image.width}x{image.height} pixels, more than {max_pixels}")

@@ -209,21 +209,29 @@ class _Download:
             return self._file
 
     def _fetch(self, start: int) -> None:
-        """Write the part from `start` to the file, and hash what is complete up to there."""
+        """Write the part from `start` to the file, and hash what is complete from the beginning on.
+
+        The bytes of the part that comes next are hashed as they arrive, those of a later one are read again.
+        """
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
         file, stop = self._open(), min(start + PART_BYTES, self.item.entry.size)
         position = start
+        with self._lock:
+            is_next = not self._hashing and self._digest.size == start
+            self._hashing |= is_next
 
         def read() -> None:
             nonlocal position
             for chunk in self._read(position, stop) if position < stop or not stop else ():
                 _write_at(file, chunk, position)
+                if is_next:
+                    self._digest.update(chunk)
                 position += len(chunk)
 
         with translate_s3_errors(f"s3://{self._object['Bucket']}/{self.item.key}"):
             call_with_retry(read, read_delays(), (HTTPClientError, IncompleteReadError))
-        self._hash(file, start)
+        self._hash(file, start, is_next=is_next)
 
     def _read(self, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes of a range; nothing, if the object ends before it."""
@@ -243,11 +251,11 @@ class _Download:
                 yield chunk
                 start += len(chunk)
 
-    def _hash(self, file: int, start: int) -> None:
+    def _hash(self, file: int, start: int, *, is_next: bool) -> None:
         """Note that a part is there; unless another thread is at it, hash what is complete from the beginning on."""
         with self._lock:
             self._arrived.add(start)
-            if self._hashing:
+            if self._hashing and not is_next:
                 return
             self._hashing = True
         hashed = -1

@@ -163,6 +163,11 @@ def find_weights(folder: Path, kind: str) -> list[Path]:
                 if os.path.basename(name) != name or not name.endswith(".safetensors"):
                     raise Hand1000Error(f"{index}: {_name(name)} is not the plain name of a safetensors file")
             return [folder / name for name in sorted(set(names.values()))]
+    if variants := sorted(folder.glob("*.fp16*.safetensors")):
+        raise Hand1000Error(
+            f"{folder}: cannot be loaded as {kind}: it has only the variant fp16, {_name(variants[0].name)}; remove "
+            "'.fp16' from the names of its files"
+        )
     pickled = any(folder.glob("*.bin")) or any(folder.glob("*.ckpt"))
     remedy = "convert its pickle, which is never loaded" if pickled else "restore its files"
     raise Hand1000Error(f"{folder}: cannot be loaded as {kind}: it has no safetensors file; {remedy}")

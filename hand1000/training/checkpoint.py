@@ -1,7 +1,7 @@
 """Checkpoints of an unfinished training, from which it continues to the same bits.
 
 A training does not wait for its checkpoints: they are written beside it, from a copy of the state, where there is
-memory for that copy. One is written at a time.
+memory for that copy, which is then used again. One is written at a time.
 """
 
 import contextlib
@@ -55,6 +55,7 @@ class CheckpointWriter:
         self._store = store
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self._copies: dict[str, Tensors] = {}
 
     def save(
         self,
@@ -90,7 +91,7 @@ class CheckpointWriter:
             if files is not None:
                 shutil.copytree(files, directory / FILES)
             (directory / STATE).write_text(text)
-            copies = None if wait else _copy_tensors(groups)
+            copies = None if wait else self._copy(groups)
             if copies is None or not self._start(directory, copies, stack):
                 self._write(directory, groups)
 
@@ -111,6 +112,31 @@ class CheckpointWriter:
             self._thread = None
         self.raise_error()
 
+    @torch.no_grad()
+    def _copy(self, groups: Mapping[str, Tensors]) -> dict[str, Tensors] | None:
+        """Copy tensors to the CPU, into the last copies where they fit; return None where memory is short."""
+        last, self._copies = self._copies, {}
+        missing = [
+            value.nbytes
+            for name, group in groups.items()
+            for key, value in group.items()
+            if not _fits(last.get(name, {}).get(key), value)
+        ]
+        if missing and sum(missing) > _MEMORY_SHARE * available_memory():
+            return None
+        try:
+            for name, group in groups.items():
+                copies, former = self._copies.setdefault(name, {}), last.get(name, {})
+                for key, value in group.items():
+                    copy = former.get(key)
+                    if copy is None or not _fits(copy, value):
+                        copy = torch.empty(value.shape, dtype=value.dtype)
+                    copies[key] = copy.copy_(value)
+        except (RuntimeError, MemoryError):  # Less memory than the system states.
+            self._copies = {}
+            return None
+        return self._copies
+
     def _start(self, directory: Path, groups: dict[str, Tensors], stack: contextlib.ExitStack) -> bool:
         """Write a state in a thread, which then closes the workspace; return whether a thread could be had."""
         workspace = stack.pop_all()
@@ -121,7 +147,6 @@ class CheckpointWriter:
                     self._write(directory, groups)
             except BaseException as error:
                 self._error = error
-            groups.clear()
 
         thread = threading.Thread(target=write, name="checkpoint", daemon=True)
         try:
@@ -145,6 +170,7 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._copies = {}
         try:
             self.wait()
         except Exception as failure:
@@ -227,19 +253,8 @@ def _collect_tensors(
     return groups, counts
 
 
-@torch.no_grad()
-def _copy_tensors(groups: Mapping[str, Tensors]) -> dict[str, Tensors] | None:
-    """Return copies on the CPU, or None where there is not enough memory."""
-    size = sum(tensor.nbytes for group in groups.values() for tensor in group.values())
-    if size > _MEMORY_SHARE * available_memory():
-        return None
-    try:
-        return {
-            name: {key: torch.empty(value.shape, dtype=value.dtype).copy_(value) for key, value in group.items()}
-            for name, group in groups.items()
-        }
-    except (RuntimeError, MemoryError):  # Less memory than the system states.
-        return None
+def _fits(copy: torch.Tensor | None, value: torch.Tensor) -> bool:
+    return copy is not None and (copy.shape, copy.dtype) == (value.shape, value.dtype)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, path: Path, counts: Mapping[str, int]) -> None:

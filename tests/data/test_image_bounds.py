@@ -184,3 +184,10 @@ def test_an_icon_is_no_image(tmp_path: Path, make: Callable[[io.BytesIO], None])
     with pytest.raises(UnreadableImageError, match="not an image"):
         load_square(tmp_path / "x.png", 8)
     assert issubclass(TooLargeError, Hand1000Error)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS", "EPS"])
+def test_an_image_set_has_no_icons_or_programs(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.png", kind)
+    with pytest.raises(Hand1000Error, match=r"x\.png: not a readable image: .*; restore it"):
+        read_rgb(tmp_path / "x.png")

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 
 import pytest
 
@@ -60,3 +61,31 @@ def test_a_folder_replaces_another(tmp_path):
     for name in ("new", "newer"):
         replace_directory(folder_with(tmp_path / name, {name: name}), tmp_path / "target")
         assert files_of(tmp_path) == {f"target/{name}": name}
+
+
+def test_what_a_killed_replacement_left_is_removed(tmp_path, monkeypatch):
+    folder_with(tmp_path / "target", {"old": "old"})
+    for other in (".target.notes.old", f".targets.{'0' * 32}.old"):
+        folder_with(tmp_path / other, {"kept": "kept"})
+    for fatal_call in (2, 1):  # Before the new folder has its name, and before the backup is removed.
+        with monkeypatch.context() as patch, pytest.raises(SimulatedKill):
+            kill_at(patch, *((os, "rename") if fatal_call == 2 else (shutil, "rmtree")), fatal_call)
+            replace_directory(folder_with(tmp_path / f"new{fatal_call}", {"new": str(fatal_call)}), tmp_path / "target")
+        assert len(list(tmp_path.glob(f".target.{'[0-9a-f]' * 32}.old"))) == 1
+        replace_directory(folder_with(tmp_path / "newer", {"new": "er"}), tmp_path / "target")
+        assert not list(tmp_path.glob(f".target.{'[0-9a-f]' * 32}.old"))
+    assert files_of(tmp_path / "target") == {"new": "er"}
+    assert len(list(tmp_path.glob("*/kept"))) == 2
+
+
+def kill_at(patch: pytest.MonkeyPatch, module, name: str, fatal_call: int) -> None:
+    """Simulate the end of the process at the given call of a function."""
+    original, calls = getattr(module, name), []
+
+    def dying(*args, **options):
+        calls.append(args)
+        if len(calls) == fatal_call:
+            raise SimulatedKill
+        return original(*args, **options)
+
+    patch.setattr(module, name, dying)

@@ -116,6 +116,17 @@ def test_shards_are_checked_like_one_file(tmp_path: Path) -> None:
         load_model(UNet2DConditionModel, tmp_path, "a UNet")
 
 
+def test_a_folder_of_only_a_variant_names_the_remedy(tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    fresh_base().unet.save_pretrained(tmp_path, variant="fp16")
+    with pytest.raises(Hand1000Error, match=r"only the variant fp16, \S+\.fp16\.safetensors; remove '\.fp16'"):
+        load_model(UNet2DConditionModel, tmp_path, "a UNet")
+    (weights,) = tmp_path.glob("*.safetensors")
+    weights.rename(tmp_path / weights.name.replace(".fp16", ""))
+    assert load_model(UNet2DConditionModel, tmp_path, "a UNet").config.sample_size == LATENT
+
+
 def test_a_loader_shows_no_bar_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from transformers import CLIPTextConfig, CLIPTextModel
     from transformers.utils.logging import enable_progress_bar, is_progress_bar_enabled

@@ -87,7 +87,12 @@ def test_a_training_does_not_wait_for_a_checkpoint(tmp_path):
         weights["a"] += 1  # The next step, while the checkpoint is being written.
         assert not store.folder.exists()
         store.released.set()
-    assert torch.equal(load_file(store.folder / "tensors.weights.safetensors")["a"], torch.zeros(2))
+        writer.wait()
+        assert torch.equal(load_file(store.folder / "tensors.weights.safetensors")["a"], torch.zeros(2))
+        for values in (torch.ones(2), torch.ones(3), torch.tensor([1, 2])):
+            writer.save(TrainingState(1, [{"step": 1}], {"weights": {"a": values}}))
+            writer.wait()
+            assert torch.equal(load_file(store.folder / "tensors.weights.safetensors")["a"], values)
 
 
 def test_a_failed_checkpoint_is_reported_at_the_next_step(tmp_path):
