@@ -28,12 +28,6 @@ class EMA:
             decay = min(self.decay, step / (step + 10))
             torch._foreach_lerp_(list(self.tensors.values()), list(self._parameters.values()), 1 - decay)
 
-    @torch.no_grad()
-    def load(self, tensors: Tensors) -> None:
-        """Continue from a saved average."""
-        for name, value in tensors.items():
-            self.tensors[name].copy_(value)
-
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Let the module compute with the average inside the context; it swaps pointers and copies nothing."""
