@@ -112,7 +112,11 @@ def stage_operations(settings: "Settings", images: int, counts: Counts) -> dict[
 
 
 def read_utilization(path: Path, mode: str) -> dict[str, float]:
-    """Return the largest utilization that was measured of each stage, with the training mode `full` or `lora`.
+    """Return the largest utilization that was measured of each stage at Stable Diffusion 1.5's size.
+
+    Args:
+        path: `gpu.json`.
+        mode: Training mode of Stage III, `full` or `lora`.
 
     Raises:
         ValueError: The file is not one of `benchmarks.gpu`, or has none of the stages.
@@ -122,7 +126,8 @@ def read_utilization(path: Path, mode: str) -> dict[str, float]:
     for row in json.loads(path.read_text()):
         for stage, name in _MEASURED_AS.items():
             name = stage3 if stage == "Stage III" else name
-            if row["code"] == "hand1000" and row["stage"].startswith(name):
+            is_ours = row["code"].startswith("hand1000") and row["backbone"].startswith("SD 1.5")
+            if is_ours and row["stage"].startswith(name):
                 best[stage] = max(best.get(stage, 0.0), row["mfu"])
     if not best:
         raise ValueError(f"{path}: no stage of hand1000; give the gpu.json of `python -m benchmarks.gpu --out FOLDER`")

@@ -22,10 +22,17 @@ def test_the_counts_are_those_of_stable_diffusion(counts: Counts) -> None:
 
 
 def test_measured_utilization_is_that_of_the_stage_and_mode(tmp_path: Path) -> None:
-    rows = [("III, LoRA", "hand1000", 0.3), ("III, LoRA", "hand1000", 0.4), ("III, LoRA", "diffusers' step", 0.9),
-            ("III, all weights", "hand1000", 0.5), ("II, fusion", "hand1000", 0.2)]  # fmt: skip
+    sd15 = {"backbone": "SD 1.5, 512 px"}
+    rows = [
+        sd15 | {"stage": "III, LoRA", "code": "hand1000", "mfu": 0.3},
+        sd15 | {"stage": "III, LoRA", "code": "hand1000, compiled", "mfu": 0.4},
+        sd15 | {"stage": "III, LoRA", "code": "diffusers' step", "mfu": 0.9},
+        {"backbone": "SDXL", "stage": "III, LoRA", "code": "hand1000", "mfu": 0.8},
+        sd15 | {"stage": "III, all weights", "code": "hand1000", "mfu": 0.5},
+        sd15 | {"stage": "II, fusion", "code": "hand1000", "mfu": 0.2},
+    ]
     path = tmp_path / "gpu.json"
-    path.write_text(json.dumps([{"stage": stage, "code": code, "mfu": mfu} for stage, code, mfu in rows]))
+    path.write_text(json.dumps(rows))
     assert read_utilization(path, "lora") == {"Stage III": 0.4, "Stage II, fusion": 0.2}
     text = format_tables(load_settings("fast"), 1000, {"": 0.35} | read_utilization(path, "lora"), GPUS)
     assert "| Stage III |" in text and "| 40% |" in text and "| 35% |" in text
