@@ -111,5 +111,5 @@ def _check_loss(metric: PairedMetric, other: str, max_loss: float) -> GateResult
         low=difference.low,
         high=difference.high,
         champion=champion.value if champion else None,
-        passed=(-difference.high if higher else difference.low) <= max_loss,
+        passed=not difference.is_loss(metric.better, max_loss),
     )

@@ -6,6 +6,7 @@ intervals. `docs/review.md` says how the gates read the intervals.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.stats import binomtest
@@ -23,12 +24,27 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 """Takes how often each of N images occurs in each of R resamples, (R, N), and returns the R values."""
 
 
+Better = Literal["lower", "higher"]
+"""Whether a lower or a higher value of a metric is better."""
+
+
 class Estimate(FrozenSettings):
     """A value, or a difference of two, with the bounds of its 95 % interval."""
 
     value: float
     low: float
     high: float
+
+    def is_loss(self, better: Better, tolerance: float = 0.0) -> bool:
+        """Whether the whole interval of a difference is a loss of more than `tolerance`.
+
+        Gates and the report's conclusions both use this definition.
+        """
+        return (-self.high if better == "higher" else self.low) > tolerance
+
+    def is_gain(self, better: Better) -> bool:
+        """Whether the whole interval of a difference is a gain."""
+        return self.is_loss("lower" if better == "higher" else "higher")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.general import GeneralMetrics
 from hand1000.evaluation.metrics import Metrics
 from hand1000.evaluation.paired import (
+    Better,
     Estimate,
     Statistic,
     estimate_rate,
@@ -24,8 +24,6 @@ from hand1000.evaluation.paired import (
 from hand1000.evaluation.statistics import make_intra_prompt_distance, make_kid, make_kid_to_base, make_ratio
 
 BASE, TUNED, CHAMPION = "base", "tuned", "champion"
-
-Better = Literal["lower", "higher"]
 
 MIN_RESAMPLED = 10
 """Number of images, or of images with hands, below which the bootstrap's interval of a difference is far too narrow."""
@@ -212,10 +210,23 @@ def _compare_kid_h(
     return subject.compare_statistics(statistics, len(images), support).model_copy(update={"models": values})
 
 
+def _compare_kid(real: ImageFeatures, models: Mapping[str, EvaluatedImages], seed: int) -> PairedMetric:
+    """KID; the values also resample the real images, the differences hold them fixed."""
+    subject = _Subject("KID", "lower", seed)
+    count = min(len(models[TUNED].features.file_names), _MAX_KERNEL_IMAGES)
+    statistics = {
+        model: make_kid(real.features[:_MAX_KERNEL_IMAGES], evaluated.features.features[:count], np.arange(count))
+        for model, evaluated in models.items()
+    }
+    values = {model: Estimate.model_validate(evaluated.metrics.kid.model_dump()) for model, evaluated in models.items()}
+    return subject.compare_statistics(statistics, count).model_copy(update={"models": values})
+
+
 def _compare_images(real: ImageFeatures, models: Mapping[str, EvaluatedImages], seed: int) -> Iterator[PairedMetric]:
     """The metrics of whole images, of all gestures together."""
     results = {model: evaluated.metrics.images for model, evaluated in models.items()}
     features = {model: evaluated.features for model, evaluated in models.items()}
+    yield _compare_kid(real, models, seed)
     if results[TUNED][0].memorized is not None:
         memorized = {model: [bool(image.memorized) for image in rows] for model, rows in results.items()}
         yield _Subject("memorization rate", "lower", seed).compare_rates(memorized)

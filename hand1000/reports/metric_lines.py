@@ -47,16 +47,13 @@ class Point:
         """The interval in words; empty without one."""
         return f"{format_number(self.low)} to {format_number(self.high)}" if self.has_interval else ""
 
-    def overlaps(self, other: "Point") -> bool:
-        """Whether the intervals have a value in common."""
-        bounds = (self.low, self.high, other.low, other.high)
-        low, high, other_low, other_high = (bound if bound is not None else float("nan") for bound in bounds)
-        return low <= other_high and other_low <= high
-
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What a metric says about the candidate; only `better` and `worse` are more than chance."""
+    """What a metric says about the candidate; only `better` and `worse` are more than chance.
+
+    The interval of the paired difference decides, as in the gates (`Estimate.is_loss`).
+    """
 
     kind: Literal["better", "worse", "unclear", "none"]
     text: str
@@ -106,12 +103,13 @@ class MetricLine:
             return Conclusion("none", self.note)
         if min(candidate.n, other.n) < MIN_SAMPLES:
             return Conclusion("none", f"too few to tell (n = {min(candidate.n, other.n)})")
-        if not (candidate.has_interval and other.has_interval):
-            return Conclusion("none", "no interval")
-        if candidate.overlaps(other):
-            return Conclusion("unclear", "no clear difference")
-        is_better = (candidate.value < other.value) == (self.better == "lower")
-        return Conclusion("better", "better") if is_better else Conclusion("worse", "worse")
+        if self.difference is None:
+            return Conclusion("none", self.note or "no interval")
+        if self.difference.is_gain(self.better):
+            return Conclusion("better", "better")
+        if self.difference.is_loss(self.better):
+            return Conclusion("worse", "worse")
+        return Conclusion("unclear", "no clear difference")
 
 
 def read_metric_lines(run: FinishedRun) -> list[MetricLine]:
@@ -137,7 +135,7 @@ def _paired_line(metric: PairedMetric, models: Mapping[str, Metrics]) -> MetricL
         better=metric.better,
         points=points,
         reference=_reference(metric, models[CANDIDATE]),
-        difference=metric.differences.get(CHAMPION) or metric.differences.get(BASE),
+        difference=metric.differences.get(CHAMPION if CHAMPION in metric.models else BASE),
         is_share="KID" not in metric.name and metric.name != "diversity",
         note=metric.note,
     )
@@ -164,21 +162,17 @@ def _reference(metric: PairedMetric, metrics: Metrics) -> tuple[float, str] | No
 
 
 def _unpaired_lines(models: Mapping[str, Metrics]) -> Iterator[MetricLine]:
-    """Metrics of single models: KID with the interval of its bootstrap, the others without one."""
+    """Metrics of single models, without an interval of the difference."""
 
     def line(name: str, attribute: str, better: Literal["lower", "higher"], count: str = "n_fake") -> MetricLine:
         points = {}
         for model, metrics in models.items():
-            value, n = getattr(metrics, attribute), getattr(metrics, count)
-            if isinstance(value, float):
-                points[model] = Point(value, None, None, n)
-            elif value is not None:
-                points[model] = Point(value.value, value.low, value.high, n)
+            if (value := getattr(metrics, attribute)) is not None:
+                points[model] = Point(value, None, None, getattr(metrics, count))
         return MetricLine(name, better, points)
 
     yield line("FID-H", "fid_h", "lower", "hands_fake")
     yield line("HAND-CONF", "hand_conf", "higher", "hands_fake")
-    yield line("KID", "kid", "lower")
     yield line("FID", "fid", "lower")
     for name, attribute in (("CMMD", "cmmd"), ("CLIP score", "clip_score")):
         if any(getattr(metrics, attribute) is not None for metrics in models.values()):

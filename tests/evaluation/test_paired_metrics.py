@@ -189,6 +189,7 @@ def test_values_are_those_of_the_metrics(maker: Maker) -> None:
         "detection rate": metrics.detection_rate,
         "KID-H": metrics.kid_h.value,
         "implausible hand rate": metrics.implausible_hand_rate,
+        "KID": metrics.kid.value,
         "memorization rate": metrics.memorization_rate,
         "diversity": 1.0,
         "color faithfulness": metrics.color_faithfulness["wall"],

@@ -1,46 +1,78 @@
 """What the page concludes from the metrics, and the interval plots."""
 
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from hand1000.config.gates import GateBounds
+from hand1000.config.settings import load_settings
+from hand1000.evaluation.gates import evaluate_gates
+from hand1000.evaluation.paired import Better, Estimate
+from hand1000.evaluation.paired_metrics import CHAMPION, TUNED, PairedMetric, PairedMetrics
 from hand1000.reports.metric_lines import MIN_SAMPLES, MetricLine, Point, read_metric_lines
 from hand1000.reports.plots import interval_svg, landmarks_svg
 from tests.support.finished_run import HAND, make_run
 
 
-def line(candidate: Point, other: Point, better: str | None = "higher", **fields: object) -> MetricLine:
-    return MetricLine(
-        "rate", better, {"base": Point(0.0, 0.0, 0.1, 200), "champion": other, "candidate": candidate}, **fields
-    )  # type: ignore[arg-type]
+def line(low: float, high: float, better: Better | None = "higher", n: int = 200, **fields: Any) -> MetricLine:
+    """A metric whose paired difference of candidate and champion is between `low` and `high`."""
+    points = {"base": Point(0.0, 0.0, 0.1, 200), "champion": Point(0.25, 0.0, 0.5, 200)}
+    difference = Estimate(value=(low + high) / 2, low=low, high=high)
+    return MetricLine("rate", better, points | {"candidate": Point(0.75, 0.5, 1.0, n)}, difference=difference, **fields)
 
 
-def test_only_separate_intervals_are_better_or_worse() -> None:
-    low, high, middle = Point(0.4, 0.3, 0.5, 200), Point(0.9, 0.8, 0.95, 200), Point(0.6, 0.45, 0.75, 200)
-    conclusions = [line(high, low), line(low, high), line(low, high, "lower"), line(middle, low), line(high, low, None)]
-    assert [row.conclusion.kind for row in conclusions] == ["better", "worse", "better", "unclear", "none"]
-    assert conclusions[3].conclusion.text == "no clear difference"
+def test_paired_difference_that_excludes_zero_decides() -> None:
+    conclusions = [
+        *(line(0.01, 0.1), line(-0.1, -0.01), line(-0.1, -0.01, "lower"), line(0.01, 0.1, "lower")),
+        *(line(-0.01, 0.1), line(0.0, 0.1), line(-0.1, 0.0), line(0.01, 0.1, None)),
+    ]
+    kinds = [row.conclusion.kind for row in conclusions]
+    assert kinds == ["better", "worse", "better", "worse", "unclear", "unclear", "unclear", "none"]
+    assert conclusions[4].conclusion.text == "no clear difference"
 
 
-def test_touching_intervals_overlap() -> None:
-    assert line(Point(0.6, 0.5, 0.7, 200), Point(0.4, 0.3, 0.5, 200)).conclusion.kind == "unclear"
+def test_gates_and_conclusions_agree() -> None:
+    """A gate that tolerates no loss fails exactly where the page says worse."""
+    gates = load_settings("default").gates
+    unbounded = {
+        name: type(bounds)(**dict.fromkeys(type(bounds).model_fields))
+        for name, bounds in gates
+        if name != "on_failed_gate"
+    }
+    no_gates = gates.model_copy(update=unbounded)
+    for low, high, better in (
+        (0.01, 0.1, "lower"),
+        (-0.1, 0.0, "higher"),
+        (-0.2, -0.1, "higher"),
+        (0.1, 0.2, "higher"),
+    ):
+        row = line(low, high, better)
+        assert row.difference is not None
+        metric = PairedMetric(
+            name="detection rate",
+            gesture=None,
+            better=better,
+            n=200,
+            models=dict.fromkeys((TUNED, CHAMPION), Estimate(value=0.5, low=0.4, high=0.6)),
+            differences={CHAMPION: row.difference},
+        )
+        gates = no_gates.model_copy(update={"detection_rate": GateBounds(threshold=None, max_loss=0.0)})
+        (gate,) = evaluate_gates(PairedMetrics(metrics=(metric,)), gates, "models:/x@champion").results
+        assert gate.passed == (row.conclusion.kind != "worse")
 
 
 @pytest.mark.parametrize(("n", "kind"), [(3, "none"), (MIN_SAMPLES - 1, "none"), (MIN_SAMPLES, "better")])
 def test_a_few_hands_earn_no_better(n: int, kind: str) -> None:
-    conclusion = line(Point(0.9, 0.8, 0.95, n), Point(0.2, 0.1, 0.3, 200)).conclusion
+    conclusion = line(0.1, 0.2, n=n).conclusion
     assert conclusion.kind == kind and (kind == "better" or f"(n = {n})" in conclusion.text)
 
 
-def test_a_value_without_interval_earns_no_better() -> None:
-    points = [Point(20.0, None, None, 200), Point(0.9, 0.9, 0.9, 200)]
-    assert [line(point, Point(0.5, 0.4, 0.6, 200)).conclusion.text for point in points] == ["no interval"] * 2
-    assert [point.text for point in points] == ["", ""]
-
-
-def test_without_a_champion_the_base_model_is_compared() -> None:
-    row = MetricLine("x", "higher", {"base": Point(0.1, 0.0, 0.2, 50), "candidate": Point(0.9, 0.8, 1.0, 50)})
-    assert row.conclusion.kind == "better"
+def test_a_value_without_paired_difference_earns_no_better() -> None:
+    points = {"base": Point(20.0, None, None, 200), "candidate": Point(0.9, 0.9, 0.9, 200)}
+    assert MetricLine("x", "lower", points).conclusion.text == "no interval"
+    assert MetricLine("x", "lower", points, note="too few hands").conclusion.text == "too few hands"
+    assert [point.text for point in points.values()] == ["", ""]
 
 
 def test_a_run_has_lines_of_all_models(tmp_path) -> None:
@@ -60,7 +92,7 @@ def test_without_a_champion_there_are_two_models(tmp_path) -> None:
 
 
 def test_an_interval_plot_shows_values_and_says_them() -> None:
-    row = line(Point(0.75, 0.5, 1.0, 200), Point(0.25, 0.0, 0.5, 200), is_share=True, reference=(0.5, "real images"))
+    row = line(0.1, 0.2, is_share=True, reference=(0.5, "real images"))
     svg = ElementTree.fromstring(interval_svg(row))
     assert svg.attrib["aria-label"] == "rate: base 0 (0 to 0.1); champion 0.25 (0 to 0.5); candidate 0.75 (0.5 to 1)"
     circle = svg.find("circle")

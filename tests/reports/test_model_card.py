@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hand1000.evaluation.gate_report import GateReport
+from hand1000.evaluation.paired import Estimate
 from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 from hand1000.reports.metric_lines import MetricLine, Point, read_metric_lines
 from hand1000.reports.model_card import card_metrics, render_model_card
@@ -29,9 +30,7 @@ def test_the_card_states_what_a_user_must_know(run: FinishedRun) -> None:
     card = render_model_card(run)
     assert f"**Failed**, compared with {CHAMPION_URI}." in card or f"**Passed**, compared with {CHAMPION_URI}." in card
     assert "| gesture accuracy | at least 0.5 | 0.6 | " in card
-    assert re.search(
-        r"\| gesture accuracy ↑ \| 0 \| 0.4 \| 0.6 \| 0\.\d+ to 0\.\d+ \| no clear difference \| 60 \|", card
-    )
+    assert re.search(r"\| gesture accuracy ↑ \| 0 \| 0.4 \| 0.6 \| 0\.\d+ to 0\.\d+ \| \*\*better\*\* \| 60 \|", card)
     assert "people making phone call hand gesture. Every prompt must contain the phrase **making" in card
     assert "| base model | models/small-base, revision abc |" in card and "Apache-2.0" in card
     assert '    pipeline = load_pipeline("models:/NAME/VERSION")' in card and "![" not in card
@@ -70,7 +69,8 @@ def test_the_card_shows_the_image_it_is_given(run: FinishedRun) -> None:
 
 def test_only_what_is_more_than_chance_is_bold() -> None:
     def line(candidate: Point) -> MetricLine:
-        return MetricLine("rate", "higher", {"base": Point(0.2, 0.1, 0.3, 200), "candidate": candidate})
+        points = {"base": Point(0.2, 0.1, 0.3, 200), "candidate": candidate}
+        return MetricLine("rate", "higher", points, difference=Estimate(value=0.7, low=0.6, high=0.8))
 
     card = card_metrics([line(Point(0.9, 0.8, 0.95, 200)), line(Point(0.9, 0.8, 0.95, 3))]).markdown()
     assert "| 0.2 | 0.9 | 0.8 to 0.95 | **better** | 200 |" in card
