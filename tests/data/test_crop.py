@@ -84,10 +84,24 @@ def test_a_jpeg_decoded_at_half_its_size_looks_the_same(tmp_path, side):
     assert np.abs(square.astype(float) - np.asarray(full)).mean() < 1
 
 
-def test_a_png_is_written_without_loss(tmp_path):
-    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+@pytest.mark.parametrize("size", [(1, 1), (40, 50), (3, 257)])
+def test_a_png_is_written_without_loss(tmp_path, size):
+    pixels = np.random.default_rng(1).integers(0, 256, (*size, 3)).astype(np.uint8)
     save_png(Image.fromarray(pixels), tmp_path / "x.png")
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), pixels)
+    with Image.open(tmp_path / "x.png") as image:
+        image.verify()
+    with Image.open(tmp_path / "x.png") as image:
+        assert image.mode == "RGB" and np.array_equal(np.asarray(image), pixels)
+    save_png(Image.fromarray(pixels[:, ::-1]), tmp_path / "x.png")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "x.png")), pixels[:, ::-1])
+
+
+def test_a_photograph_is_stored_compressed(tmp_path):
+    ramp = np.add.outer(np.arange(256), np.arange(256)) // 2
+    noise = np.random.default_rng(1).integers(-2, 3, (256, 256))
+    pixels = np.clip(ramp + noise, 0, 255).astype(np.uint8)[..., None].repeat(3, axis=2)
+    save_png(Image.fromarray(pixels), tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size < 0.5 * pixels.size
 
 
 def sixteen_bits() -> Image.Image:

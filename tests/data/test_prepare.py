@@ -79,11 +79,11 @@ def test_a_split_without_a_readable_image_is_refused(split_source, tmp_path):
 
 
 def test_a_full_disk_stops_the_preparation(split_source, tmp_path, monkeypatch):
-    # tests/storage fills a real disk; here the encoder fails.
+    # tests/storage fills a real disk; here the write of an image fails.
     def raise_disk_full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Image.Image, "save", raise_disk_full)
+    monkeypatch.setattr(Path, "write_bytes", raise_disk_full)
     with pytest.raises(Hand1000Error, match="no space left"):
         prepare(split_source, tmp_path / "out")
 
