@@ -1,5 +1,6 @@
 """Detection on image sets: order, shards, and the labelled hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hand1000.hands.detector import Hand
 from hand1000.hands.landmarks import Landmarks
 from hand1000.hands.stage1 import compute_mean_feature
 from tests.support.landmarks import equal_landmarks
-from tests.support.rendered_hands import make_record, rendered_hands, write_image_set
+from tests.support.rendered_hands import detect, make_record, rendered_hands, write_image_set
 
 
 def test_shards_give_the_bits_of_the_whole_set(tmp_path: Path) -> None:
@@ -59,6 +60,30 @@ def test_labelled_hand_of_two_is_matched() -> None:
     shift = 0.2 * (1 - MIN_IOU) / (1 + MIN_IOU)
     assert match_labelled_hand([left], (0.1 + shift - 0.01, 0.2, 0.2, 0.2)) is left
     assert match_labelled_hand([left], (0.1 + shift + 0.01, 0.2, 0.2, 0.2)) is None
+
+
+def test_hand_that_fills_the_image_is_found(tmp_path: Path) -> None:
+    """Images that end at the hand's outline, or within it: some need the margin, and all landmarks are right."""
+    hands = []
+    for rendered in rendered_hands():
+        size = len(rendered.pixels)
+        x, y, width, height = rendered.box
+        for shrink in (0.0, 0.2):
+            side = max(width, height) * (1 - shrink)
+            left, top = x + (width - side) / 2, y + (height - side) / 2
+            corners = [value * size for value in (left, top, left + side, top + side)]
+            crop = np.asarray(Image.fromarray(rendered.pixels).crop(tuple(corners)).resize((128, 128)))
+            landmarks = (rendered.landmarks - [left, top]) / side
+            hands.append(replace(rendered, pixels=crop, landmarks=landmarks, box=(0.0, 0.0, 1.0, 1.0)))
+    records = write_image_set(tmp_path, hands)
+    found = detect_hands(tmp_path, records, min_detection_confidence=0.5)
+    without_margin = [len(detect(hand.pixels)) > 0 for hand in hands]
+    assert sum(without_margin) < len(hands) and found.found.all()
+    errors = np.linalg.norm(found.landmarks[:, :, :2] - [hand.landmarks for hand in hands], axis=2).mean(1)
+    assert errors.max() < 0.12
+    # Depth has the scale of x, so that a hand keeps its proportions.
+    depths = [np.ptp(hand[:, 2]) / np.ptp(hand[:, :2]) for hand in found.landmarks]
+    assert max(depths) / min(depths) < 8
 
 
 def test_unreadable_or_oblong_image_is_named(tmp_path: Path) -> None:
