@@ -50,10 +50,6 @@ class Anatomy:
         """Whether the distance of each of the hands (M, 21, 3) exceeds the limit, (M,) bool."""
         return self.distances(compute_hand_shapes(landmarks)) > self.limit
 
-    def implausible_rate(self, landmarks: np.ndarray) -> float:
-        """The share of hands (M, 21, 3), M at least 1, whose distance exceeds the limit."""
-        return float(np.mean(self.find_implausible(landmarks)))
-
 
 def fit_anatomy(landmarks: np.ndarray) -> Anatomy | None:
     """Fit the distribution to real hands (M, 21, 3); None if M is less than `MIN_REFERENCE_HANDS`.

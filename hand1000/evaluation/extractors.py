@@ -18,6 +18,7 @@ from torch import nn
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.assets import FEATURE_EXTRACTOR
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
+from hand1000.core.threads import available_cpus, torch_threads
 from hand1000.evaluation.hand_crops import resize
 from hand1000.evaluation.identity import FOUNDATION, INCEPTION, INCEPTION_SIZE, SMALL, SMALL_SIZE, describe_resizer
 from hand1000.storage.digests import digest_file
@@ -41,6 +42,8 @@ class FeatureExtractor(ABC):
     input_size: int
     num_features: int
     device = torch.device("cpu")
+    max_threads: int | None = None
+    """Number of threads that its layers are large enough for; None for any."""
 
     @property
     def resizer(self) -> str:
@@ -51,8 +54,9 @@ class FeatureExtractor(ABC):
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
         starts = range(0, len(images), _BATCH_SIZE)
-        batches = (resize(images[start : start + _BATCH_SIZE], self.input_size).to(self.device) for start in starts)
-        return torch.cat([self.forward(batch).float().cpu() for batch in batches]).numpy()
+        with torch_threads(min(torch.get_num_threads(), self.max_threads or available_cpus())):
+            batches = (resize(images[start : start + _BATCH_SIZE], self.input_size).to(self.device) for start in starts)
+            return torch.cat([self.forward(batch).float().cpu() for batch in batches]).numpy()
 
     @abstractmethod
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -176,6 +180,7 @@ class SmallExtractor(FeatureExtractor):
     """A `SmallNetwork` that `hand1000.evaluation.train_extractor` trained on rendered hands."""
 
     name = SMALL
+    max_threads = 1  # More of them wait for each other; and features must not depend on the number of cores.
     input_size = SmallNetwork.input_size
     num_features = SmallNetwork.num_features
 

@@ -8,11 +8,12 @@ import numpy as np
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback, noop_callback
+from hand1000.core.threads import available_cpus, torch_threads
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.evaluation.colors import find_color_words, measure_colors
 from hand1000.evaluation.extractors import FeatureExtractor
 from hand1000.evaluation.hand_crops import crop_hands
-from hand1000.hands.detection import iter_detections, read_square
+from hand1000.hands.detection import count_workers, iter_detections, read_square
 from hand1000.hands.detector import Hand, HandDetector
 from hand1000.hands.landmarks import NUM_LANDMARKS
 from hand1000.models.clip import Clip
@@ -119,15 +120,17 @@ def extract_features(
         min_detection_confidence=min_detection_confidence,
         max_hands=MAX_HANDS,
     )
-    for index, (image, detection) in enumerate(detections):
-        image_features.add(image[None])
-        crop_features.add(crop_hands(image, detection.hands, extractor.input_size))
-        hands += detection.hands
-        image_index += [index] * len(detection.hands)
-        palm_score.append(detection.palm_score)
-        hand_presence.append(detection.presence)
-        colors.append(measure_colors(image, detection.hands))
-        on_progress(index + 1, len(names), {})
+    # The detector's threads work beside PyTorch's.
+    with torch_threads(available_cpus() - count_workers()):
+        for index, (image, detection) in enumerate(detections):
+            image_features.add(image[None])
+            crop_features.add(crop_hands(image, detection.hands, extractor.input_size))
+            hands += detection.hands
+            image_index += [index] * len(detection.hands)
+            palm_score.append(detection.palm_score)
+            hand_presence.append(detection.presence)
+            colors.append(measure_colors(image, detection.hands))
+            on_progress(index + 1, len(names), {})
     return ImageFeatures(
         features=image_features.result(),
         crop_features=crop_features.result(),

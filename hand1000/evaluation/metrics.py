@@ -33,7 +33,7 @@ from hand1000.evaluation.colors import color_faithfulness
 from hand1000.evaluation.distances import Distance, clip_distance, frechet_distance, kernel_distance
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.image_results import ImageResult, check_images, classify_images
-from hand1000.evaluation.neighbors import intra_prompt_distance, memorization_rate
+from hand1000.evaluation.neighbors import intra_prompt_distance
 from hand1000.hands.classifier import GestureClassifier
 
 COLUMNS = {
@@ -186,14 +186,16 @@ def compute_metrics(
         **_compute_rates(real_results, results, classifier),
         palm_score=float(fake.palm_score.mean()),
         hand_presence=float(fake.hand_presence.mean()),
-        implausible_hand_rate=anatomy.implausible_rate(fake.landmarks) if anatomy and num_fake_hands else None,
+        implausible_hand_rate=(
+            sum(result.num_implausible or 0 for result in results) / num_fake_hands
+            if anatomy and num_fake_hands
+            else None
+        ),
         clip_score=float(100 * fake.clip_similarity.clip(0).mean()) if len(fake.clip_similarity) else None,
         color_faithfulness=color_faithfulness(fake.colors, fake.color_words, real.colors, real.color_words),
         real_color_faithfulness=color_faithfulness(real.colors, real.color_words, real.colors, real.color_words),
         intra_prompt_distance=intra_prompt_distance(fake.features, fake.prompts),
-        memorization_rate=(
-            None if train_features is None else memorization_rate(fake.features, real.features, train_features)
-        ),
+        memorization_rate=None if train_features is None else _share([bool(result.memorized) for result in results]),
         by_gesture={target: _compute_gesture_metrics(target, real_results, results, classifier) for target in targets},
         extractor=fake.extractor,
         extractor_sha256=fake.extractor_sha256,

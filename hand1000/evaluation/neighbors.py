@@ -23,16 +23,12 @@ def group_by_prompt(prompts: Sequence[str]) -> list[list[int]]:
     return [prompt_rows[:_MAX_IMAGES_PER_PROMPT] for prompt_rows in rows.values() if len(prompt_rows) > 1]
 
 
-def memorization_rate(fake: np.ndarray, real: np.ndarray, train: np.ndarray) -> float:
-    """The share of generated images that are nearer to a training image than 95 % of unseen real images are.
-
-    All features are (N, D). Unseen images score 0.05; a model that copies its training images scores far more.
-    """
-    return float(np.mean(nearest_distances(fake, train) < memorization_limit(real, train)))
-
-
 def memorization_limit(real: np.ndarray, train: np.ndarray) -> float:
-    """The distance to the nearest training image that 95 % of unseen real images exceed; all features are (N, D)."""
+    """The distance to the nearest training image that 95 % of unseen real images exceed; all features are (N, D).
+
+    The memorization rate is the share of generated images below it. Unseen images score 0.05; a model that copies its
+    training images scores far more.
+    """
     return float(np.quantile(nearest_distances(real, train), 0.05))
 
 

@@ -60,7 +60,7 @@ def improvement(gesture: str, deform: Callable, count: int) -> tuple[float, floa
     anatomy = fit_anatomy(landmarks_of(detect_all(real)))
     assert anatomy is not None
     (rate, implausible), (rate_after, implausible_after) = (
-        (sum(map(bool, hands)) / len(hands), anatomy.implausible_rate(landmarks_of(hands)))
+        (sum(map(bool, hands)) / len(hands), anatomy.find_implausible(landmarks_of(hands)).mean())
         for hands in (detect_all(before), detect_all(after))
     )
     print(

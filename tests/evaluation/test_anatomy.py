@@ -22,7 +22,7 @@ def hands(count: int, seed: int) -> np.ndarray:
 def test_implausible_hands_are_recognized() -> None:
     real = hands(200, 0)
     anatomy = fit_anatomy(real)
-    assert anatomy is not None and anatomy.implausible_rate(hands(200, 1)) < 0.05
+    assert anatomy is not None and anatomy.find_implausible(hands(200, 1)).mean() < 0.05
     # Position, scale and rotation make no difference.
     turned = real @ np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0] * 3 + 7
     assert np.allclose(compute_hand_shapes(turned), compute_hand_shapes(real))
@@ -30,5 +30,5 @@ def test_implausible_hands_are_recognized() -> None:
     long[:, 8] += 3 * (long[:, 8] - long[:, 7])  # The index finger's last bone, four times as long.
     swapped = hands(200, 4)
     swapped[:, [8, 20]] = swapped[:, [20, 8]]  # Its tip at the little finger's place.
-    assert anatomy.implausible_rate(long) > 0.95 and anatomy.implausible_rate(swapped) > 0.95
+    assert anatomy.find_implausible(long).mean() > 0.95 and anatomy.find_implausible(swapped).mean() > 0.95
     assert fit_anatomy(real[: MIN_REFERENCE_HANDS - 1]) is None
