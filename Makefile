@@ -10,6 +10,10 @@ DOMAIN ?= development
 REGISTRY ?= ghcr.io/hand1000
 VENV := .venv
 BIN := $(VENV)/bin
+# An environment of another Python is replaced.
+ifneq ($(shell PYTHON="$(PYTHON)" sh tooling/setup.sh --check $(VENV)),)
+$(shell rm -f $(VENV)/.ready)
+endif
 
 # Compiling every package takes longer than the installation itself; Python compiles what it imports, once.
 unexport PYTHONDONTWRITEBYTECODE
@@ -93,7 +97,6 @@ setup: $(VENV)/.ready  ## Create the environment .venv from the pinned packages:
 
 # `editable_mode=compat` lets type checkers see the package; setuptools is a locked package, so nothing else is downloaded.
 $(VENV)/.ready: requirements.lock infra/tools.lock pyproject.toml tooling/setup.sh
-	sh containers/system-packages.sh
 	PYTHON="$(PYTHON)" sh tooling/setup.sh $(VENV) requirements.lock infra/tools.lock
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --editable . \
 		--config-settings editable_mode=compat

@@ -64,6 +64,7 @@ LOCKS = {
 SEPARATE = {
     "tooling/audit.lock": ["cyclonedx-bom", "pip-audit"],
     "tooling/checkov.lock": ["checkov"],
+    "tooling/uv.lock": ["uv"],
 }
 """Tools with an environment of their own: their dependencies conflict with the project's or with each other's."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".recorded.json"
-"""Suffix of the file that stands beside the database, in place of the database's own."""
+"""Suffix of the file beside the database, in place of the suffix of the database."""
 
 _MAX_RUNS = 100
 _HEADER_BYTES = 100

@@ -24,6 +24,8 @@ def test_ci_runs_the_targets_of_make() -> None:
     assert job["steps"][-1]["run"] == "make ${{ matrix.target }}"
     targets = set(job["strategy"]["matrix"]["target"])
     assert {"audit", "check", "docs", "infra-check", "test"} <= targets <= TARGETS
+    pythons = {*job["strategy"]["matrix"]["python"], *(row["python"] for row in job["strategy"]["matrix"]["include"])}
+    assert pythons == {"3.11", "3.12"} and {"target": "test", "python": "3.12"} in job["strategy"]["matrix"]["include"]
     assert set(re.findall(r"^make ([\w-]+)$", (ROOT / ".ci/run").read_text(), re.MULTILINE)) == targets - {"docs"}
 
 
@@ -39,7 +41,7 @@ def test_every_development_package_is_pinned() -> None:
     assert packages <= set(packages_of_lock(ROOT / "requirements.lock"))
 
 
-LOCKS = ["requirements.lock", "infra/tools.lock", "tooling/audit.lock", "tooling/checkov.lock"]
+LOCKS = ["requirements.lock", "infra/tools.lock", "tooling/audit.lock", "tooling/checkov.lock", "tooling/uv.lock"]
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -78,6 +80,23 @@ def test_setup_replaces_an_environment_of_another_python(tmp_path: Path) -> None
     command = ["sh", ROOT / "tooling/setup.sh", folder, tmp_path / "empty.lock"]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, check=True, capture_output=True)
     run(folder / "bin/python", "-c", "import sys; assert sys.prefix != sys.base_prefix")
+
+
+def test_check_of_an_environment_asks_for_the_named_python(tmp_path: Path) -> None:
+    """What `make` runs first, so that an environment of another Python does not stay."""
+    for name, version in {"environment/bin/python": "3.11", "python3.12": "3.12", "broken/bin/python": ""}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 1\n")
+        path.chmod(0o755)
+
+    def check(folder: str, python: str = "") -> str:
+        command = ["sh", ROOT / "tooling/setup.sh", "--check", tmp_path / folder]
+        environment = os.environ | {"PYTHON": python and str(tmp_path / python)}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert check("none") == check("environment") == check("environment", "environment/bin/python") == ""
+    assert check("broken") and check("environment", "python3.12")
 
 
 def test_the_version_in_the_citation_is_the_packages() -> None:

@@ -33,7 +33,6 @@ SPLITS = ("train", "val", "test")
 
 _NUM_PEOPLE = {"train": 600, "val": 150, "test": 150}
 _MIN_SIZE, _MAX_SIZE = 32, 512
-_MAX_CHUNK_SIZE = 8
 
 
 @dataclass(frozen=True)
@@ -159,8 +158,8 @@ def _fill_cache(tasks: list[_Task], cache: Path, workers: int, on_progress: Prog
         else:
             with _main_module_hidden(), _without_sigint():
                 pool = multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), use_mitsuba, (1,))
-            chunk = min(_MAX_CHUNK_SIZE, 1 + len(jobs) // (4 * workers))
-            finished = stack.enter_context(pool).imap_unordered(_render_to_cache, jobs, chunksize=chunk)
+            # One by one: an image takes longer than its way to a worker, and the first one is reported when it is done.
+            finished = stack.enter_context(pool).imap_unordered(_render_to_cache, jobs)
         for done, _ in enumerate(finished, len(tasks) - len(jobs) + 1):
             on_progress(done, len(tasks))
 
