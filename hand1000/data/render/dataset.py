@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,8 @@ def _main_module_hidden() -> Iterator[None]:
 @contextlib.contextmanager
 def _without_sigint() -> Iterator[None]:
     """Start processes that a Ctrl-C does not reach: a terminal sends it to all, and this process ends its workers."""
+    # Python starts this process with the first lock, and then unblocks SIGINT, whatever was blocked before.
+    resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
