@@ -52,7 +52,7 @@ class Backbone(ABC):
     """
 
     name: ClassVar[str]
-    """Short name, as it stands in the `model_index.json` of a tuned model."""
+    """Short name, which the `model_index.json` of a tuned model has."""
 
     title: ClassVar[str]
     """Name of the model's family for a reader."""
@@ -122,7 +122,7 @@ class Backbone(ABC):
 
     @classmethod
     def load_part(cls, name: str, path: Path, source: str, dtype: "torch.dtype") -> Any:
-        """Load the part `name` from its folder, which lies in that of the model.
+        """Load the part `name` from its folder in that of the model.
 
         Args:
             name: Name of the part.

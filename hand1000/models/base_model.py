@@ -51,7 +51,10 @@ def read_backbone(path: Path, source: str) -> type[Backbone]:
         if is_own or pipeline_class in backbone.pipeline_classes:
             return backbone
     known = ", ".join(f"{backbone.title} ({backbone.pipeline_classes[0]})" for backbone in classes)
-    raise Hand1000Error(f"{source}: its pipeline, {pipeline_class!r:.60}, is not supported; choose a model of {known}")
+    named = f"pipeline, {pipeline_class!r:.60}"
+    if pipeline_class == OWN_PIPELINE:
+        named = f"backbone, {index.get('backbone')!r:.60}"
+    raise Hand1000Error(f"{source}: its {named}, is not supported; choose a model of {known}")
 
 
 def check_features(source: str, features: Collection[Feature]) -> None:

@@ -1,4 +1,4 @@
-"""What a denoiser is told about the images: text embeddings, of which only the tokens pass through the fusion."""
+"""The text conditioning of a denoiser, of which only the tokens pass through the fusion."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -42,7 +42,7 @@ def make_solver(name: SamplerName, scheduler: DDIMScheduler) -> Any:
 
 
 def stock_solver_steps(name: SamplerName, scheduler: DDIMScheduler, num_inference_steps: int) -> int:
-    """Return the nearest number of steps that diffusers' solver takes as it is told.
+    """Return the nearest number of steps that diffusers' solver takes exactly.
 
     By rounding it adds a step at timestep -1 to 62 numbers of steps from 1 to 1,000, of which 61 is the least.
     """

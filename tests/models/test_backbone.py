@@ -13,7 +13,7 @@ from PIL import Image
 from hand1000.config.comparison import HandRefinerSettings
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.backbone import Backbone, Feature, required_features
+from hand1000.models.backbone import Backbone, required_features
 from hand1000.models.base_model import BACKBONES, check_features, load_backbone_class, load_base_model, read_resolution
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.stable_diffusion import StableDiffusion
@@ -21,19 +21,9 @@ from hand1000.paper.interleaved import train_interleaved
 from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import train_fusion
 from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, encoded_dataset, save_tiny_base, tiny_base
+from tests.support.tiny_sdxl import fresh_sdxl, save_tiny_sdxl
 
 PAPER = load_settings("paper")
-
-
-class Plain(StableDiffusion):
-    """A backbone without any of the features that only some have."""
-
-    title = "Plain Diffusion"
-    supports: frozenset[Feature] = frozenset()
-
-
-def plain_base() -> Plain:
-    return Plain(**tiny_base().parts, source="/models/plain")
 
 
 def test_conditioning_carries_both_parts_together() -> None:
@@ -75,7 +65,8 @@ def test_an_unknown_pipeline_is_refused_in_one_line(tmp_path: Path, class_name: 
         with pytest.raises(Hand1000Error) as error:
             load(str(folder))
         text = str(error.value)
-        assert text.startswith(f"{folder}: its pipeline, {class_name!r}, is not supported") and "\n" not in text
+        named = "backbone, 'flux'" if class_name == "Hand1000Pipeline" else f"pipeline, {class_name!r}"
+        assert text.startswith(f"{folder}: its {named}, is not supported") and "\n" not in text
         assert "Stable Diffusion 1.x (StableDiffusionPipeline)" in text
 
 
@@ -92,6 +83,8 @@ def test_the_settings_say_which_features_they_need(tmp_path: Path) -> None:
     assert required_features(load_settings("default").stage2) == []
     check_features(str(save_tiny_base(tmp_path)), required_features(PAPER.stage2))
     check_features(str(tmp_path / "none"), [])
+    with pytest.raises(Hand1000Error, match="xl: stage2.fusion: flat needs .* this is Stable Diffusion XL; choose"):
+        check_features(str(save_tiny_sdxl(tmp_path / "xl")), required_features(PAPER.stage2))
     with pytest.raises(Hand1000Error, match="no diffusers folder: model_index.json is missing"):
         check_features(str(tmp_path / "unet"), ["ControlNet"])
 
@@ -102,7 +95,7 @@ def test_features_of_sd_1_are_refused_for_other_models() -> None:
     from hand1000.hands.depth_pairs import DepthPairs
     from hand1000.training.train_controlnet import train_controlnet
 
-    base, context = plain_base(), TrainContext(seed=0)
+    base, context = dataclasses.replace(fresh_sdxl(), source="/models/xl"), TrainContext(seed=0)
     latents, text = torch.randn(1, 4, LATENT, LATENT), torch.randn(1, TOKENS, WIDTH)
     data, feature = encoded_dataset(latents, text), {"four": torch.zeros(63)}
     pairs = DepthPairs.__new__(DepthPairs)
@@ -119,7 +112,7 @@ def test_features_of_sd_1_are_refused_for_other_models() -> None:
             call()
         text_of_error = str(error.value)
         assert text_of_error.startswith(
-            f"/models/plain: {feature_name} needs a model of Stable Diffusion 1.x, but this is Plain Diffusion; "
+            f"/models/xl: {feature_name} needs a model of Stable Diffusion 1.x, but this is Stable Diffusion XL; "
         )
         assert "\n" not in text_of_error
 
