@@ -27,7 +27,7 @@ from benchmarks.rows import BenchOptions, Row
 
 # Modules of `benchmarks` with a function `measure_rows(options)`, in the order of the table.
 MODULES: tuple[str, ...] = ("startup", "authors", "training", "training_memory", "distances", "storage", "images")
-FOLDER = Path(__file__).parents[1] / "build/bench"
+FOLDER = Path(__file__).with_name("measured")
 _HEADER = "| work | peer | product | peer's | product ahead | goal | met | equal |\n" + "| --- " * 8 + "|"
 
 
@@ -132,7 +132,7 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=10_000, help="largest number of images in the plot of growth")
     parser.add_argument("--peers", type=Path, help="folder with checkouts of the peers' repositories")
     parser.add_argument("--before", type=Path, help="checkout of a former build")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the measurements (build/bench)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the measurements (benchmarks/measured)")
     parser.add_argument("--page", type=Path, default=FOLDER.parents[1] / "docs/performance.md", help="the page")
     arguments = parser.parse_args()
     options = BenchOptions(

@@ -1,7 +1,7 @@
 """Hours and money for one gesture at Stable Diffusion 1.x size on a GPU, from counted operations.
 
     .venv/bin/python -m benchmarks.cost [--settings default] [--images 1000] [--utilization 0.35] [--gpu ...]
-        [--measured build/bench/gpu.json]
+        [--measured benchmarks/measured/gpu.json]
 
 The floating-point operations of each stage are counted on the real classes, without weights. The share of the GPU's
 peak that is reached is an assumption (`--utilization`), or the best that `benchmarks.gpu` measured of each stage

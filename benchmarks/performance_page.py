@@ -1,6 +1,7 @@
 """The page docs/performance.md: the rows of `make bench`, the plot of growth, and what a GPU printed."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def write_page(page: Path, rows: Mapping[str, Sequence[Row]], folder: Path) -> N
         growth=_describe_growth(page, folder / "growth.json"),
         gpu=_describe_gpu(folder / "gpu.json"),
     )
-    page.write_text(text.rstrip() + "\n")
+    page.write_text(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n")
 
 
 def _describe_growth(page: Path, measurements: Path) -> str:
@@ -47,7 +48,7 @@ def _describe_growth(page: Path, measurements: Path) -> str:
 
 def _describe_gpu(measurements: Path) -> str:
     if not measurements.is_file():
-        return "Not measured yet: `python -m benchmarks.gpu --out build/bench` on a machine with a GPU."
+        return "Not measured yet: `python -m benchmarks.gpu --out benchmarks/measured` on a machine with a GPU."
     lines = [
         "| backbone | stage | batch | code | images/s | utilization | peak GB | hand1000 is faster by |",
         "| --- " * 8 + "|",
@@ -64,4 +65,5 @@ def _describe_gpu(measurements: Path) -> str:
             f"{row['speedup']:.2f}x",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+    note = measurements.with_suffix(".txt")  # What the measurement cannot say by itself.
+    return "\n".join(lines) + (f"\n\n{note.read_text().strip()}" if note.is_file() else "")
