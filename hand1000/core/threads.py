@@ -12,8 +12,8 @@ def available_cpus() -> int:
 
 
 @contextmanager
-def torch_threads(count: int) -> Iterator[None]:
-    """Let PyTorch compute with `count` threads inside the context, at least with one.
+def limit_torch_threads(limit: int) -> Iterator[None]:
+    """Let PyTorch compute with at most `limit` threads inside the context, and with at least one.
 
     Its threads spin while they wait for each other, so that two of them beside two busy threads of others take ten
     times the CPU time of one.
@@ -21,7 +21,7 @@ def torch_threads(count: int) -> Iterator[None]:
     import torch
 
     previous = torch.get_num_threads()
-    torch.set_num_threads(max(1, count))
+    torch.set_num_threads(max(1, min(previous, limit)))
     try:
         yield
     finally:

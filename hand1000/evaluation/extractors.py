@@ -18,7 +18,7 @@ from torch import nn
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.assets import FEATURE_EXTRACTOR
 from hand1000.core.errors import Hand1000Error, one_line, translate_write_errors
-from hand1000.core.threads import available_cpus, torch_threads
+from hand1000.core.threads import available_cpus, limit_torch_threads
 from hand1000.evaluation.hand_crops import resize
 from hand1000.evaluation.identity import FOUNDATION, INCEPTION, INCEPTION_SIZE, SMALL, SMALL_SIZE, describe_resizer
 from hand1000.storage.digests import digest_file
@@ -54,7 +54,7 @@ class FeatureExtractor(ABC):
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Compute the features (N, D) float32 of images (N, H, W, 3) uint8 RGB of any size."""
         starts = range(0, len(images), _BATCH_SIZE)
-        with torch_threads(min(torch.get_num_threads(), self.max_threads or available_cpus())):
+        with limit_torch_threads(self.max_threads or available_cpus()):
             batches = (resize(images[start : start + _BATCH_SIZE], self.input_size).to(self.device) for start in starts)
             return torch.cat([self.forward(batch).float().cpu() for batch in batches]).numpy()
 

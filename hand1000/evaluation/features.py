@@ -8,7 +8,7 @@ import numpy as np
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback, noop_callback
-from hand1000.core.threads import available_cpus, torch_threads
+from hand1000.core.threads import available_cpus, limit_torch_threads
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.evaluation.colors import find_color_words, measure_colors
 from hand1000.evaluation.extractors import FeatureExtractor
@@ -121,7 +121,7 @@ def extract_features(
         max_hands=MAX_HANDS,
     )
     # The detector's threads work beside PyTorch's.
-    with torch_threads(available_cpus() - count_workers()):
+    with limit_torch_threads(available_cpus() - count_workers()):
         for index, (image, detection) in enumerate(detections):
             image_features.add(image[None])
             crop_features.add(crop_hands(image, detection.hands, extractor.input_size))
