@@ -1,13 +1,17 @@
 """The fusion of low rank: linear in the tokens, and its direction v."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 import torch
 
+from hand1000.models.base_model import load_base_model
+from hand1000.models.encoding import encode_penultimate
 from hand1000.models.fusion import double_fusion, load_fusion
 from hand1000.models.fusion_start import GESTURE_SCALE
 from hand1000.models.low_rank_fusion import LowRankFusion, fit_direction
+from tests.support.short_demo import ROOT
 
 D, RANK = 24, 4
 
@@ -34,6 +38,21 @@ def test_direction_has_the_same_product_with_every_token(captions) -> None:
     assert (captions.square().mean(dim=(0, 1)) * direction.square()).sum().sqrt() < 1
     constant = torch.ones(9, D)
     assert torch.allclose(constant @ fit_direction(constant), torch.ones(9), atol=2e-3)
+
+
+def test_direction_holds_for_other_captions_of_a_trained_encoder() -> None:
+    """The second to last hidden states, as of Stable Diffusion XL: no layer norm puts them on a plane."""
+    base = load_base_model(str(ROOT / "models" / "small-base"))
+    colors = ("red", "blue", "gray", "green")
+    words = itertools.product(("left", "right"), ("tan", "dark", "pale", "brown"), colors, colors)
+    captions = [f"a photo of a {hand} hand with {skin} skin and a {sleeve} sleeve in front of a {wall} wall, making ok "
+                f"hand gesture" for hand, skin, sleeve, wall in words]  # fmt: skip
+    tokens, _ = encode_penultimate(base.parts["text_encoder"], base.tokenizer, captions)
+    direction = fit_direction(tokens[::2].flatten(0, 1))
+    shares = tokens[1::2] @ direction
+    assert (shares - 1).square().mean().sqrt() < 0.1
+    # Half precision keeps them: the terms of the sum are small.
+    assert (tokens.square().mean(dim=(0, 1)) * direction.square()).sum().sqrt() < 2
 
 
 def test_a_new_fusion_changes_little_and_separates_gestures(captions) -> None:
