@@ -20,8 +20,8 @@ _PROMPT = "a photo of a left hand with tan skin and a red sleeve in front of a {
 _COLORS = ("blue", "green", "white", "gray")
 
 _NOTE = (
-    "a third of an image's time are convolutions and a third matrix products, which both sides make alike; the keys and "
-    "values of the text are 3 %"
+    "convolutions take 34 % of the time and matrix products 30 %, which both sides make alike; the keys and values of the "
+    "text, which do not change over the steps, are 3.8 % of the operations"
 )
 
 
