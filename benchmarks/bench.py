@@ -26,7 +26,16 @@ from typing import Any
 from benchmarks.rows import BenchOptions, Row
 
 # Modules of `benchmarks` with a function `measure_rows(options)`, in the order of the table.
-MODULES: tuple[str, ...] = ("startup", "authors", "training", "training_memory", "drawing", "distances", "storage", "images")
+MODULES: tuple[str, ...] = (
+    "startup",
+    "authors",
+    "training",
+    "training_memory",
+    "drawing",
+    "distances",
+    "storage",
+    "images",
+)
 FOLDER = Path(__file__).with_name("measured")
 _HEADER = "| work | peer | product | peer's | product ahead | goal | met | equal |\n" + "| --- " * 8 + "|"
 

@@ -15,13 +15,13 @@ from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 
 _SMALL_BASE = Path(__file__).parents[1] / "models/small-base"
 _STEPS = 10
-_GUIDANCE = {"guidance_scale": 3.0, "eta": 0.0}
+_GUIDANCE: dict[str, Any] = {"guidance_scale": 3.0, "eta": 0.0}
 _PROMPT = "a photo of a left hand with tan skin and a red sleeve in front of a {} wall"
 _COLORS = ("blue", "green", "white", "gray")
 
 _NOTE = (
-    "convolutions take 34 % of the time and matrix products 30 %, which both sides make alike; the keys and values of the "
-    "text, which do not change over the steps, are 3.8 % of the operations"
+    "convolutions take 34 % of the time and matrix products 30 %, which both sides make alike; the keys and values of "
+    "the text, which do not change over the steps, are 3.8 % of the operations"
 )
 
 
@@ -32,7 +32,12 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
 
     base = load_base_model(str(_SMALL_BASE))
     count, steps = (2, 2) if options.short else (32, _STEPS)
-    settings = {"mu": 1.0, "autoguidance_interval": (0.25, 0.8), "fuse_null_prompt": False, "num_inference_steps": steps}
+    settings: dict[str, Any] = {
+        "mu": 1.0,
+        "autoguidance_interval": (0.25, 0.8),
+        "fuse_null_prompt": False,
+        "num_inference_steps": steps,
+    }
     pipeline = build_pipeline(base, **settings, **_GUIDANCE, autoguidance_scale=1.0)
     stock = base.stock_pipeline()
     for drawing in (pipeline, stock):
