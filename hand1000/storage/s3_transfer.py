@@ -1,4 +1,4 @@
-"""Uploads and downloads of files of a bucket: several at the same time, large ones in parts, each byte read once.
+"""Uploads and downloads of files of a bucket: several at the same time, large ones in parts, verified on the way.
 
 An upload carries a checksum that the server verifies, so that botocore need not hash each request's body for its
 signature. A download takes the sha256 of each file as its parts arrive.
