@@ -42,28 +42,34 @@ def available_memory() -> int:
     """
     try:
         (line,) = (line for line in _MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
-        groups = [line.partition("::")[2] for line in _CGROUP.read_text().splitlines() if line.startswith("0::")]
+        groups = [line.split(":", 2) for line in _CGROUP.read_text().splitlines()]
     except (OSError, ValueError):
         return 0
     available: float = int(line.split()[1]) * 1024
-    for group in groups:
-        folder = Path("/sys/fs/cgroup") / group.strip("/")
+    for _, controllers, group in groups:
+        root = _CGROUPS / "memory" if "memory" in controllers.split(",") else _CGROUPS
+        folder = root / group.strip("/")
         for path in (folder, *folder.parents):
             available = min(available, _cgroup_memory(path))
     return max(int(available), 0)
 
 
 def _cgroup_memory(folder: Path) -> float:
-    """Return the bytes that a control group leaves to its processes; infinity for one without a limit."""
-    try:
-        limit, used = (folder / "memory.max").read_text(), int((folder / "memory.current").read_text())
-        values = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return int(limit) - used + int(values["inactive_file"]) + int(values["active_file"])
-    except (OSError, ValueError, KeyError):
-        return float("inf")
+    """Return the bytes that a control group of version 1 or 2 leaves to its processes; infinity without a limit."""
+    for limit, used, prefix in (
+        ("memory.max", "memory.current", ""),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ):
+        try:
+            values = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            files = int(values[f"{prefix}inactive_file"]) + int(values[f"{prefix}active_file"])
+            return int((folder / limit).read_text()) - int((folder / used).read_text()) + files
+        except (OSError, ValueError, KeyError):
+            continue
+    return float("inf")
 
 
-_MEMINFO, _CGROUP = Path("/proc/meminfo"), Path("/proc/self/cgroup")
+_MEMINFO, _CGROUP, _CGROUPS = Path("/proc/meminfo"), Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
