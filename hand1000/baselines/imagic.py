@@ -57,6 +57,7 @@ def imagic_generator(
                 [request.seed],
                 prompt_embeds=eta * target.tokens + (1 - eta) * optimized.to(target.tokens),
                 guidance_scale=settings.guidance_scale,
+                sampler="ddim",
                 eta=settings.eta,
                 num_inference_steps=settings.num_inference_steps,
             )
