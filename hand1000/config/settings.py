@@ -160,7 +160,9 @@ class Stage3Settings(FrozenSettings):
     lora: LoraSettings
     steps: Steps = Field(description="Number of optimizer steps.")
     batch_size: BatchSize = Field(description="Number of images in a step, over all processes.")
-    micro_batch_size: BatchSize = Field(description="Number of images computed at once; gradients accumulate.")
+    micro_batch_size: BatchSize = Field(
+        description="Number of images computed at once, halved if a GPU runs out of memory."
+    )
     optimizer: Literal["adamw", "adamw_8bit"] = Field(description="adamw_8bit needs a GPU and bitsandbytes.")
     learning_rate: LearningRate = Field(description="Peak learning rate.")
     warmup_steps: Steps = Field(description="Number of steps in which the learning rate rises linearly to its peak.")

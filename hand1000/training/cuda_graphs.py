@@ -25,6 +25,9 @@ BatchT = TypeVar("BatchT", bound=NoisyBatch)
 _WARM_UPS = 2
 """Calls before the recording, in which libraries choose their kernels and allocate their workspaces."""
 
+_TOLERANCE = 0.02
+"""Largest difference of the first replay from the same step without a recording, relative to it."""
+
 
 @dataclass
 class Recording:
@@ -57,7 +60,8 @@ class RecordedFunction(Generic[BatchT]):
     """A function of a batch that is recorded at its first call and replayed for later batches of the same shapes.
 
     Only one shape is recorded, because a recording keeps the memory of all activations; other batches are computed
-    without it. A replay runs the same kernels on the same values.
+    without it. A replay runs the same kernels on the same values; the first one is compared with a computation without
+    the recording.
 
     Args:
         function: Returns tensors of a batch and, if there are `parameters`, leaves their gradients behind. It must not
@@ -99,13 +103,36 @@ class RecordedFunction(Generic[BatchT]):
 
     def _record(self, batch: BatchT) -> None:
         self._batch = static = _clone(batch)
+        expected = self._results(self._compute(static))
         try:
-            self._recording = record(lambda: self._compute(static))
+            recording = record(lambda: self._compute(static))
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             # A layer of another backbone may read a result back; the step is then only slower.
-            logger.warning("compute.cuda_graphs: nothing is recorded (%s)", one_line(error)[:200])
-            self.enabled = False
+            self._disable(one_line(error)[:200])
+            return
         self._gradients = [parameter.grad for parameter in self._parameters]
+        recording.replay()
+        if all(_is_close(*pair) for pair in zip(self._results(recording.outputs), expected, strict=True)):
+            self._recording = recording
+        else:
+            self._disable("a replay gives other results than the recorded step")
+
+    def _results(self, outputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+        """Copy the results of a call; of the gradients, which are as large as the weights, only their norm."""
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        return [*(output.clone() for output in outputs), torch.nn.utils.get_total_norm(gradients)]
+
+    def _disable(self, reason: str) -> None:
+        logger.warning("compute.cuda_graphs: nothing is recorded (%s)", reason)
+        self.enabled = False
+        self._gradients = []
+
+
+def _is_close(tensor: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether two results differ by no more than the order of sums in bf16 explains."""
+    return bool(torch.linalg.vector_norm(tensor - expected) <= _TOLERANCE * torch.linalg.vector_norm(expected))
 
 
 class TokenLosses:

@@ -1,5 +1,6 @@
 """Stage III: fine-tune the denoiser on the frozen optimized embeddings (paper, section 3.4)."""
 
+import logging
 from contextlib import closing
 from functools import partial
 
@@ -27,6 +28,8 @@ from hand1000.training.losses import diffusion_loss, min_snr_loss_weights
 from hand1000.training.lr import get_lr
 from hand1000.training.precision import autocast_context, build_optimizer, configure_denoiser
 from hand1000.training.validation import Validation, should_stop_early, validation_losses
+
+logger = logging.getLogger(__name__)
 
 
 class Stage3Trainer:
@@ -89,12 +92,8 @@ class Stage3Trainer:
         )
         self.scaler = LossScaler(self.denoiser.device, context.compute)
         self.model = distributed.wrap_ddp(self.denoiser)
-        # Several processes exchange gradients during the backward pass, which is not recorded.
-        self.recorded = RecordedFunction[TrainingBatch](
-            self._micro_batch_gradients,
-            list(self.parameters.values()),
-            enabled=distributed.size == 1 and may_record(context.compute, self.denoiser.device),
-        )
+        self.recorded = self._make_recorded()
+        self.micro_batch_size = settings.micro_batch_size
         self.global_step = self.checkpoint_step = 0
         self.history: list[dict] = []
         self.best: Tensors = {}
@@ -178,11 +177,31 @@ class Stage3Trainer:
     def compute_gradients(self, batch: TrainingBatch) -> torch.Tensor:
         """Accumulate the gradients of this process's shard by micro-batches.
 
+        Where a GPU's memory is too small, the micro-batches are halved, for the following steps too. Several processes
+        cannot do that, since they exchange gradients meanwhile.
+
         Returns:
             The loss of the whole batch, which a GPU may still be computing: whoever reads it waits.
         """
-        device, size = self.denoiser.device, self.settings.micro_batch_size
-        shard = self.distributed.shard(len(batch.latents))
+        while True:
+            size = min(self.micro_batch_size, len(batch.latents))
+            try:
+                return self._accumulate_gradients(batch, size)
+            except torch.OutOfMemoryError:
+                if size == 1 or self.distributed.size > 1:
+                    raise
+            # Outside of the handler, whose traceback holds the tensors.
+            self.micro_batch_size = size // 2
+            logger.warning(
+                "stage3.micro_batch_size: %d images do not fit into memory, trying %d", size, self.micro_batch_size
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            self.recorded = self._make_recorded()
+            if self.denoiser.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulate_gradients(self, batch: TrainingBatch, size: int) -> torch.Tensor:
+        device, shard = self.denoiser.device, self.distributed.shard(len(batch.latents))
         micro_batches = [batch.select(shard[start : start + size]) for start in range(0, len(shard), size)]
         total = torch.zeros((), device=device)
         sums: list[torch.Tensor] = []
@@ -254,6 +273,11 @@ class Stage3Trainer:
             name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, value in self.ema.tensors.items()
         }
+
+    def _make_recorded(self) -> RecordedFunction[TrainingBatch]:
+        # Several processes exchange gradients during the backward pass, which is not recorded.
+        enabled = self.distributed.size == 1 and may_record(self.context.compute, self.denoiser.device)
+        return RecordedFunction(self._micro_batch_gradients, list(self.parameters.values()), enabled=enabled)
 
     def _item_names(self) -> list[str]:
         """Name the images of the step that was made last."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hand1000.models.conditioning import Conditioning
-from hand1000.training import cuda_graphs
+from hand1000.training import cuda_graphs, stage3
 from hand1000.training.context import TrainContext
 from hand1000.training.cuda_graphs import RecordedFunction, Recording, TokenLosses, may_record
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
@@ -60,7 +60,7 @@ def test_stage3_has_the_bits_of_a_plain_training(replays, changes: dict) -> None
 
     weights, history = train(RECORDED)
     expected, expected_history = train(PLAIN)
-    assert history == expected_history and replays == [1, 4]
+    assert history == expected_history and replays == [1, 1 + 4]
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
@@ -79,8 +79,9 @@ def test_stage2_has_the_values_of_a_plain_training(replays) -> None:
         keys = [str(number) for number in range(5)]
         embeddings, _ = optimize_all_embeddings(fresh_base(), latents, Conditioning(tokens), keys, settings, context)
         results.append((fusion.linear.weight, embeddings))
-    # Two full batches of images are replayed, and the fifth image is computed without the recording.
-    assert replays == [2, 3 + 2 * 3]
+    # Two full batches of images are replayed, and the fifth image is computed without the recording. Each of the two
+    # recordings is replayed once more, to check it.
+    assert replays == [2, 2 + 3 + 2 * 3]
     for recorded, plain in zip(*results, strict=True):
         torch.testing.assert_close(recorded, plain, rtol=1e-5, atol=1e-6)
     assert not torch.equal(results[0][1], tokens)
@@ -103,6 +104,22 @@ def test_what_cannot_be_recorded_is_computed(monkeypatch, caplog) -> None:
     assert [message for message in caplog.messages if "nothing is recorded (operation not permitted" in message]
 
 
+def test_a_recording_with_other_results_is_not_used(monkeypatch, caplog) -> None:
+    def record(compute) -> Recording:
+        (result,) = compute()
+        return Recording((result,), lambda: result.mul_(2))
+
+    monkeypatch.setattr(cuda_graphs, "record", record)
+    batch = Stage3Trainer(
+        fresh_base(), training_set(), settings_with({}, {}).stage3, TrainContext(seed=0)
+    ).sample_batch(0)
+    recorded = RecordedFunction(lambda batch: (batch.latents.sum(),), enabled=True)
+    assert recorded(batch)[0] == batch.latents.sum()
+    assert caplog.messages == [
+        "compute.cuda_graphs: nothing is recorded (a replay gives other results than the recorded step)"
+    ]
+
+
 def test_only_a_gpu_records_and_not_in_fp16() -> None:
     gpu = torch.device("cuda")
     assert may_record(RECORDED, gpu)
@@ -110,3 +127,23 @@ def test_only_a_gpu_records_and_not_in_fp16() -> None:
     assert not may_record(RECORDED, torch.device("cpu"))
     assert not may_record(RECORDED.model_copy(update={"precision": "fp16"}), gpu)
     assert TokenLosses(tiny_base(), RECORDED)._recorded.enabled is False
+
+
+@pytest.mark.parametrize("compute", [PLAIN, RECORDED])
+def test_micro_batches_that_do_not_fit_are_halved(replays, monkeypatch, caplog, compute) -> None:
+    compute_loss = stage3.diffusion_loss
+
+    def diffusion_loss(base, batch, *args, **kwargs):
+        if len(batch.latents) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return compute_loss(base, batch, *args, **kwargs)
+
+    settings = settings_with({"steps": 2}, {}).stage3
+    expected, _ = Stage3Trainer(
+        fresh_base(), training_set(), settings.model_copy(update={"micro_batch_size": 1}), TrainContext(seed=0)
+    ).train()
+    monkeypatch.setattr(stage3, "diffusion_loss", diffusion_loss)
+    trainer = Stage3Trainer(fresh_base(), training_set(), settings, TrainContext(seed=0, compute=compute))
+    weights, _ = trainer.train()
+    assert trainer.micro_batch_size == 1 and len(caplog.messages) == 2
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
