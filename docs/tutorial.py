@@ -44,16 +44,16 @@ feature = compute_mean_feature(landmarks, gesture=GESTURE, kind="normalized", ma
 base, tuned = load_base_model("models/small-base"), load_base_model("models/small-base")
 data = encode_dataset(base, folder / "train", train)
 fusion, _ = train_fusion(base, data, {GESTURE: feature.mean_tensor()}, settings.stage2, context)
-gesture_ids = gesture_indices(fusion, data.gestures)
-start = double_fusion(data.text_embeddings, fusion, settings.stage2.lambda_, gesture_ids).detach()
+ids, lambda_ = gesture_indices(fusion, data.gestures), settings.stage2.lambda_
+start = data.conditioning.with_tokens(double_fusion(data.text_embeddings, fusion, lambda_, ids).detach())
 embeddings, _ = optimize_all_embeddings(base, data.latents, start, data.file_names, settings.stage2, context)
 
 # %% Stage III: fine-tune the UNet of the second copy
 weights, history = setup_stage3(tuned, Stage3Inputs(data, fusion, embeddings), settings, context, folder).train()
-load_trained_weights(tuned.unet, settings.stage3, weights)
+load_trained_weights(tuned.denoiser, settings.stage3, weights)
 
 # %% Generate the test prompts: the base model above, the tuned model below
 prompts, sampler = [record.text for record in test], settings.generation.sampler_defaults()
-before, after = build_pipeline(base, **sampler), build_pipeline(base, unet=tuned.unet, fusion=fusion, **sampler)
+before, after = build_pipeline(base, **sampler), build_pipeline(base, tuned=tuned.denoiser, fusion=fusion, **sampler)
 images = [image for pipeline in (before, after) for image in generate(pipeline, prompts, range(TEST))]
 make_image_grid(images, TEST, row_labels=["base model", "tuned model"]).save("before-after.png")
