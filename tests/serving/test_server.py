@@ -26,7 +26,7 @@ from tests.support.tiny_pipelines import SAMPLER, pipeline_of
 
 BODY = {"prompt": PROMPTS["four"], "seed": 5}
 PNG = "image/png"
-SETTINGS = {**SAMPLER, "autoguidance_interval": [0.0, 1.0], "batch_size": 2}
+SETTINGS = {**SAMPLER, "autoguidance_interval": [0.0, 1.0], "sampler": "ddim", "batch_size": 2}
 
 
 @pytest.fixture(scope="module")
