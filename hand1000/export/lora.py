@@ -80,17 +80,22 @@ def lora_weights(
 ) -> tuple[Tensors, dict[str, str]]:
     """Return the LoRA that turns the base model into this one, for one gesture and one mu, and its file's metadata.
 
-    The form "lora" has kohya's names, "lora-diffusers" those of diffusers.
+    The form "lora" has kohya's names if the denoiser is a UNet; otherwise, and in "lora-diffusers", they are those of
+    diffusers.
 
-    The pipeline has the adapter merged into its UNet; the folder `adapter` holds it alone, as `save_adapter` wrote it.
+    The pipeline has the adapter merged into its denoiser; the folder `adapter` holds it alone, as `save_adapter` wrote
+    it.
 
     Raises:
         Hand1000Error: The adapter is damaged, or no LoRA can hold the model's fusion.
     """
-    saved = read_adapter(adapter, pipeline.unet, "unet")
+    backbone = pipeline.backbone
+    saved = read_adapter(adapter, backbone.denoiser, backbone.denoiser_name)
     merge = _merge_exactly if is_linear(pipeline) else _merge_on_plane
     layers = merge(pipeline, saved, mu, gesture)
-    return diffusers_entries(layers) if form == "lora-diffusers" else kohya_entries(pipeline.unet, layers, saved.rank)
+    if form == "lora-diffusers" or backbone.denoiser_name != "unet":
+        return diffusers_entries(layers, backbone.denoiser_name)
+    return kohya_entries(backbone.denoiser, layers, saved.rank)
 
 
 def _merge_exactly(pipeline: Hand1000Pipeline, adapter: Adapter, mu: float, gesture: str) -> dict[str, Factors]:
@@ -138,8 +143,9 @@ def _adapter_layers(adapter: Adapter) -> dict[str, Factors]:
 
 def _text_weights(pipeline: Hand1000Pipeline) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the name and the weight, float64, of each layer that reads the text embeddings."""
-    for name, module in pipeline.unet.named_modules():
-        if name.endswith(("attn2.to_k", "attn2.to_v")):
+    backbone = pipeline.backbone
+    for name, module in backbone.denoiser.named_modules():
+        if name.endswith(backbone.text_layers):
             yield name, module.weight.double().cpu()
 
 

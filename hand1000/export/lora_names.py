@@ -31,23 +31,23 @@ def kohya_entries(unet: UNet2DConditionModel, layers: dict[str, Factors], alpha:
     return weights, {"format": "pt"}
 
 
-def diffusers_entries(layers: dict[str, Factors]) -> tuple[Tensors, dict[str, str]]:
-    """Return `unet.<layer>.lora_A.weight` and `.lora_B.weight` of each layer, and the metadata with their ranks.
+def diffusers_entries(layers: dict[str, Factors], prefix: str) -> tuple[Tensors, dict[str, str]]:
+    """Return `<prefix>.<layer>.lora_A.weight` and `.lora_B.weight` of each layer, and the metadata with their ranks.
 
     Without the metadata, versions of diffusers differ in the scale of layers of other ranks than most.
     """
     weights: Tensors = {}
     for name, (down, up) in layers.items():
-        weights[f"unet.{name}.lora_A.weight"] = down.float().contiguous()
-        weights[f"unet.{name}.lora_B.weight"] = up.float().contiguous()
+        weights[f"{prefix}.{name}.lora_A.weight"] = down.float().contiguous()
+        weights[f"{prefix}.{name}.lora_B.weight"] = up.float().contiguous()
     ranks = {name: len(down) for name, (down, _) in layers.items()}
     ((most, _),) = Counter(ranks.values()).most_common(1)
     others = {name: rank for name, rank in ranks.items() if rank != most}
     settings = {
-        "unet.r": most,
-        "unet.lora_alpha": most,
-        "unet.target_modules": sorted(ranks),
-        "unet.rank_pattern": others,
-        "unet.alpha_pattern": others,
+        f"{prefix}.r": most,
+        f"{prefix}.lora_alpha": most,
+        f"{prefix}.target_modules": sorted(ranks),
+        f"{prefix}.rank_pattern": others,
+        f"{prefix}.alpha_pattern": others,
     }
     return weights, {"format": "pt", ADAPTER_METADATA: json.dumps(settings, sort_keys=True)}

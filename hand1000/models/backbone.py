@@ -75,6 +75,9 @@ class Backbone(ABC):
     pools_text: ClassVar[bool] = False
     """Whether the denoiser takes a pooled vector of the text, see `Conditioning`."""
 
+    text_layers: ClassVar[tuple[str, ...]] = ("attn2.to_k", "attn2.to_v")
+    """Ends of the names of the denoiser's layers that read the tokens."""
+
     supports: ClassVar[frozenset[Feature]] = frozenset()
 
     vae: Any

@@ -18,6 +18,7 @@ INDEX = "model_index.json"
 BACKBONES = {
     "sd": "hand1000.models.stable_diffusion.StableDiffusion",
     "sdxl": "hand1000.models.stable_diffusion_xl.StableDiffusionXL",
+    "sd3": "hand1000.models.stable_diffusion_3.StableDiffusion3",
 }
 """The class of each backbone, imported when it is needed, by its name in the index of a tuned model."""
 

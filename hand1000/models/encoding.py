@@ -9,9 +9,9 @@ import torch
 from hand1000.storage.images import read_rgb
 
 
-def tokenize(tokenizer, texts: Sequence[str]) -> torch.Tensor:
-    """Token ids of `texts`, padded or truncated to the length of the text encoder, (N, L) int64."""
-    length, end, padding = tokenizer.model_max_length, tokenizer.eos_token_id, tokenizer.pad_token_id
+def tokenize(tokenizer, texts: Sequence[str], length: int | None = None) -> torch.Tensor:
+    """Token ids of `texts`, padded or truncated to `length`, or that of the text encoder, (N, L) int64."""
+    length, end, padding = length or tokenizer.model_max_length, tokenizer.eos_token_id, tokenizer.pad_token_id
     # Padding and truncation are states of a tokenizer, which threads would change under each other.
     token_ids = tokenizer(list(texts), verbose=False).input_ids
     cut = [ids if len(ids) <= length else [*ids[: length - 1], end] for ids in token_ids]
@@ -19,13 +19,15 @@ def tokenize(tokenizer, texts: Sequence[str]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_texts(text_encoder, tokenizer, texts: Sequence[str], batch_size: int = 64) -> torch.Tensor:
-    """The last hidden states e of `texts`, (N, L, D) on the text encoder's device.
+def encode_texts(
+    text_encoder, tokenizer, texts: Sequence[str], batch_size: int = 64, *, length: int | None = None
+) -> torch.Tensor:
+    """The last hidden states e of `texts`, (N, L, D) on the text encoder's device; L is `length`, if it is given.
 
     Every text is encoded once: equal captions, which datasets are full of, share their embedding.
     """
     unique = sorted(set(texts))
-    ids = tokenize(tokenizer, unique).to(text_encoder.device)
+    ids = tokenize(tokenizer, unique, length).to(text_encoder.device)
     embeddings = torch.cat(
         [text_encoder(ids[start : start + batch_size]).last_hidden_state for start in range(0, len(ids), batch_size)]
     )

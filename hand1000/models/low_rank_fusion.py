@@ -64,8 +64,10 @@ class LowRankFusion(ModelMixin, ConfigMixin):
         tokens = text_embeddings[:: -(-len(text_embeddings) // MAX_CAPTIONS)].flatten(0, 1)
         self.features.copy_(features)
         self.direction.copy_(fit_direction(tokens))
-        # The first token of CLIP and a few of its numbers are many times as large as all others.
-        scale = tokens.square().mean(dim=1).sqrt().median()
+        # The first token of CLIP and a few of its numbers are many times as large as all others. Some backbones fill up
+        # with zeros.
+        sizes = tokens.square().mean(dim=1).sqrt()
+        scale = sizes[sizes > 0].median()
         weight, bias = initial_feature_map(features, self.config.text_dim, generator)
         self.shift.weight.copy_(weight * scale)
         self.shift.bias.copy_(bias * scale)

@@ -106,12 +106,12 @@ class LatentDiffusion(Backbone):
                 to_v.weight.copy_(value_weight @ matrix)
 
 
-def check_sample_size(source: str, size: object) -> None:
-    """Raise a Hand1000Error if the side of a UNet's latents is not one of square images of a moderate size."""
+def check_sample_size(source: str, size: object, part: str = "unet") -> None:
+    """Raise a Hand1000Error if the side of a denoiser's latents is not one of square images of a moderate size."""
     if not isinstance(size, int) or not 1 <= size <= _MAX_SAMPLE_SIZE:
         raise Hand1000Error(
-            f"{source}: unet: sample_size is {size!r:.40}; Hand1000 generates square images of 1 to {_MAX_SAMPLE_SIZE} "
-            "latents a side"
+            f"{source}: {part}: sample_size is {size!r:.40}; Hand1000 generates square images of 1 to "
+            f"{_MAX_SAMPLE_SIZE} latents a side"
         )
 
 

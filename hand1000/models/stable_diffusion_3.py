@@ -1,0 +1,217 @@
+"""Stable Diffusion 3 and 3.5: a flow-matching transformer that reads two text encoders of CLIP and, optionally, T5."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hand1000.core.errors import Hand1000Error
+from hand1000.models.backbone import Backbone
+from hand1000.models.conditioning import Conditioning
+from hand1000.models.flow_schedule import FlowSchedule, make_flow_scheduler
+from hand1000.models.stable_diffusion import check_sample_size
+from hand1000.storage.pretrained import check_config, check_vocabulary, load_model
+from hand1000.storage.pretrained import load_part as load_tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+
+T5_TOKENS = 256
+"""Tokens of T5, or zeros in their place, after those of CLIP: `max_sequence_length` of the stock pipeline."""
+
+_MAX_BLOCKS = 8
+"""Largest number of an autoencoder's blocks."""
+
+
+@dataclass(frozen=True)
+class StableDiffusion3(Backbone):
+    """The parts of Stable Diffusion 3 or 3.5 (Esser et al., 2024, arXiv 2403.03206), with or without T5.
+
+    Its tokens e are the second to last hidden states of both text encoders of CLIP side by side, filled up with zeros
+    to T5's width, and after them T5's last hidden states, or zeros without T5. The pooled vectors of both are side by
+    side too.
+    """
+
+    name = "sd3"
+    title = "Stable Diffusion 3"
+    pipeline_classes = ("StableDiffusion3Pipeline",)
+    part_classes: ClassVar[Mapping[str, Collection[str]]] = {
+        "transformer": ("SD3Transformer2DModel",),
+        "scheduler": (),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "text_encoder_3": ("T5EncoderModel",),
+        "tokenizer_3": ("T5Tokenizer", "T5TokenizerFast"),
+    }
+    optional_parts: ClassVar[Collection[str]] = ("text_encoder_3", "tokenizer_3")
+    denoiser_name = "transformer"
+    pools_text = True
+    text_layers = ("context_embedder",)
+
+    transformer: Any
+    scheduler: Any
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    text_encoder_2: Any
+    tokenizer_2: Any
+    text_encoder_3: Any = None
+    tokenizer_3: Any = None
+    source: str = ""
+
+    @classmethod
+    def load_part(cls, name: str, path: Path, source: str, dtype: "torch.dtype") -> Any:
+        """See `Backbone`."""
+        if name == "tokenizer_3":
+            from transformers import T5Tokenizer
+
+            return load_tokenizer(T5Tokenizer, path, "a tokenizer of T5")
+        if name == "text_encoder_3":
+            from transformers import T5EncoderModel
+
+            return load_model(T5EncoderModel, path, "a text encoder of T5", dtype=dtype)
+        return super().load_part(name, path, source, dtype)
+
+    @classmethod
+    def make_scheduler(cls, config: Mapping[str, Any], source: str = "scheduler") -> "FlowMatchEulerDiscreteScheduler":
+        """See `Backbone` and `make_flow_scheduler`."""
+        return make_flow_scheduler(config, source)
+
+    @classmethod
+    def read_resolution(cls, folder: Path, source: str) -> int:
+        """See `Backbone`."""
+        transformer, vae = (check_config(folder / part / "config.json") for part in ("transformer", "vae"))
+        size, blocks = transformer.get("sample_size"), vae.get("block_out_channels")
+        check_sample_size(source, size, "transformer")
+        if not isinstance(blocks, list) or not 1 <= len(blocks) <= _MAX_BLOCKS:
+            raise Hand1000Error(f"{source}: vae: block_out_channels is {blocks!r:.40}, not a list of widths")
+        resolution: int = size * 2 ** (len(blocks) - 1)
+        return resolution
+
+    def check(self, *further_denoisers: Any) -> None:
+        """See `Backbone`."""
+        source, channels = self.source, self.vae.config.latent_channels
+        scale, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor")
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise Hand1000Error(f"{source}: vae: scaling_factor is {scale!r:.40}, not a positive number")
+        if not isinstance(shift, int | float) or not math.isfinite(shift):
+            raise Hand1000Error(f"{source}: vae: shift_factor is {shift!r:.40}, not a number")
+        if self.tokenizer.model_max_length != self.tokenizer_2.model_max_length:
+            raise Hand1000Error(f"{source}: the text encoders of CLIP read texts of different lengths")
+        if (self.text_encoder_3 is None) != (self.tokenizer_3 is None):
+            raise Hand1000Error(f"{source}: text_encoder_3 and tokenizer_3 belong together; name both or none of them")
+        clip_width = self.text_encoder.config.hidden_size + self.text_encoder_2.config.hidden_size
+        pooled = self.text_encoder.config.projection_dim + self.text_encoder_2.config.projection_dim
+        for transformer in (self.transformer, *further_denoisers):
+            config = transformer.config
+            check_sample_size(source, config.sample_size, "transformer")
+            expected = {
+                "in_channels": (channels, "the autoencoder's latents"),
+                "out_channels": (channels, "the autoencoder's latents"),
+                "pooled_projection_dim": (pooled, "the pooled vectors of CLIP"),
+            }
+            if self.text_encoder_3 is not None:
+                expected["joint_attention_dim"] = (self.text_encoder_3.config.d_model, "the tokens of T5")
+            for name, (value, part) in expected.items():
+                if config[name] != value:
+                    raise Hand1000Error(
+                        f"{source}: transformer: {name} is {config[name]!r:.40}, but {part} are {value!r:.40}"
+                    )
+            if config.joint_attention_dim < clip_width:
+                raise Hand1000Error(
+                    f"{source}: transformer: joint_attention_dim is {config.joint_attention_dim!r:.40}, less than the "
+                    f"{clip_width!r:.40} of both text encoders of CLIP"
+                )
+            patch, largest = config.patch_size, config.pos_embed_max_size
+            if config.sample_size % patch or config.sample_size // patch > largest:
+                raise Hand1000Error(
+                    f"{source}: transformer: sample_size is {config.sample_size!r:.40}, not a multiple of "
+                    f"{patch!r:.40} up to {patch * largest!r:.40}"
+                )
+        if self.text_encoder_3 is not None:
+            check_vocabulary(self.tokenizer_3, self.text_encoder_3.get_input_embeddings(), source)
+
+    @property
+    def text_dim(self) -> int:
+        """See `Backbone`."""
+        width: int = self.transformer.config.joint_attention_dim
+        return width
+
+    def encode_text(self, texts: Sequence[str]) -> Conditioning:
+        """See `Backbone`; L is that of CLIP and `T5_TOKENS` together."""
+        import torch
+        from torch.nn.functional import pad
+
+        from hand1000.models.encoding import encode_penultimate, encode_texts
+
+        first, pooled = encode_penultimate(self.text_encoder, self.tokenizer, texts)
+        second, pooled_2 = encode_penultimate(self.text_encoder_2, self.tokenizer_2, texts)
+        clip = torch.cat([first, second], dim=-1)
+        clip = pad(clip, (0, self.text_dim - clip.shape[-1]))
+        if self.text_encoder_3 is None:
+            rest = clip.new_zeros(len(clip), T5_TOKENS, self.text_dim)
+        else:
+            rest = encode_texts(self.text_encoder_3, self.tokenizer_3, texts, length=T5_TOKENS).to(clip)
+        assert pooled is not None and pooled_2 is not None
+        return Conditioning(torch.cat([clip, rest], dim=1), torch.cat([pooled, pooled_2], dim=-1))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """See `Backbone`."""
+        config = self.transformer.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    @property
+    def resolution(self) -> int:
+        """See `Backbone`."""
+        resolution: int = self.transformer.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return resolution
+
+    def encode_images(self, images: "np.ndarray", batch_size: int = 1) -> "torch.Tensor":
+        """See `Backbone`; one image at a time, since a batch of 1,024 px would take tens of gigabytes."""
+        return super().encode_images(images, 1)
+
+    def decode(self, latents: "torch.Tensor") -> "np.ndarray":
+        """See `Backbone`; one image at a time."""
+        import numpy as np
+
+        return np.concatenate([super(StableDiffusion3, self).decode(latent[None]) for latent in latents])
+
+    @property
+    def schedule(self) -> FlowSchedule:
+        """See `Backbone`."""
+        return FlowSchedule(self.scheduler)
+
+    def predict(
+        self, latents: "torch.Tensor", timesteps: "torch.Tensor", conditioning: Conditioning, denoiser: Any = None
+    ) -> "torch.Tensor":
+        """See `Backbone`."""
+        prediction: torch.Tensor = (denoiser or self.transformer)(
+            hidden_states=latents,
+            timestep=timesteps.expand(len(latents)),
+            encoder_hidden_states=conditioning.tokens,
+            pooled_projections=conditioning.pooled,
+        ).sample
+        return prediction
+
+    def fold(self, matrix: "torch.Tensor", shift: "torch.Tensor") -> None:
+        """Fold A e + c into the one layer that reads the tokens: W (A e + c) + b = (W A) e + (W c + b)."""
+        import torch
+
+        with torch.no_grad():
+            layer = self.transformer.context_embedder
+            weight = layer.weight.double().cpu()
+            layer.bias.add_((weight @ shift).to(layer.bias))
+            layer.weight.copy_(weight @ matrix)
+
+    def stock_pipeline(self) -> "StableDiffusion3Pipeline":
+        """See `Backbone`."""
+        from diffusers import StableDiffusion3Pipeline
+
+        return StableDiffusion3Pipeline(**self.parts | {"scheduler": self.schedule.stock_scheduler()})
