@@ -24,6 +24,7 @@ from hand1000.export.single_file import convert_to_ldm_keys
 from hand1000.export.target import Form, Precision, check_target
 from hand1000.gestures import gesture_phrase
 from hand1000.models.base_model import DEFAULT_BACKBONE
+from hand1000.models.stable_diffusion import LatentDiffusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, replace_file, write_text
 from hand1000.storage.scratch import process_scratch
@@ -64,6 +65,10 @@ def export_model(
     """
     check_target(form, out, mu=mu, gesture=gesture)
     pipeline = load_pipeline(folder)
+    if form == "single-file" and not isinstance(pipeline.backbone, LatentDiffusion):
+        raise Hand1000Error(
+            f"{folder}: --to single-file cannot write {pipeline.backbone.title}; choose --to diffusers or lora"
+        )
     mu = pipeline.sampler_settings(mu=mu).mu
     gesture = gesture_to_fold(pipeline, gesture)
     card = _card(pipeline, mu, gesture, form, measured)
@@ -120,21 +125,25 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     backbone = pipeline.backbone
     stock = backbone.pipeline_classes[0]
     name = "Stable Diffusion" if backbone.name == DEFAULT_BACKBONE else backbone.title
-    option = ", safety_checker=None" if backbone.name == DEFAULT_BACKBONE else ""
+    # The stock pipelines complain about parts that are missing unless they are named.
+    missing = ["safety_checker"] if backbone.name == DEFAULT_BACKBONE else []
+    missing += [name for name in backbone.optional_parts if getattr(backbone, name) is None]
+    option = "".join(f", {name}=None" for name in missing)
     load = {
         "diffusers": f'{stock}.from_pretrained("FOLDER"{option})',
         "single-file": f'{stock}.from_single_file("FILE.safetensors"{option})',
         "lora": f'{stock}.from_pretrained("BASE MODEL"{option})\n    pipeline.load_lora_weights("FILE.safetensors")',
     }[form.removesuffix("-diffusers")]
     equal = f"Hand1000's for the same seed in {steps} steps"
-    eta = [f"eta={settings.eta:g}"] if settings.sampler == "ddim" else []
     stock_scheduler = pipeline.backbone.schedule.stock_scheduler(settings.sampler)
     scheduler = type(stock_scheduler).__name__
-    title = _SAMPLER_TITLES[settings.sampler]
+    eta = [f"eta={settings.eta:g}"] if scheduler == "DDIMScheduler" else []
+    title = "Euler" if scheduler == "FlowMatchEulerDiscreteScheduler" else _SAMPLER_TITLES[settings.sampler]
     parts = [
         f"# {name} for people {phrase}",
-        f"This is a Hand1000 model as plain {name}. The fusion with the gesture is folded into its cross-"
-        f"attention, at mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
+        f"This is a Hand1000 model as plain {name}. The fusion with the gesture is folded into "
+        f"{'its cross-attention' if backbone.denoiser_name == 'unet' else 'the layer that reads the text'}, at "
+        f"mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
         f"The text encoder reads {limit.max_tokens - 2} tokens, of which the phrase has {limit.count(phrase) - 2}. "
         "Programs cut a longer prompt at its end, most of them silently: shorten the words before the phrase.",
         "## Load",
@@ -145,9 +154,10 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         f"        num_inference_steps={steps}).images[0]",
     ]
     if form == "diffusers":
+        versions = "5" if "tokenizer_3" in backbone.part_names() else "4.57 and 5"
         parts.append(
             f"The images are equal to {equal}, with the sampler of this folder, {title}, and without autoguidance. The "
-            "folder loads with transformers 4.57 and 5."
+            f"folder loads with transformers {versions}."
         )
     else:
         parts += [
@@ -172,7 +182,7 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     if settings.autoguidance_scale > 1:
         parts.append(
             f"The Hand1000 model uses autoguidance with a scale of {settings.autoguidance_scale:g}, for which it has a "
-            "second UNet. Plain Stable Diffusion has no autoguidance, so its images show the gesture less reliably. "
+            f"second {'UNet' if backbone.denoiser_name == 'unet' else 'transformer'}. Plain Stable Diffusion has no autoguidance, so its images show the gesture less reliably. "
             "The metrics and images of the model's own report are with autoguidance and do not hold for this export."
         )
         parts += _describe_measured(measured, mu, gesture)
@@ -202,5 +212,5 @@ def _describe_measured(measured: ExportMetrics | None, mu: float, gesture: str) 
 def _scheduler_arguments(config: Mapping[str, Any]) -> str:
     names = ["beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr"]
     names += ["num_train_timesteps", "timestep_spacing", "clip_sample", "set_alpha_to_one", "steps_offset"]
-    names += ["algorithm_type"]
+    names += ["algorithm_type", "shift"]
     return ", ".join(f"{name}={config[name]!r}" for name in names if config.get(name) is not None)

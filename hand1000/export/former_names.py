@@ -13,15 +13,23 @@ PREFIX = "text_model."
 
 
 def write_tokenizer_files(folder: Path) -> None:
-    """Write `vocab.json` and `merges.txt` beside the `tokenizer.json` in `folder`, with the same tokens."""
+    """Write `vocab.json` and `merges.txt` beside the `tokenizer.json` of CLIP in `folder`, with the same tokens."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    if "merges" not in model:  # T5 has no such files
+        return
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False))
     merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
 
 
 def add_text_model_prefix(folder: Path) -> None:
-    """Rename the weights of the text encoder in `folder`, in its `model.safetensors`."""
+    """Rename the weights of the text encoder in `folder`, in its `model.safetensors`.
+
+    An encoder with a projection has the prefix in both versions.
+    """
     path = folder / "model.safetensors"
-    weights = {PREFIX + name.removeprefix(PREFIX): value for name, value in load_file(path).items()}
+    weights = load_file(path)
+    if "text_projection.weight" in weights:
+        return
+    weights = {PREFIX + name.removeprefix(PREFIX): value for name, value in weights.items()}
     save_file(weights, path, metadata={"format": "pt"})
