@@ -5,13 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 
 from hand1000.models.backbone import Backbone
 from hand1000.models.base_model import load_backbone_class
 from hand1000.models.conditioning import Conditioning
-from hand1000.models.noise_schedule import make_noise_scheduler
 
+FLOW_SCHEDULE = {"shift": 3.0}
 SCHEDULE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "prediction_type": "epsilon"}
 
 
@@ -41,6 +41,22 @@ SDXL_UNET = {
     "projection_class_embeddings_input_dim": 2816,
 }
 
+SD35_MEDIUM = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "out_channels": 16,
+    "num_layers": 24,
+    "num_attention_heads": 24,
+    "attention_head_dim": 64,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1536,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "dual_attention_layers": tuple(range(13)),
+    "qk_norm": "rms_norm",
+}
+
 SHAPES = {
     "sd": Shape(
         "Stable Diffusion 1.5",
@@ -51,6 +67,7 @@ SHAPES = {
         512,
     ),
     "sdxl": Shape("Stable Diffusion XL", UNet2DConditionModel, SDXL_UNET, (77, 2048), 1280, 1024),
+    "sd3": Shape("Stable Diffusion 3.5 medium", SD3Transformer2DModel, SD35_MEDIUM, (77 + 256, 4096), 2048, 1024),
 }
 """The released models by the name of their backbone."""
 
@@ -72,7 +89,7 @@ def build_backbone(name: str, device: Any, dtype: torch.dtype) -> Backbone:
     parts: dict[str, Any] = dict.fromkeys(backbone_class.part_names())
     parts |= {
         backbone_class.denoiser_name: build_denoiser(name, device, dtype),
-        "scheduler": make_noise_scheduler(SCHEDULE),
+        "scheduler": backbone_class.make_scheduler(FLOW_SCHEDULE if name == "sd3" else SCHEDULE),
     }
     # Of the autoencoder only the scale is read: 8 pixels are one latent.
     parts["vae"] = SimpleNamespace(config=SimpleNamespace(block_out_channels=(128, 256, 512, 512)))

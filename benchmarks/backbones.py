@@ -100,20 +100,20 @@ def count(name: str, settings: Settings) -> Counts:
     # peft moves its layers to the device of the weights, which fake ones do not allow.
     add_adapter(base.denoiser, settings.stage3.lora, seed=0)
     with mode:
-        lora = _count_lora(base.denoiser, settings) if settings.stage2.fusion == "low_rank" else None
+        lora = _count_lora(base, settings) if settings.stage2.fusion == "low_rank" else None
         _make_fake(base.denoiser.train())
         stage3 = _count_adapter_step(base, batch, settings)
     return Counts(parameters, float(counter.get_total_flops()), stage2, stage3, lora)
 
 
-def _count_lora(denoiser: torch.nn.Module, settings: Settings) -> int:
+def _count_lora(base: Backbone, settings: Settings) -> int:
     """Count the numbers of a file as `hand1000.export.lora` writes it."""
+    denoiser = base.denoiser
     adapters = sum(weight.numel() for weight in trainable_parameters(denoiser).values())
     weights = [
         module.weight.shape
         for name, module in denoiser.named_modules()
-        if name.removesuffix(".base_layer").endswith(("attn2.to_k", "attn2.to_v"))
-        and isinstance(module, torch.nn.Linear)
+        if name.removesuffix(".base_layer").endswith(base.text_layers) and isinstance(module, torch.nn.Linear)
     ]
     return adapters + sum((settings.stage2.fusion_rank + 1) * (rows + columns) for rows, columns in weights)
 
@@ -125,6 +125,9 @@ def _make_fake(module: torch.nn.Module) -> None:
             if weight is not None:
                 fake = torch.empty(weight.shape, dtype=weight.dtype)
                 part._parameters[name] = torch.nn.Parameter(fake, requires_grad=weight.requires_grad)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def _random_batch(name: str, base: Backbone) -> NoisyBatch:
