@@ -1,5 +1,6 @@
 """Export of a fine-tuned model, with a card, to the file formats of other programs."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,6 @@ from hand1000.export.single_file import convert_to_ldm_keys
 from hand1000.export.target import Form, Precision, check_target
 from hand1000.gestures import gesture_phrase
 from hand1000.models.base_model import DEFAULT_BACKBONE
-from hand1000.models.stable_diffusion import LatentDiffusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, replace_file, write_text
 from hand1000.storage.scratch import process_scratch
@@ -65,10 +65,6 @@ def export_model(
     """
     check_target(form, out, mu=mu, gesture=gesture)
     pipeline = load_pipeline(folder)
-    if form == "single-file" and not isinstance(pipeline.backbone, LatentDiffusion):
-        raise Hand1000Error(
-            f"{folder}: --to single-file cannot write {pipeline.backbone.title}; choose --to diffusers or lora"
-        )
     mu = pipeline.sampler_settings(mu=mu).mu
     gesture = gesture_to_fold(pipeline, gesture)
     card = _card(pipeline, mu, gesture, form, measured)
@@ -129,9 +125,11 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     missing = ["safety_checker"] if backbone.name == DEFAULT_BACKBONE else []
     missing += [name for name in backbone.optional_parts if getattr(backbone, name) is None]
     option = "".join(f", {name}=None" for name in missing)
+    encoders = "".join(f", {part}={part}" for part in backbone.part_names() if re.match("text_encoder|tokenizer", part))
+    single = encoders if "tokenizer_3" in backbone.part_names() else option
     load = {
         "diffusers": f'{stock}.from_pretrained("FOLDER"{option})',
-        "single-file": f'{stock}.from_single_file("FILE.safetensors"{option})',
+        "single-file": f'{stock}.from_single_file("FILE.safetensors"{single})',
         "lora": f'{stock}.from_pretrained("BASE MODEL"{option})\n    pipeline.load_lora_weights("FILE.safetensors")',
     }[form.removesuffix("-diffusers")]
     equal = f"Hand1000's for the same seed in {steps} steps"
@@ -160,6 +158,8 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
             f"folder loads with transformers {versions}."
         )
     else:
+        if form == "single-file" and single == encoders:
+            parts.append("As the released file, it has no text encoders. They are those of the base model.")
         parts += [
             f"The images are equal to {equal}, without autoguidance and with this sampler, {title}, which the file "
             "cannot hold:",
@@ -182,7 +182,8 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     if settings.autoguidance_scale > 1:
         parts.append(
             f"The Hand1000 model uses autoguidance with a scale of {settings.autoguidance_scale:g}, for which it has a "
-            f"second {'UNet' if backbone.denoiser_name == 'unet' else 'transformer'}. Plain Stable Diffusion has no autoguidance, so its images show the gesture less reliably. "
+            f"second {'UNet' if backbone.denoiser_name == 'unet' else 'transformer'}. Plain Stable Diffusion has no "
+            "autoguidance, so its images show the gesture less reliably. "
             "The metrics and images of the model's own report are with autoguidance and do not hold for this export."
         )
         parts += _describe_measured(measured, mu, gesture)

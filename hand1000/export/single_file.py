@@ -1,4 +1,4 @@
-"""Conversion of Stable Diffusion 1.x, 2.x and XL to the keys of their original release (LDM), which most programs read.
+"""Conversion of Stable Diffusion 1.x, 2.x, XL and 3 to the keys of their release (LDM), which most programs read.
 
 diffusers numbers blocks, and layers within a block; LDM numbers all layers of one half of the UNet consecutively.
 """
@@ -8,8 +8,16 @@ import re
 from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    StableDiffusion3Pipeline,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
+
+from hand1000.export.transformer_keys import transformer_keys
 
 Weights = dict[str, torch.Tensor]
 Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
@@ -23,8 +31,17 @@ LOGIT_SCALE = math.log(100)
 """Scale with which OpenCLIP compares images and texts; its release holds it, and nothing that draws images reads it."""
 
 
-def convert_to_ldm_keys(pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline) -> Weights:
-    """Return all weights of the pipeline as LDM's state dictionary, contiguous and on the CPU."""
+def convert_to_ldm_keys(
+    pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline | StableDiffusion3Pipeline,
+) -> Weights:
+    """Return all weights of the pipeline as LDM's state dictionary, contiguous and on the CPU.
+
+    That of Stable Diffusion 3 has no text encoders, as the released one.
+    """
+    if isinstance(pipeline, StableDiffusion3Pipeline):
+        weights = {UNET + name: value for name, value in transformer_keys(pipeline.transformer).items()}
+        weights |= vae_weights(pipeline.vae)
+        return {name: value.cpu().contiguous() for name, value in weights.items()}
     weights = unet_weights(pipeline.unet) | vae_weights(pipeline.vae)
     if isinstance(pipeline, StableDiffusionXLPipeline):
         first, second = TEXT_XL

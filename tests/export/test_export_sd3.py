@@ -7,12 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import AutoencoderKL, SD3Transformer2DModel, StableDiffusion3Pipeline
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_vae_checkpoint,
+    convert_sd3_transformer_checkpoint_to_diffusers,
+    infer_diffusers_model_type,
+)
 from safetensors.torch import load_file
 
+from benchmarks.backbone_models import SD35_MEDIUM
 from hand1000.config.settings import LoraSettings, load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.export.export import export_model
+from hand1000.export.single_file import UNET, vae_weights
+from hand1000.export.transformer_keys import transformer_keys
 from hand1000.models.fusion import Fusion, GestureFusion
 from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
@@ -123,10 +131,45 @@ def test_base_model_with_lora_generates_equal_images(form, targets: list[str], t
     assert "FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=3.0)" in card
 
 
-def test_what_no_file_can_hold_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_constant_term_in_a_lora_is_refused_in_one_line(tmp_path: Path) -> None:
     model = save_model(tmp_path / "model", gesture_fusion(), targets=["to_q"])
     with pytest.raises(Hand1000Error, match=r"constant term, which a LoRA for Stable Diffusion 3 cannot hold; .*rank$"):
         export_model(model, "lora", tmp_path / "four.safetensors")
-    with pytest.raises(Hand1000Error, match="--to single-file cannot write Stable Diffusion 3; choose --to diffusers"):
-        export_model(model, "single-file", tmp_path / "four.safetensors")
     assert not (tmp_path / "four.safetensors").exists() and not (tmp_path / "four.md").exists()
+
+
+def test_single_file_generates_equal_images(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", gesture_fusion())
+    expected = draw(load_pipeline(model))
+    export_model(model, "single-file", tmp_path / "four.safetensors")
+    export_model(model, "diffusers", tmp_path / "folder")
+    encoders = {name: part for name, part in tiny_sd3_parts().items() if name.startswith(("text_", "tokenizer"))}
+    single = StableDiffusion3Pipeline.from_single_file(
+        str(tmp_path / "four.safetensors"), config=str(tmp_path / "folder"), local_files_only=True, **encoders
+    )
+    assert difference(draw(single, guidance_scale=2.5), expected) < EQUAL
+    card = (tmp_path / "four.md").read_text()
+    assert "text_encoder_3=text_encoder_3" in card and "it has no text encoders" in card
+
+
+def test_keys_and_shapes_are_those_of_stable_diffusion_35() -> None:
+    """diffusers' own converters restore all keys and shapes of the real architecture, without weights."""
+    with torch.device("meta"):
+        transformer = SD3Transformer2DModel(**SD35_MEDIUM)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=16,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
+    keys = {UNET + name: value for name, value in transformer_keys(transformer).items()}
+    assert infer_diffusers_model_type(keys) == "sd35_medium"
+    for part, named, restore in (
+        (transformer, keys, convert_sd3_transformer_checkpoint_to_diffusers),
+        (vae, vae_weights(vae), lambda named: convert_ldm_vae_checkpoint(named, vae.config)),
+    ):
+        expected = {name: value.shape for name, value in part.state_dict().items()}
+        assert {name: value.shape for name, value in restore(dict(named)).items()} == expected

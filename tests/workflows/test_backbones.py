@@ -26,6 +26,7 @@ from hand1000.registry.load import load_model_folder
 from hand1000.serving.app import create_app
 from hand1000.serving.model import load_served_model
 from tests.support.short_demo import PYFLYTE, ROOT
+from tests.support.tiny_sd3 import save_tiny_sd3
 from tests.support.tiny_sdxl import save_tiny_sdxl
 
 PROMPT, RESOLUTION = "a red hand, making four fingers up hand gesture", 32
@@ -61,7 +62,7 @@ class Run:
     uri: str
 
 
-BASES: dict[str, Callable[[Path], Path]] = {"sdxl": save_tiny_sdxl}
+BASES: dict[str, Callable[[Path], Path]] = {"sdxl": save_tiny_sdxl, "sd3": save_tiny_sd3}
 """What saves the base model, by the name of the preset."""
 
 
