@@ -1,6 +1,5 @@
 """Export of a fine-tuned model, with a card, to the file formats of other programs."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from hand1000.export.sampler import export_sampler
 from hand1000.export.single_file import convert_to_ldm_keys
 from hand1000.export.target import Form, Precision, check_target
 from hand1000.gestures import gesture_phrase
+from hand1000.models.backbone import Backbone
 from hand1000.models.base_model import DEFAULT_BACKBONE
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from hand1000.storage.files import replace_directory, replace_file, write_text
@@ -125,8 +125,7 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     missing = ["safety_checker"] if backbone.name == DEFAULT_BACKBONE else []
     missing += [name for name in backbone.optional_parts if getattr(backbone, name) is None]
     option = "".join(f", {name}=None" for name in missing)
-    encoders = "".join(f", {part}={part}" for part in backbone.part_names() if re.match("text_encoder|tokenizer", part))
-    single = encoders if "tokenizer_3" in backbone.part_names() else option
+    single = option if "unet" in backbone.part_names() else _name_text_encoders(backbone)
     load = {
         "diffusers": f'{stock}.from_pretrained("FOLDER"{option})',
         "single-file": f'{stock}.from_single_file("FILE.safetensors"{single})',
@@ -158,8 +157,8 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
             f"folder loads with transformers {versions}."
         )
     else:
-        if form == "single-file" and single == encoders:
-            parts.append("As the released file, it has no text encoders. They are those of the base model.")
+        if form == "single-file" and single != option:
+            parts.append("The file has no text encoders. They are those of the base model.")
         parts += [
             f"The images are equal to {equal}, without autoguidance and with this sampler, {title}, which the file "
             "cannot hold:",
@@ -194,6 +193,12 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         "HaGRID: a variant of CC BY-SA 4.0). No safety checker is included.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _name_text_encoders(backbone: Backbone) -> str:
+    """Arguments of `from_single_file` for a file without text encoders."""
+    names = [name for name in backbone.part_names() if name.startswith(("text_encoder", "tokenizer"))]
+    return "".join(f", {name}={None if getattr(backbone, name) is None else name}" for name in names)
 
 
 def _describe_measured(measured: ExportMetrics | None, mu: float, gesture: str) -> list[str]:

@@ -96,7 +96,7 @@ class StableDiffusion3(Backbone):
 
     def check(self, *further_denoisers: Any) -> None:
         """See `Backbone`."""
-        source, channels = self.source, self.vae.config.latent_channels
+        source = self.source
         scale, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor")
         if not isinstance(scale, int | float) or not 0 < scale < math.inf:
             raise Hand1000Error(f"{source}: vae: scaling_factor is {scale!r:.40}, not a positive number")
@@ -106,36 +106,40 @@ class StableDiffusion3(Backbone):
             raise Hand1000Error(f"{source}: the text encoders of CLIP read texts of different lengths")
         if (self.text_encoder_3 is None) != (self.tokenizer_3 is None):
             raise Hand1000Error(f"{source}: text_encoder_3 and tokenizer_3 belong together; name both or none of them")
-        clip_width = self.text_encoder.config.hidden_size + self.text_encoder_2.config.hidden_size
-        pooled = self.text_encoder.config.projection_dim + self.text_encoder_2.config.projection_dim
         for transformer in (self.transformer, *further_denoisers):
-            config = transformer.config
-            check_sample_size(source, config.sample_size, "transformer")
-            expected = {
-                "in_channels": (channels, "the autoencoder's latents"),
-                "out_channels": (channels, "the autoencoder's latents"),
-                "pooled_projection_dim": (pooled, "the pooled vectors of CLIP"),
-            }
-            if self.text_encoder_3 is not None:
-                expected["joint_attention_dim"] = (self.text_encoder_3.config.d_model, "the tokens of T5")
-            for name, (value, part) in expected.items():
-                if config[name] != value:
-                    raise Hand1000Error(
-                        f"{source}: transformer: {name} is {config[name]!r:.40}, but {part} are {value!r:.40}"
-                    )
-            if config.joint_attention_dim < clip_width:
-                raise Hand1000Error(
-                    f"{source}: transformer: joint_attention_dim is {config.joint_attention_dim!r:.40}, less than the "
-                    f"{clip_width!r:.40} of both text encoders of CLIP"
-                )
-            patch, largest = config.patch_size, config.pos_embed_max_size
-            if config.sample_size % patch or config.sample_size // patch > largest:
-                raise Hand1000Error(
-                    f"{source}: transformer: sample_size is {config.sample_size!r:.40}, not a multiple of "
-                    f"{patch!r:.40} up to {patch * largest!r:.40}"
-                )
+            self._check_transformer(transformer.config)
         if self.text_encoder_3 is not None:
             check_vocabulary(self.tokenizer_3, self.text_encoder_3.get_input_embeddings(), source)
+
+    def _check_transformer(self, config: Any) -> None:
+        """Check that a transformer's sizes are those of the other parts."""
+        source, channels = self.source, self.vae.config.latent_channels
+        clip_width = self.text_encoder.config.hidden_size + self.text_encoder_2.config.hidden_size
+        pooled = self.text_encoder.config.projection_dim + self.text_encoder_2.config.projection_dim
+        check_sample_size(source, config.sample_size, "transformer")
+        expected = {
+            "in_channels": (channels, "the autoencoder's latents"),
+            "out_channels": (channels, "the autoencoder's latents"),
+            "pooled_projection_dim": (pooled, "the pooled vectors of CLIP"),
+        }
+        if self.text_encoder_3 is not None:
+            expected["joint_attention_dim"] = (self.text_encoder_3.config.d_model, "the tokens of T5")
+        for name, (value, part) in expected.items():
+            if config[name] != value:
+                raise Hand1000Error(
+                    f"{source}: transformer: {name} is {config[name]!r:.40}, but {part} are {value!r:.40}"
+                )
+        if config.joint_attention_dim < clip_width:
+            raise Hand1000Error(
+                f"{source}: transformer: joint_attention_dim is {config.joint_attention_dim!r:.40}, less than the "
+                f"{clip_width!r:.40} of both text encoders of CLIP"
+            )
+        patch, largest = config.patch_size, config.pos_embed_max_size
+        if config.sample_size % patch or config.sample_size // patch > largest:
+            raise Hand1000Error(
+                f"{source}: transformer: sample_size is {config.sample_size!r:.40}, not a multiple of "
+                f"{patch!r:.40} up to {patch * largest!r:.40}"
+            )
 
     @property
     def text_dim(self) -> int:

@@ -149,7 +149,7 @@ def test_single_file_generates_equal_images(tmp_path: Path) -> None:
     )
     assert difference(draw(single, guidance_scale=2.5), expected) < EQUAL
     card = (tmp_path / "four.md").read_text()
-    assert "text_encoder_3=text_encoder_3" in card and "it has no text encoders" in card
+    assert "text_encoder_3=text_encoder_3" in card and "The file has no text encoders." in card
 
 
 def test_keys_and_shapes_are_those_of_stable_diffusion_35() -> None:
