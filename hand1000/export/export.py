@@ -67,7 +67,7 @@ def export_model(
     pipeline = load_pipeline(folder)
     mu = pipeline.sampler_settings(mu=mu).mu
     gesture = gesture_to_fold(pipeline, gesture)
-    card = _card(pipeline, mu, gesture, form, measured)
+    card = _card(pipeline, mu, gesture, form, measured, precision)
     dtype = getattr(torch, precision)
     if form == "diffusers":
         _write_folder(fold_fusion(pipeline, mu, gesture).to(dtype), card, out)
@@ -112,7 +112,14 @@ _SAMPLER_TITLES = {"ddim": "DDIM", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_sde": "DPM+
 """Samplers as other programs name them."""
 
 
-def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measured: ExportMetrics | None) -> str:
+def _card(
+    pipeline: Hand1000Pipeline,
+    mu: float,
+    gesture: str,
+    form: Form,
+    measured: ExportMetrics | None,
+    precision: Precision = "float32",
+) -> str:
     phrase = gesture_phrase(gesture)
     settings = pipeline.config
     limit = TokenLimit.of(pipeline.tokenizer)
@@ -125,9 +132,12 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
     missing = ["safety_checker"] if backbone.name == DEFAULT_BACKBONE else []
     missing += [name for name in backbone.optional_parts if getattr(backbone, name) is None]
     option = "".join(f", {name}=None" for name in missing)
+    # transformers 5 loads its parts as they were saved and diffusers its own in float32, which few pipelines can mix.
+    is_half = form == "diffusers" and precision == "float16"
+    dtype = ", torch_dtype=torch.float16" if is_half else ""
     single = option if "unet" in backbone.part_names() else _name_text_encoders(backbone)
     load = {
-        "diffusers": f'{stock}.from_pretrained("FOLDER"{option})',
+        "diffusers": f'{stock}.from_pretrained("FOLDER"{option}{dtype})',
         "single-file": f'{stock}.from_single_file("FILE.safetensors"{single})',
         "lora": f'{stock}.from_pretrained("BASE MODEL"{option})\n    pipeline.load_lora_weights("FILE.safetensors")',
     }[form.removesuffix("-diffusers")]
@@ -144,7 +154,7 @@ def _card(pipeline: Hand1000Pipeline, mu: float, gesture: str, form: Form, measu
         f"The text encoder reads {limit.max_tokens - 2} tokens, of which the phrase has {limit.count(phrase) - 2}. "
         "Programs cut a longer prompt at its end, most of them silently: shorten the words before the phrase.",
         "## Load",
-        f"    from diffusers import {stock}\n\n"
+        f"{'    import torch' + chr(10) if is_half else ''}    from diffusers import {stock}\n\n"
         f"    pipeline = {load}\n"
         f'    pipeline("{prompt}", height={pipeline.resolution}, width={pipeline.resolution},\n'
         f"        {', '.join([f'guidance_scale={settings.guidance_scale:g}', *eta])},\n"

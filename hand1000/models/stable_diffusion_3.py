@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 T5_TOKENS = 256
 """Tokens of T5, or zeros in their place, after those of CLIP: `max_sequence_length` of the stock pipeline."""
 
+_T5_FILES = ("tokenizer.json", "spiece.model")
+"""Files with the words of T5, of which a tokenizer needs one."""
+
 _MAX_BLOCKS = 8
 """Largest number of an autoencoder's blocks."""
 
@@ -71,6 +74,12 @@ class StableDiffusion3(Backbone):
         if name == "tokenizer_3":
             from transformers import T5Tokenizer
 
+            # Without a file transformers makes a tokenizer that knows no word.
+            if not any((path / file).is_file() for file in _T5_FILES):
+                files = " or ".join(_T5_FILES)
+                raise Hand1000Error(
+                    f"{path}: cannot be loaded as a tokenizer of T5: no {files}; restore it from a copy"
+                )
             return load_tokenizer(T5Tokenizer, path, "a tokenizer of T5")
         if name == "text_encoder_3":
             from transformers import T5EncoderModel

@@ -104,6 +104,8 @@ def test_stock_pipeline_generates_equal_images(build, t5: bool, tmp_path: Path) 
     assert difference(draw(stock, guidance_scale=2.5), expected) < EQUAL
     assert difference(draw(stock, guidance_scale=2.5, negative_prompt=["", ""]), expected) < EQUAL
     assert difference(draw(stock, guidance_scale=1.0), unguided) < EQUAL
+    keys = load_file(tmp_path / "folder" / "text_encoder" / "model.safetensors").keys()
+    assert keys == load_file(tmp_path / "model" / "text_encoder" / "model.safetensors").keys()
     card = (tmp_path / "folder" / "README.md").read_text()
     assert "eta=" not in card and "this folder, Euler," in card and "plain Stable Diffusion 3." in card
     assert ('from_pretrained("FOLDER", text_encoder_3=None, tokenizer_3=None)' in card) is not t5
@@ -136,6 +138,16 @@ def test_a_constant_term_in_a_lora_is_refused_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(Hand1000Error, match=r"constant term, which a LoRA for Stable Diffusion 3 cannot hold; .*rank$"):
         export_model(model, "lora", tmp_path / "four.safetensors")
     assert not (tmp_path / "four.safetensors").exists() and not (tmp_path / "four.md").exists()
+
+
+def test_the_card_says_how_to_load_a_half_precision_folder(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model", low_rank_fusion())
+    expected = draw(load_pipeline(model))
+    export_model(model, "diffusers", tmp_path / "folder", precision="float16")
+    stock = StableDiffusion3Pipeline.from_pretrained(tmp_path / "folder", torch_dtype=torch.float16)
+    assert difference(draw(stock, guidance_scale=2.5), expected) < 0.05
+    card = (tmp_path / "folder" / "README.md").read_text()
+    assert "import torch\n" in card and 'from_pretrained("FOLDER", torch_dtype=torch.float16)' in card
 
 
 def test_single_file_generates_equal_images(tmp_path: Path) -> None:

@@ -92,3 +92,6 @@ def test_parts_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"use_dynamic_shifting": True}))
     with pytest.raises(Hand1000Error, match="sets use_dynamic_shifting"):
         load_base_model(str(folder))
+    (folder / "tokenizer_3" / "tokenizer.json").unlink()
+    with pytest.raises(Hand1000Error, match="tokenizer of T5: no tokenizer.json or spiece.model; restore it"):
+        StableDiffusion3.load_part("tokenizer_3", folder / "tokenizer_3", "models/x", torch.float32)
