@@ -13,7 +13,7 @@ from hand1000.config.settings import Settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.registry.connection import connect
 from hand1000.registry.load import find_version
-from hand1000.registry.processes import PROCESS
+from hand1000.registry.processes import HEARTBEAT, PROCESS
 from hand1000.registry.recorder import RunRecorder
 from hand1000.registry.review import list_candidates, promote, reject
 from hand1000.registry.tracking import PARENT
@@ -153,7 +153,7 @@ def test_unfinished_registration_is_finished_first(tmp_path: Path, capsys, monke
     assert parent.info.status == "FINISHED" and "tuned/FID" in parent.data.metrics
     assert tracking.client.list_artifacts(candidate.run_id, "images")
 
-    # What another process left: a record that waits, a stage at work, and a run that was about to be closed.
+    # What another process left: a record that waits, a stage seen long ago, and a run that was about to be closed.
     (run_key,) = {candidate.version.tags[RUN_KEY]}
     context = RunContext(root=str(tmp_path / "root"), run_id=run_key)
     context.recording.outage.prolong()
@@ -163,6 +163,7 @@ def test_unfinished_registration_is_finished_first(tmp_path: Path, capsys, monke
     stages = tracking.client.search_runs(["1"], f"tags.`{PARENT}` = '{candidate.run_id}'")
     (stage,) = (stage.info.run_id for stage in stages if stage.info.run_name == "register")
     tracking.client.set_tag(stage, PROCESS, "another-host 1 1")
+    tracking.client.set_tag(stage, HEARTBEAT, "1700000000")
     for run_id in (stage, candidate.run_id):
         tracking.client.update_run(run_id, status="RUNNING")
     assert run_retraining(tmp_path, {}).outcome.startswith("unchanged")
