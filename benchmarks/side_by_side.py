@@ -11,7 +11,6 @@ from PIL import Image
 from hand1000.data.imageset import read_image_set
 from hand1000.pipelines.generation import make_image_grid
 from hand1000.storage.artifacts import open_store
-from hand1000.storage.files import read_json
 
 
 def main() -> None:
@@ -25,7 +24,10 @@ def main() -> None:
     rows: list[Image.Image] = []
     for task in ("generate_base", "generate_tuned"):
         results = sorted(Path(options.root, "results", task).glob("*.json"), key=lambda path: path.stat().st_mtime)
-        folder = store.fetch(read_json(results[-1])["address"])
+        result = store.get_result(task, results[-1].stem) if results else None
+        if result is None:
+            raise SystemExit(f"{options.root}: no images of {task}; run `make demo` first")
+        folder = store.fetch(result["address"])
         paths = [folder / record.file_name for record in read_image_set(folder)[: options.count]]
         rows += [Image.open(path).convert("RGB") for path in paths]
     make_image_grid(rows, options.count).save(options.out)
