@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.interposer import COUNT, Injection, arm, disarm
+from tests.support.forked_torch import renew_thread_pool
 
 DEADLINE_SECONDS = 300.0
 _POLL_SECONDS = 0.005
@@ -115,6 +116,7 @@ class Child:
         import tempfile
 
         tempfile.tempdir = None  # The parent may have looked it up already.
+        renew_thread_pool()
         if memory:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
             limit = pages * resource.getpagesize() + memory

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from hand1000.core.errors import Hand1000Error
+from tests.support.forked_torch import renew_thread_pool
 
 MAX_SECONDS = 60.0
 """Seconds after which an input counts as a hang; the first may import libraries on a busy machine."""
@@ -153,6 +154,7 @@ def _run_child(door: Door, seeds: list[int]) -> Iterator[tuple[int, _Outcome]]:
     child = os.fork()
     if not child:
         os.close(reading)
+        renew_thread_pool()
         _serve_seeds(door, seeds, writing)
     os.close(writing)
     start_rss = _rss(child)

@@ -16,6 +16,7 @@ from hand1000.config.settings import Settings
 from hand1000.core.interruption import install_handlers
 from hand1000.registry.tracking import EXPERIMENT
 from tasks.context import RunContext
+from tests.support.forked_torch import renew_thread_pool
 from tests.support.short_demo import ROOT, inputs_file
 
 STEPS = 8
@@ -56,6 +57,7 @@ def run_and_signal(call: Callable[[], object], number: int, at: str, log: Path) 
             os.dup2(writer, 2)
             sys.stderr = os.fdopen(2, "w", buffering=1)
             install_handlers(exits=True, replace=True)
+            renew_thread_pool()
             with click.Context(click.Command("pyflyte")):
                 call()
             status = 0
