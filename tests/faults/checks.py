@@ -15,6 +15,7 @@ _DATABASE = ("mlflow.db", "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm",
 _RANDOM_NAMES = (
     (re.compile(r"\bm-[0-9a-f]{32}\b"), "<model>"),
     (re.compile(r"register/[0-9a-f]{64}"), "register/<id>"),
+    (re.compile(r"(mlartifacts/[^/]+)/[0-9a-f]{32}\b"), r"\1/<run>"),
 )
 _OWN_BITS = ("results/", "provenance/", "artifacts/register/")
 """Records of durations, of random ids of MLflow, and of paths: only their presence is compared."""
@@ -51,7 +52,10 @@ def list_files(root: Path) -> dict[str, str]:
         varies = name.startswith(_OWN_BITS) or (name.startswith("mlartifacts/") and name.endswith(_MLFLOW_TEXT))
         status = path.stat()
         digest = "" if varies else _digest(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
-        files[without_random_names(name)] = digest
+        name = without_random_names(name)
+        while name in files:  # The same file of a second model or run must not hide behind the first.
+            name = f"{name} (again)"
+        files[name] = digest
     return files
 
 

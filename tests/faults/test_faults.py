@@ -70,3 +70,16 @@ def test_what_a_run_leaves_or_changes_is_found(tmp_path: Path) -> None:
     compare_files(list_files(tmp_path / "actual"), list_files(tmp_path / "expected"), findings)
     assert findings.bits == ["missing: gone", "differs: artifacts/x/file"]
     assert findings.left == ["left: scratch/dead/"]
+
+
+def test_run_ids_do_not_matter_but_second_runs_do(tmp_path: Path) -> None:
+    runs = {"expected": ["a" * 32], "other id": ["b" * 32], "twice": ["a" * 32, "b" * 32]}
+    for root, ids in runs.items():
+        for run in ids:
+            (tmp_path / root / "mlartifacts/hand1000" / run).mkdir(parents=True)
+            (tmp_path / root / "mlartifacts/hand1000" / run / "report.html").touch()
+    expected = list_files(tmp_path / "expected")
+    assert list_files(tmp_path / "other id") == expected
+    findings = Findings()
+    compare_files(list_files(tmp_path / "twice"), expected, findings)
+    assert findings.left == ["left: mlartifacts/hand1000/<run>/report.html (again)"]
