@@ -163,5 +163,6 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process, signal.SIGKILL)  # What it has started dies with it.
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        operations = int(self.count.read_text()) if self.count.exists() else 0
+        # A child that is killed while it writes the count leaves an empty file.
+        operations = int((self.count.read_text() if self.count.exists() else "") or 0)
         return Ending(code, age, self.log.read_text(errors="replace"), operations, hung)
