@@ -94,6 +94,7 @@ def run_servers(folder: Path, number: int, needed: bool) -> Iterator[list[remote
 def main(arguments: Sequence[str]) -> int:
     """Run the suite; return the exit status."""
     options = parse(arguments)
+    options.folder = options.folder.resolve()  # The stages run in other working directories.
     interposer.reexecute(options.folder, "tests.faults")
     commit = current_commit()
     stages = prepare(options.folder, commit)
