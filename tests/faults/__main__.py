@@ -68,27 +68,26 @@ def prepare(folder: Path, commit: str) -> dict[str, Stage]:
 
 @contextlib.contextmanager
 def run_servers(folder: Path, number: int, needed: bool) -> Iterator[list[remote.Servers | None]]:
-    """Run an S3 and an MLflow server, with a proxy of each worker before each of them."""
+    """Run an S3 server and an MLflow server of each worker, with a proxy of the worker before each of them.
+
+    A trial hides what earlier ones have registered, which would disturb another worker's trial on the same MLflow.
+    """
     if not needed:
         yield [None] * number
         return
     with contextlib.ExitStack() as stack:
         shutil.rmtree(folder / "servers", ignore_errors=True)
-        for name in ("s3", "mlflow"):
+        for name in ("s3", *(f"mlflow{worker}" for worker in range(number))):
             (folder / "servers" / name).mkdir(parents=True)
         variables = stack.enter_context(s3_server(folder / "servers/s3", volumes=400))
-        uri = stack.enter_context(mlflow_server(folder / "servers/mlflow"))
-        endpoint, database = variables["AWS_ENDPOINT_URL_S3"], folder / "servers/mlflow/server.db"
-        yield [
-            remote.Servers(
-                stack.enter_context(proxy_before(endpoint, folder / f"servers/s3-{worker}")),
-                variables,
-                stack.enter_context(proxy_before(uri, folder / f"servers/mlflow-{worker}")),
-                database,
-                worker,
-            )
-            for worker in range(number)
-        ]
+        servers: list[remote.Servers | None] = []
+        for worker in range(number):
+            uri = stack.enter_context(mlflow_server(folder / f"servers/mlflow{worker}"))
+            s3 = stack.enter_context(proxy_before(variables["AWS_ENDPOINT_URL_S3"], folder / f"servers/s3-{worker}"))
+            mlflow = stack.enter_context(proxy_before(uri, folder / f"servers/mlflow-{worker}"))
+            database = folder / f"servers/mlflow{worker}/server.db"
+            servers.append(remote.Servers(s3, variables, mlflow, database, worker))
+        yield servers
 
 
 def main(arguments: Sequence[str]) -> int:

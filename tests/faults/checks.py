@@ -53,7 +53,9 @@ def list_files(root: Path) -> dict[str, str]:
         status = path.stat()
         digest = "" if varies else _digest(str(path), status.st_ino, status.st_size, status.st_mtime_ns)
         name = without_random_names(name)
-        while name in files:  # The same file of a second model or run must not hide behind the first.
+        # The same file of a second model or run must not hide behind the first. (A second registration may: its folder
+        # holds times, so that it is another artifact, and the former one stays until it is collected.)
+        while name in files and name.startswith("mlartifacts/"):
             name = f"{name} (again)"
         files[name] = digest
     return files

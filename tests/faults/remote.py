@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hand1000.registry.versions import MODEL_DIGEST
+from hand1000.registry.versions import MODEL_DIGEST, RUN_KEY
 from tests.faults import checks
 from tests.faults.cells import REFUSED, Trial
 from tests.faults.forks import Child
@@ -149,14 +149,19 @@ def _list_objects(stage: Stage, root: str, out: Path) -> None:
     out.write_text(json.dumps(files))
 
 
-def _hide_registered(database: Path) -> None:
-    """Hide the models of earlier trials, whose weights are the same and would not be registered again."""
+def _hide_earlier_trials(database: Path) -> None:
+    """Hide the runs of earlier trials and their models, whose weights are the same and would not be registered again.
+
+    A stage that creates the run gives it the same key in each trial.
+    """
     with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
         for table, key, value in (
             ("model_version_tags", "key", "value"),
             ("logged_model_tags", "tag_key", "tag_value"),
         ):
             connection.execute(f"UPDATE {table} SET {value} = 'hidden' WHERE {key} = ?", (MODEL_DIGEST,))
+        connection.execute("UPDATE tags SET value = 'hidden' WHERE key = ?", (RUN_KEY,))
+        connection.execute("UPDATE runs SET lifecycle_stage = 'deleted'")
 
 
 @dataclass(kw_only=True)
@@ -174,7 +179,7 @@ class ServerTrial(Trial):
         for name in ("mlflow.db", "mlflow.lock", "mlflow.recorded.json"):
             (root / name).unlink(missing_ok=True)
         shutil.rmtree(root / "mlartifacts", ignore_errors=True)
-        _hide_registered(self.servers.database)
+        _hide_earlier_trials(self.servers.database)
         return root
 
     @property
