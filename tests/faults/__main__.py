@@ -33,7 +33,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
-    parser.add_argument("--jobs", type=int, default=2, help="number of trials at the same time")
+    parser.add_argument(
+        "--jobs", type=int, default=4, help="number of trials at the same time, of which those with servers mostly wait"
+    )
     parser.add_argument("--rows", default="*/*", help="only the rows FAULT/STAGE that match this pattern")
     parser.add_argument(
         "--row", action="append", default=[], help="FAULT/STAGE=TRIALS: only these rows, in this order; may be repeated"

@@ -26,7 +26,7 @@ ROWS = {
 @pytest.mark.timeout(280)
 def test_every_fault_on_one_stage_leaves_the_undisturbed_result(tmp_path: Path) -> None:
     rows = [option for name, trials in ROWS.items() for option in ("--row", f"{name}={trials}")]
-    command = [sys.executable, "-m", "tests.faults", "--folder", str(tmp_path), "--no-page", *rows]
+    command = [sys.executable, "-m", "tests.faults", "--folder", str(tmp_path), "--no-page", "--jobs", "2", *rows]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     measured = {f"{row.fault}/{row.stage}": row.trials for row in Results(tmp_path).load().values()}
