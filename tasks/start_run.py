@@ -72,7 +72,7 @@ def end_runs(result: TaskResult) -> Artifact:
 def check_inputs(gesture: str, base_model: str, settings: Settings, root: str) -> RunContext:
     """The untracked run of a training's first tasks, after a check of what would fail only later."""
     settings.stage2.check_gestures(parse_gestures(gesture))
-    check_features(base_model, required_features(settings.stage2))
+    check_features(base_model, required_features(settings))
     return RunContext(root=root)
 
 

@@ -30,7 +30,7 @@ def compare_all_gestures(
     gestures: str, images: int, data: str, base_model: str, root: str, shards: int, settings: ComparisonSettings
 ) -> FlyteDirectory:
     """Generate with and evaluate every method on every gesture, each with its own models; put all side by side."""
-    check_features(base_model, required_features(settings.common.stage2))
+    check_features(base_model, required_features(settings.common))
     check_features(settings.hand_refiner.inpainting_model or base_model, ["HandRefiner"])
     evaluations, runs = {}, []
     for gesture in parse_gestures(gestures):

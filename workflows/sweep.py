@@ -7,6 +7,8 @@ from flytekit import dynamic, workflow
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.sweep import SweepSettings
+from hand1000.models.backbone import required_features
+from hand1000.models.base_model import check_features
 from tasks.context import RunContext
 from tasks.prepare_data import prepare_data
 from tasks.resources import resources_table
@@ -20,6 +22,9 @@ def run_sweep_points(
     gesture: str, images: int, data: str, base_model: str, root: str, shards: int, settings: SweepSettings
 ) -> FlyteDirectory:
     """Train and evaluate every point, then put them side by side; what points have in common is computed once."""
+    for points in settings.sweeps.values():
+        for point in points.points:
+            check_features(base_model, required_features(settings.common.with_overrides(point.changes)))
     evaluations: dict[str, list[FlyteDirectory]] = {}
     runs: list[RunContext] = []
     for name, points in settings.sweeps.items():

@@ -165,10 +165,11 @@ def _generate(options: argparse.Namespace) -> None:
     # These take seconds to import, so they follow the check of the address.
     import math
 
-    from hand1000.pipelines.model_folder import check_prompt_of_folder
+    from hand1000.pipelines.model_folder import check_prompt_of_folder, check_sampler_of_folder
     from hand1000.pipelines.pipeline_hand1000 import load_pipeline
 
     check_prompt_of_folder(folder, options.prompt, options.gesture)
+    check_sampler_of_folder(folder, options.sampler, options.eta)
     pipeline = load_pipeline(folder)
     pipeline.check_prompts([options.prompt], options.gesture)  # Warns of words that are not read.
     from hand1000.core.progress import ProgressBar
@@ -218,9 +219,18 @@ def _show_config(options: argparse.Namespace) -> None:
 
 
 def _check_config(options: argparse.Namespace) -> None:
-    from hand1000.config.inputs import load_config
+    from hand1000.config.inputs import WorkflowInputs, load_config
+    from hand1000.config.settings import Settings
 
-    load_config(options.source)
+    config = load_config(options.source)
+    if isinstance(config, WorkflowInputs) and isinstance(config.settings, Settings):
+        base_model = config.base_model or ""
+        # A base model elsewhere is checked when the run starts: this needs no network.
+        if base_model and Path(base_model).is_dir():
+            from hand1000.models.backbone import required_features
+            from hand1000.models.base_model import check_features
+
+            check_features(base_model, required_features(config.settings))
     print(f"{options.source}: valid")
 
 

@@ -4,9 +4,9 @@ import datetime
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from hand1000.config.base import FrozenSettings, validate_settings
 from hand1000.config.caption_settings import DatasetSettings
@@ -57,6 +57,12 @@ class WorkflowInputs(FrozenSettings, Generic[SettingsT]):
     root: Text | None = None
     shards: Annotated[int, Field(ge=1, le=1000)] | None = None
     settings: SettingsT
+
+    @model_validator(mode="after")
+    def _pretraining_takes_no_base_model(self) -> Self:
+        if isinstance(self.settings, PretrainSettings) and self.base_model is not None:
+            raise ValueError("base_model: pretraining makes a new model of Stable Diffusion 1.x; leave it out")
+        return self
 
 
 def load_config(source: str | Path) -> FrozenSettings:

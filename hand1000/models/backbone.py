@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from hand1000.captions.token_limit import TokenLimit
-from hand1000.config.settings import Stage2Settings
+from hand1000.config.sampler import SamplerName
+from hand1000.config.settings import Settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.schedule import NoiseSchedule
@@ -22,23 +23,57 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Feature = Literal["stage2.fusion: flat", "stage2.paper_loop", "ControlNet", "HandRefiner"]
+Feature = Literal[
+    "stage2.fusion: flat",
+    "stage2.paper_loop",
+    "ControlNet",
+    "HandRefiner",
+    "generation.sampler: dpmpp_2m",
+    "generation.sampler: dpmpp_2m_sde",
+    "generation.sampler: unipc",
+    "generation.eta above 0",
+    "compute.attention: eager",
+]
 """What only some backbones can do, as a message names it."""
 
-_REMEDIES: Mapping[Feature, str] = {
-    "stage2.fusion: flat": "choose per_token",
-    "stage2.paper_loop": "choose another preset than paper, or set it to false",
-    "ControlNet": "choose such a model",
-    "HandRefiner": "choose such a model as hand_refiner.inpainting_model",
+_SD_1, _DIFFUSION = "a model of Stable Diffusion 1.x", "a diffusion model"
+_EULER = "choose ddim, which is Euler's method in a flow model"
+_NEEDS: Mapping[Feature, tuple[str, str]] = {
+    "stage2.fusion: flat": (_SD_1, "choose per_token"),
+    "stage2.paper_loop": (_SD_1, "choose another preset than paper, or set it to false"),
+    "ControlNet": (_SD_1, "choose such a model"),
+    "HandRefiner": (_SD_1, "choose such a model as hand_refiner.inpainting_model"),
+    "generation.sampler: dpmpp_2m": (_DIFFUSION, _EULER),
+    "generation.sampler: dpmpp_2m_sde": (_DIFFUSION, _EULER),
+    "generation.sampler: unipc": (_DIFFUSION, _EULER),
+    "generation.eta above 0": (_DIFFUSION, "choose 0"),
+    "compute.attention: eager": ("a model with a UNet", "choose sdpa"),
 }
-FEATURES = frozenset(_REMEDIES)
+"""The models that have each feature, and what to choose with another one."""
+
+FEATURES = frozenset(_NEEDS)
+UNET_FEATURES = frozenset(feature for feature, (models, _) in _NEEDS.items() if models != _SD_1)
+"""Features of every UNet, whose noise schedule is that of a diffusion model."""
 
 
-def required_features(settings: Stage2Settings) -> list[Feature]:
+def required_features(settings: Settings) -> list[Feature]:
     """Return what a training with these settings needs that only some backbones have."""
     needed: dict[Feature, bool] = {
-        "stage2.fusion: flat": settings.fusion == "flat",
-        "stage2.paper_loop": settings.paper_loop,
+        "stage2.fusion: flat": settings.stage2.fusion == "flat",
+        "stage2.paper_loop": settings.stage2.paper_loop,
+        "compute.attention: eager": settings.compute.attention == "eager",
+    }
+    sampler = sampler_features(settings.generation.sampler, settings.generation.eta)
+    return [*(feature for feature, is_needed in needed.items() if is_needed), *sampler]
+
+
+def sampler_features(sampler: SamplerName, eta: float) -> list[Feature]:
+    """Return what a sampling needs that only some backbones have; `eta` counts with the sampler that reads it."""
+    needed: dict[Feature, bool] = {
+        "generation.sampler: dpmpp_2m": sampler == "dpmpp_2m",
+        "generation.sampler: dpmpp_2m_sde": sampler == "dpmpp_2m_sde",
+        "generation.sampler: unipc": sampler == "unipc",
+        "generation.eta above 0": sampler == "ddim" and eta > 0,
     }
     return [feature for feature, is_needed in needed.items() if is_needed]
 
@@ -256,7 +291,5 @@ class Backbone(ABC):
     def require(cls, feature: Feature, source: str) -> None:
         """Raise a Hand1000Error if models of this kind do not have a feature."""
         if feature not in cls.supports:
-            raise Hand1000Error(
-                f"{source}: {feature} needs a model of Stable Diffusion 1.x, but this is {cls.title}; "
-                f"{_REMEDIES[feature]}"
-            )
+            models, remedy = _NEEDS[feature]
+            raise Hand1000Error(f"{source}: {feature} needs {models}, but this is {cls.title}; {remedy}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.backbone import FEATURES, Backbone, Feature
+from hand1000.models.backbone import FEATURES, UNET_FEATURES, Backbone, Feature
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.noise_schedule import make_noise_scheduler
 from hand1000.storage.pretrained import check_config
@@ -24,6 +24,8 @@ _MAX_SAMPLE_SIZE, _MAX_BLOCKS = 1024, 8
 
 class LatentDiffusion(Backbone):
     """What all backbones have in common whose UNet is diffusers' UNet2DConditionModel and whose schedule is DDIM's."""
+
+    supports: ClassVar[frozenset[Feature]] = UNET_FEATURES
 
     unet: Any
     unsupported_options: ClassVar[Collection[str]] = (

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from hand1000.captions.token_limit import TokenLimit, check_prompt, load_tokenizer
-from hand1000.config.sampler import SamplerSettings
+from hand1000.config.sampler import SamplerName, SamplerSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
-from hand1000.models.backbone import Backbone
+from hand1000.models.backbone import Backbone, sampler_features
 from hand1000.models.base_model import INDEX, read_backbone
 from hand1000.models.fusion import load_fusion, read_gestures
 from hand1000.storage.pretrained import check_config
@@ -98,6 +98,20 @@ def check_prompt_of_folder(folder: Path, prompt: str, gesture: str | None) -> No
         raise Hand1000Error(f"gesture {gesture!r}: this model knows {', '.join(known)} only")
     chosen = find_gesture_in_prompt(prompt, known) if gesture is None else gesture
     check_prompt(prompt, gesture_phrase(chosen), limit, need_phrase=True)
+
+
+def check_sampler_of_folder(folder: Path, sampler: SamplerName | None, eta: float | None) -> None:
+    """Check that a model has the sampler of a call, without loading its weights; None stands for the model's own.
+
+    Raises:
+        Hand1000Error: It has not, or `model_index.json` is missing or malformed.
+    """
+    if sampler is None and eta is None:
+        return
+    index = read_index(folder)
+    own_sampler, own_eta = index.settings.get("sampler", "ddim"), index.settings.get("eta", 0.0)
+    for feature in sampler_features(sampler or own_sampler, own_eta if eta is None else eta):
+        index.backbone.require(feature, str(folder))
 
 
 def load_parts(backbone: type[Backbone], paths: Mapping[str, Path], dtype: torch.dtype) -> dict[str, Any]:

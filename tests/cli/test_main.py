@@ -196,6 +196,25 @@ def test_config_show_resolves_an_inputs_file(tmp_path, capsys):
         assert capsys.readouterr().out == f"{shown}: valid\n"
 
 
+def test_config_check_reads_the_index_of_a_local_base_model(tmp_path, capsys):
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusion3Pipeline"}')
+    inputs = {"base_model": str(tmp_path), "settings": {"preset": "sd3", "generation": {"eta": 0.5}}}
+    path = tmp_path / "inputs.yaml"
+    path.write_text(yaml.safe_dump(inputs))
+    assert cli.main(["config", "check", str(path)]) == 2
+    assert f"{tmp_path}: generation.eta above 0 needs a diffusion model" in capsys.readouterr().err
+    path.write_text(yaml.safe_dump(inputs | {"base_model": "owner/name@main"}))
+    assert cli.main(["config", "check", str(path)]) == 0
+
+
+def test_pretraining_takes_no_base_model(tmp_path, capsys):
+    inputs = yaml.safe_load((Path(__file__).parents[2] / "workflows" / "configs" / "pretrain.yaml").read_text())
+    path = tmp_path / "inputs.yaml"
+    path.write_text(yaml.safe_dump(inputs | {"base_model": "owner/name"}))
+    assert cli.main(["config", "check", str(path)]) == 2
+    assert "pretraining makes a new model of Stable Diffusion 1.x; leave it out" in capsys.readouterr().err
+
+
 def test_the_public_api_is_imported_when_used():
     code = "import sys, hand1000; print('torch' in sys.modules, 'yaml' in sys.modules, dir(hand1000))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout

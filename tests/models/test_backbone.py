@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from hand1000.config.comparison import HandRefinerSettings
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.backbone import Backbone, required_features
+from hand1000.models.backbone import FEATURES, UNET_FEATURES, Backbone, required_features
 from hand1000.models.base_model import BACKBONES, check_features, load_backbone_class, load_base_model, read_resolution
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.stable_diffusion import StableDiffusion
@@ -21,7 +23,8 @@ from hand1000.paper.interleaved import train_interleaved
 from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import train_fusion
 from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, encoded_dataset, save_tiny_base, tiny_base
-from tests.support.tiny_sdxl import fresh_sdxl, save_tiny_sdxl
+from tests.support.tiny_sd3 import fresh_sd3
+from tests.support.tiny_sdxl import fresh_sdxl
 
 PAPER = load_settings("paper")
 
@@ -79,27 +82,67 @@ def test_an_inpainting_model_is_a_base_model_too(tmp_path: Path) -> None:
 
 
 def test_the_settings_say_which_features_they_need(tmp_path: Path) -> None:
-    assert required_features(PAPER.stage2) == ["stage2.fusion: flat", "stage2.paper_loop"]
-    assert required_features(load_settings("default").stage2) == []
-    check_features(str(save_tiny_base(tmp_path)), required_features(PAPER.stage2))
+    assert required_features(PAPER) == ["stage2.fusion: flat", "stage2.paper_loop"]
+    assert required_features(load_settings("default")) == []
+    assert required_features(load_settings("demo")) == ["generation.sampler: dpmpp_2m_sde"]
+    check_features(str(save_tiny_base(tmp_path)), FEATURES)
     check_features(str(tmp_path / "none"), [])
-    with pytest.raises(Hand1000Error, match="xl: stage2.fusion: flat needs .* this is Stable Diffusion XL; choose"):
-        check_features(str(save_tiny_sdxl(tmp_path / "xl")), required_features(PAPER.stage2))
     with pytest.raises(Hand1000Error, match="no diffusers folder: model_index.json is missing"):
         check_features(str(tmp_path / "unet"), ["ControlNet"])
 
 
-def test_features_of_sd_1_are_refused_for_other_models() -> None:
+@pytest.mark.parametrize("preset", ["sdxl", "sd3"])
+def test_a_preset_needs_no_more_than_its_backbone_has(preset: str) -> None:
+    assert load_backbone_class(preset).supports.issuperset(required_features(load_settings(preset)))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("generation.eta", 0.5, "generation.eta above 0 needs a diffusion model, but this is {}; choose 0"),
+        (
+            "generation.sampler",
+            "unipc",
+            "generation.sampler: unipc needs a diffusion model, but this is {}; choose ddim",
+        ),
+        ("generation.sampler", "dpmpp_2m", "generation.sampler: dpmpp_2m needs a diffusion model, but this is {}; cho"),
+        (
+            "compute.attention",
+            "eager",
+            "compute.attention: eager needs a model with a UNet, but this is {}; choose sdpa",
+        ),
+    ],
+)
+def test_what_a_flow_model_lacks_is_refused_by_its_index(tmp_path: Path, name: str, value, message: str) -> None:
+    features = required_features(load_settings("sd3").with_overrides({name: value}))
+    check_features(str(save_index("sdxl", tmp_path / "xl")), features)
+    source = str(save_index("sd3", tmp_path / "sd3"))
+    with pytest.raises(Hand1000Error) as error:
+        check_features(source, features)
+    assert str(error.value).startswith(f"{source}: {message.format('Stable Diffusion 3')}")
+    assert "\n" not in str(error.value)
+
+
+def save_index(name: str, folder: Path) -> Path:
+    """Save the only file of a model that a check of features reads."""
+    folder.mkdir()
+    index = {"_class_name": load_backbone_class(name).pipeline_classes[0]}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.mark.parametrize("build", [fresh_sdxl, fresh_sd3])
+def test_features_of_sd_1_are_refused_for_other_models(build: Callable[[], Backbone]) -> None:
     from hand1000.baselines.hand_refiner import hand_refiner_generator
     from hand1000.config.controlnet import ControlSettings
     from hand1000.hands.depth_pairs import DepthPairs
     from hand1000.training.train_controlnet import train_controlnet
 
-    base, context = dataclasses.replace(fresh_sdxl(), source="/models/xl"), TrainContext(seed=0)
-    latents, text = torch.randn(1, 4, LATENT, LATENT), torch.randn(1, TOKENS, WIDTH)
+    base: Any = dataclasses.replace(build(), source="/models/other")  # type: ignore[type-var]
+    context, latents, text = TrainContext(seed=0), torch.randn(1, 4, LATENT, LATENT), torch.randn(1, TOKENS, WIDTH)
     data, feature = encoded_dataset(latents, text), {"four": torch.zeros(63)}
     pairs = DepthPairs.__new__(DepthPairs)
-    refused = {
+    refused: dict[str, Callable[[], object]] = {
         "stage2.fusion: flat": lambda: train_fusion(base, data, feature, PAPER.stage2, context),
         "stage2.paper_loop": lambda: train_interleaved(base, latents, text, PAPER.stage2, PAPER.stage3, context),
         "ControlNet": lambda: train_controlnet(pairs, base, ControlSettings.model_construct(), context),
@@ -107,12 +150,13 @@ def test_features_of_sd_1_are_refused_for_other_models() -> None:
             lambda _: [Image.new("RGB", (8, 8))], base, None, HandRefinerSettings.model_construct()
         ),
     }
+    assert set(refused) == FEATURES - UNET_FEATURES
     for feature_name, call in refused.items():
         with pytest.raises(Hand1000Error) as error:
             call()
         text_of_error = str(error.value)
         assert text_of_error.startswith(
-            f"/models/xl: {feature_name} needs a model of Stable Diffusion 1.x, but this is Stable Diffusion XL; "
+            f"/models/other: {feature_name} needs a model of Stable Diffusion 1.x, but this is {base.title}; "
         )
         assert "\n" not in text_of_error
 

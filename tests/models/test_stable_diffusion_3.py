@@ -10,7 +10,10 @@ import torch
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.base_model import load_base_model, read_resolution
+from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.models.stable_diffusion_3 import T5_TOKENS, StableDiffusion3
+from hand1000.pipelines.model_folder import check_sampler_of_folder
+from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline, load_pipeline
 from tests.support.tiny_models import LATENT, TEXTS, TOKENS
 from tests.support.tiny_sd3 import POOLED, SD3_WIDTH, fresh_sd3, save_tiny_sd3, tiny_sd3_parts
 
@@ -57,6 +60,32 @@ def test_a_folder_is_loaded_as_it_was_saved(t5: bool, tmp_path: Path) -> None:
     expected, conditioning = fresh_sd3(t5).encode_text(TEXTS), base.encode_text(TEXTS)
     assert torch.equal(conditioning.tokens, expected.tokens) and torch.equal(conditioning.pooled, expected.pooled)
     assert base.scheduler.config.shift == 3.0 and base.resolution == 2 * LATENT
+
+
+def test_zeros_in_place_of_t5_do_not_shrink_the_first_fusion() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shifts = []
+    for t5 in (True, False):
+        tokens = fresh_sd3(t5).encode_text([f"a {word} hand" for word in ("red", "blue", "a", "left", "hand")]).tokens
+        start = LowRankFusion(tokens.shape[-1], ("four", "palm"), 0, 3)
+        start.initialize(torch.randn(2, 63, generator=generator), tokens, generator)
+        shifts.append(start.shift(start.features).norm())
+    assert 0.1 < shifts[1] / shifts[0] < 10
+
+
+def test_a_tuned_model_without_t5_is_saved_and_loaded(tmp_path: Path) -> None:
+    base = load_base_model(str(save_tiny_sd3(tmp_path / "base", t5=False)))
+    Hand1000Pipeline(base).save_pretrained(tmp_path / "model")
+    pipeline = load_pipeline(tmp_path / "model")
+    assert isinstance(pipeline.backbone, StableDiffusion3) and pipeline.text_encoder_3 is None
+    assert len(pipeline("a red hand", num_inference_steps=1).images) == 1
+    check_sampler_of_folder(tmp_path / "model", "ddim", 0.0)
+    with pytest.raises(
+        Hand1000Error, match="model: generation.eta above 0 needs a diffusion model, but this is Stable"
+    ):
+        check_sampler_of_folder(tmp_path / "model", None, 0.5)
+    with pytest.raises(Hand1000Error, match="model: generation.sampler: unipc needs a diffusion model"):
+        check_sampler_of_folder(tmp_path / "model", "unipc", None)
 
 
 def test_parts_that_do_not_fit_are_refused_in_one_line(tmp_path: Path) -> None:
