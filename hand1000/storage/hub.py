@@ -10,6 +10,7 @@ from hand1000.storage.sources import folder_digest, local_copy, open_source
 PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     "stabilityai/stable-diffusion-xl-base-1.0": "462165984030d82259a11f4367a4eed129e94a7b",
+    "stabilityai/stable-diffusion-3.5-medium": "b940f670f0eda2d07fbb75229e779da1ad11eb80",
     "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
     "Salesforce/blip2-opt-2.7b": "51572668da0eb669e01a189dc22abe6088589a24",
     "google/paligemma-3b-mix-224": "d1d8734c9c3ad0ccfeea4afc270faa356c2ba515",
@@ -18,6 +19,20 @@ PINNED_REVISIONS = {
 
 WEIGHTS = ["*.json", "*.txt", "*.safetensors"]
 """File patterns that are downloaded from a hub repository: never a pickle."""
+
+IGNORED = [
+    "safety_checker/*",
+    "*.fp16.*",
+    "*.fp16-*",
+    "*.non_ema.*",
+    # Weights that the repositories of Stable Diffusion hold a second time, of up to 12 GB each.
+    "v1-5-*",
+    "sd_xl_*",
+    "vae_1_0/*",
+    "sd3*",
+    "text_encoders/*",
+]
+"""File patterns among these that no loader reads."""
 
 
 def fetch_model_folder(source: str) -> Path:
@@ -34,13 +49,16 @@ def fetch_model_folder(source: str) -> Path:
 
 def _download_from_hub(source: str, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = _pinned(source).partition("@")
-    # Stable Diffusion XL's repository also has single files, of 7 GB each.
-    ignored = ["safety_checker/*", "*.fp16.*", "sd_xl_*"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=ignored))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), ignore_patterns=IGNORED))
+    except GatedRepoError as error:
+        raise Hand1000Error(
+            f"{source}: its publisher asks for an account; accept the terms at https://huggingface.co/{name}, then run "
+            "`hf auth login` or set HF_TOKEN"
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise Hand1000Error(f"{source}: the hub has no such model, or cannot be reached ({reason})") from error
