@@ -18,6 +18,7 @@ from tasks.decorators import artifact_task, config_digest
 if TYPE_CHECKING:
     from hand1000.evaluation.drift import Drift
     from hand1000.registry.tracking import RunTracker
+    from hand1000.reports.run import FinishedRun
 
 _MAX_TAG = 1000
 
@@ -125,20 +126,11 @@ def register(  # noqa: PLR0913 (Flyte signature)
 
     `gates.json` has the verdict, which is also a tag of the version.
     """
-    import shutil
-
     from hand1000.data.imageset import merge_image_sets
     from hand1000.evaluation.gates import evaluate_gates
     from hand1000.evaluation.paired_metrics import PairedMetrics
-    from hand1000.registry.connection import registry_address
-    from hand1000.registry.load import find_version
-    from hand1000.registry.register import register_candidate
-    from hand1000.registry.review import review_commands
     from hand1000.registry.versions import COMPARED_WITH, DATASET, FEATURE, GATES, RECIPE, VERDICT
-    from hand1000.reports.image_grids import write_image_grids
-    from hand1000.reports.model_card import render_model_card
     from hand1000.reports.run import FinishedRun
-    from hand1000.reports.training import ReportedCandidate, write_report
 
     def merge(shards: list[FlyteDirectory], name: str) -> Path:
         return merge_image_sets(context.download_all(shards), context.scratch_dir(name))
@@ -171,7 +163,31 @@ def register(  # noqa: PLR0913 (Flyte signature)
         drift=drift,
         drift_note=drift_note,
     )
-    tracker = context.run.open_tracker()
+    tags = {
+        # MLflow's page shows them in this order.
+        VERDICT: gates.verdict,
+        GATES: gates.summary[:_MAX_TAG],
+        COMPARED_WITH: champion,
+        DATASET: digest(dataset),
+        FEATURE: digest(feature),
+        RECIPE: config_digest(settings, base_model),
+    }
+    register_finished_run(context, finished, tags)
+
+
+def register_finished_run(context: TaskContext, finished: "FinishedRun", tags: Mapping[str, str]) -> None:
+    """Register the model with `tags`, and write what the artifact holds of it."""
+    import shutil
+
+    from hand1000.registry.connection import registry_address
+    from hand1000.registry.load import find_version
+    from hand1000.registry.register import register_candidate
+    from hand1000.registry.review import review_commands
+    from hand1000.reports.image_grids import write_image_grids
+    from hand1000.reports.model_card import render_model_card
+    from hand1000.reports.training import ReportedCandidate, write_report
+
+    tracker, champion, gates = context.run.open_tracker(), finished.champion, finished.gates
     version = register_candidate(
         tracker,
         finished.model,
@@ -179,15 +195,7 @@ def register(  # noqa: PLR0913 (Flyte signature)
         metrics=finished.candidate_metrics,
         card=render_model_card(finished, f"/get-artifact?path=images/random.png&run_uuid={tracker.run_id}"),
         export=finished.export_metrics,
-        tags={
-            # MLflow's page shows them in this order.
-            VERDICT: gates.verdict,
-            GATES: gates.summary[:_MAX_TAG],
-            COMPARED_WITH: champion,
-            DATASET: digest(dataset),
-            FEATURE: digest(feature),
-            RECIPE: config_digest(settings, base_model),
-        },
+        tags=tags,
     )
     report = context.output_dir / "report.html"
     compared = find_version(champion, registry=tracker.tracking).version if champion else None
@@ -207,8 +215,8 @@ def register(  # noqa: PLR0913 (Flyte signature)
     write_json(context.output_dir / "registered.json", registered)
     write_json(context.output_dir / "gates.json", gates)
     write_image_grids(context.output_dir / "images", finished)
-    if drift:
-        write_json(context.output_dir / "drift.json", drift)
+    if finished.drift:
+        write_json(context.output_dir / "drift.json", finished.drift)
     shutil.copy(finished.evaluation / "table.txt", context.output_dir)
 
 

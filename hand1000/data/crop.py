@@ -84,6 +84,7 @@ def load_square(
     """
 
     def cut(image: Image.Image) -> tuple[np.ndarray, "BBox | None"]:
+        """Return the resized square of an upright image, and the box's part in it."""
         width, height = image.size
         side = min(width, height)
         x, y, w, h = bbox if bbox and crop == "hand" else (0.5, 0.5, 0.0, 0.0)

@@ -25,6 +25,7 @@ from hand1000.models.backbone import Backbone
 from hand1000.models.base_model import DEFAULT_BACKBONE, INDEX
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
+from hand1000.pipelines.guidance import GuidedPredictor
 from hand1000.pipelines.model_folder import check_parts_of_pipeline, guidance_name, load_parts, read_index
 
 logger = logging.getLogger(__name__)
@@ -283,45 +284,22 @@ class Hand1000Pipeline(DiffusionPipeline):
             eta=eta,
             num_inference_steps=num_inference_steps,
         )
-        autoguidance_start, autoguidance_end = settings.autoguidance_interval
         self.check_inputs(prompt, generators, settings.autoguidance_scale)
-        do_classifier_free_guidance = settings.guidance_scale > 1
-        backbone = self.backbone
-        schedule, device = backbone.schedule, backbone.device
 
         # 2. Encode the prompts
-        gesture_ids = self._gesture_ids(prompt, gesture)
-        if prompt_embeds is None:
-            self.check_prompts(prompt, gesture)
-            conditioning = self.encode_prompt(prompt, settings.mu, gesture_ids)
-        else:
-            pooled = backbone.encode_text(prompt).pooled if backbone.pools_text else None
-            conditioning = Conditioning(prompt_embeds, pooled)
-        conditioning = guided_conditioning = conditioning.to(device)
-        if do_classifier_free_guidance:
-            null_conditioning = self.encode_null_prompt(settings.mu).to(device)[gesture_ids]
-            guided_conditioning = Conditioning.cat([null_conditioning, conditioning])
+        predictor = self._make_predictor(prompt, gesture, prompt_embeds, settings)
 
         # 3. Prepare the timesteps and the initial noise
         # A server runs calls of different lengths side by side, so their state is not kept on the scheduler.
-        sampling = schedule.start_sampling(settings.sampler, settings.num_inference_steps, settings.eta)
-        latents = self.prepare_latents(generators, conditioning.tokens.dtype, device)
+        backbone, dtype = self.backbone, predictor.conditioning.tokens.dtype
+        sampling = backbone.schedule.start_sampling(settings.sampler, settings.num_inference_steps, settings.eta)
+        latents = self.prepare_latents(generators, dtype, backbone.device)
         # The sampler's noise comes from the same generators, so that an image depends on its own seed alone.
         step_generators: Any = None if generator is None else generators
 
         # 4. Denoise
         for index, timestep in enumerate(self.progress_bar(sampling.timesteps)):
-            t = torch.tensor(timestep, device=device)
-            latent_model_input = torch.cat([latents, latents]) if do_classifier_free_guidance else latents
-            prediction = backbone.predict(latent_model_input, t, guided_conditioning)
-            *uncond, prediction = prediction.chunk(2 if do_classifier_free_guidance else 1)
-            share = schedule.noise_share(timestep)
-            if settings.autoguidance_scale > 1 and autoguidance_start <= share < autoguidance_end:
-                weak = backbone.predict(latents, t, conditioning, self.guidance_denoiser)
-                prediction = weak + settings.autoguidance_scale * (prediction - weak)
-            if do_classifier_free_guidance:
-                prediction = uncond[0] + settings.guidance_scale * (prediction - uncond[0])
-            latents = sampling.step(prediction, latents, index, step_generators)
+            latents = sampling.step(predictor(latents, timestep), latents, index, step_generators)
             raise_if_interrupted()
             if callback_on_step_end is not None:
                 latents = callback_on_step_end(self, index, timestep, {"latents": latents}).pop("latents", latents)
@@ -332,6 +310,27 @@ class Hand1000Pipeline(DiffusionPipeline):
         pixels = backbone.decode(latents)
         images = pixels if output_type == "np" else [Image.fromarray(image) for image in pixels]
         return Hand1000PipelineOutput(images=images)
+
+    def _make_predictor(
+        self,
+        prompt: list[str],
+        gesture: str | Sequence[str] | None,
+        prompt_embeds: torch.Tensor | None,
+        settings: SamplerSettings,
+    ) -> GuidedPredictor:
+        """Encode the prompts, and the null prompt if the guidance needs it, on the denoiser's device."""
+        backbone, gesture_ids = self.backbone, self._gesture_ids(prompt, gesture)
+        if prompt_embeds is None:
+            self.check_prompts(prompt, gesture)
+            conditioning = self.encode_prompt(prompt, settings.mu, gesture_ids)
+        else:
+            pooled = backbone.encode_text(prompt).pooled if backbone.pools_text else None
+            conditioning = Conditioning(prompt_embeds, pooled)
+        null_conditioning = None
+        if settings.guidance_scale > 1:
+            null_conditioning = self.encode_null_prompt(settings.mu).to(backbone.device)[gesture_ids]
+        conditioning = conditioning.to(backbone.device)
+        return GuidedPredictor(backbone, conditioning, null_conditioning, self.guidance_denoiser, settings)
 
     def _gesture_ids(self, prompts: list[str], gesture: str | Sequence[str] | None) -> torch.Tensor:
         """Index of each prompt's gesture in the fusion, (B,)."""
