@@ -39,7 +39,7 @@ def encode_dataset(
     folder = context.download(dataset)
     records = read_captioned_split(folder, "train", context.download_all(captions))
     base = load_base_model(base_model, best_device())
-    encode_dataset(base, folder / "train", records, context.on_progress).save(context.output_dir)
+    encode_dataset(base, folder / "train", records, context.on_progress, directory=context.output_dir)
 
 
 @artifact_task(key_by={"settings": Stage2Settings.fusion_key_fields})
@@ -91,30 +91,28 @@ def optimize_embeddings(  # noqa: PLR0913 (Flyte signature)
     In the paper's own loop Stage III optimizes each image's embedding; then these stay where the fusion puts them.
     """
     from hand1000.hands.poses import HandPoses
-    from hand1000.models.fusion import double_fusion, gesture_indices, load_fusion
+    from hand1000.models.fusion import FusedEmbeddings, gesture_indices, load_fusion
+    from hand1000.storage.tensor_rows import select_rows
     from hand1000.training.encoded_dataset import EncodedDataset
     from hand1000.training.precision import weight_dtype
-    from hand1000.training.stage2 import optimize_all_embeddings, save_embeddings
+    from hand1000.training.stage2 import create_embeddings, optimize_all_embeddings
 
     data = EncodedDataset.load(context.download(encoded))
     layer = load_fusion(context.download(fusion))
     images = shard_slice(len(data.latents), settings.embedding_batch_size, shard, shards)
-    # Computed for all images: the product for a shard alone is rounded otherwise, and the bits would depend on shards.
-    h = double_fusion(
-        data.text_embeddings,
-        layer,
-        settings.lambda_,
-        gesture_indices(layer, data.gestures),
-        HandPoses.load(context.download(feature)).select(data.file_names).tensor(),
-    ).detach()
-    embeddings, history = optimize_all_embeddings(
-        load_base_model(base_model, best_device(), denoiser_dtype=weight_dtype(compute), denoiser_only=True),
-        data.latents[images],
-        data.conditioning.with_tokens(h)[images],
-        data.file_names[images],
-        settings,
-        context.train_context(seed, compute),
-    )
-    save_embeddings(context.output_dir, embeddings, data.file_names[images])
+    poses = HandPoses.load(context.download(feature)).select(data.file_names[images]).tensor()
+    captions, gesture_ids = data.conditioning.select(images), gesture_indices(layer, data.gestures[images])
+    # Fused by batches, which are the same for any number of shards: a product of other rows is rounded otherwise.
+    h = FusedEmbeddings(captions.tokens, layer, settings.lambda_, gesture_ids, poses)
+    with create_embeddings(context.output_dir, h.shape, data.file_names[images]) as embeddings:
+        _, history = optimize_all_embeddings(
+            load_base_model(base_model, best_device(), denoiser_dtype=weight_dtype(compute), denoiser_only=True),
+            select_rows(data.latents, images),
+            captions.with_tokens(h),
+            data.file_names[images],
+            settings,
+            context.train_context(seed, compute),
+            out=embeddings,
+        )
     rows = [{**row, "step": images.start + row["step"]} for row in history]
     write_jsonl(context.output_dir / "history.jsonl", rows)

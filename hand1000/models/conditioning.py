@@ -13,7 +13,8 @@ class Conditioning:
     """The text conditioning of B images.
 
     Attributes:
-        tokens: Embeddings of the tokens, (B, L, D): e, g or h. Only these are fused and optimized.
+        tokens: Embeddings of the tokens, (B, L, D): e, g or h. Only these are fused and optimized. Those of a whole
+            dataset may be `TensorRows` or `FusedEmbeddings`, of which only rows can be used.
         pooled: One vector per text, (B, P), for a backbone that takes one. It stays the caption's own, as a stock
             pipeline computes it, so that a model with the fusion folded in gets the same.
     """
@@ -36,7 +37,13 @@ class Conditioning:
         """Move or cast the tensors, with the arguments of `torch.Tensor.to`."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
-    def with_tokens(self, tokens: "torch.Tensor") -> Self:
+    def select(self, rows: "slice | Sequence[int]") -> Self:
+        """The conditioning of the images at `rows`, whose tokens are read only when they are used."""
+        from hand1000.storage.tensor_rows import select_rows
+
+        return self.map(lambda tensor: select_rows(tensor, rows))
+
+    def with_tokens(self, tokens: Any) -> Self:
         """Return the same conditioning with other tokens, (B, L, D)."""
         return replace(self, tokens=tokens)
 

@@ -8,6 +8,9 @@ import torch
 
 from hand1000.storage.images import read_rgb
 
+TEXT_BATCH_SIZE = 64
+"""Texts that a text encoder reads at a time."""
+
 
 def tokenize(tokenizer, texts: Sequence[str], length: int | None = None) -> torch.Tensor:
     """Token ids of `texts`, padded or truncated to `length`, or that of the text encoder, (N, L) int64."""
@@ -20,7 +23,7 @@ def tokenize(tokenizer, texts: Sequence[str], length: int | None = None) -> torc
 
 @torch.no_grad()
 def encode_texts(
-    text_encoder, tokenizer, texts: Sequence[str], batch_size: int = 64, *, length: int | None = None
+    text_encoder, tokenizer, texts: Sequence[str], batch_size: int = TEXT_BATCH_SIZE, *, length: int | None = None
 ) -> torch.Tensor:
     """The last hidden states e of `texts`, (N, L, D) on the text encoder's device; L is `length`, if it is given.
 
@@ -37,7 +40,7 @@ def encode_texts(
 
 @torch.no_grad()
 def encode_penultimate(
-    text_encoder, tokenizer, texts: Sequence[str], batch_size: int = 64
+    text_encoder, tokenizer, texts: Sequence[str], batch_size: int = TEXT_BATCH_SIZE
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The second to last hidden states of `texts`, (N, L, D), on the text encoder's device, and their pooled vectors.
 

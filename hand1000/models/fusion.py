@@ -9,7 +9,9 @@ Notation, as in `docs/method.md`:
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -161,6 +163,30 @@ def double_fusion(
     """
     fused = fusion(text_embeddings, gesture_ids) if poses is None else fusion(text_embeddings, gesture_ids, poses)
     return weight * text_embeddings + (1 - weight) * fused
+
+
+@dataclass(frozen=True)
+class FusedEmbeddings:
+    """The embeddings h of N images, (N, L, D), which are computed when their rows are used; see `double_fusion`."""
+
+    text_embeddings: Any  # (N, L, D), a tensor or `TensorRows`
+    fusion: Fusion
+    weight: float
+    gesture_ids: torch.Tensor  # (N,)
+    poses: torch.Tensor | None = None  # (N, R)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of a tensor, (N, L, D)."""
+        return tuple(self.text_embeddings.shape)
+
+    def __len__(self) -> int:
+        return len(self.gesture_ids)
+
+    @torch.no_grad()
+    def __getitem__(self, rows: slice | Sequence[int]) -> torch.Tensor:
+        poses = None if self.poses is None else self.poses[rows]
+        return double_fusion(self.text_embeddings[rows], self.fusion, self.weight, self.gesture_ids[rows], poses)
 
 
 def fused_null_embedding(null_embedding: torch.Tensor, fusion: Fusion, weight: float) -> torch.Tensor:

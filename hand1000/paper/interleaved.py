@@ -7,6 +7,7 @@ from hand1000.core.interruption import uninterrupted_step
 from hand1000.core.progress import report_step
 from hand1000.models.backbone import Backbone
 from hand1000.models.conditioning import Conditioning
+from hand1000.storage.tensor_rows import TensorRows
 from hand1000.training.checkpoint import Tensors, load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
 from hand1000.training.precision import configure_denoiser
@@ -19,7 +20,7 @@ SHARED_NOISE_KEY = "every image"
 def train_interleaved(
     base: Backbone,
     latents: torch.Tensor,
-    start: torch.Tensor,
+    start: torch.Tensor | TensorRows,
     stage2: Stage2Settings,
     stage3: Stage3Settings,
     context: TrainContext,

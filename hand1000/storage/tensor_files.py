@@ -7,10 +7,11 @@ counts towards the process's memory.
 import contextlib
 import itertools
 import json
+import math
 import queue
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _MAX_HEADER_BYTES = 100 << 20
+_PIECE_BYTES = 16 << 20
 # In the order in which safetensors sorts them, the last one first, so that every tensor is aligned.
 _TYPES = {
     "BOOL": "bool",
@@ -42,28 +44,41 @@ _RANKS = {kind: rank for rank, kind in enumerate(_TYPES)}
 def write_tensors(path: Path, tensors: "Mapping[str, torch.Tensor]") -> str:
     """Write tensors of any device and layout as a safetensors file, and return the file's sha256.
 
-    The bytes are those of safetensors' `save_file`. At most one tensor is copied at a time.
+    The bytes are those of safetensors' `save_file`. At most one tensor is copied at a time, or a few `TensorRows`.
 
     Raises:
         Hand1000Error: The system refuses to write.
     """
-    kinds = {name: _NAMES[str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
-    names = sorted(tensors, key=lambda name: (-_RANKS[kinds[name]], name))
-    header: dict[str, Any] = {}
-    end = 0
-    for name in names:
-        start, end = end, end + tensors[name].element_size() * tensors[name].numel()
-        header[name] = {"dtype": kinds[name], "shape": list(tensors[name].shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    header, offsets, _ = encode_header({name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
     with translate_write_errors(path), open(path, "xb", buffering=0) as file, _HashingThread() as digest:
-        pieces: Iterator[memoryview | bytes] = (_bytes_of(tensors[name]) for name in names)
-        for data in itertools.chain([struct.pack("<Q", len(text)) + text], pieces):
+        pieces: Iterator[memoryview | bytes] = (piece for name in offsets for piece in _pieces(tensors[name]))
+        for data in itertools.chain([header], pieces):
             digest.update(data)
             view = memoryview(data)
             while view:
                 view = view[file.write(view) :]
         return digest.result()
+
+
+def encode_header(tensors: "Mapping[str, tuple[torch.dtype, Sequence[int]]]") -> tuple[bytes, dict[str, int], int]:
+    """Encode the beginning of a safetensors file of tensors with these types and shapes.
+
+    Returns:
+        The bytes before the first tensor; where each tensor begins, in the order in the file; and the file's size.
+    """
+    kinds = {name: _NAMES[str(dtype).removeprefix("torch.")] for name, (dtype, _) in tensors.items()}
+    names = sorted(tensors, key=lambda name: (-_RANKS[kinds[name]], name))
+    header: dict[str, Any] = {}
+    end = 0
+    for name in names:
+        dtype, shape = tensors[name]
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        header[name] = {"dtype": kinds[name], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    first = 8 + len(text)
+    offsets = {name: first + header[name]["data_offsets"][0] for name in names}
+    return struct.pack("<Q", len(text)) + text, offsets, first + end
 
 
 class TensorFile:
@@ -103,6 +118,15 @@ class TensorFile:
 
         return getattr(torch, _TYPES[self._header[name]["dtype"]])
 
+    def offset(self, name: str) -> int:
+        """Return where a tensor begins in the file, in bytes."""
+        return int(self._start + self._header[name]["data_offsets"][0])
+
+    def num_bytes(self, name: str) -> int:
+        """Return the size of a tensor in bytes."""
+        start, end = self._header[name]["data_offsets"]
+        return int(end - start)
+
     def read(self, name: str) -> "torch.Tensor":
         """Return a tensor on the CPU."""
         import torch
@@ -126,8 +150,8 @@ class TensorFile:
             target.copy_(self.read(name))
 
     def _read(self, name: str, tensor: "torch.Tensor") -> None:
-        view = memoryview(_bytes_of(tensor))
-        self._file.seek(self._start + self._header[name]["data_offsets"][0])
+        view = memoryview(bytes_of(tensor))
+        self._file.seek(self.offset(name))
         while view:
             count = self._file.readinto(view)  # type: ignore[attr-defined]
             if not count:
@@ -160,12 +184,22 @@ def read_tensors_into(path: Path, targets: "Mapping[str, torch.Tensor]") -> None
             file.read_into(name, target)
 
 
-def _bytes_of(tensor: "torch.Tensor") -> memoryview:
+def bytes_of(tensor: "torch.Tensor") -> memoryview:
     """Return the elements of a tensor in row-major order; without a copy if that is how they are in memory."""
     import torch
 
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+
+
+def _pieces(tensor: Any) -> Iterator[memoryview]:
+    """Yield the bytes of a tensor, or of what stands for one in pieces."""
+    if hasattr(tensor, "detach"):
+        yield bytes_of(tensor)
+        return
+    rows = max(1, _PIECE_BYTES // max(1, tensor.dtype.itemsize * math.prod(tensor.shape[1:])))
+    for start in range(0, len(tensor), rows):
+        yield bytes_of(tensor[start : start + rows])
 
 
 class _HashingThread(contextlib.AbstractContextManager):

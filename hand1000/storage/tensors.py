@@ -1,5 +1,6 @@
 """A dataclass of arrays and JSON values that is saved as two files: safetensors and JSON, never a pickle."""
 
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_type_hints
@@ -9,6 +10,7 @@ from safetensors import SafetensorError
 
 from hand1000.core.errors import Hand1000Error, one_line
 from hand1000.storage.files import read_json, write_bytes, write_json
+from hand1000.storage.tensor_rows import TensorRows
 
 _LIBRARIES = {"ndarray": "safetensors.numpy", "Tensor": "safetensors.torch"}
 
@@ -18,24 +20,36 @@ class TensorRecord:
 
     All other fields go to `<stem>.json`; a record without any has no such file. One record holds arrays of one library
     only; an optional one that is None is in no file. A subclass names the files by `stem`, which an error also calls
-    the record, and gives the `remedy` for a missing or damaged file, the end of the error's sentence.
+    the record, and gives the `remedy` for a missing or damaged file, the end of the error's sentence. The fields
+    `by_rows` of a loaded record stay in the file until their rows are used (`TensorRows`).
     """
 
     _stem: ClassVar[str]
     _remedy: ClassVar[str]
+    _by_rows: ClassVar[Collection[str]]
 
-    def __init_subclass__(cls, *, stem: str, remedy: str) -> None:
+    def __init_subclass__(cls, *, stem: str, remedy: str, by_rows: Collection[str] = ()) -> None:
         super().__init_subclass__()
-        cls._stem, cls._remedy = stem, remedy
+        cls._stem, cls._remedy, cls._by_rows = stem, remedy, by_rows
 
     def save(self, directory: Path) -> None:
         """Write the record's files into `directory`."""
         library, values = self._schema()
         arrays = {name: value for name, value in vars(self).items() if name not in values and value is not None}
         tensors = {name: _contiguous(value) for name, value in arrays.items()}
-        write_bytes(directory / f"{self._stem}.safetensors", library.save(tensors))
+        write_bytes(self.tensor_path(directory), library.save(tensors))
+        self.save_values(directory)
+
+    def save_values(self, directory: Path) -> None:
+        """Write the fields that are no arrays, if there are any, where the arrays are written already."""
+        _, values = self._schema()
         if values:
             self._write_values(directory, {name: getattr(self, name) for name in values})
+
+    @classmethod
+    def tensor_path(cls, directory: Path) -> Path:
+        """Return the path of the arrays."""
+        return directory / f"{cls._stem}.safetensors"
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -44,16 +58,27 @@ class TensorRecord:
         Raises:
             Hand1000Error: A file is missing or malformed.
         """
-        path = directory / f"{cls._stem}.safetensors"
+        path = cls.tensor_path(directory)
         library, types = cls._schema()
         values = cls._read_values(directory) if types else {}
         try:
             values = {name: TypeAdapter(kind).validate_python(values[name]) for name, kind in types.items()}
-            record = cls(**library.load_file(path), **values)
+            arrays = cls._read_by_rows(path) if cls._by_rows else library.load_file(path)
+            record = cls(**arrays, **values)
             record._validate()
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise Hand1000Error(f"{path}: not valid {cls._stem}: {one_line(error)}; {cls._remedy}") from error
         return record
+
+    @classmethod
+    def _read_by_rows(cls, path: Path) -> dict[str, Any]:
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            return {
+                name: TensorRows.open(path, name) if name in cls._by_rows else file.get_tensor(name).clone()
+                for name in file.keys()  # noqa: SIM118 (not a dictionary)
+            }
 
     def _validate(self) -> None:
         """Raise ValueError if the fields of a loaded record contradict each other."""

@@ -4,11 +4,12 @@ The images are independent of each other and the denoiser's weights need no grad
 batches. Their losses are summed, because Adam's epsilon makes a mean differ from the sequential result.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from hand1000.config.settings import Stage2Settings
 from hand1000.core.errors import Hand1000Error
@@ -21,6 +22,7 @@ from hand1000.models.flat_fusion import FlatFusion
 from hand1000.models.fusion import Fusion, GestureFusion, double_fusion, gesture_indices
 from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.storage.files import read_json, write_json
+from hand1000.storage.tensor_rows import NewTensorRows, TensorRows, create_tensor_rows, select_rows
 from hand1000.training.batches import sample_noisy_batch
 from hand1000.training.checkpoint import load_checkpoint, save_checkpoint
 from hand1000.training.context import TrainContext
@@ -29,6 +31,8 @@ from hand1000.training.encoded_dataset import EncodedDataset
 from hand1000.training.finite import LossScaler, all_finite, finite_metrics, not_finite_error
 from hand1000.training.precision import configure_denoiser
 from hand1000.training.single_image import EmbeddingOptimizer
+
+_EMBEDDINGS = "embeddings.safetensors"
 
 
 def train_fusion(
@@ -133,7 +137,9 @@ def optimize_all_embeddings(
     image_keys: list[str],
     settings: Stage2Settings,
     context: TrainContext,
-) -> tuple[torch.Tensor, list[dict]]:
+    *,
+    out: Any = None,
+) -> tuple[Any, list[dict]]:
     """Optimize each image's embedding from the fused h to h* (the paper's Stage II).
 
     A batch is finished before the next one begins, so an interrupted run loses at most one batch. The caller cuts
@@ -146,47 +152,62 @@ def optimize_all_embeddings(
         image_keys: Key of each image's noise.
         settings: Settings of Stage II; with the paper's loop nothing is optimized here.
         context: Seed, compute settings, checkpoints and progress after each batch.
+        out: Where h* is written batch by batch, (N, L, D), a tensor or `NewTensorRows`; a new tensor by default.
 
     Returns:
-        h*, (N, L, D) float32 on the CPU, and one row per batch with its first and last loss.
+        h*, (N, L, D) float32 on the CPU, which is `out`, and one row per batch with its first and last loss.
     """
     configure_denoiser(base.denoiser, context.compute, frozen=True)
     optimizer = EmbeddingOptimizer(base, context, settings.embedding_steps, settings.embedding_learning_rate)
-    start = start.to("cpu", torch.float32)
-    embeddings = start.tokens.clone()
-    state = load_checkpoint(context.checkpoint)
+    embeddings = torch.empty(start.tokens.shape) if out is None else out
+    state, size = load_checkpoint(context.checkpoint), settings.embedding_batch_size
     if state.step:
         embeddings[: state.step] = state.tensors["refined"]["embeddings"]
-    while state.step < len(latents) and settings.embedding_steps and not settings.paper_loop:
-        batch = slice(state.step, min(state.step + settings.embedding_batch_size, len(latents)))
-        embeddings[batch], losses = optimizer.optimize(latents[batch], start[batch], image_keys[batch])
+        state.tensors = {}
+    optimizes = bool(settings.embedding_steps) and not settings.paper_loop
+    for first in range(state.step, len(latents), size):
+        batch = slice(first, min(first + size, len(latents)))
+        initial = start[batch].to("cpu", torch.float32)
+        if not optimizes:
+            embeddings[batch] = initial.tokens
+            continue
+        embeddings[batch], losses = optimizer.optimize(latents[batch], initial, image_keys[batch])
         state.step = batch.stop
         metrics = finite_metrics({"loss_first": losses[0], "loss": losses[-1]})
         state.history.append({"step": state.step} | metrics)
         if state.step < len(latents):
-            state.tensors = {"refined": {"embeddings": embeddings[: state.step]}}
+            state.tensors = {"refined": {"embeddings": select_rows(embeddings, slice(state.step))}}
             save_checkpoint(context.checkpoint, state)
         context.on_progress(state.step, len(latents), {name: metrics[name] for name in metrics if name == "loss"})
     return embeddings, state.history
 
 
-def save_embeddings(directory: Path, embeddings: torch.Tensor, file_names: list[str]) -> None:
-    """Write the optimized embeddings h* of some images, (N, L, D); docs/architecture.md describes the files."""
-    save_file({"embeddings": embeddings.contiguous()}, directory / "embeddings.safetensors")
+@contextmanager
+def create_embeddings(directory: Path, shape: tuple[int, ...], file_names: list[str]) -> Iterator[NewTensorRows]:
+    """Create the files of the optimized embeddings h* of some images, (N, L, D), to be filled until the context ends.
+
+    docs/architecture.md describes the files.
+    """
+    with create_tensor_rows(directory / _EMBEDDINGS, {"embeddings": (torch.float32, shape)}) as rows:
+        yield rows["embeddings"]
     write_json(directory / "embeddings.json", {"file_names": file_names})
 
 
-def load_embeddings(directories: list[Path], file_names: list[str]) -> torch.Tensor:
-    """Load h* of the images `file_names`, (N, L, D), from shards in any order.
+def load_embeddings(directories: list[Path], file_names: list[str]) -> TensorRows:
+    """Return h* of the images `file_names`, (N, L, D), from shards in any order; rows are read when they are used.
 
     Raises:
-        Hand1000Error: An image has no embedding.
+        Hand1000Error: An image has no embedding, or a file is damaged.
     """
-    embeddings: dict[str, torch.Tensor] = {}
+    shards, names = [], []
     for directory in directories:
-        names = read_json(directory / "embeddings.json")["file_names"]
-        embeddings.update(zip(names, load_file(directory / "embeddings.safetensors")["embeddings"], strict=True))
-    missing = [name for name in file_names if name not in embeddings]
+        shards.append(TensorRows.open(directory / _EMBEDDINGS, "embeddings"))
+        names += read_json(directory / "embeddings.json")["file_names"]
+    rows = TensorRows.join(shards)
+    position = {name: index for index, name in enumerate(names)}
+    if len(names) != len(rows):
+        raise Hand1000Error(f"{directories[0]}: {len(rows)} embeddings of {len(names)} images; run Stage II again")
+    missing = [name for name in file_names if name not in position]
     if missing:
         raise Hand1000Error(f"{missing[0]}: no embedding ({len(missing)} images lack one); run Stage II for all shards")
-    return torch.stack([embeddings[name] for name in file_names])
+    return rows.select([position[name] for name in file_names])

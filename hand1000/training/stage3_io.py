@@ -15,6 +15,7 @@ from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion, double_fusion, fused_null_embedding, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.storage.files import write_jsonl
+from hand1000.storage.tensor_rows import TensorRows, select_rows
 from hand1000.storage.weights import read_tensors, require_same_tensors
 from hand1000.training.batches import TrainingSet
 from hand1000.training.checkpoint import Tensors, load_trainable_parameters, trainable_parameters
@@ -36,7 +37,7 @@ class Stage3Inputs:
 
     data: EncodedDataset
     fusion: Fusion
-    embeddings: torch.Tensor
+    embeddings: torch.Tensor | TensorRows
     prior: Prior | None = None
 
 
@@ -73,8 +74,8 @@ def setup_stage3(
     return Stage3Trainer(
         base,
         TrainingSet(
-            data.latents[training],
-            data.conditioning.with_tokens(inputs.embeddings)[training],
+            select_rows(data.latents, training),
+            data.conditioning.with_tokens(inputs.embeddings).select(training),
             null_conditioning,
             gesture_ids[training],
             file_names=[data.file_names[index] for index in training],

@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -12,8 +13,10 @@ from hand1000.data.imageset import ImageRecord
 from hand1000.gestures import PHRASES
 from hand1000.models.base_model import load_base_model
 from hand1000.models.encoding import encode_texts, tokenize
+from hand1000.storage.tensor_rows import TensorRows
 from hand1000.training.encoded_dataset import EncodedDataset, encode_dataset
 from tests.support.tiny_models import LATENT, TEXTS, tiny_base
+from tests.support.tiny_sdxl import fresh_sdxl
 
 
 def test_encoded_data_keeps_order_and_names_short_captions(tmp_path: Path, caplog) -> None:
@@ -36,10 +39,35 @@ def test_encoded_data_keeps_order_and_names_short_captions(tmp_path: Path, caplo
     assert torch.equal(prepared.empty_embedding, encode_texts(base.text_encoder, base.tokenizer, [""])[0])
     prepared.save(tmp_path)
     loaded = EncodedDataset.load(tmp_path)
-    assert torch.equal(loaded.text_embeddings, prepared.text_embeddings) and loaded.file_names == names
+    assert torch.equal(loaded.text_embeddings[:], prepared.text_embeddings) and loaded.file_names == names
     assert loaded.captions == texts and loaded.user_ids == ["u", "u"]
     assert loaded.texts == [texts[0], " ".join(["hand"] * 14)]
     assert loaded.gestures == ["four", "four"]
+
+
+@pytest.mark.parametrize("build", [tiny_base, fresh_sdxl])
+def test_a_dataset_is_written_batch_by_batch_with_equal_bytes(build, tmp_path: Path) -> None:
+    base = build()
+    rng = np.random.default_rng(0)
+    texts = ["a red hand", *[f"a {'red ' * index}hand" for index in range(5)]]
+    common = {"captioner": "dataset", "gesture": "four", "user_id": "u", "source": "0" * 64}
+    records = [
+        ImageRecord(file_name=f"{index}.png", text=text, caption=text, **common) for index, text in enumerate(texts)
+    ]
+    size = base.resolution
+    for record in records:
+        Image.fromarray(rng.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(tmp_path / record.file_name)
+    for name in ("whole", "parts"):
+        (tmp_path / name).mkdir()
+    seen: list[int] = []
+    whole = encode_dataset(base, tmp_path, records, lambda done, _: seen.append(done), batch_size=4)
+    whole.save(tmp_path / "whole")
+    parts = encode_dataset(base, tmp_path, records, batch_size=4, directory=tmp_path / "parts")
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
+    assert isinstance(parts.latents, TensorRows) and isinstance(parts.text_embeddings, TensorRows)
+    assert torch.equal(parts.conditioning[[1, 0]].tokens, whole.text_embeddings[[1, 0]]) and seen == [4, 6]
+    assert torch.equal(whole.text_embeddings, base.encode_text([*texts, ""]).tokens[:-1])
 
 
 def test_long_captions_keep_the_phrases_of_their_gestures(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import torch
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.models.conditioning import Conditioning
-from hand1000.models.fusion import Fusion
+from hand1000.models.fusion import FusedEmbeddings, Fusion, GestureFusion, double_fusion
 from hand1000.training.context import TrainContext
-from hand1000.training.stage2 import load_embeddings, optimize_all_embeddings, save_embeddings, train_fusion
+from hand1000.training.stage2 import create_embeddings, load_embeddings, optimize_all_embeddings, train_fusion
 from tests.support.mixed_dataset import GESTURES, mixed_dataset, random_features
 from tests.support.tiny_models import (
     LATENT,
@@ -141,14 +141,37 @@ def test_optimizing_embeddings_continues_to_the_same_bits(data, tmp_path: Path) 
 
 
 def test_embeddings_of_shards_load_in_the_requested_order(tmp_path: Path) -> None:
-    for name in ("a", "b"):
+    for name, file_names, value in (("a", ["x.png"], 0.0), ("b", ["y.png", "w.png"], 1.0), ("c", [], 2.0)):
         (tmp_path / name).mkdir()
-    save_embeddings(tmp_path / "a", torch.zeros(1, 2, 3), ["x.png"])
-    save_embeddings(tmp_path / "b", torch.ones(1, 2, 3), ["y.png"])
-    together = load_embeddings([tmp_path / "a", tmp_path / "b"], ["y.png", "x.png"])
-    assert together[:, 0, 0].tolist() == [1.0, 0.0]
+        with create_embeddings(tmp_path / name, (len(file_names), 2, 3), file_names) as rows:
+            rows[:] = torch.full(rows.shape, value)
+    together = load_embeddings([tmp_path / "a", tmp_path / "b", tmp_path / "c"], ["y.png", "x.png"])
+    assert together.shape == (2, 2, 3) and together[:][:, 0, 0].tolist() == [1.0, 0.0]
     with pytest.raises(Hand1000Error, match=r"z\.png: no embedding"):
         load_embeddings([tmp_path / "a"], ["z.png"])
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_embeddings_go_to_a_file_batch_by_batch(data, tmp_path: Path, steps: int) -> None:
+    latents, text, feature = data
+    fusion = GestureFusion(WIDTH, ("four",)).initialize(feature[None], torch.Generator().manual_seed(0))
+    h = FusedEmbeddings(text, fusion, 0.3, torch.zeros(IMAGES, dtype=torch.long))
+    keys = [f"{index}.png" for index in range(IMAGES)]
+    settings = STAGE2.model_copy(update={"embedding_steps": steps})
+
+    def optimize_into(crash_after: int | None, **out):
+        context = TrainContext(seed=0, checkpoint=CrashingCheckpointStore(tmp_path / "state", crash_after=crash_after))
+        return optimize_all_embeddings(fresh_base(), latents, Conditioning(h), keys, settings, context, **out)[0]
+
+    expected = optimize_all_embeddings(fresh_base(), latents, Conditioning(h), keys, settings, TrainContext(seed=0))[0]
+    if steps:
+        with pytest.raises(SimulatedKill):
+            optimize_into(1)
+    with create_embeddings(tmp_path, h.shape, keys) as rows:
+        assert optimize_into(None, out=rows) is rows
+    assert torch.equal(load_embeddings([tmp_path], keys)[:], expected)
+    assert torch.allclose(h[:], double_fusion(text, fusion, 0.3, h.gesture_ids), atol=1e-6)
+    assert torch.allclose(expected, h[:], atol=1e-6) == (not steps)
 
 
 def train_mixed(features: dict[str, torch.Tensor], gestures: list[str]) -> Fusion:
