@@ -18,6 +18,7 @@ from hand1000.export.lora import (
     lora_weights,
     shift_error,
 )
+from hand1000.export.lora_names import KohyaModel
 from hand1000.export.measured import ExportMetrics
 from hand1000.export.sampler import export_sampler
 from hand1000.export.single_file import convert_to_ldm_keys
@@ -160,6 +161,12 @@ def _card(
         f"        {', '.join([f'guidance_scale={settings.guidance_scale:g}', *eta])},\n"
         f"        num_inference_steps={steps}).images[0]",
     ]
+    if form == "lora" and backbone.denoiser_name != "unet" and isinstance(backbone.denoiser, KohyaModel):
+        parts.insert(
+            parts.index("## Load") + 1,
+            "The file has the names of kohya's trainer, which ComfyUI reads and diffusers does not: for these lines, "
+            "export the model with `--to lora-diffusers`.",
+        )
     if form == "diffusers":
         versions = "5" if "tokenizer_3" in backbone.part_names() else "4.57 and 5"
         parts.append(

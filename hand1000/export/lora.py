@@ -12,8 +12,9 @@ from torch import nn
 
 from hand1000.core.errors import Hand1000Error
 from hand1000.export.fold import affine_fusion
-from hand1000.export.lora_names import Factors, diffusers_entries, kohya_entries
+from hand1000.export.lora_names import KohyaModel, diffusers_entries, kohya_entries
 from hand1000.export.target import Form, Precision
+from hand1000.export.transformer_keys import Factors
 from hand1000.models.base_model import DEFAULT_BACKBONE
 from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
@@ -80,8 +81,7 @@ def lora_weights(
 ) -> tuple[Tensors, dict[str, str]]:
     """Return the LoRA that turns the base model into this one, for one gesture and one mu, and its file's metadata.
 
-    The form "lora" has kohya's names if the denoiser is a UNet; otherwise, and in "lora-diffusers", they are those of
-    diffusers.
+    The form "lora" has kohya's names if there are any; otherwise, and in "lora-diffusers", they are those of diffusers.
 
     The pipeline has the adapter merged into its denoiser; the folder `adapter` holds it alone, as `save_adapter` wrote
     it.
@@ -93,7 +93,7 @@ def lora_weights(
     saved = read_adapter(adapter, backbone.denoiser, backbone.denoiser_name)
     merge = _merge_exactly if is_linear(pipeline) else _merge_on_plane
     layers = merge(pipeline, saved, mu, gesture)
-    if form == "lora-diffusers" or backbone.denoiser_name != "unet":
+    if form == "lora-diffusers" or not isinstance(backbone.denoiser, KohyaModel):
         return diffusers_entries(layers, backbone.denoiser_name)
     return kohya_entries(backbone.denoiser, layers, saved.rank)
 

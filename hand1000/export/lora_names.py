@@ -2,26 +2,33 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 
 from hand1000.export.single_file import unet_renamer
+from hand1000.export.transformer_keys import Factors, released_layers
 from hand1000.training.checkpoint import Tensors
 from hand1000.training.lora import ADAPTER_METADATA
 
-Factors = tuple[torch.Tensor, torch.Tensor]
-"""down (R, in) and up (out, R) of a layer, to whose weight up @ down is added; of a convolution with its kernel."""
+KohyaModel = UNet2DConditionModel | SD3Transformer2DModel
+"""Classes of denoisers whose layers kohya's trainer has names for."""
 
 
-def kohya_entries(unet: UNet2DConditionModel, layers: dict[str, Factors], alpha: int) -> tuple[Tensors, dict[str, str]]:
+def kohya_entries(denoiser: Any, layers: dict[str, Factors], alpha: int) -> tuple[Tensors, dict[str, str]]:
     """Return `lora_unet_<layer>.lora_down.weight`, `.lora_up.weight` and `.alpha` of each layer, and the metadata.
 
     kohya's trainer names the layers of Stable Diffusion 1.x and 2.x as diffusers does, and those of Stable Diffusion XL
-    as the original release does. Programs multiply by alpha / rank, so `up` is divided by it. All layers have one
+    and 3 as the original release does. Programs multiply by alpha / rank, so `up` is divided by it. All layers have one
     `alpha`, whatever their rank, because diffusers 0.42 applies the most frequent one to all.
     """
-    rename = unet_renamer(unet) if unet.config.addition_embed_type == "text_time" else str
+    rename: Callable[[str], str] = str
+    if isinstance(denoiser, SD3Transformer2DModel):
+        layers = released_layers(denoiser, layers)
+    elif denoiser.config.addition_embed_type == "text_time":
+        rename = unet_renamer(denoiser)
     weights: Tensors = {}
     for name, (down, up) in layers.items():
         layer = "lora_unet_" + rename(f"{name}.weight").removesuffix(".weight").replace(".", "_")

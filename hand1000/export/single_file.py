@@ -17,11 +17,10 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from hand1000.export.renaming import Rules, rename
 from hand1000.export.transformer_keys import transformer_keys
 
 Weights = dict[str, torch.Tensor]
-Rules = list[tuple[str, str | Callable[[re.Match[str]], str]]]
-"""Patterns and their replacements, applied one after the other."""
 
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 TEXT_XL = ("conditioner.embedders.0.", "conditioner.embedders.1.")
@@ -54,8 +53,8 @@ def convert_to_ldm_keys(
 
 def unet_weights(unet: UNet2DConditionModel) -> Weights:
     """Return the UNet's weights with LDM's keys."""
-    rename = unet_renamer(unet)
-    return {UNET + rename(name): value for name, value in unet.state_dict().items()}
+    to_ldm = unet_renamer(unet)
+    return {UNET + to_ldm(name): value for name, value in unet.state_dict().items()}
 
 
 def unet_renamer(unet: UNet2DConditionModel) -> Callable[[str], str]:
@@ -100,7 +99,7 @@ def unet_renamer(unet: UNet2DConditionModel) -> Callable[[str], str]:
         (r"\.time_emb_proj\.", ".emb_layers.1."),
         (r"\.conv_shortcut\.", ".skip_connection."),
     ]
-    return lambda name: _rename(name, [*(resnet_rules if ".resnets." in name else []), *block_rules])
+    return lambda name: rename(name, [*(resnet_rules if ".resnets." in name else []), *block_rules])
 
 
 def vae_weights(vae: AutoencoderKL) -> Weights:
@@ -122,7 +121,7 @@ def vae_weights(vae: AutoencoderKL) -> Weights:
         (r"\.up\.(\d+)\.resnets\.", r".up.\1.block."),
         (r"\.up\.(\d+)\.upsamplers\.0\.", r".up.\1.upsample."),
     ]
-    weights = {_rename(name, rules): value for name, value in vae.state_dict().items()}
+    weights = {rename(name, rules): value for name, value in vae.state_dict().items()}
     return {
         VAE + name: value[:, :, None, None] if ".attn_1." in name and value.ndim == 2 else value
         for name, value in weights.items()
@@ -169,11 +168,5 @@ def open_clip_weights(text_encoder: CLIPTextModel | CLIPTextModelWithProjection,
         elif name == "text_projection.weight":
             value = value.T
         if ".k_proj." not in name and ".v_proj." not in name:
-            renamed[f"{prefix}model.{_rename(name, rules)}"] = value
+            renamed[f"{prefix}model.{rename(name, rules)}"] = value
     return renamed
-
-
-def _rename(name: str, rules: Rules) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name

@@ -1,11 +1,17 @@
 """Conversion of the transformer of Stable Diffusion 3 and 3.5 to the keys of its original release."""
 
 import re
+from collections.abc import Mapping
 
 import torch
 from diffusers import SD3Transformer2DModel
 
-_RULES = [
+from hand1000.export.renaming import Rules, rename
+
+Factors = tuple[torch.Tensor, torch.Tensor]
+"""down (R, in) and up (out, R) of a layer, to whose weight up @ down is added; of a convolution with its kernel."""
+
+_SD3_RULES: Rules = [
     (r"^pos_embed\.pos_embed$", "pos_embed"),
     (r"^pos_embed\.proj\.", "x_embedder.proj."),
     (r"^time_text_embed\.timestep_embedder\.linear_1\.", "t_embedder.mlp.0."),
@@ -30,23 +36,57 @@ _RULES = [
 ]
 
 
+_RULES: Mapping[type, Rules] = {SD3Transformer2DModel: _SD3_RULES}
+"""The rules of each class of transformers."""
+
+_PROJECTION = re.compile(r"\.(to|add)_([qkv])(?=_proj\b|\.|$)")
+"""Projections of queries, keys and values, which the release holds one below the other."""
+
+
 def transformer_keys(transformer: SD3Transformer2DModel) -> dict[str, torch.Tensor]:
     """Return the transformer's weights with the released keys, without a prefix.
 
     The release holds the projections of queries, keys and values one below the other. Where a modulation only shifts
     and scales, at the end of the image's and of the text's path, it has the shift before the scale.
     """
-    weights = transformer.state_dict()
-    swapped = (f"transformer_blocks.{transformer.config.num_layers - 1}.norm1_context.linear.", "norm_out.linear.")
+    weights, rules = transformer.state_dict(), _RULES[type(transformer)]
     renamed = {}
     for name, value in weights.items():
-        if re.search(r"\.(to|add)_[kv](_proj)?\.", name):
+        match = _PROJECTION.search(name)
+        if match and match[2] != "q":
             continue
-        if re.search(r"\.(to|add)_q(_proj)?\.", name):
-            value = torch.cat([weights[re.sub(r"_q(?=\.|_proj)", f"_{part}", name)] for part in "qkv"])
-        elif name.startswith(swapped):
+        if match:
+            value = torch.cat([weights[_name_part(name, part)] for part in "qkv"])
+        elif _has_shift_last(transformer, name):
             value = torch.cat(value.chunk(2)[::-1])
-        for pattern, replacement in _RULES:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = value
+        renamed[rename(name, rules)] = value
     return renamed
+
+
+def released_layers(transformer: SD3Transformer2DModel, layers: Mapping[str, Factors]) -> dict[str, Factors]:
+    """Return the change of each layer, by its released name, of changes of the transformer's own layers.
+
+    Those of queries, keys and values are one whose `up` has blocks on its diagonal; a missing one is zero.
+    """
+    renamed: dict[str, Factors] = {}
+    for name, (down, up) in layers.items():
+        key = f"{_name_part(name, 'q')}.weight"
+        if _PROJECTION.search(name):
+            parts = [layers.get(_name_part(name, part)) for part in "qkv"]
+            down = torch.cat([part[0] for part in parts if part])
+            up = torch.block_diag(*(part[1] if part else up.new_zeros(len(up), 0) for part in parts))
+        elif _has_shift_last(transformer, key):
+            up = torch.cat(up.chunk(2)[::-1])
+        renamed[rename(key, _RULES[type(transformer)]).removesuffix(".weight")] = down, up
+    return renamed
+
+
+def _name_part(name: str, part: str) -> str:
+    """Return the name of a layer's queries, keys or values, of that of any of them."""
+    return _PROJECTION.sub(rf".\1_{part}", name)
+
+
+def _has_shift_last(transformer: SD3Transformer2DModel, name: str) -> bool:
+    """Whether a modulation's last half is the shift."""
+    last = transformer.config.num_layers - 1
+    return name.startswith((f"transformer_blocks.{last}.norm1_context.linear.", "norm_out.linear."))

@@ -1,20 +1,18 @@
 """A Stable Diffusion 3.5 of its real classes with random weights, with or without T5, small enough for a test."""
 
 import copy
-import dataclasses
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
+from diffusers import SD3Transformer2DModel
+from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel, T5Tokenizer
 
 from hand1000.models.flow_schedule import make_flow_scheduler
-from hand1000.models.small_base import build_tokenizer
 from hand1000.models.stable_diffusion_3 import StableDiffusion3
-from hand1000.training.encoded_dataset import EncodedDataset
-from tests.support.tiny_models import LATENT, TOKENS, VOCABULARY, encoded_dataset
+from tests.support.tiny_models import LATENT, VOCABULARY
+from tests.support.tiny_parts import autoencoder, tell_texts_apart, two_text_encoders, two_tokenizers
 
 CLIP_WIDTHS, POOLED, SD3_WIDTH = (12, 16), (6, 10), 32
 """Widths of the text encoders of CLIP and of their pooled vectors, and of T5 and the tokens."""
@@ -26,42 +24,15 @@ CHANNELS = 4
 def tiny_sd3_parts(t5: bool = True) -> dict[str, Any]:
     """The parts of a model of 16 px images and (4, 8, 8) latents, frozen; shared, so tests must not change them."""
     torch.manual_seed(0)
-    tokenizer, tokenizer_2 = build_tokenizer(VOCABULARY), build_tokenizer(VOCABULARY)
-    for one, padding in ((tokenizer, tokenizer.eos_token), (tokenizer_2, "!")):
-        one.model_max_length, one.pad_token = TOKENS, padding
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        sample_size=2 * LATENT,
+    tokenizers = two_tokenizers()
+    vae = autoencoder(
         latent_channels=CHANNELS,
         scaling_factor=1.5305,
         shift_factor=0.0609,
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
-    encoders = [
-        CLIPTextModelWithProjection(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=width,
-                intermediate_size=width,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=TOKENS,
-                hidden_act=activation,
-                projection_dim=pooled,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=own.pad_token_id,
-            )
-        )
-        for width, pooled, activation, own in zip(
-            CLIP_WIDTHS, POOLED, ("quick_gelu", "gelu"), (tokenizer, tokenizer_2), strict=True
-        )
-    ]
+    encoders = two_text_encoders((CLIPTextModelWithProjection,) * 2, tokenizers, CLIP_WIDTHS, POOLED)
     words = sorted(set(" ".join(VOCABULARY).replace(",", " ").split()))
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), (",", -3.0), *[(f"▁{word}", -1.0) for word in words]]
     tokenizer_3 = T5Tokenizer(vocab=pieces, extra_ids=0)
@@ -76,10 +47,7 @@ def tiny_sd3_parts(t5: bool = True) -> dict[str, Any]:
             feed_forward_proj="gated-gelu",
         )
     )
-    for encoder in (*encoders, encoder_3):
-        # Random weights of this size would let all texts look alike.
-        for weights in encoder.parameters():
-            weights.data += 0.3 * torch.randn(weights.shape)
+    tell_texts_apart([*encoders, encoder_3])
     transformer = SD3Transformer2DModel(
         sample_size=LATENT,
         patch_size=2,
@@ -102,9 +70,9 @@ def tiny_sd3_parts(t5: bool = True) -> dict[str, Any]:
         "scheduler": make_flow_scheduler({"num_train_timesteps": 1000, "shift": 3.0}),
         "vae": vae,
         "text_encoder": encoders[0],
-        "tokenizer": tokenizer,
+        "tokenizer": tokenizers[0],
         "text_encoder_2": encoders[1],
-        "tokenizer_2": tokenizer_2,
+        "tokenizer_2": tokenizers[1],
         "text_encoder_3": encoder_3 if t5 else None,
         "tokenizer_3": tokenizer_3 if t5 else None,
     }
@@ -120,21 +88,3 @@ def save_tiny_sd3(folder: Path, *, t5: bool = True) -> Path:
     """The same as a diffusers folder."""
     StableDiffusion3(**tiny_sd3_parts(t5)).stock_pipeline().save_pretrained(folder)
     return folder
-
-
-save_tiny_sd3_without_t5 = partial(save_tiny_sd3, t5=False)
-
-
-def sd3_dataset() -> EncodedDataset:
-    """Five random images with captions that the text encoders read."""
-    words = ("red", "blue", "a", "left", "hand")
-    conditioning = fresh_sd3().encode_text([*[f"a {word} hand" for word in words], ""])
-    latents = torch.randn(5, CHANNELS, LATENT, LATENT, generator=torch.Generator().manual_seed(1))
-    assert conditioning.pooled is not None
-    plain = encoded_dataset(latents, conditioning.tokens[:-1])
-    return dataclasses.replace(
-        plain,
-        empty_embedding=conditioning.tokens[-1],
-        pooled=conditioning.pooled[:-1],
-        empty_pooled=conditioning.pooled[-1],
-    )

@@ -1,19 +1,17 @@
 """A Stable Diffusion XL of its real classes with random weights, small enough for a test."""
 
 import copy
-import dataclasses
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from hand1000.models.small_base import build_tokenizer
 from hand1000.models.stable_diffusion_xl import StableDiffusionXL
-from hand1000.training.encoded_dataset import EncodedDataset
-from tests.support.tiny_models import LATENT, TOKENS, VOCABULARY, encoded_dataset
+from tests.support.tiny_models import LATENT
+from tests.support.tiny_parts import autoencoder, tell_texts_apart, two_text_encoders, two_tokenizers
 
 WIDTHS, POOLED = (16, 24), 20
 """Widths of the two text encoders, and of the pooled vector."""
@@ -25,43 +23,10 @@ XL_WIDTH = sum(WIDTHS)
 def tiny_sdxl_parts() -> dict[str, Any]:
     """The parts of a model of 16 px images and (4, 8, 8) latents, frozen; shared, so tests must not change them."""
     torch.manual_seed(0)
-    tokenizer, tokenizer_2 = build_tokenizer(VOCABULARY), build_tokenizer(VOCABULARY)
-    for one, padding in ((tokenizer, tokenizer.eos_token), (tokenizer_2, "!")):
-        one.model_max_length, one.pad_token = TOKENS, padding
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 8),
-        layers_per_block=1,
-        norm_num_groups=4,
-        sample_size=2 * LATENT,
-        scaling_factor=0.13025,
-    )
-    encoders = [
-        encoder_class(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=width,
-                intermediate_size=width,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=TOKENS,
-                hidden_act=activation,
-                projection_dim=POOLED,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=own.pad_token_id,
-            )
-        )
-        for encoder_class, width, activation, own in (
-            (CLIPTextModel, WIDTHS[0], "quick_gelu", tokenizer),
-            (CLIPTextModelWithProjection, WIDTHS[1], "gelu", tokenizer_2),
-        )
-    ]
-    for encoder in encoders:
-        # Random weights of this size would let all texts look alike.
-        for weights in encoder.parameters():
-            weights.data += 0.3 * torch.randn(weights.shape)
+    tokenizers = two_tokenizers()
+    vae = autoencoder(scaling_factor=0.13025)
+    encoders = two_text_encoders((CLIPTextModel, CLIPTextModelWithProjection), tokenizers, WIDTHS, (POOLED, POOLED))
+    tell_texts_apart(encoders)
     unet = UNet2DConditionModel(
         sample_size=LATENT,
         block_out_channels=(8, 16, 16),
@@ -86,17 +51,11 @@ def tiny_sdxl_parts() -> dict[str, Any]:
         "vae": vae,
         "text_encoder": encoders[0],
         "text_encoder_2": encoders[1],
-        "tokenizer": tokenizer,
-        "tokenizer_2": tokenizer_2,
+        "tokenizer": tokenizers[0],
+        "tokenizer_2": tokenizers[1],
         "unet": unet,
         "scheduler": scheduler,
     }
-
-
-def fresh_sdxl_parts() -> dict[str, Any]:
-    """The same with a UNet of its own, which may be changed."""
-    parts = tiny_sdxl_parts()
-    return parts | {"unet": copy.deepcopy(parts["unet"])}
 
 
 def save_tiny_sdxl(folder: Path, *, zeros: bool = True) -> Path:
@@ -108,13 +67,5 @@ def save_tiny_sdxl(folder: Path, *, zeros: bool = True) -> Path:
 
 def fresh_sdxl() -> StableDiffusionXL:
     """The tiny model with a UNet of its own."""
-    return StableDiffusionXL(**fresh_sdxl_parts(), source="tiny-sdxl")
-
-
-def sdxl_dataset() -> EncodedDataset:
-    """Five random images with captions that the text encoders read."""
-    words = ("red", "blue", "a", "left", "hand")
-    conditioning = fresh_sdxl().encode_text([f"a {word} hand" for word in words])
-    latents = torch.randn(5, 4, LATENT, LATENT, generator=torch.Generator().manual_seed(1))
-    plain = encoded_dataset(latents, conditioning.tokens)
-    return dataclasses.replace(plain, pooled=conditioning.pooled, empty_pooled=torch.zeros(POOLED))
+    parts = tiny_sdxl_parts()
+    return StableDiffusionXL(**parts | {"unet": copy.deepcopy(parts["unet"])}, source="tiny-sdxl")
