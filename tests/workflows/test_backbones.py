@@ -4,7 +4,6 @@ import base64
 import io
 import json
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,8 @@ from hand1000.registry.connection import connect
 from hand1000.registry.load import load_model_folder
 from hand1000.serving.app import create_app
 from hand1000.serving.model import load_served_model
+from tests.support.backbones import TINY_BACKBONES
 from tests.support.short_demo import PYFLYTE, ROOT
-from tests.support.tiny_sd3 import save_tiny_sd3
-from tests.support.tiny_sdxl import save_tiny_sdxl
 
 PROMPT, RESOLUTION = "a red hand, making four fingers up hand gesture", 32
 SETTINGS = {
@@ -62,13 +60,9 @@ class Run:
     uri: str
 
 
-BASES: dict[str, Callable[[Path], Path]] = {"sdxl": save_tiny_sdxl, "sd3": save_tiny_sd3}
-"""What saves the base model, by the name of the preset."""
-
-
 def save_base(preset: str, folder: Path) -> Path:
     """Save a base model of images that the renderer of hands can draw."""
-    BASES[preset](folder)
+    TINY_BACKBONES[preset].save(folder)
     (path,) = (path for part in ("unet", "transformer") if (path := folder / part / "config.json").is_file())
     config = json.loads(path.read_text())
     halvings = len(json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]) - 1
@@ -82,7 +76,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("backbones") / "root"
 
 
-@pytest.fixture(scope="module", params=BASES)
+@pytest.fixture(scope="module", params=TINY_BACKBONES)
 def run(request: pytest.FixtureRequest, root: Path) -> Run:
     preset, folder = request.param, root.parent
     inputs = yaml.safe_load((ROOT / "workflows/configs/demo.yaml").read_text())
@@ -131,7 +125,7 @@ def test_the_export_draws_the_image_in_the_stock_pipeline(run: Run, tmp_path: Pa
     out = tmp_path / "export"
     options = ["--registry", str(run.root), "--model", run.uri]
     assert main(["export", *options, "--to", "diffusers", "--out", str(out)]) == 0
-    for form in ("single-file", "lora"):
+    for form in ("single-file", "lora", "lora-diffusers"):
         assert main(["export", *options, "--to", form, "--out", str(tmp_path / f"{form}.safetensors")]) == 0
     pipeline = hand1000.load_pipeline(run.uri, registry=run.root)
     (expected,) = generate(pipeline, [PROMPT], [5], output_type="np", **export_sampler(pipeline))
