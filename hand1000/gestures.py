@@ -33,13 +33,13 @@ PHRASES: dict[str, str] = {
     "grabbing": "making grabbing hand gesture",
     "grip": "making grip hand gesture",
     "hand_heart": "making two hands heart gesture",
-    "hand_heart2": "making two bent hands heart gesture",
+    "hand_heart2": "making index fingers heart gesture",
     "holy": "making joined palms hand gesture",
     "little_finger": "making little finger up hand gesture",
     "middle_finger": "making middle finger up hand gesture",
     "point": "making pointing finger hand gesture",
     "take_picture": "making camera frame hand gesture",  # codespell:ignore picture
-    "three3": "making thumb index and little finger hand gesture",
+    "three3": "making index middle and little finger hand gesture",
     "three_gun": "making finger gun with three fingers hand gesture",
     "thumb_index": "making thumb and index finger hand gesture",
     "thumb_index2": "making two hands thumb and index finger gesture",
@@ -48,7 +48,21 @@ PHRASES: dict[str, str] = {
 }
 
 HAGRID_V1: tuple[str, ...] = tuple(list(PHRASES)[:18])
-"""The 18 gestures of HaGRID v1, in alphabetical order: the classes of the gesture classifier."""
+"""The 18 gestures of HaGRID v1, in alphabetical order."""
+
+HAGRID_V2: tuple[str, ...] = tuple(PHRASES)
+"""The 33 gestures of HaGRID v2: those of v1, followed by the 15 new ones in alphabetical order."""
+
+TWO_HANDED: tuple[str, ...] = (
+    "hand_heart",
+    "hand_heart2",
+    "holy",
+    "take_picture",  # codespell:ignore picture
+    "thumb_index2",
+    "timeout",
+    "xsign",
+)
+"""The gestures that two hands make together; HaGRID labels both hands with it, and a box around both."""
 
 NO_GESTURE = "no_gesture"
 """HaGRID's label for a hand that makes none of the gestures."""

@@ -3,7 +3,7 @@
 import math
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,40 +24,64 @@ class RenderedHands:
 
     Attributes:
         images: (N, S, S, 3) uint8 RGB.
-        gestures: N of HaGRID v1's names or `no_gesture`.
-        landmarks: (N, 21, 2) float32, the true ones relative to the image.
+        gestures: N of HaGRID's names or `no_gesture`. Every hand of an image makes its gesture.
+        hand_landmarks: N arrays (H, 21, 2) float32, the true landmarks relative to the image; H is 2 for the gestures
+            of `TWO_HANDED` and otherwise 1.
         attributes: Skin, sleeve, wall, light and handedness of each image.
     """
 
     images: np.ndarray
     gestures: list[str]
-    landmarks: np.ndarray
+    hand_landmarks: list[np.ndarray]
     attributes: list[dict[str, str]]
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """The landmarks of the first hand of each image, (N, 21, 2) float32."""
+        return np.stack([hands[0] for hands in self.hand_landmarks])
 
 
 @dataclass(frozen=True)
 class SyntheticRecord:
-    """One image file with its true annotations, relative to the image; `landmarks` are 21 points.
+    """One image file with its true annotations, relative to the image.
 
-    The caption of a gesture ends with its phrase.
+    Attributes:
+        path: The image file.
+        gesture: HaGRID's name or `no_gesture`.
+        caption: That of a gesture ends with its phrase.
+        hand_landmarks: 21 points of each hand.
+        box: Box of the hand, or around both.
+        attributes: Skin, sleeve, wall, light and handedness.
     """
 
     path: Path
     gesture: str
     caption: str
-    landmarks: list[list[float]]
+    hand_landmarks: list[list[list[float]]]
     box: tuple[float, ...]
     attributes: dict[str, str]
 
+    @property
+    def landmarks(self) -> list[list[float]]:
+        """The 21 points of the first hand."""
+        return self.hand_landmarks[0]
+
 
 def load_rendered_hands(
-    *, num_train: int, num_test: int, seed: int, size: int, on_progress: ProgressCallback | None = None
+    *,
+    num_train: int,
+    num_test: int,
+    seed: int,
+    size: int,
+    gestures: Sequence[str] = HAGRID_V1,
+    on_progress: ProgressCallback | None = None,
 ) -> tuple[RenderedHands, RenderedHands]:
     """Render training and test images: so many per gesture, and three times as many arbitrary poses, which vary more.
 
-    No person is in both, and images in the renderer's cache are not rendered again.
+    No person is in both, and images in the renderer's cache are not rendered again. `gestures` may be any of HaGRID
+    v2's; an image of one of `TWO_HANDED` has two hands.
     """
-    counts = {gesture: {"train": num_train, "test": num_test} for gesture in HAGRID_V1}
+    counts = {gesture: {"train": num_train, "test": num_test} for gesture in gestures}
     counts[NO_GESTURE] = {"train": 3 * num_train, "test": 3 * num_test}
     with tempfile.TemporaryDirectory() as folder:
         render_dataset(Path(folder), counts, seed=seed, size=size, on_progress=on_progress)
@@ -69,7 +93,7 @@ def _load_split(root: Path, split: str) -> RenderedHands:
     return RenderedHands(
         np.stack([_load_image(record.path) for record in records]),
         [record.gesture for record in records],
-        np.array([record.landmarks for record in records], np.float32),
+        [np.array(record.hand_landmarks, np.float32) for record in records],
         [record.attributes for record in records],
     )
 
@@ -114,8 +138,8 @@ def _iter_records(root: Path, split: str) -> Iterator[SyntheticRecord]:
         gesture, phrase = file.stem, "" if file.stem == NO_GESTURE else f", {gesture_phrase(file.stem)}"
         for key, facts in sorted(read_json(file).items()):
             path, caption = root / gesture / f"{key}.jpg", f"{facts['caption']}{phrase}"
-            landmarks, box = facts["hand_landmarks"][0], tuple(facts["bboxes"][0])
-            yield SyntheticRecord(path, gesture, caption, landmarks, box, facts["meta"])
+            (box,) = facts["united_bbox"] or facts["bboxes"]
+            yield SyntheticRecord(path, gesture, caption, facts["hand_landmarks"], tuple(box), facts["meta"])
 
 
 def _load_image(path: Path) -> np.ndarray:

@@ -6,8 +6,8 @@ from functools import cache
 
 import numpy as np
 
+from hand1000.data.render.hands import sample_hands
 from hand1000.data.render.people import make_person
-from hand1000.data.render.poses import sample_pose
 from hand1000.data.render.rendered_image import RenderedImage, render_pose
 from hand1000.data.render.skeleton import Skeleton
 
@@ -63,8 +63,8 @@ def render_malformed_hands(
     images = []
     for number in numbers:
         person = make_person(f"malformed-{number}", np.random.default_rng([3, number]))
-        pose = sample_pose(gesture, person.shape, np.random.default_rng([4, number]))
-        pose = replace(pose, skeleton=deform(pose.skeleton))
+        hands = sample_hands(gesture, person.shape, np.random.default_rng([4, number]))
+        hands = [replace(hand, skeleton=deform(hand.skeleton)) for hand in hands]
         scene = np.random.default_rng([5, number])
-        images.append(render_pose(pose, gesture, person, scene, size=size, samples=16))
+        images.append(render_pose(hands, gesture, person, scene, size=size, samples=16))
     return tuple(images)

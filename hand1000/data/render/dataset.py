@@ -18,9 +18,9 @@ import numpy as np
 
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.core.progress import ProgressBar, ProgressCallback
+from hand1000.data.render.hands import check_gesture
 from hand1000.data.render.people import Person, make_person
-from hand1000.data.render.poses import check_gesture
-from hand1000.data.render.rendered_image import make_image
+from hand1000.data.render.rendered_image import Box, make_image
 from hand1000.data.render.scene import use_mitsuba
 from hand1000.storage.files import write_bytes
 
@@ -105,18 +105,23 @@ def _render_to_cache(job: tuple[_Task, Path]) -> None:
     Image.fromarray(rendered.pixels).save(buffer, "JPEG", quality=98, subsampling=0)
     words = asdict(rendered.words)
     handedness = words.pop("hand")
+    two_handed = len(rendered.hand_boxes) > 1
     record = {
-        "bboxes": [[round(value, 6) for value in rendered.box]],
-        "labels": [task.gesture],
-        "united_bbox": None,
-        "united_label": None,
+        "bboxes": [_round_box(box) for box in rendered.hand_boxes],
+        "labels": [task.gesture] * len(rendered.hand_boxes),
+        "united_bbox": [_round_box(rendered.box)] if two_handed else None,
+        "united_label": [task.gesture] if two_handed else None,
         "user_id": person.user_id,
-        "hand_landmarks": [np.round(rendered.landmarks, 6).tolist()],
+        "hand_landmarks": np.round(rendered.hand_landmarks, 6).tolist(),
         "meta": {**words, "handedness": handedness, "renderer_version": renderer_version(task.gesture)},
         "caption": rendered.caption,
     }
     write_bytes(task.image_in(cache), buffer.getvalue())
     write_bytes(task.image_in(cache).with_suffix(".json"), json.dumps(record).encode())
+
+
+def _round_box(box: Box) -> list[float]:
+    return [round(value, 6) for value in box]
 
 
 @contextlib.contextmanager
@@ -184,7 +189,7 @@ def render_dataset(
 
     Args:
         root: Folder of the dataset.
-        counts: Images per gesture (of HaGRID v1, or `no_gesture` for arbitrary poses) and split (train, val, test).
+        counts: Images per gesture (of HaGRID v2, or `no_gesture` for arbitrary poses) and split (train, val, test).
         seed: Random seed.
         size: Side of the square images in pixels, 32 to 512.
         cache: Folder that keeps rendered images, by default `default_cache()`.

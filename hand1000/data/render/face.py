@@ -7,7 +7,11 @@ from hand1000.data.render.mesh import Field, Mesh
 LIPS = np.array([0.0, -0.52, 0.86])
 """Center of the lips relative to that of the head, in palm lengths."""
 
+CHEST = np.array([0.0, -2.6, 0.2])
+"""Point of the chest in front of which two hands make a gesture."""
+
 _VOXEL = 0.07
+_BOTTOM, _CHEST_BOTTOM = -4.6, -7.4
 
 
 def _ball(points: np.ndarray, center: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
@@ -20,23 +24,26 @@ def _ramp(heights: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(-np.clip(heights, -30.0, 30.0)))
 
 
-def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray) -> Mesh:
-    """Return a head on shoulders that looks along +z; `skin`, `hair` and `shirt` are linear colors (3,).
+def face_mesh(skin: np.ndarray, hair: np.ndarray, shirt: np.ndarray, chest: bool = False) -> Mesh:
+    """Return a head on shoulders that looks along +z, down to the waist if `chest`.
+
+    `skin`, `hair` and `shirt` are linear colors (3,).
 
     Its `color` is absolute and not a factor, since the three share the mesh.
     """
-    field = Field(np.array([-2.6, -4.6, -1.3]), np.array([2.6, 1.45, 1.3]), _VOXEL)
+    bottom = _CHEST_BOTTOM if chest else _BOTTOM
+    field = Field(np.array([-2.6, bottom, -1.3]), np.array([2.6, 1.45, 1.3]), _VOXEL)
     values = field.empty()
     capsules = (
         ((0.0, 0.30, -0.1), (0.0, 0.05, -0.05), 0.92, 0.86, 0.05),
         ((0.0, 0.05, 0.05), (0.0, -0.70, 0.27), 0.74, 0.40, 0.25),
         ((0.0, -0.6, -0.35), (0.0, -2.0, -0.5), 0.40, 0.44, 0.15),
         ((-1.45, -2.25, -0.55), (1.45, -2.25, -0.55), 0.48, 0.48, 0.35),
-        ((0.0, -2.2, -0.5), (0.0, -4.6, -0.5), 0.62, 0.7, 0.3),
-        ((-1.5, -2.3, -0.55), (-1.7, -4.6, -0.55), 0.5, 0.5, 0.3),
-        ((1.5, -2.3, -0.55), (1.7, -4.6, -0.55), 0.5, 0.5, 0.3),
-        ((-0.8, -2.3, -0.5), (-0.8, -4.6, -0.5), 0.6, 0.7, 0.3),
-        ((0.8, -2.3, -0.5), (0.8, -4.6, -0.5), 0.6, 0.7, 0.3),
+        ((0.0, -2.2, -0.5), (0.0, bottom, -0.5), 0.62, 0.7, 0.3),
+        ((-1.5, -2.3, -0.55), (-1.7, bottom, -0.55), 0.5, 0.5, 0.3),
+        ((1.5, -2.3, -0.55), (1.7, bottom, -0.55), 0.5, 0.5, 0.3),
+        ((-0.8, -2.3, -0.5), (-0.8, bottom, -0.5), 0.6, 0.7, 0.3),
+        ((0.8, -2.3, -0.5), (0.8, bottom, -0.5), 0.6, 0.7, 0.3),
         ((0.0, 0.12, 0.80), (0.0, -0.20, 0.98), 0.09, 0.14, 0.12),
         ((-0.12, -0.52, 0.72), (0.12, -0.52, 0.72), 0.11, 0.11, 0.12),
         ((-0.80, 0.05, -0.05), (-0.82, -0.22, -0.02), 0.13, 0.09, 0.06),

@@ -51,6 +51,17 @@ _TEMPLATES = (
     "a {light} photo of a {skin} {hand} hand in a {sleeve} sleeve, the background is a {wall} wall",
     "the {hand} hand of a person with {skin} skin, wearing a {sleeve} sleeve, near a {wall} wall in {light} light",
 )
+_TEMPLATES_OF_TWO_HANDS = (
+    "a photo of two hands with {skin} skin and {sleeve} sleeves in front of a {wall} wall",
+    "a photo of two hands with {skin} skin and {sleeve} sleeves in front of a {wall} wall in {light} light",
+    "two hands with {skin} skin in {sleeve} sleeves, {wall} wall behind, {light} light",
+    "a person in {sleeve} sleeves shows two hands with {skin} skin before a {wall} wall",
+    "a {light} photo of two {skin} hands in {sleeve} sleeves, the background is a {wall} wall",
+    "two hands of a person with {skin} skin, wearing {sleeve} sleeves, near a {wall} wall in {light} light",
+)
+
+BOTH = "both"
+"""The handedness of an image of two hands that make one gesture."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +110,7 @@ def make_person(user_id: str, rng: np.random.Generator) -> Person:
 
 @dataclass(frozen=True)
 class Attributes:
-    """The words that describe an image: left or right, and keys of the tables above."""
+    """The words that describe an image: left, right or both, and keys of the tables above."""
 
     hand: str
     skin: str
@@ -110,5 +121,6 @@ class Attributes:
 
 def describe(words: Attributes, rng: np.random.Generator) -> str:
     """Return a caption with a sentence sampled from `rng`; it does not name the gesture."""
-    text = _TEMPLATES[int(rng.integers(len(_TEMPLATES)))].format(**vars(words))
+    templates = _TEMPLATES_OF_TWO_HANDS if words.hand == BOTH else _TEMPLATES
+    text = templates[int(rng.integers(len(templates)))].format(**vars(words))
     return re.sub(r"\ba (?=orange)", "an ", text)
