@@ -95,8 +95,9 @@ _V2: dict[str, Gesture] = {
         Thumb(8.0, 62.0, 20.0, 26.0, -50.0),
         "index tip",
         TOGETHER,
-        yaw=-76.0,
-        turn=(9.0, 5.0, 5.0),
+        yaw=-61.0,
+        pitch=8.0,
+        turn=(9.0, 8.0, 6.0),
         bent=((0, (62.0, 52.0, 30.0)), (1, (65.0, 58.0, 34.0)), (2, (65.0, 56.0, 32.0)), (3, (58.0, 50.0, 28.0))),
         looseness=0.5,
     ),
@@ -104,7 +105,7 @@ _V2: dict[str, Gesture] = {
     "middle_finger": Gesture((False, True, False, False), ACROSS, 2, yaw=BACK),
     # At the viewer; the fist behind the finger shows the others one above the other.
     "point": Gesture(
-        (True, False, False, False), ACROSS, 1, yaw=80.0, pitch=68.0, turn=(9.0, 9.0, 8.0), wrist=(0.0, -12.0)
+        (True, False, False, False), ACROSS, 1, yaw=66.0, pitch=71.0, turn=(9.0, 9.0, 8.0), wrist=(0.0, -12.0)
     ),
     "three3": Gesture((True, True, False, True), ACROSS, 2, (9.0, -1.0, -6.0, -15.0)),
     "three_gun": Gesture(
