@@ -99,7 +99,7 @@ def stage_operations(settings: "Settings", images: int, counts: Counts) -> dict[
     # Classifier-free guidance predicts twice; autoguidance adds the UNet before Stage III.
     plain = 2 * generation.num_inference_steps * counts.forward + counts.decode
     tuned = plain + guided * generation.num_inference_steps * counts.forward
-    drawn = generation.num_images + evaluation.general_images
+    drawn = generation.num_images + evaluation.general_images + evaluation.other_gesture_images
     prior = stage3.prior.batch_size if stage3.prior.images else 0
     return {
         "encoding of the images": images * counts.encode,

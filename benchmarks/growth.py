@@ -203,6 +203,7 @@ def _run_stage(module: str, stage: str, count: int, folder: Path, artifacts: dic
     values: dict[str, Any] = {
         "gesture": "four",
         "images": 0 if stage in ("generate_general", "generate_export") else count,
+        "other_gesture_images": 0,
         "data": str(folder / "source"),
         "base_model": _BASE_MODEL,
         "seed": 0,

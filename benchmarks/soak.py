@@ -57,6 +57,7 @@ SHORT: dict[str, Any] = {
     "generation.batch_size": 2,
     "generation.num_images": 6,
     "evaluation.general_images": 4,
+    "evaluation.other_gesture_images": 2,
     "evaluation.export_images": 4,
 }
 """As little work as still passes through every stage."""

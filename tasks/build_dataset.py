@@ -30,7 +30,10 @@ class CaptioningJobs(NamedTuple):
 def captioning_jobs(gesture: str, settings: DatasetSettings, shards: int) -> CaptioningJobs:
     """The jobs, by captioner, then by shard; an unknown gesture is reported at once."""
     gesture_phrase(gesture)
-    captioners = [CaptionSettings(captioner=kind, completion=settings.completion) for kind in settings.captioners]
+    captioners = [
+        CaptionSettings(captioner=kind, completion=settings.completion, training_phrase="own", test_words="")
+        for kind in settings.captioners
+    ]
     return CaptioningJobs(
         settings=[captioner for captioner in captioners for _ in range(shards)],
         shard=list(range(shards)) * len(captioners),
@@ -68,6 +71,7 @@ def caption_images(
         records = read_image_set(folder)
         part = records[shard_slice(len(records), 1, shard, shards)]
         captions = context.loaded["stage"].caption_records(folder, part, context.run.open_store(), context.on_progress)
+        captions = context.loaded["stage"].vary_texts(captions, records, split)
         write_caption_records(context.output_dir / f"{split}.jsonl", captions)
 
 

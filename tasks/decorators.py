@@ -47,11 +47,12 @@ CACHE_VERSION = "10"
 """Version of what all tasks compute, in Flyte's cache and in the artifact root's results."""
 TASK_REVISIONS: dict[str, int] = {
     "assemble_model": 1,
-    "evaluate": 2,
+    "evaluate": 3,
     "extract_real_features": 1,
     "find_hands": 1,
     "generate_base": 1,
     "generate_class_images": 1,
+    "generate_general": 1,
     "generate_tuned": 1,
     "imagic_base": 1,
     "imagic_tuned": 1,

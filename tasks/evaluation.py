@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flytekit.types.directory import FlyteDirectory
 
@@ -10,6 +10,10 @@ from hand1000.config.settings import EvaluationSettings
 from hand1000.storage.files import read_json, write_json, write_text
 from tasks.context import RunContext, TaskContext
 from tasks.decorators import artifact_task
+
+if TYPE_CHECKING:
+    from hand1000.evaluation.features import ImageFeatures
+    from hand1000.evaluation.general import GeneralMetrics
 
 
 def load_evaluator(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -46,31 +50,38 @@ def evaluate(  # noqa: PLR0913 (Flyte signature)
 ) -> None:
     """Metrics of each model, `base.json`, `tuned.json` and perhaps `champion.json`; `paired.json` and `table.txt`.
 
-    If there are images of prompts without the gesture, also `general_base.json` and so on. `export.json` compares the
-    tuned model with its export, or says why there is nothing to compare.
+    If there are images of prompts without the gesture, also `general_base.json` and so on, and `other_base.json` and so
+    on of prompts that name other gestures. `export.json` compares the tuned model with its export, or says why there is
+    nothing to compare.
     """
     from hand1000.data.imageset import merge_image_sets
     from hand1000.evaluation.base_vs_tuned import comparison_text
     from hand1000.evaluation.evaluator import RealFeatures
     from hand1000.evaluation.exported import compare_export
-    from hand1000.evaluation.general import compute_general_metrics
+    from hand1000.evaluation.general import OTHER_GESTURES, compute_general_metrics
     from hand1000.evaluation.paired_metrics import EvaluatedImages, compare_models
     from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 
     evaluator, real = context.loaded["evaluator"].load(), RealFeatures.load(context.download(real_features))
-    models, general = {}, {}
+    models: dict[str, EvaluatedImages] = {}
     for name, shards in (("base", base_images), ("tuned", tuned_images), ("champion", champion_images)):
         if shards:
             images = merge_image_sets(context.download_all(shards), context.scratch_dir(name))
             features = evaluator.extract(images, context.on_progress)
             models[name] = EvaluatedImages(features, evaluator.compute(real, features, seed=seed))
             write_json(context.output_dir / f"{name}.json", models[name].metrics)
-    for folder in sorted(path for path in context.download(general_images).iterdir() if path.is_dir()):
-        features = evaluator.extract(folder, context.on_progress)
-        metrics = compute_general_metrics(features, real)
-        general[folder.name] = features, metrics
-        write_json(context.output_dir / f"general_{folder.name}.json", metrics)
-    write_json(context.output_dir / "paired.json", compare_models(real, models, general, seed))
+    general: dict[str, dict[str, tuple[ImageFeatures, GeneralMetrics]]] = {"general": {}, "other": {}}
+    trained = set(models["tuned"].features.gestures)
+    parent = context.download(general_images)
+    for kind, folders in (("general", parent), ("other", parent / OTHER_GESTURES)):
+        for name in ("base", "tuned", "champion"):
+            if (folders / name).is_dir():
+                features = evaluator.extract(folders / name, context.on_progress)
+                metrics = compute_general_metrics(features, real, evaluator.classifier, trained)
+                general[kind][name] = features, metrics
+                write_json(context.output_dir / f"{kind}_{name}.json", metrics)
+    paired = compare_models(real, models, general["general"], seed, general["other"])
+    write_json(context.output_dir / "paired.json", paired)
     exported = context.download(export_images)
     export = ExportMetrics.model_validate(read_json(exported / EXPORT_METRICS))
     if not export.note:

@@ -93,23 +93,28 @@ def generate_general(  # noqa: PLR0913 (Flyte signature)
     dataset: FlyteDirectory,
     captions: list[FlyteDirectory],
     images: int,
+    other_gesture_images: int,
     settings: GenerationSettings,
     seed: int,
 ) -> None:
     """Images of prompts without the gesture: an image set of each model, `base`, `tuned` and perhaps `champion`.
 
-    The tuned models use the plain text embeddings, mu 1. The artifact is empty if `images` is 0.
+    Those of prompts that name other gestures are in folders of the same names in `other_gestures`. The tuned models use
+    the plain text embeddings, mu 1. A number of 0 leaves images out.
     """
     from hand1000.data.captioning import read_captioned_split
-    from hand1000.evaluation.general import plan_general_images
+    from hand1000.evaluation.general import OTHER_GESTURES, plan_general_images, plan_other_gesture_images
     from hand1000.pipelines.generation import pipeline_generator
     from hand1000.pipelines.pipeline_hand1000 import load_pipeline
     from hand1000.registry.load import load_pipeline as load_registered
 
-    if not images:
-        return
     prompts = read_captioned_split(context.download(dataset), "test", context.download_all(captions))
-    records = plan_general_images(prompts, images, seed)
+    image_sets = {
+        "": plan_general_images(prompts, images, seed),
+        OTHER_GESTURES: plan_other_gesture_images(prompts, other_gesture_images, seed),
+    }
+    if not any(image_sets.values()):
+        return
     loaders = {
         "base": lambda: base_pipeline(base_model, settings.base_model_variant()),
         "tuned": lambda: load_pipeline(context.download(model)),
@@ -117,7 +122,10 @@ def generate_general(  # noqa: PLR0913 (Flyte signature)
     }
     for name, load in loaders.items():
         if name != "champion" or champion:
-            generate_records(context, pipeline_generator(load(), mu=1.0), records, settings, subfolder=name)
+            generator = pipeline_generator(load(), mu=1.0)
+            for folder, records in image_sets.items():
+                if records:
+                    generate_records(context, generator, records, settings, subfolder=str(Path(folder) / name))
 
 
 @artifact_task(key_by={"settings": lambda settings: [settings.num_images, settings.batch_size]})
@@ -176,7 +184,7 @@ def generate_records(
     from hand1000.pipelines.generation import GenerationRequest, generate_to_dir
 
     folder = context.output_dir / subfolder
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     requests = [GenerationRequest.from_record(record) for record in records]
     generate_to_dir(
         generator,

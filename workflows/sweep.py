@@ -30,15 +30,19 @@ def run_sweep_points(
     for name, points in settings.sweeps.items():
         evaluations[name] = []
         for point in points.points:
-            changed = settings.common.with_overrides(point.changes)
-            count = point.images or images
-            source = {"gesture": gesture, "images": count, "data": data, "base_model": base_model}
-            dataset = prepare_data(**source, settings=changed.data, seed=changed.seed, run=RunContext(root=root))
-            inputs = {**source, "settings": changed}
-            run = start_run(**inputs, root=root, dataset=dataset)
-            point_inputs = {**inputs, "shards": shards, "champion": "", "champion_shard": [], "run": run}
-            evaluations[name].append(train_and_evaluate(**point_inputs).evaluation)
-            runs.append(run)
+            source = {"gesture": points.gesture or gesture, "images": point.images or images, "data": data}
+            source["base_model"] = points.base_model or base_model
+            # A point may change the seed of the data, the seeds of repeated runs leave it as it is.
+            data_seed = settings.common.with_overrides(point.changes).seed
+            for changed in settings.runs_of(point):
+                dataset = prepare_data(**source, settings=changed.data, seed=data_seed, run=RunContext(root=root))
+                inputs = {**source, "settings": changed}
+                run = start_run(**inputs, root=root, dataset=dataset)
+                evaluated = train_and_evaluate(
+                    **inputs, shards=shards, champion="", champion_shard=[], data_seed=data_seed, run=run
+                )
+                evaluations[name].append(evaluated.evaluation)
+                runs.append(run)
     return write_sweeps(
         evaluations=evaluations, gesture=gesture, settings=settings, runs=runs, run=RunContext(root=root)
     )

@@ -42,17 +42,19 @@ def train_and_evaluate(  # noqa: PLR0913 (Flyte signature)
     shards: int,
     champion: str,
     champion_shard: list[int],
+    data_seed: int,
     settings: Settings,
     run: RunContext,
 ) -> EvaluatedModel:
     """Teach the base model a gesture and evaluate both, and the champion, on the same prompts and seeds.
 
-    `champion` is a registered version and `champion_shard` the shards of its images, "" and none without one; for the
-    other inputs see `train_gesture`.
+    `champion` is a registered version and `champion_shard` the shards of its images, "" and none without one.
+    `data_seed` selects and splits the images, everything else takes `settings.seed`; for the other inputs see
+    `train_gesture`.
     """
     shard = shard_indices(shards=shards)
     source = {"gesture": gesture, "images": images, "data": data, "base_model": base_model}
-    dataset = prepare_data(**source, settings=settings.data, seed=settings.seed, run=run)
+    dataset = prepare_data(**source, settings=settings.data, seed=data_seed, run=run)
     captioning = {"dataset": dataset, "settings": settings.captions, "base_model": base_model, "keep_captions": True}
     captions = map_task(partial(caption_images, shards=shards, run=run, **captioning))(shard=shard)
     tuned = train_stages(
@@ -80,6 +82,7 @@ def train_and_evaluate(  # noqa: PLR0913 (Flyte signature)
         dataset=dataset,
         captions=captions,
         images=settings.evaluation.general_images,
+        other_gesture_images=settings.evaluation.other_gesture_images,
         settings=settings.generation,
         seed=settings.seed,
         run=run,

@@ -43,6 +43,7 @@ def train_gesture(
         shards=shards,
         champion=champion.uri,
         champion_shard=champion.shard,
+        data_seed=settings.seed,
         settings=settings,
         run=run,
     )

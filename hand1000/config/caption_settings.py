@@ -1,6 +1,6 @@
 """Settings of captions: the captioner, the completion with the gesture's phrase, and built datasets."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,18 @@ class CaptionSettings(FrozenSettings):
 
     captioner: CaptionerSettings = Field(description="A model captions only the images that came without a caption.")
     completion: CompletionSettings
+    training_phrase: Literal["own", "none", "shuffled"] = Field(
+        description="Phrase of the training captions: own, that of the image's gesture; none: the fusion alone says "
+        "which gesture it is; shuffled, that of a random gesture of the model, as if the captions were wrong."
+    )
+    test_words: Annotated[str, Field(max_length=200)] = Field(
+        description="Words that every test prompt has before its phrase and no training caption has; '' adds none."
+    )
+
+    def variation(self) -> dict[str, Any]:
+        """Return what makes the texts differ from the completed captions; nothing by default."""
+        values = self.model_dump(include={"training_phrase", "test_words"})
+        return {} if values == {"training_phrase": "own", "test_words": ""} else values
 
 
 class DatasetSettings(FrozenSettings):

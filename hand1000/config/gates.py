@@ -19,17 +19,17 @@ class GateBounds(FrozenSettings):
 
 
 class GeneralGateBounds(FrozenSettings):
-    """Bounds of one metric of prompts without the gesture; null disables one."""
+    """Bounds of one metric of prompts that do not ask for the gesture; null disables one."""
 
     max_loss_to_base: Bound | None = Field(description="How much worse than the base model the model may be.")
     max_loss: Bound | None = Field(description="How much worse than the champion the model may be.")
 
 
 class GateSettings(FrozenSettings):
-    """Bounds of the metrics on the test prompts, and of prompts without the gesture; docs/review.md explains them.
+    """Bounds of the metrics on the test prompts and on prompts without the gesture; docs/review.md explains them.
 
-    Two comparisons are relative to the base model: diversity is a share of the base model's intra-prompt distance, and
-    `general_kid` is the KID to the base model's images of the same prompts and seeds.
+    Some are relative to the base model: diversity is a share of the base model's intra-prompt distance, and
+    `general_kid` and `general_kid_h` are the distances to the base model's images and hands of the same prompts.
     """
 
     on_failed_gate: Literal["fail", "register"] = Field(
@@ -45,3 +45,7 @@ class GateSettings(FrozenSettings):
     general_detection_rate: GeneralGateBounds
     general_color_faithfulness: GeneralGateBounds
     general_kid: GateBounds
+    general_kid_h: GateBounds
+    general_leak_rate: GeneralGateBounds
+    other_gesture_accuracy: GeneralGateBounds
+    other_gesture_leak_rate: GeneralGateBounds

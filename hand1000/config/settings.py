@@ -222,7 +222,12 @@ class EvaluationSettings(FrozenSettings):
     general_images: int = Field(
         ge=0,
         le=10_000,
-        description="Number of images per model of prompts without the gesture, to detect forgetting; 0 is off.",
+        description="Number of images per model of prompts without a gesture, to detect forgetting; 0 is off.",
+    )
+    other_gesture_images: int = Field(
+        ge=0,
+        le=10_000,
+        description="Number of images per model of prompts that name gestures which were not trained; 0 is off.",
     )
     export_images: int = Field(
         ge=0,
@@ -230,7 +235,7 @@ class EvaluationSettings(FrozenSettings):
         description="Number of test prompts that are generated as an export generates them, if that differs; 0 is off.",
     )
 
-    @field_validator("general_images", "export_images")
+    @field_validator("general_images", "other_gesture_images", "export_images")
     @classmethod
     def _one_has_no_distance(cls, count: int) -> int:
         if count == 1:

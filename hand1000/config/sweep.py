@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from hand1000.config.base import FrozenSettings
+from hand1000.config.base import FrozenSettings, Seed
 from hand1000.config.settings import Settings
 from hand1000.core.errors import Hand1000Error
+from hand1000.gestures import parse_gestures
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9-]{0,39}$")]
 
@@ -24,7 +25,17 @@ class Sweep(FrozenSettings):
 
     title: str = Field(min_length=1, max_length=200, description="Title of the sweep in the report.")
     axis: str = Field("", max_length=80, description="Quantity that the labels give as numbers; '' if they are names.")
+    gesture: str = Field("", max_length=1000, description="Gestures of these runs; '' takes those of the workflow.")
+    base_model: str = Field("", max_length=1000, description="Base model of these runs; '' takes the workflow's.")
     points: list[SweepPoint] = Field(min_length=1, max_length=50)
+
+    @field_validator("gesture")
+    @classmethod
+    def _gestures_are_known(cls, gesture: str) -> str:
+        try:
+            return gesture and ",".join(parse_gestures(gesture))
+        except Hand1000Error as error:
+            raise ValueError(str(error)) from error
 
     @model_validator(mode="after")
     def _labels_of_an_axis_are_numbers(self) -> Self:
@@ -40,6 +51,12 @@ class SweepSettings(FrozenSettings):
     """The sweeps of one report, by name, and the settings that all their runs have in common."""
 
     common: Settings
+    seeds: list[Seed] = Field(
+        [],
+        max_length=20,
+        description="Training and drawing seeds with which every point is run on the same images; [] is that of "
+        "`common` alone. Take them farther apart than the number of images that a run generates.",
+    )
     sweeps: dict[Name, Sweep] = Field(min_length=1, max_length=50)
 
     @model_validator(mode="after")
@@ -51,3 +68,17 @@ class SweepSettings(FrozenSettings):
                 except Hand1000Error as error:
                     raise ValueError(f"sweeps.{name}: {error}") from error
         return self
+
+    @model_validator(mode="after")
+    def _seeds_are_the_only_ones(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one is repeated; name each once")
+        for name, sweep in self.sweeps.items():
+            if self.seeds and any("seed" in point.changes for point in sweep.points):
+                raise ValueError(f"sweeps.{name}: a point changes the seed, which `seeds` does; leave out one of them")
+        return self
+
+    def runs_of(self, point: SweepPoint) -> list[Settings]:
+        """Return the settings of a point's runs, one for each seed."""
+        settings = self.common.with_overrides(point.changes)
+        return [settings.model_copy(update={"seed": seed}) for seed in self.seeds] or [settings]

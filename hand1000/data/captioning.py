@@ -15,12 +15,14 @@ from hand1000.captions.captioners import DATASET_CAPTIONER, FALLBACK_CAPTION, Vi
 from hand1000.captions.completion import to_plain_text
 from hand1000.captions.records import CaptionRecord, read_caption_records
 from hand1000.captions.rewrite import RULE, Completion, complete_captions
-from hand1000.captions.token_limit import TokenLimit, load_tokenizer
+from hand1000.captions.token_limit import TokenLimit, fit_caption, load_tokenizer
 from hand1000.captions.writers import Writer, load_writer
 from hand1000.config.caption_settings import CaptionSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.progress import ProgressCallback, noop_callback
+from hand1000.core.rng import derived_seed
 from hand1000.data.imageset import ImageRecord, read_image_set
+from hand1000.gestures import gesture_phrase
 from hand1000.storage.artifacts import ArtifactStore
 from hand1000.storage.digests import digest_file, digest_json
 from hand1000.storage.hub import fetch_model_folder, model_identity
@@ -65,7 +67,7 @@ class CaptioningStage:
     def cache_key_fields(self) -> dict[str, Any]:
         """Return what decides the records besides the images: both models with their options."""
         kept = {"keep_captions": True} if self._captioner and self.keep_captions else {}
-        return self._captioner_identity | self._completion_identity | kept
+        return self._captioner_identity | self._completion_identity | kept | self.settings.variation()
 
     def caption_records(
         self, directory: Path, records: Sequence[ImageRecord], store: ArtifactStore, on_progress: ProgressCallback
@@ -97,6 +99,50 @@ class CaptioningStage:
             CaptionRecord(file_name=record.file_name, caption=caption, captioner=name, **completion.model_dump())
             for record, caption, name, completion in zip(records, captions, captioners, completions, strict=True)
         ]
+
+    def vary_texts(
+        self, captions: Sequence[CaptionRecord], records: Sequence[ImageRecord], split: str
+    ) -> list[CaptionRecord]:
+        """Return finished captions with the texts of `captions.training_phrase` and `captions.test_words`.
+
+        Args:
+            captions: Finished captions, some or all of the split's.
+            records: Records of the whole split, which name its gestures.
+            split: `train` or `test`.
+
+        Raises:
+            Hand1000Error: The phrases of a single gesture cannot be shuffled.
+        """
+        choice, words = self.settings.training_phrase, self.settings.test_words
+        if choice == "own" if split == "train" else not words:
+            return list(captions)
+        by_name = {record.file_name: record for record in records}
+        gestures = sorted({record.gesture for record in records})
+        if split == "train" and choice == "shuffled" and len(gestures) < 2:
+            raise Hand1000Error(
+                f"captions.training_phrase: the phrase of {gestures[0]} alone cannot be shuffled; name several "
+                "gestures, or choose own or none"
+            )
+        varied = []
+        for caption in captions:
+            record = by_name[caption.file_name]
+            phrase = gesture_phrase(record.gesture)
+            if split == "test":
+                replacement = f"{words}, {phrase}"
+            elif choice == "none":
+                replacement = ""
+            else:
+                # By the image alone, so that shards do not matter.
+                draw = derived_seed(0, "training phrase", record.source)
+                replacement = gesture_phrase(gestures[draw % len(gestures)])
+            before = caption.text.removesuffix(phrase).rstrip(" ,")
+            text = ", ".join(part for part in (before, replacement) if part) or FALLBACK_CAPTION
+            # Without its phrase a text is shorter than the one that fitted.
+            fitting = fit_caption(text, replacement, self._limit) if replacement else text
+            varied.append(
+                caption.model_copy(update={"text": fitting, "shortened": caption.shortened or fitting != text})
+            )
+        return varied
 
     def _complete(self, captions: Sequence[str], gestures: Sequence[str], store: ArtifactStore) -> list[Completion]:
         def complete(indices: Sequence[int]) -> list[Completion]:

@@ -24,6 +24,10 @@ _METRICS = {
     "general detection rate": "general_detection_rate",
     "general color faithfulness": "general_color_faithfulness",
     "general KID": "general_kid",
+    "general KID-H": "general_kid_h",
+    "general leak rate": "general_leak_rate",
+    "other-gesture accuracy": "other_gesture_accuracy",
+    "other-gesture leak rate": "other_gesture_leak_rate",
 }
 """Field of `GateSettings` of each metric with gates."""
 
@@ -35,6 +39,10 @@ _CONDITIONAL = {
     "general detection rate": "evaluation.general_images is 0",
     "general color faithfulness": "there are no such images, or their prompts name no colors",
     "general KID": "evaluation.general_images is 0",
+    "general KID-H": "evaluation.general_images is 0",
+    "general leak rate": "there are no such images, or the classifier does not know the gesture",
+    "other-gesture accuracy": "evaluation.other_gesture_images is 0, or the model has all gestures of HaGRID v1",
+    "other-gesture leak rate": "there are no such images, or the classifier does not know the gesture",
 }
 """Metrics that some datasets or settings do not allow, and why. They then have no gate; any other metric must have a
 value."""

@@ -113,6 +113,13 @@ def estimate_rate_difference(first: np.ndarray, second: np.ndarray) -> Estimate:
     )
 
 
+def compute_mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
+    """Compute McNemar's exact two-sided p-value that two shares of the same images, (N,) bool each, are equal."""
+    first, second = np.asarray(first, bool), np.asarray(second, bool)
+    only_first, discordant = int(np.sum(first & ~second)), int(np.sum(first != second))
+    return float(binomtest(only_first, discordant).pvalue) if discordant else 1.0
+
+
 def resample_statistics(
     statistics: Mapping[str, Statistic], num_images: int, generator: np.random.Generator
 ) -> dict[str, np.ndarray]:

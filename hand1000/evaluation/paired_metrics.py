@@ -9,13 +9,15 @@ from hand1000.config.base import FrozenSettings
 from hand1000.core.rng import numpy_generator
 from hand1000.evaluation.colors import check_colors
 from hand1000.evaluation.distances import kernel_distance
-from hand1000.evaluation.features import ImageFeatures
+from hand1000.evaluation.features import MAX_HANDS, ImageFeatures
 from hand1000.evaluation.general import GeneralMetrics
 from hand1000.evaluation.metrics import Metrics
+from hand1000.evaluation.pair_kernel import PairKernel
 from hand1000.evaluation.paired import (
     Better,
     Estimate,
     Statistic,
+    compute_mcnemar_p,
     estimate_rate,
     estimate_rate_difference,
     resample_statistics,
@@ -36,12 +38,15 @@ class PairedMetric(FrozenSettings):
     """One metric of all models on the same images' prompts and seeds.
 
     Attributes:
-        name: Name of the metric; one of prompts without the gesture begins with "general ".
+        name: Name of the metric; one of prompts without a gesture begins with "general ", one of prompts that name
+            other gestures than the trained ones with "other-gesture ".
         gesture: Gesture whose images it is computed from; None for all images.
         better: Whether a lower or a higher value is better.
         n: Number of images per model.
         models: Value of each model, `base`, `champion` and `tuned`, that has one.
         differences: Difference tuned - base and tuned - champion, by the name of the other model.
+        p_values: McNemar's p-value of each difference of rates.
+        null: What a distance to the base model would be if the tuned model were equal to it: mean and central 95 %.
         note: Why a value or a difference is missing; "" if none is.
     """
 
@@ -51,6 +56,8 @@ class PairedMetric(FrozenSettings):
     n: int
     models: dict[str, Estimate] = {}
     differences: dict[str, Estimate] = {}
+    p_values: dict[str, float] = {}
+    null: Estimate | None = None
     note: str = ""
 
 
@@ -64,6 +71,10 @@ class PairedMetrics(FrozenSettings):
         return tuple(metric for metric in self.metrics if metric.name == name)
 
 
+GeneralByModel = Mapping[str, tuple[ImageFeatures, GeneralMetrics]]
+"""Features and metrics of each model's images of prompts that do not ask for the trained gesture."""
+
+
 @dataclass(frozen=True)
 class EvaluatedImages:
     """The features of one model's images and the metrics that were computed from them."""
@@ -75,8 +86,9 @@ class EvaluatedImages:
 def compare_models(
     real: ImageFeatures,
     models: Mapping[str, EvaluatedImages],
-    general: Mapping[str, tuple[ImageFeatures, GeneralMetrics]],
+    general: GeneralByModel,
     seed: int,
+    other_gestures: GeneralByModel | None = None,
 ) -> PairedMetrics:
     """Compare the tuned model with the base model and, if there is one, with the champion.
 
@@ -85,12 +97,15 @@ def compare_models(
     Args:
         real: Features of the real images.
         models: Images of `base`, `tuned` and perhaps `champion`, of the same prompts and seeds.
-        general: The same models' images of prompts without the gesture; empty if there are none.
+        general: The same models' images of prompts without a gesture; empty if there are none.
         seed: Random seed of the bootstrap.
+        other_gestures: Their images of prompts that name gestures which the tuned model was not trained on.
     """
     metrics = [*compare_hands(real, models, seed), *_compare_images(real, models, seed)]
     if general:
         metrics += _compare_general(real, general, seed)
+    if other_gestures:
+        metrics += _compare_other_gestures(other_gestures, seed)
     return PairedMetrics(metrics=tuple(metrics))
 
 
@@ -126,7 +141,17 @@ class _Subject:
                 for model, successes in arrays.items()
                 if model != TUNED
             },
+            p_values={
+                model: compute_mcnemar_p(arrays[TUNED], successes)
+                for model, successes in arrays.items()
+                if model != TUNED
+            },
         )
+
+    def with_null(self, metric: PairedMetric, kernel: PairKernel) -> PairedMetric:
+        """The metric, a distance to the base model, with the distance of equal models."""
+        null = kernel.null_distance(numpy_generator(self.seed, "null", self.name))
+        return metric.model_copy(update={"null": null})
 
     def compare_statistics(
         self, statistics: Mapping[str, Statistic], n: int, support: Mapping[str, int] | None = None
@@ -237,10 +262,8 @@ def _compare_images(real: ImageFeatures, models: Mapping[str, EvaluatedImages], 
     yield from _compare_colors(_Subject("color faithfulness", "higher", seed), real, features)
 
 
-def _compare_general(
-    real: ImageFeatures, general: Mapping[str, tuple[ImageFeatures, GeneralMetrics]], seed: int
-) -> Iterator[PairedMetric]:
-    """The metrics of prompts without the gesture."""
+def _compare_general(real: ImageFeatures, general: GeneralByModel, seed: int) -> Iterator[PairedMetric]:
+    """The metrics of prompts without a gesture."""
     features = {model: fake for model, (fake, _) in general.items()}
     detected = {model: [image.num_hands > 0 for image in metrics.images] for model, (_, metrics) in general.items()}
     yield _Subject("general detection rate", "higher", seed).compare_rates(detected)
@@ -251,7 +274,42 @@ def _compare_general(
         for model, fake in features.items()
         if model != BASE
     }
-    yield _Subject("general KID", "lower", seed).compare_statistics(distances, len(base))
+    count = len(base)
+    images = np.arange(count)
+    kernel = PairKernel.of(base, images, features[TUNED].features[:count], images, count)
+    subject = _Subject("general KID", "lower", seed)
+    yield subject.with_null(subject.compare_statistics(distances, count), kernel)
+    yield _compare_general_hands(features, min(count, _MAX_KERNEL_IMAGES // MAX_HANDS), seed)
+    yield from _compare_leaks(general, _Subject("general leak rate", "lower", seed))
+
+
+def _compare_general_hands(features: Mapping[str, ImageFeatures], count: int, seed: int) -> PairedMetric:
+    """KID-H to the base model's hands, of the first `count` images."""
+    subject = _Subject("general KID-H", "lower", seed)
+    first = {model: fake.first(count) for model, fake in features.items()}
+    base = first.pop(BASE)
+    kernels = {
+        model: PairKernel.of(base.crop_features, base.image_index, fake.crop_features, fake.image_index, count)
+        for model, fake in first.items()
+    }
+    support = {model: len({*fake.image_index.tolist()}) for model, fake in first.items()}
+    statistics = {model: kernel.distance for model, kernel in kernels.items()}
+    return subject.with_null(subject.compare_statistics(statistics, count, support), kernels[TUNED])
+
+
+def _compare_other_gestures(other: GeneralByModel, seed: int) -> Iterator[PairedMetric]:
+    """The metrics of prompts that name gestures which the tuned model was not trained on."""
+    shown = {model: [image.shows_named for image in metrics.images] for model, (_, metrics) in other.items()}
+    yield _Subject("other-gesture accuracy", "higher", seed).compare_rates(shown)
+    yield from _compare_leaks(other, _Subject("other-gesture leak rate", "lower", seed))
+
+
+def _compare_leaks(images: GeneralByModel, subject: _Subject) -> Iterator[PairedMetric]:
+    """How often a trained gesture is shown that the prompt does not name; nothing if the classifier lacks it."""
+    if all(metrics.leak_rate is not None for _, metrics in images.values()):
+        yield subject.compare_rates(
+            {model: [image.leaks for image in metrics.images] for model, (_, metrics) in images.items()}
+        )
 
 
 def _compare_colors(

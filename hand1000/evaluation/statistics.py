@@ -26,9 +26,9 @@ def make_kid(real: np.ndarray, fake: np.ndarray, image_index: np.ndarray) -> Sta
     See `distances.kernel_distance`; NaN without two different features of each set.
     """
     real, fake = real.astype(np.float64), fake.astype(np.float64)
-    kernel, cross = _kernel(fake, fake), _kernel(real, fake).mean(axis=0) if len(real) else np.zeros(len(fake))
+    kernel, cross = kid_kernel(fake, fake), kid_kernel(real, fake).mean(axis=0) if len(real) else np.zeros(len(fake))
     np.fill_diagonal(kernel, 0.0)
-    within_real = _kernel(real, real)
+    within_real = kid_kernel(real, real)
     np.fill_diagonal(within_real, 0.0)
     constant = within_real.sum() / max(len(real) * (len(real) - 1), 1)
 
@@ -49,8 +49,8 @@ def make_kid_to_base(base: np.ndarray, other: np.ndarray) -> Statistic:
     independent images, and equal models would have a negative distance.
     """
     base, other = base.astype(np.float64), other.astype(np.float64)
-    cross = _kernel(base, other)
-    kernel = _kernel(base, base) + _kernel(other, other) - cross - cross.T
+    cross = kid_kernel(base, other)
+    kernel = kid_kernel(base, base) + kid_kernel(other, other) - cross - cross.T
     np.fill_diagonal(kernel, 0.0)
     return lambda counts: mean_pairs(kernel, counts)
 
@@ -73,5 +73,6 @@ def make_intra_prompt_distance(features: np.ndarray, prompts: Sequence[str]) -> 
     return distance
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def kid_kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The kernel of KID of each two features (n, d) and (m, d), as (n, m)."""
     return (x @ y.T / x.shape[1] + 1) ** 3

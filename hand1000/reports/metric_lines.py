@@ -69,6 +69,8 @@ class MetricLine:
         points: Value by model, in the order of the page.
         reference: A value to compare with, such as that of real images, and what it is.
         difference: Candidate minus champion, or minus base model without a champion, on the same prompts and seeds.
+        p_value: McNemar's p-value of the difference of two rates.
+        null: What a distance to the base model would be if the candidate were equal to it.
         is_share: Whether the values are shares, which the plot shows from 0 to 1.
         note: Why a value is missing.
     """
@@ -78,6 +80,8 @@ class MetricLine:
     points: Mapping[str, Point]
     reference: tuple[float, str] | None = None
     difference: Estimate | None = None
+    p_value: float | None = None
+    null: Estimate | None = None
     is_share: bool = False
     note: str = ""
     conclusion: Conclusion = field(init=False)
@@ -99,6 +103,8 @@ class MetricLine:
     def _conclude(self) -> Conclusion:
         candidate = self.points.get(CANDIDATE)
         other = self.points.get("champion") or self.points.get("base")
+        if candidate and not other and self.null and candidate.n >= MIN_SAMPLES:
+            return self._compare_with_null(candidate, self.null)
         if candidate is None or other is None or other is candidate or self.better is None:
             return Conclusion("none", self.note)
         if min(candidate.n, other.n) < MIN_SAMPLES:
@@ -109,6 +115,12 @@ class MetricLine:
             return Conclusion("better", "better")
         if self.difference.is_loss(self.better):
             return Conclusion("worse", "worse")
+        return Conclusion("unclear", "no clear difference")
+
+    @staticmethod
+    def _compare_with_null(candidate: Point, null: Estimate) -> Conclusion:
+        if candidate.value > null.high:
+            return Conclusion("worse", "unlike the base model")
         return Conclusion("unclear", "no clear difference")
 
 
@@ -130,12 +142,15 @@ def _paired_line(metric: PairedMetric, models: Mapping[str, Metrics]) -> MetricL
         MODELS[name]: Point(estimate.value, estimate.low, estimate.high, _count(metric, models[MODELS[name]]))
         for name, estimate in sorted(metric.models.items(), key=lambda item: list(MODELS).index(item[0]))
     }
+    other = CHAMPION if CHAMPION in metric.models else BASE
     return MetricLine(
         name=f"{metric.name}, {metric.gesture}" if metric.gesture else metric.name,
         better=metric.better,
         points=points,
         reference=_reference(metric, models[CANDIDATE]),
-        difference=metric.differences.get(CHAMPION if CHAMPION in metric.models else BASE),
+        difference=metric.differences.get(other),
+        p_value=metric.p_values.get(other),
+        null=metric.null,
         is_share="KID" not in metric.name and metric.name != "diversity",
         note=metric.note,
     )
@@ -150,6 +165,8 @@ def _count(metric: PairedMetric, metrics: Metrics) -> int:
 
 
 def _reference(metric: PairedMetric, metrics: Metrics) -> tuple[float, str] | None:
+    if metric.null is not None:
+        return metric.null.high, "equal models, at most"
     if metric.name == "memorization rate":
         return _NEW_IMAGE_SHARE, "unseen real images"
     real = metrics.by_gesture[metric.gesture] if metric.gesture else metrics

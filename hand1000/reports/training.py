@@ -27,6 +27,7 @@ from hand1000.reports.compared_images import (
 from hand1000.reports.confusion import count_confusion
 from hand1000.reports.costs import describe_costs, finished_stages
 from hand1000.reports.curves import read_curves
+from hand1000.reports.forgetting import read_other_gestures
 from hand1000.reports.html import render_template
 from hand1000.reports.images import MAX_SIDE, fit_thumbnails
 from hand1000.reports.metric_lines import MIN_SAMPLES, MODELS, read_metric_lines
@@ -128,6 +129,7 @@ def describe_run(run: FinishedRun, candidate: ReportedCandidate) -> dict[str, An
         "metrics": read_metric_lines(run),
         "min_samples": MIN_SAMPLES,
         "export": run.export_metrics,
+        "other_gestures": read_other_gestures(run),
         "confusion": count_confusion({model: results for model, (_, results) in models.items()}),
         "extractor": tuned.extractor,
         "resizer": tuned.resizer,

@@ -24,7 +24,7 @@ CAPTIONS = ("a man\n", " ", "a woman giving a thumbs up")
 CAPTIONER = CaptionerSettings(kind="dataset", source="", batch_size=2, max_new_tokens=40, num_beams=1)
 COMPLETION = CompletionSettings(writer="rule", source="", url="", model="", batch_size=2, attempts=2)
 ENDPOINT = COMPLETION.model_copy(update={"writer": "endpoint", "url": "http://localhost/v1", "model": "llama"})
-BY_RULE = CaptionSettings(captioner=CAPTIONER, completion=COMPLETION)
+BY_RULE = CaptionSettings(captioner=CAPTIONER, completion=COMPLETION, training_phrase="own", test_words="")
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_each_image_is_captioned_and_completed_once(
     monkeypatch.setattr(VisionCaptioner, "caption", write_name)
     monkeypatch.setattr(EndpointWriter, "answer", answer)
     blip2 = CAPTIONER.model_copy(update={"kind": "blip2", "source": str(CAPTIONERS["blip2"](tmp_path / "blip2"))})
-    settings = CaptionSettings(captioner=blip2, completion=ENDPOINT)
+    settings = BY_RULE.model_copy(update={"captioner": blip2, "completion": ENDPOINT})
     first = caption(dataset, CaptioningStage(settings, BASE, keep_captions=False), slice(1))
     records = caption(dataset, CaptioningStage(settings, BASE, keep_captions=False))
     assert records[:1] == first and len(records) == 3
@@ -115,7 +115,9 @@ def test_each_image_is_captioned_and_completed_once(
 def test_the_cache_key_names_models_and_options_alone() -> None:
     plain = CaptioningStage(BY_RULE, BASE).cache_key_fields()
     captioner = CAPTIONER.model_copy(update={"num_beams": 4})
-    unused = CaptionSettings(captioner=captioner, completion=COMPLETION.model_copy(update={"attempts": 5}))
+    unused = BY_RULE.model_copy(
+        update={"captioner": captioner, "completion": COMPLETION.model_copy(update={"attempts": 5})}
+    )
     assert CaptioningStage(unused, BASE).cache_key_fields() == plain
     stage = CaptioningStage(BY_RULE.model_copy(update={"completion": ENDPOINT}), BASE, "secret-key")
     assert stage.cache_key_fields()["writer"] == "llama at an endpoint"
@@ -132,3 +134,41 @@ def test_later_stages_read_the_texts_of_all_shards(dataset: Path, tmp_path: Path
     assert records[0].user_id == "0" and records[0].captioner == "dataset"
     with pytest.raises(Hand1000Error, match=r"train: 0.png: no caption \(1 images have none\)"):
         read_captioned_split(dataset, "train", folders[:1])
+
+
+def test_training_captions_can_name_no_gesture_or_any(dataset: Path) -> None:
+    records = read_image_set(dataset / "train")
+    own = caption(dataset, CaptioningStage(BY_RULE, BASE))
+
+    def vary(split: str, **changes: str) -> list[str]:
+        stage = CaptioningStage(BY_RULE.model_copy(update=changes), BASE)
+        varied = stage.vary_texts(own, records, split)
+        assert [record.caption for record in varied] == [record.caption for record in own]
+        # A shard varies its captions as the whole split does.
+        assert stage.vary_texts(own[1:], records, split) == varied[1:]
+        return [record.text for record in varied]
+
+    texts = [record.text for record in own]
+    assert vary("train") == vary("test") == vary("test", training_phrase="none") == texts
+    assert vary("train", training_phrase="none") == ["a man", "a photo of a person", "a woman"]
+    shuffled = vary("train", training_phrase="shuffled")
+    assert [text.partition(", ")[0] for text in shuffled] == ["a man", "a photo of a person", "a woman"]
+    assert all(text.endswith((PHRASES["four"], PHRASES["ok"])) for text in shuffled) and shuffled != texts
+    assert vary("test", test_words="in the rain")[0] == f"a man, in the rain, {PHRASES['four']}"
+    assert vary("train", test_words="in the rain") == texts
+    assert (
+        CaptioningStage(BY_RULE.model_copy(update={"test_words": "x"}), BASE).cache_key_fields()
+        != CaptioningStage(BY_RULE, BASE).cache_key_fields()
+    )
+    stage = CaptioningStage(BY_RULE.model_copy(update={"training_phrase": "shuffled"}), BASE)
+    with pytest.raises(Hand1000Error, match="the phrase of ok alone cannot be shuffled"):
+        stage.vary_texts(own[1:2], records[1:2], "train")
+
+
+def test_a_long_prompt_keeps_its_phrase_beside_new_words(dataset: Path) -> None:
+    (record,) = read_image_set(dataset / "train")[:1]
+    long = record.model_copy(update={"caption": "word " * 100})
+    stage = CaptioningStage(BY_RULE.model_copy(update={"test_words": "in the rain"}), BASE)
+    finished = stage.caption_records(dataset / "train", [long], open_store(str(dataset)), lambda *_: None)
+    (varied,) = stage.vary_texts(finished, [long], "test")
+    assert varied.text.endswith(PHRASES["four"]) and varied.shortened and len(varied.text) <= len(finished[0].text) + 12

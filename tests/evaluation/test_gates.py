@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hand1000.config.gates import GateSettings
+from hand1000.config.gates import GateSettings, GeneralGateBounds
 from hand1000.config.settings import load_settings
 from hand1000.evaluation.gate_report import GateReport
 from hand1000.evaluation.gates import evaluate_gates
@@ -20,8 +20,8 @@ GENERAL_OFF = {"max_loss_to_base": None, "max_loss": None}
 def make_settings(**bounds: dict[str, float | None]) -> GateSettings:
     """All gates are off but those of `bounds`."""
     off = {
-        name: GENERAL_OFF if name in ("general_detection_rate", "general_color_faithfulness") else OFF
-        for name in GateSettings.model_fields
+        name: GENERAL_OFF if field.annotation is GeneralGateBounds else OFF
+        for name, field in GateSettings.model_fields.items()
     }
     return GateSettings.model_validate(off | {"on_failed_gate": "register"} | bounds)
 

@@ -13,9 +13,15 @@ from hand1000.evaluation.exported import compare_export
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.gate_report import GateReport
 from hand1000.evaluation.gates import evaluate_gates
-from hand1000.evaluation.general import compute_general_metrics, plan_general_images
+from hand1000.evaluation.general import (
+    compute_general_metrics,
+    find_named_gesture,
+    plan_general_images,
+    plan_other_gesture_images,
+)
 from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.evaluation.paired_metrics import EvaluatedImages, PairedMetric, PairedMetrics, compare_models
+from hand1000.gestures import PHRASES, gesture_phrase
 from hand1000.hands.classifier import GestureClassifier
 
 COLORS = {"red": (200, 20, 20), "blue": (20, 20, 200)}
@@ -33,6 +39,8 @@ class Model:
     memorized: float = 0.0
     shift: float = 0.0
     spread: float = 1.0
+    leaks: float = 0.05
+    keeps: float = 0.8
 
 
 class Maker:
@@ -91,18 +99,34 @@ class Maker:
         """Compare base, tuned and perhaps champion, and their images of other prompts, which are as good."""
         classifier = GestureClassifier.from_pretrained()
         real = self.features(Model(accuracy=1.0, faithful=1.0), seed=0, gestures=gestures)
-        evaluated, general = {}, {}
+        evaluated, general, other = {}, {}, {}
         for seed, (name, model) in enumerate(({"base": Model(accuracy=0.0)} | models).items(), start=1):
             fake = self.features(model, seed, gestures, n)
             metrics = compute_metrics(real, fake, classifier=classifier, seed=1, train_features=self.train)
             evaluated[name] = EvaluatedImages(fake, metrics)
-            other = self.features(model, 10 + seed, gestures, n)
-            general[name] = other, compute_general_metrics(other, real)
-        return compare_models(real, evaluated, general, seed=1)
+            fake = self.general(model, 10 + seed, n)
+            general[name] = fake, compute_general_metrics(fake, real, classifier, gestures)
+            fake = replace(fake, prompts=tuple(f"a hand, {gesture_phrase('palm')}" for _ in fake.prompts))
+            other[name] = fake, compute_general_metrics(fake, real, classifier, gestures)
+        return compare_models(real, evaluated, general, 1, other)
+
+    def general(self, model: Model, seed: int, n: int = 120) -> ImageFeatures:
+        """Images of prompts that do not ask for the gesture: some leak a `call`, others show a `palm` or not."""
+        features = self.features(replace(model, accuracy=0.0), seed, ("palm",), n)
+        landmarks, is_right = features.landmarks.copy(), features.is_right.copy()
+        draws = np.random.default_rng(seed).random((2, n))
+        for hand, image in enumerate(features.image_index):
+            if draws[0, image] < model.leaks:
+                landmarks[hand], is_right[hand] = self.hands["call"]
+            elif draws[1, image] < model.keeps:
+                landmarks[hand], is_right[hand] = self.hands["palm"]
+        return replace(features, landmarks=landmarks, is_right=is_right)
 
     def judge(self, gestures: tuple[str, ...] = ("call",), n: int = 120, **models: Model) -> GateReport:
         """The gates of the preset for the demo, whose KID thresholds suit its extractor only."""
         changes = {"gates.kid_h.threshold": 0.5, "gates.general_kid.threshold": 0.5}
+        changes |= {"gates.general_kid_h.threshold": 0.5, "gates.other_gesture_leak_rate.max_loss_to_base": 0.3}
+        changes |= {"gates.general_leak_rate.max_loss_to_base": 0.2}
         gates = load_settings("demo").with_overrides(changes).gates
         return evaluate_gates(self.compare(gestures, n, **models), gates, CHAMPION if "champion" in models else "")
 
@@ -122,7 +146,8 @@ def test_an_equally_good_model_passes_every_gate(maker: Maker) -> None:
     names = {result.name for result in report.results}
     assert names == {
         "gesture accuracy", "detection rate", "KID-H", "implausible hand rate", "memorization rate", "diversity",
-        "color faithfulness", "general detection rate", "general color faithfulness", "general KID",
+        "color faithfulness", "general detection rate", "general color faithfulness", "general KID", "general KID-H",
+        "general leak rate", "other-gesture accuracy", "other-gesture leak rate",
     }  # fmt: skip
     assert all(result.value is not None and result.low is not None for result in report.results)
     assert all(sum(result.name == name for result in report.results) >= 2 for name in names)
@@ -138,7 +163,9 @@ def test_an_equally_good_model_passes_every_gate(maker: Maker) -> None:
         ({"memorized": 0.5}, {"memorization rate"}),
         ({"spread": 0.2}, {"diversity"}),
         ({"faithful": 0.6}, {"color faithfulness", "general color faithfulness"}),
-        ({"shift": 1.5}, {"KID-H", "general KID"}),
+        ({"shift": 1.5}, {"KID-H", "general KID", "general KID-H"}),
+        ({"leaks": 0.8}, {"general leak rate", "other-gesture leak rate", "other-gesture accuracy"}),
+        ({"keeps": 0.2}, {"other-gesture accuracy"}),
     ],
 )
 def test_every_fault_fails_its_gates(maker: Maker, worse: dict[str, Any], expected: set[str]) -> None:
@@ -146,6 +173,7 @@ def test_every_fault_fails_its_gates(maker: Maker, worse: dict[str, Any], expect
     assert expected <= failed(report)
     # What else fails follows from the same fault: a hand of another gesture is unlike the real hands of this one.
     related = {"KID-H", "general KID", "diversity", "memorization rate", "gesture accuracy", "implausible hand rate"}
+    related |= {"general KID-H", "other-gesture accuracy"}
     assert failed(report) - expected <= related
 
 
@@ -166,13 +194,18 @@ def find(metrics: PairedMetrics, name: str) -> PairedMetric:
 def test_a_model_compared_with_itself_has_no_difference(maker: Maker) -> None:
     real, fake = maker.features(Model(), 0), maker.features(Model(), 1)
     metrics = compute_metrics(real, fake, classifier=GestureClassifier.from_pretrained(), seed=1)
-    same, general = EvaluatedImages(fake, metrics), (fake, compute_general_metrics(fake, real))
+    classifier = GestureClassifier.from_pretrained()
+    same, general = EvaluatedImages(fake, metrics), (fake, compute_general_metrics(fake, real, classifier, {"call"}))
     models = ("base", "tuned", "champion")
-    compared = compare_models(real, dict.fromkeys(models, same), dict.fromkeys(models, general), seed=1)
+    unchanged = dict.fromkeys(models, general)
+    compared = compare_models(real, dict.fromkeys(models, same), unchanged, 1, unchanged)
     for metric in compared.metrics:
         assert all(difference.value == 0 for difference in metric.differences.values()), metric.name
         assert all(difference.low <= 0 <= difference.high for difference in metric.differences.values())
-    assert find(compared, "general KID").models["tuned"].value == pytest.approx(0, abs=1e-12)
+        assert all(p == 1 for p in metric.p_values.values())
+    for name in ("general KID", "general KID-H"):
+        distance = find(compared, name)
+        assert distance.models["tuned"].value == pytest.approx(0, abs=1e-12) and distance.null is not None
     assert find(compared, "diversity").models["tuned"].value == 1
     assert not compared.find("memorization rate")  # There are no training images here.
 
@@ -221,6 +254,39 @@ def test_general_prompts_have_no_phrase_and_seeds_of_their_own() -> None:
     seeds = [record.seed for record in records]
     assert len(set(seeds)) == 5 and seeds == [record.seed for record in plan_general_images(prompts[:2], 5, seed=7)]
     assert [record.file_name for record in records][:2] == ["000000.png", "000001.png"]
+
+
+def test_other_gestures_take_turns_in_the_prompts() -> None:
+    prompts = [
+        ImageRecord(
+            file_name=f"{gesture}.png",
+            text=f"a wall, {PHRASES[gesture]}",
+            gesture=gesture,
+            user_id="u",
+            source="0" * 64,
+        )
+        for gesture in ("call", "like")
+    ]
+    records = plan_other_gesture_images(prompts, 40, seed=7)
+    named = [find_named_gesture(record.text) for record in records]
+    assert named[:2] == ["dislike", "fist"] and len(set(named)) == 16 and not {"call", "like", None} & set(named)
+    # The trained gesture stays that of the record, which decides the fusion; the noise is not that of other prompts.
+    assert [record.gesture for record in records][:3] == ["call", "like", "call"]
+    assert {record.seed for record in records}.isdisjoint(record.seed for record in plan_general_images(prompts, 40, 7))
+    assert all(record.text.startswith("a wall, making ") for record in records)
+
+
+def test_every_phrase_names_its_gesture_alone() -> None:
+    assert [find_named_gesture(f"a wall, {phrase}") for phrase in PHRASES.values()] == list(PHRASES)
+    assert find_named_gesture("a wall") is None
+
+
+def test_forgetting_is_counted_by_image(maker: Maker) -> None:
+    report = maker.compare(tuned=Model(leaks=0.5, keeps=0.4))
+    leaks, accuracy = find(report, "other-gesture leak rate"), find(report, "other-gesture accuracy")
+    assert leaks.differences["base"].low > 0.2 and accuracy.differences["base"].high < -0.2
+    assert max(leaks.p_values["base"], accuracy.p_values["base"]) < 1e-6
+    assert find(report, "general leak rate").models["base"].value == pytest.approx(0.05, abs=0.05)
 
 
 @pytest.mark.parametrize("gestures", [("call",), ("call", "like")])

@@ -181,6 +181,16 @@ def test_the_page_shows_what_an_export_loses(write: Write, tmp_path: Path) -> No
     assert run.tracked_metrics["export/gesture accuracy"] == 0.4375
 
 
+def test_the_page_shows_what_became_of_other_gestures(write: Write, tmp_path: Path) -> None:
+    text = " ".join(ParsedPage(write(make_run(tmp_path / "run", num_images=2))).text.split())
+    assert "candidate: shows it base: shows a trained gesture" in text
+    assert "ok 4 4 · · · 4 4 palm 4 4 4 · · · 4 all 8 8 4 · · 4 8" in text
+    run = make_run(tmp_path / "without", num_images=2)
+    for path in run.evaluation.glob("other_*.json"):
+        path.unlink()
+    assert "shows a trained gesture" not in ParsedPage(write(run)).text
+
+
 def test_an_unreadable_image_is_named(write: Write, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", num_images=3)
     (run.tuned_images / "000001.png").write_bytes(b"no image")

@@ -13,6 +13,7 @@ from hand1000.captions.records import CaptionRecord, write_caption_records
 from hand1000.config.settings import load_settings
 from hand1000.data.imageset import ImageRecord, write_metadata
 from hand1000.evaluation.gates import evaluate_gates
+from hand1000.evaluation.general import GeneralImage, GeneralMetrics
 from hand1000.evaluation.image_results import ImageResult
 from hand1000.evaluation.metrics import GestureMetrics, Metrics
 from hand1000.evaluation.paired import Estimate, estimate_rate, estimate_rate_difference
@@ -106,6 +107,26 @@ def make_metrics(results: Sequence[ImageResult], kid: float) -> Metrics:
     )  # fmt: skip
 
 
+def make_general(num_images: int, model: str) -> GeneralMetrics:
+    """The metrics of prompts that name `palm` and `ok` in turn: the base model shows them, the candidate `call`."""
+    images = []
+    for index in range(num_images):
+        named = ("palm", "ok")[index % 2]
+        found = {"base": named, "champion": ("palm", "call")[index % 2], "tuned": "call"}[model]
+        images.append(
+            GeneralImage(
+                file_name=f"{index:06d}.png", num_hands=1, named_colors=(), wrong_colors=(), named_gesture=named,
+                found_gestures=(found,), leaks=found == "call",
+            )
+        )  # fmt: skip
+    leak_rate = sum(image.leaks for image in images) / num_images
+    accuracy = sum(image.shows_named for image in images) / num_images
+    return GeneralMetrics(
+        n=num_images, detection_rate=1.0, color_faithfulness={}, clip_score=None, leak_rate=leak_rate,
+        gesture_accuracy=accuracy, images=tuple(images),
+    )  # fmt: skip
+
+
 def make_paired(models: dict[str, Metrics]) -> PairedMetrics:
     """Two rates, and KID-H."""
     shown = {name: np.array([row.shows_target for row in metrics.images]) for name, metrics in models.items()}
@@ -146,6 +167,7 @@ def make_run(
         write_images(folder / "general" / name, records[:6], COLORS[name], side)
         models[name] = make_metrics([image_result(index, name) for index in range(num_images)], 2.0 - 0.6 * kid)
         write_json(folder / "evaluation" / f"{name}.json", models[name])
+        write_json(folder / "evaluation" / f"other_{name}.json", make_general(8, name))
     paired = make_paired(models)
     write_json(folder / "evaluation" / "paired.json", paired)
     write_json(folder / "evaluation" / EXPORT_METRICS, EXPORTED)

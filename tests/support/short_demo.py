@@ -23,7 +23,7 @@ def inputs_file(folder: Path, test_images: int = 4) -> Path:
     )
     settings["stage3"].update(steps=8, batch_size=4, checkpoint_every=2)
     settings["generation"].update(num_inference_steps=2, batch_size=2, num_images=6)
-    settings["evaluation"].update(general_images=4, export_images=4)
+    settings["evaluation"].update(general_images=4, other_gesture_images=2, export_images=4)
     path = folder / "inputs.yaml"
     path.write_text(yaml.safe_dump(inputs))
     return path

@@ -40,7 +40,7 @@ SETTINGS = {
         "validation": {"images": 1, "every": 2, "images_drawn": 1},
     },
     "generation": {"guidance_scale": 3.0, "autoguidance_scale": 2.0, "num_inference_steps": 2, "num_images": 2},
-    "evaluation": {"general_images": 0, "export_images": 0},
+    "evaluation": {"general_images": 0, "other_gesture_images": 0, "export_images": 0},
 }
 """As little as passes through every stage, with a conditioning in each place that takes one."""
 
