@@ -76,6 +76,8 @@ def test_a_fault_beside_a_preset_is_named_in_full(values: dict, message: str) ->
         ("paper", load_settings("paper")),
         ("compare", ComparisonSettings),
         ("controlnet", ControlSettings),
+        ("stages", SweepSettings),
+        ("stages-short", SweepSettings),
         ("dataset", DatasetSettings),
         ("pretrain", PretrainSettings),
         ("sweep", SweepSettings),
