@@ -138,7 +138,7 @@ def _iter_records(root: Path, split: str) -> Iterator[SyntheticRecord]:
         gesture, phrase = file.stem, "" if file.stem == NO_GESTURE else f", {gesture_phrase(file.stem)}"
         for key, facts in sorted(read_json(file).items()):
             path, caption = root / gesture / f"{key}.jpg", f"{facts['caption']}{phrase}"
-            (box,) = facts["united_bbox"] or facts["bboxes"]
+            (box,) = facts.get("united_bbox") or facts["bboxes"]
             yield SyntheticRecord(path, gesture, caption, facts["hand_landmarks"], tuple(box), facts["meta"])
 
 

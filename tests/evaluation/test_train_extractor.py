@@ -57,7 +57,7 @@ def test_training_is_reproducible_and_standardizes_features() -> None:
     hands = RenderedHands(
         np.stack([resize(hand.pixels[None], 64)[0].permute(1, 2, 0).byte().numpy() for hand in examples]),
         [hand.gesture for hand in examples],
-        np.stack([hand.landmarks for hand in examples]).astype(np.float32),
+        [hand.landmarks[None].astype(np.float32) for hand in examples],
         facts,
     )
     first, second, other = (train_extractor(hands, seed=seed, steps=3, batch_size=8)[0] for seed in (1, 1, 2))
