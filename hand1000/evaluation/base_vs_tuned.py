@@ -67,7 +67,7 @@ def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
         values = _scalar(getattr(base, field)), _scalar(getattr(tuned, field))
         return MetricRow(name, *values, better, *counts, note)
 
-    return [
+    rows = [
         row("FID", "fid", "lower", images, f"{base.n_real} real images"),
         row("KID", "kid", "lower", images, _intervals(base.kid, tuned.kid)),
         row("FID-H", "fid_h", "lower", hands, f"{base.hands_real} real hands"),
@@ -76,6 +76,12 @@ def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
         row("detection rate", "detection_rate", "higher", images, _real_value(base.real_detection_rate)),
         row("gesture accuracy", "gesture_accuracy", "higher", images, _real_value(base.real_gesture_accuracy)),
     ]
+    # Whether the images are new and varied, where it can be told: copies of a few training images score well above.
+    variety = [
+        row("memorization rate", "memorization_rate", "lower", images, "unseen real images: 0.05"),
+        row("intra-prompt distance", "intra_prompt_distance", "higher", images, "diversity"),
+    ]
+    return rows + [metric for metric in variety if metric.base is not None or metric.tuned is not None]
 
 
 def metrics_table(rows: Sequence[MetricRow]) -> Table:

@@ -119,7 +119,7 @@ class Metrics(FrozenSettings):
         value = getattr(self, COLUMNS[column])
         if value is None:
             return None
-        if COLUMNS[column] in ("gesture_accuracy", "detection_rate"):
+        if COLUMNS[column] in ("gesture_accuracy", "detection_rate", "memorization_rate"):
             bounds = binomtest(round(value * self.n_fake), self.n_fake).proportion_ci(method="wilson")
             return value, float(bounds.low), float(bounds.high)
         return (value, value, value) if isinstance(value, float) else (value.value, value.low, value.high)

@@ -36,11 +36,16 @@ def test_both_models_are_compared_in_one_table(real, fake) -> None:
     assert (rows["FID"].base, rows["FID"].tuned) == (base.fid, tuned.fid)
     assert (rows["FID-H"].n_base, rows["FID-H"].n_tuned) == (3, 5)
     plain = comparison_text(base, tuned)
-    head, first, *_, last = plain.splitlines()
+    head, first, *_, accuracy, diversity = plain.splitlines()
     assert first.split()[:4] == ["FID", "↓", f"{base.fid:.4g}", f"{tuned.fid:.4g}"]
-    assert last.split()[:5] == ["gesture", "accuracy", "↑", "0.5", "0.2"]
+    assert accuracy.split()[:5] == ["gesture", "accuracy", "↑", "0.5", "0.2"]
     # Numbers are aligned to the right.
-    assert head.index("tuned") + 5 == last.index("0.2") + 3
+    assert head.index("tuned") + 5 == accuracy.index("0.2") + 3
+    # Beside the accuracy: without training images nobody can tell what is memorized.
+    assert "memorization rate" not in rows and diversity.startswith("intra-prompt distance ↑")
+    trained = base.model_copy(update={"memorization_rate": 0.25})
+    (row,) = (row for row in compare_metrics(base, trained) if row.name == "memorization rate")
+    assert (row.base, row.tuned, row.better) == (None, 0.25, "lower")
     markdown = metrics_table(compare_metrics(base.model_copy(update={"fid_h": None}), tuned)).markdown()
     assert markdown.splitlines()[1] == "| --- | ---: | ---: | ---: | --- |"
     assert f"| FID-H ↓ | – | {tuned.fid_h:.4g} | 3 / 5 |" in markdown
