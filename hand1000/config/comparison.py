@@ -1,10 +1,31 @@
-"""Settings of the workflow compare_methods: the settings of all methods and those of each."""
+"""Inputs of the workflow compare_methods: the methods, the seeds, the settings of all methods and those of each."""
+
+from itertools import pairwise
 
 from pydantic import Field
 
 from hand1000.config.base import Fraction, FrozenSettings, LearningRate, Steps
 from hand1000.config.sampler import Eta, GuidanceScale, InferenceSteps
 from hand1000.config.settings import Settings
+from hand1000.core.errors import Hand1000Error
+
+METHODS = {
+    "sd": "SD",
+    "sd_tuned": "SD fine-tuned",
+    "sd_imagic": "SD + Imagic",
+    "sd_tuned_imagic": "SD fine-tuned + Imagic",
+    "sd_handrefiner": "SD + HandRefiner",
+    "hand1000": "Hand1000",
+}
+"""Display names of the methods, in the paper's order."""
+
+SOURCE_METHOD = {"sd_imagic": "sd", "sd_tuned_imagic": "sd_tuned", "sd_handrefiner": "sd"}
+"""The method whose images another method edits."""
+
+TRAINED_METHODS = ("sd_tuned", "sd_tuned_imagic", "hand1000")
+"""The methods whose images depend on a training; the others have the same images whatever its seed."""
+
+_MAX_SEEDS, _MAX_SEED = 100, 2**31 - 1
 
 
 class ImagicSettings(FrozenSettings):
@@ -58,3 +79,49 @@ def plain_finetuning(settings: Settings) -> Settings:
             "generation.mu": 1.0,
         }
     )
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Split a list such as `sd,sd_tuned,hand1000`; the result has the paper's order.
+
+    Raises:
+        Hand1000Error: A method is unknown or repeated.
+    """
+    names = _split("methods", text)
+    for name in names:
+        if name not in METHODS:
+            raise Hand1000Error(f"methods: unknown method {name!r:.40}; choose of: {', '.join(METHODS)}")
+    return tuple(name for name in METHODS if name in names)
+
+
+def parse_seeds(text: str, num_images: int) -> tuple[int, ...]:
+    """Split a list such as `3000,4000,5000`, the seeds of repeated trainings.
+
+    The image number i of a training is drawn from the noise of seed + i. Seeds are therefore at least `num_images`
+    apart, so that no two trainings draw from the same noise.
+
+    Raises:
+        Hand1000Error: A seed is no number from 0 to 2^31 - 1 or too near to another one, or there are more than 100.
+    """
+    if text.count(",") >= _MAX_SEEDS:
+        raise Hand1000Error(f"seeds: {text.count(',') + 1} seeds; name at most {_MAX_SEEDS}")
+    texts = _split("seeds", text)
+    for seed in texts:
+        if not (seed.isascii() and seed.isdecimal() and len(seed) <= 10 and int(seed) <= _MAX_SEED):
+            raise Hand1000Error(f"seeds: {seed!r:.40} is no number from 0 to {_MAX_SEED}; write such as 3000,4000,5000")
+    seeds = [int(seed) for seed in texts]
+    for first, second in pairwise(sorted(seeds)):
+        if second - first < num_images:
+            raise Hand1000Error(
+                f"seeds: {first} and {second} would draw some of their {num_images} images from the same noise; choose "
+                f"seeds that are at least {num_images} apart, such as {first},{first + 1000 * -(-num_images // 1000)}"
+            )
+    return tuple(seeds)
+
+
+def _split(name: str, text: str) -> list[str]:
+    items = [item.strip() for item in text.split(",")]
+    for item in items:
+        if items.count(item) > 1:
+            raise Hand1000Error(f"{name}: {item!r:.40} is repeated; name each once")
+    return items

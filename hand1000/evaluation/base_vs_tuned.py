@@ -76,7 +76,7 @@ def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
         row("detection rate", "detection_rate", "higher", images, _real_value(base.real_detection_rate)),
         row("gesture accuracy", "gesture_accuracy", "higher", images, _real_value(base.real_gesture_accuracy)),
     ]
-    # Whether the images are new and varied, where it can be told: copies of a few training images score well above.
+    # Whether the images are new and varied, where that is known: copies of a few training images score well above.
     variety = [
         row("memorization rate", "memorization_rate", "lower", images, "unseen real images: 0.05"),
         row("intra-prompt distance", "intra_prompt_distance", "higher", images, "diversity"),

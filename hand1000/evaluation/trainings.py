@@ -64,7 +64,7 @@ def _resample_prompts(x: np.ndarray, generator: np.random.Generator) -> np.ndarr
 
     The means of the prompts over T trainings also vary by what is left of the noise of the drawing, which the trainings
     cover. They are shrunk until their variance is that of the difficulty alone, as estimated by the analysis of
-    variance. With one training the two cannot be told apart, and the prompts are resampled as they are.
+    variance. With one training the two cannot be separated, and the prompts are resampled as they are.
     """
     num_trainings, count = x.shape
     if count < 2:

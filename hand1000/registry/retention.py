@@ -35,7 +35,7 @@ INTERMEDIATE_KINDS = TRAINING_KINDS | {
     "caption_images",
     "compute_gesture_feature",
     "evaluate",
-    "evaluate_methods",
+    "evaluate_method",
     "extract_real_features",
     "generate_base",
     "generate_champion",
