@@ -76,7 +76,9 @@ def card_metrics(lines: list[MetricLine]) -> Table:
     rows = []
     for line in lines:
         values = [format_number(line.points[model].value) if model in line.points else "–" for model in models]
-        conclusion, interval = line.conclusion.text, line.points[models[-1]].text if models[-1] in line.points else ""
+        # No model has a value of a gesture that the classifier does not know.
+        interval = line.points[models[-1]].text if models and models[-1] in line.points else ""
+        conclusion = line.conclusion.text
         certain = line.conclusion.kind in ("better", "worse")
         rows.append((line.title, *values, interval or "–", Bold(conclusion) if certain else conclusion, line.n))
     header = ("metric", *models, "95 % interval", "candidate is", "n")

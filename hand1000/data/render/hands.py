@@ -70,7 +70,7 @@ _HEART2 = replace(
     bent=((0, (46.0, 50.0, 30.0)),),
     wrist=(-8.0, -20.0),
 )
-_HOLY = Gesture((True,) * 4, BESIDE, None, TOGETHER, yaw=68.0, turn=_STEADY, wrist=(-48.0, 0.0))
+_HOLY = Gesture((True,) * 4, BESIDE, None, TOGETHER, yaw=62.0, turn=_STEADY, wrist=(-48.0, 0.0))
 _FLAT = Gesture((True,) * 4, BESIDE, None, TOGETHER, roll=-88.0, yaw=76.0, turn=_STEADY)
 _UPRIGHT = Gesture((True,) * 4, BESIDE, None, TOGETHER, roll=12.0, yaw=58.0, turn=_STEADY, wrist=(-48.0, 0.0))
 _FIST = Gesture((False,) * 4, ACROSS, 1, roll=-40.0, yaw=BACK, turn=(6.0, 10.0, 6.0))
@@ -86,7 +86,8 @@ PAIRS: dict[str, Pair] = {
         _HOLY,
         _HOLY,
         ((_MIDDLE_ROOT, _MIDDLE_ROOT, (-0.27, 0, 0)), (_MIDDLE_TIP, _MIDDLE_TIP, (-0.16, 0, 0))),
-        turn=(5.0, 18.0, 6.0),
+        # Hands whose backs are seen a little: MediaPipe misses those that are seen edge on.
+        turn=(5.0, 32.0, 6.0),
     ),
     # One finger's tip at the other hand's thumb: a frame.
     "take_picture": Pair(  # codespell:ignore picture
