@@ -234,7 +234,7 @@ def test_two_hands_are_a_left_and_a_right_one_that_meet(gesture: str) -> None:
             continue
         first, second = _joints(gesture, seed)
         nearest = np.linalg.norm(first[:, None] - second[None], axis=2).min()
-        assert 0.02 < nearest < (1.1 if gesture == "thumb_index2" else 0.5)
+        assert 0.01 < nearest < (1.1 if gesture == "thumb_index2" else 0.5)
 
 
 @pytest.mark.parametrize(

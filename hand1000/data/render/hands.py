@@ -21,7 +21,7 @@ from hand1000.data.render.poses import (
 from hand1000.data.render.skeleton import HandShape, Thumb, rotation
 from hand1000.gestures import HAGRID_V2, NO_GESTURE
 
-_THUMB_TIP, _INDEX_TIP, _MIDDLE_ROOT, _MIDDLE_TIP = 4, 8, 9, 12
+_THUMB_TIP, _INDEX_ROOT, _INDEX_TIP, _MIDDLE_ROOT, _MIDDLE_TIP = 4, 5, 8, 9, 12
 _STEADY = (4.0, 5.0, 4.0)
 
 Join = tuple[int, int, tuple[float, float, float]]
@@ -85,7 +85,7 @@ PAIRS: dict[str, Pair] = {
     "holy": Pair(
         _HOLY,
         _HOLY,
-        ((_MIDDLE_ROOT, _MIDDLE_ROOT, (-0.27, 0, 0)), (_MIDDLE_TIP, _MIDDLE_TIP, (-0.16, 0, 0))),
+        ((_INDEX_ROOT, _INDEX_ROOT, (-0.25, 0, 0)), (_INDEX_TIP, _INDEX_TIP, (-0.16, 0, 0))),
         # Hands whose backs are seen a little: MediaPipe misses those that are seen edge on.
         turn=(5.0, 32.0, 6.0),
     ),
