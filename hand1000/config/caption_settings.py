@@ -59,7 +59,7 @@ class CaptionSettings(FrozenSettings):
         description="Phrase of the training captions: own, that of the image's gesture; none: the fusion alone says "
         "which gesture it is; shuffled, that of a random gesture of the model, as if the captions were wrong."
     )
-    test_words: Annotated[str, Field(max_length=200)] = Field(
+    test_words: Annotated[str, Field(max_length=200, pattern=r"^(\S([^\r\n\t]*\S)?)?$")] = Field(
         description="Words that every test prompt has before its phrase and no training caption has; '' adds none."
     )
 
