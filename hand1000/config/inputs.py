@@ -1,7 +1,7 @@
 """Files of settings and of a workflow's inputs, as `hand1000 config` reads them."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Generic, Self, TypeVar
@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from hand1000.config.base import FrozenSettings, validate_settings
 from hand1000.config.caption_settings import DatasetSettings
-from hand1000.config.comparison import ComparisonSettings
+from hand1000.config.comparison import ComparisonSettings, parse_methods, parse_seeds
 from hand1000.config.controlnet import ControlSettings
 from hand1000.config.inheritance import list_presets
 from hand1000.config.pretraining import PretrainSettings
@@ -33,15 +33,21 @@ _DISTINCTIVE_FIELDS: dict[str, type[FrozenSettings]] = {
 }
 
 
-def _check_gestures(text: str) -> str:
-    try:
-        parse_gestures(text)
-    except Hand1000Error as error:
-        raise ValueError(str(error)) from error
-    return text
+def _check_text(parse: Callable[[str], object]) -> Callable[[str], str]:
+    """Return a validator of the texts that `parse` accepts."""
+
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except Hand1000Error as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return check
 
 
-Gestures = Annotated[str, AfterValidator(_check_gestures)]
+Gestures = Annotated[str, AfterValidator(_check_text(parse_gestures))]
+Methods = Annotated[str, AfterValidator(_check_text(parse_methods))]
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -51,12 +57,21 @@ class WorkflowInputs(FrozenSettings, Generic[SettingsT]):
     kickoff: datetime.datetime | None = None
     gesture: Gestures | None = None
     gestures: Gestures | None = None
+    methods: Methods | None = None
+    seeds: Text | None = None
     images: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     data: Text | None = None
     base_model: Text | None = None
     root: Text | None = None
     shards: Annotated[int, Field(ge=1, le=1000)] | None = None
     settings: SettingsT
+
+    @model_validator(mode="after")
+    def _seeds_are_far_apart(self) -> Self:
+        if isinstance(self.settings, ComparisonSettings) and self.seeds is not None:
+            num_images = self.settings.common.generation.num_images
+            _check_text(lambda text: parse_seeds(text, num_images))(self.seeds)
+        return self
 
     @model_validator(mode="after")
     def _pretraining_takes_no_base_model(self) -> Self:

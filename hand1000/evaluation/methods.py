@@ -13,7 +13,7 @@ from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
 from hand1000.evaluation.image_results import ImageResult
 from hand1000.evaluation.metrics import Interval, Metrics
-from hand1000.evaluation.paired import Better, Estimate
+from hand1000.evaluation.paired import Better, Estimate, estimate_rate
 from hand1000.evaluation.trainings import estimate_over_gestures, estimate_over_trainings
 
 REFERENCE, PLAIN, OURS = "sd", "sd_tuned", "hand1000"
@@ -168,7 +168,7 @@ def estimate_gesture(trainings: Sequence[MethodResult], column: str) -> Interval
     if values is None:
         return None
     estimate = estimate_over_trainings([values], numpy_generator(0, "trainings", column))
-    return _clip(estimate, column) if estimate else None
+    return _make_interval(estimate, column, [values]) if estimate else None
 
 
 def estimate_mean(results: MethodResults, method: str, column: str) -> Interval | None:
@@ -182,7 +182,7 @@ def estimate_mean(results: MethodResults, method: str, column: str) -> Interval 
         return None
     estimate = estimate_over_trainings(known, numpy_generator(0, "trainings", column))
     mean = fmean(float(x.mean()) for x in known)
-    return _clip(estimate, column) if estimate else (mean, mean, mean)
+    return _make_interval(estimate, column, known) if estimate else (mean, mean, mean)
 
 
 def estimate_difference(
@@ -254,9 +254,15 @@ def _check_seeds(first: Sequence[MethodResult], second: Sequence[MethodResult]) 
         raise Hand1000Error(f"trainings of seeds {seeds[0]} and {seeds[1]} are no pairs; compare those of equal seeds")
 
 
-def _clip(estimate: Estimate, column: str) -> Interval:
-    """The interval within what the metric can be: a share is between 0 and 1."""
+def _make_interval(estimate: Estimate, column: str, values: Sequence[np.ndarray]) -> Interval:
+    """The interval within what the metric can be: a share is between 0 and 1.
+
+    Where no image differs from another one, resamples do not either; then it is Wilson's of all images together.
+    """
     low, high = estimate.low, estimate.high
+    if column in _IMAGE_VALUES and low == high:
+        wilson = estimate_rate(np.concatenate([x.ravel() for x in values]) > 0)
+        low, high = wilson.low, wilson.high
     if column in _IMAGE_VALUES or column == "HAND-CONF":
         low, high = max(low, 0.0), min(high, 1.0)
     return estimate.value, low, high

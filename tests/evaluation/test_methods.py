@@ -83,6 +83,9 @@ def repeated(name: str, *rates: float, first_seed: int = 0) -> list[MethodResult
 def test_repeated_trainings_are_averaged_and_widen_the_interval() -> None:
     value, low, high = estimate_gesture(repeated("hand1000", 0.4, 0.5, 0.9), "gesture accuracy") or (0, 0, 0)
     assert value == pytest.approx(0.6) and low < 0.2 and high == 1.0
+    # If no image shows the gesture, the resamples are all alike: Wilson's interval of 60 images.
+    _, low, high = estimate_gesture(repeated("hand1000", 0.0, 0.0, 0.0), "gesture accuracy") or (0, 0, 0)
+    assert low == 0.0 and high == pytest.approx(0.06, abs=2e-3)
     # A single training has Wilson's interval of its images.
     _, low, high = estimate_gesture(repeated("hand1000", 0.6), "gesture accuracy") or (0, 0, 0)
     assert (low, high) == (pytest.approx(0.387, abs=1e-3), pytest.approx(0.781, abs=1e-3))

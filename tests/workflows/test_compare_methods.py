@@ -17,6 +17,7 @@ from hand1000.config.comparison import (
     parse_seeds,
     plain_finetuning,
 )
+from hand1000.config.inputs import load_config
 from hand1000.config.settings import load_settings
 from hand1000.core.errors import Hand1000Error
 from hand1000.evaluation.method_tables import (
@@ -54,6 +55,14 @@ def test_methods_and_seeds_are_lists() -> None:
             parse_seeds(text, 1)
     with pytest.raises(Hand1000Error, match=r"200 apart, such as 3000,4000$"):
         parse_seeds("5000,3199,3000", 200)
+
+
+def test_an_inputs_file_is_checked_for_its_methods_and_seeds(tmp_path: Path) -> None:
+    shipped = yaml.safe_load((ROOT / "workflows/configs/compare.yaml").read_text())
+    for changes, words in (({"methods": "dalle"}, "unknown method"), ({"seeds": "3000,3001"}, "at least 200 apart")):
+        (tmp_path / "inputs.yaml").write_text(yaml.safe_dump(shipped | changes))
+        with pytest.raises(Hand1000Error, match=words):
+            load_config(tmp_path / "inputs.yaml")
 
 
 def test_plain_finetuning_differs_only_in_the_hand_settings() -> None:
