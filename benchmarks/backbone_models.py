@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel, ZImageTransformer2DModel
 
 from hand1000.models.backbone import Backbone
 from hand1000.models.base_model import load_backbone_class
@@ -57,6 +57,18 @@ SD35_MEDIUM = {
     "qk_norm": "rms_norm",
 }
 
+Z_IMAGE = {
+    "in_channels": 16,
+    "dim": 3840,
+    "n_layers": 30,
+    "n_refiner_layers": 2,
+    "n_heads": 30,
+    "n_kv_heads": 30,
+    "cap_feat_dim": 2560,
+    "axes_dims": [32, 48, 48],
+    "axes_lens": [1536, 512, 512],
+}
+
 SHAPES = {
     "sd": Shape(
         "Stable Diffusion 1.5",
@@ -68,6 +80,8 @@ SHAPES = {
     ),
     "sdxl": Shape("Stable Diffusion XL", UNet2DConditionModel, SDXL_UNET, (77, 2048), 1280, 1024),
     "sd3": Shape("Stable Diffusion 3.5 medium", SD3Transformer2DModel, SD35_MEDIUM, (77 + 256, 4096), 2048, 1024),
+    # A caption of up to 128 tokens: the transformer reads as many as there are, rounded up to a multiple of 32.
+    "zimage": Shape("Z-Image", ZImageTransformer2DModel, Z_IMAGE, (128, 2560), None, 1024),
 }
 """The released models by the name of their backbone."""
 
@@ -89,10 +103,11 @@ def build_backbone(name: str, device: Any, dtype: torch.dtype) -> Backbone:
     parts: dict[str, Any] = dict.fromkeys(backbone_class.part_names())
     parts |= {
         backbone_class.denoiser_name: build_denoiser(name, device, dtype),
-        "scheduler": backbone_class.make_scheduler(FLOW_SCHEDULE if name == "sd3" else SCHEDULE),
+        "scheduler": backbone_class.make_scheduler(FLOW_SCHEDULE if name in ("sd3", "zimage") else SCHEDULE),
     }
-    # Of the autoencoder only the scale is read: 8 pixels are one latent.
-    parts["vae"] = SimpleNamespace(config=SimpleNamespace(block_out_channels=(128, 256, 512, 512)))
+    # Of the autoencoder only the sizes are read: 8 pixels are one latent.
+    sizes = {"block_out_channels": (128, 256, 512, 512), "sample_size": SHAPES[name].pixels}
+    parts["vae"] = SimpleNamespace(config=SimpleNamespace(**sizes))
     return backbone_class.of_parts(parts, {}, "random")
 
 

@@ -12,8 +12,9 @@ from tasks.decorators import artifact_task
 
 def report_captions(result: TaskResult) -> Artifact:
     """Print which training captions were shortened, and log their number, also when an earlier run encoded them."""
+    from hand1000.captions.chat_tokenizer import load_token_limit
     from hand1000.captions.records import read_caption_records
-    from hand1000.captions.token_limit import describe_shortened, load_tokenizer
+    from hand1000.captions.token_limit import describe_shortened
     from hand1000.models.base_model import resolve_base_model
 
     store, base_model = result.run.open_store(), result.inputs["base_model"]
@@ -21,7 +22,7 @@ def report_captions(result: TaskResult) -> Artifact:
     records = read_caption_records(part / "train.jsonl" for part in parts)
     shortened = [record.file_name for record in records.values() if record.shortened]
     if shortened:
-        max_tokens = load_tokenizer(resolve_base_model(base_model), base_model).model_max_length
+        max_tokens = load_token_limit(resolve_base_model(base_model), base_model).max_tokens
         print(describe_shortened(shortened, len(records), max_tokens), flush=True)
         if result.run.run_id and not result.run.find_recorded():
             result.run.open_recorder().log_metrics({"data/shortened captions": len(shortened)})

@@ -18,10 +18,22 @@ _MIN_TOKENS = 3
 
 @dataclass(frozen=True)
 class TokenLimit:
-    """How much text the text encoder reads; `count` includes the tokens that mark start and end."""
+    """How much text the text encoder reads.
+
+    Attributes:
+        count: Number of tokens of a text, with those that mark start and end.
+        max_tokens: Number of tokens that the text encoder reads.
+        marks: Number of tokens that mark start and end, such as those of a chat.
+    """
 
     count: Callable[[str], int]
     max_tokens: int
+    marks: int = 2
+
+    @property
+    def max_text_tokens(self) -> int:
+        """Number of tokens that the text encoder reads of a text itself."""
+        return self.max_tokens - self.marks
 
     @classmethod
     def of(cls, tokenizer: Any) -> Self:
@@ -135,7 +147,7 @@ def check_prompt(prompt: str, phrase: str, limit: TokenLimit, *, need_phrase: bo
         raise Hand1000Error(f"prompt {start!r}: lacks the phrase of the gesture; add {phrase!r}")
     if found and (excess := limit.count(before + found) - limit.max_tokens) > 0:
         raise Hand1000Error(
-            f"prompt {start!r}: the text encoder reads {limit.max_tokens - 2} tokens, which end before the phrase "
+            f"prompt {start!r}: the text encoder reads {limit.max_text_tokens} tokens, which end before the phrase "
             f"{phrase!r} does; shorten the words before the phrase by {excess} tokens or more"
         )
     return max(0, limit.count(text) - limit.max_tokens)

@@ -12,10 +12,11 @@ from typing import Any
 
 from hand1000.captions.cache import compute_missing
 from hand1000.captions.captioners import DATASET_CAPTIONER, FALLBACK_CAPTION, VisionCaptioner
+from hand1000.captions.chat_tokenizer import load_token_limit
 from hand1000.captions.completion import to_plain_text
 from hand1000.captions.records import CaptionRecord, read_caption_records
 from hand1000.captions.rewrite import RULE, Completion, complete_captions
-from hand1000.captions.token_limit import TokenLimit, fit_caption, load_tokenizer
+from hand1000.captions.token_limit import TokenLimit, fit_caption
 from hand1000.captions.writers import Writer, load_writer
 from hand1000.config.caption_settings import CaptionSettings
 from hand1000.core.errors import Hand1000Error
@@ -167,7 +168,7 @@ class CaptioningStage:
 
     @cached_property
     def _limit(self) -> TokenLimit:
-        return TokenLimit.of(load_tokenizer(fetch_model_folder(self.base_model), self.base_model))
+        return load_token_limit(fetch_model_folder(self.base_model), self.base_model)
 
 
 def read_captioned_split(dataset: Path, split: str, captions: Sequence[Path]) -> list[ImageRecord]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hand1000.captions.token_limit import TokenLimit, fit_caption
+from hand1000.captions.token_limit import fit_caption
 from hand1000.core.errors import Hand1000Error, translate_write_errors
 from hand1000.export.fold import fold_fusion, gesture_to_fold
 from hand1000.export.former_names import add_text_model_prefix, write_tokenizer_files
@@ -123,7 +123,7 @@ def _card(
 ) -> str:
     phrase = gesture_phrase(gesture)
     settings = pipeline.config
-    limit = TokenLimit.of(pipeline.tokenizer)
+    limit = pipeline.backbone.token_limit
     prompt = fit_caption(f"a photo of a hand, {phrase}", phrase, limit)
     steps = export_sampler(pipeline)["num_inference_steps"]
     backbone = pipeline.backbone
@@ -136,7 +136,7 @@ def _card(
     # transformers 5 loads its parts as they were saved and diffusers its own in float32, which few pipelines can mix.
     is_half = form == "diffusers" and precision == "float16"
     dtype = ", torch_dtype=torch.float16" if is_half else ""
-    single = option if "unet" in backbone.part_names() else _name_text_encoders(backbone)
+    single = option if "unet" in backbone.part_names() else _name_parts_outside(backbone)
     load = {
         "diffusers": f'{stock}.from_pretrained("FOLDER"{option}{dtype})',
         "single-file": f'{stock}.from_single_file("FILE.safetensors"{single})',
@@ -145,6 +145,7 @@ def _card(
     equal = f"Hand1000's for the same seed in {steps} steps"
     stock_scheduler = pipeline.backbone.schedule.stock_scheduler(settings.sampler)
     scheduler = type(stock_scheduler).__name__
+    guidance = backbone.stock_guidance_scale(settings.guidance_scale)
     eta = [f"eta={settings.eta:g}"] if scheduler == "DDIMScheduler" else []
     title = "Euler" if scheduler == "FlowMatchEulerDiscreteScheduler" else _SAMPLER_TITLES[settings.sampler]
     parts = [
@@ -152,13 +153,14 @@ def _card(
         f"This is a Hand1000 model as plain {name}. The fusion with the gesture is folded into "
         f"{'its cross-attention' if backbone.denoiser_name == 'unet' else 'the layer that reads the text'}, at "
         f"mu = {mu:g}. Every prompt must contain the phrase **{phrase}**.",
-        f"The text encoder reads {limit.max_tokens - 2} tokens, of which the phrase has {limit.count(phrase) - 2}. "
+        f"The text encoder reads {limit.max_text_tokens} tokens, of which the phrase has "
+        f"{limit.count(phrase) - limit.marks}. "
         "Programs cut a longer prompt at its end, most of them silently: shorten the words before the phrase.",
         "## Load",
         f"{'    import torch' + chr(10) if is_half else ''}    from diffusers import {stock}\n\n"
         f"    pipeline = {load}\n"
         f'    pipeline("{prompt}", height={pipeline.resolution}, width={pipeline.resolution},\n'
-        f"        {', '.join([f'guidance_scale={settings.guidance_scale:g}', *eta])},\n"
+        f"        {', '.join([f'guidance_scale={guidance:g}', *eta])},\n"
         f"        num_inference_steps={steps}).images[0]",
     ]
     if form == "lora" and backbone.denoiser_name != "unet" and isinstance(backbone.denoiser, KohyaModel):
@@ -168,14 +170,16 @@ def _card(
             "export the model with `--to lora-diffusers`.",
         )
     if form == "diffusers":
-        versions = "5" if "tokenizer_3" in backbone.part_names() else "4.57 and 5"
+        classes = [kind for kinds in backbone.part_classes.values() for kind in kinds]
+        versions = "5" if any(kind.startswith(("T5", "Qwen")) for kind in classes) else "4.57 and 5"
         parts.append(
             f"The images are equal to {equal}, with the sampler of this folder, {title}, and without autoguidance. The "
             f"folder loads with transformers {versions}."
         )
     else:
         if form == "single-file" and single != option:
-            parts.append("The file has no text encoders. They are those of the base model.")
+            others = "text encoders" if backbone.name == "sd3" else "text encoder and no autoencoder"
+            parts.append(f"The file has no {others}. They are those of the base model.")
         parts += [
             f"The images are equal to {equal}, without autoguidance and with this sampler, {title}, which the file "
             "cannot hold:",
@@ -184,6 +188,7 @@ def _card(
         ]
     if (
         form.startswith("lora")
+        and backbone.name == DEFAULT_BACKBONE
         and not is_linear(pipeline)
         and (error := shift_error(final_norm(pipeline), "float16")) > MAX_SHIFT_ERROR
     ):
@@ -198,7 +203,7 @@ def _card(
     if settings.autoguidance_scale > 1:
         parts.append(
             f"The Hand1000 model uses autoguidance with a scale of {settings.autoguidance_scale:g}, for which it has a "
-            f"second {'UNet' if backbone.denoiser_name == 'unet' else 'transformer'}. Plain Stable Diffusion has no "
+            f"second {'UNet' if backbone.denoiser_name == 'unet' else 'transformer'}. Plain {name} has no "
             "autoguidance, so its images show the gesture less reliably. "
             "The metrics and images of the model's own report are with autoguidance and do not hold for this export."
         )
@@ -212,9 +217,10 @@ def _card(
     return "\n\n".join(parts) + "\n"
 
 
-def _name_text_encoders(backbone: Backbone) -> str:
-    """Arguments of `from_single_file` for a file without text encoders."""
-    names = [name for name in backbone.part_names() if name.startswith(("text_encoder", "tokenizer"))]
+def _name_parts_outside(backbone: Backbone) -> str:
+    """Arguments of `from_single_file` for what the file of a transformer does not hold."""
+    outside = ("text_encoder", "tokenizer", *(["vae"] if backbone.name == "zimage" else []))
+    names = [name for name in backbone.part_names() if name.startswith(outside)]
     return "".join(f", {name}={None if getattr(backbone, name) is None else name}" for name in names)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from hand1000.storage.files import read_json
+
 PREFIX = "text_model."
 
 
 def write_tokenizer_files(folder: Path) -> None:
-    """Write `vocab.json` and `merges.txt` beside the `tokenizer.json` of CLIP in `folder`, with the same tokens."""
+    """Write `vocab.json` and `merges.txt` beside the `tokenizer.json` of CLIP or Qwen in `folder`."""
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     if "merges" not in model:  # T5 has no such files
         return
@@ -23,10 +25,12 @@ def write_tokenizer_files(folder: Path) -> None:
 
 
 def add_text_model_prefix(folder: Path) -> None:
-    """Rename the weights of the text encoder in `folder`, in its `model.safetensors`.
+    """Rename the weights of the text encoder of CLIP in `folder`, in its `model.safetensors`.
 
-    An encoder with a projection has the prefix in both versions.
+    An encoder with a projection has the prefix in both versions, and a language model has none.
     """
+    if not read_json(folder / "config.json")["model_type"].startswith("clip"):
+        return
     path = folder / "model.safetensors"
     weights = load_file(path)
     if "text_projection.weight" in weights:

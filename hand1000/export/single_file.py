@@ -1,4 +1,4 @@
-"""Conversion of Stable Diffusion 1.x, 2.x, XL and 3 to the keys of their release (LDM), which most programs read.
+"""Conversion of Stable Diffusion 1.x, 2.x, XL and 3 and Z-Image to the keys of their release.
 
 diffusers numbers blocks, and layers within a block; LDM numbers all layers of one half of the UNet consecutively.
 """
@@ -14,6 +14,7 @@ from diffusers import (
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
 )
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
@@ -31,15 +32,17 @@ LOGIT_SCALE = math.log(100)
 
 
 def convert_to_ldm_keys(
-    pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline | StableDiffusion3Pipeline,
+    pipeline: StableDiffusionPipeline | StableDiffusionXLPipeline | StableDiffusion3Pipeline | ZImagePipeline,
 ) -> Weights:
     """Return all weights of the pipeline as LDM's state dictionary, contiguous and on the CPU.
 
-    That of Stable Diffusion 3 has no text encoders, as the released one.
+    That of Stable Diffusion 3 has no text encoders, and that of Z-Image the transformer alone, as the released ones.
+    diffusers 0.42 could not load an autoencoder beside it: its converter of the transformer takes all weights.
     """
-    if isinstance(pipeline, StableDiffusion3Pipeline):
+    if isinstance(pipeline, StableDiffusion3Pipeline | ZImagePipeline):
         weights = {UNET + name: value for name, value in transformer_keys(pipeline.transformer).items()}
-        weights |= vae_weights(pipeline.vae)
+        if isinstance(pipeline, StableDiffusion3Pipeline):
+            weights |= vae_weights(pipeline.vae)
         return {name: value.cpu().contiguous() for name, value in weights.items()}
     weights = unet_weights(pipeline.unet) | vae_weights(pipeline.vae)
     if isinstance(pipeline, StableDiffusionXLPipeline):

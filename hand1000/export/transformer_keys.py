@@ -1,10 +1,10 @@
-"""Conversion of the transformer of Stable Diffusion 3 and 3.5 to the keys of its original release."""
+"""Conversion of the transformers of Stable Diffusion 3 and Z-Image to the keys of their original releases."""
 
 import re
 from collections.abc import Mapping
 
 import torch
-from diffusers import SD3Transformer2DModel
+from diffusers import SD3Transformer2DModel, ZImageTransformer2DModel
 
 from hand1000.export.renaming import Rules, rename
 
@@ -35,19 +35,26 @@ _SD3_RULES: Rules = [
     (r"\.ff\.net\.2\.", ".x_block.mlp.fc2."),
 ]
 
+_Z_IMAGE_RULES: Rules = [
+    (r"^all_(x_embedder|final_layer)\.2-1\.", r"\1."),
+    (r"\.attention\.to_q\.", ".attention.qkv."),
+    (r"\.attention\.to_out\.0\.", ".attention.out."),
+    (r"\.attention\.norm_([qk])\.", r".attention.\1_norm."),
+]
 
-_RULES: Mapping[type, Rules] = {SD3Transformer2DModel: _SD3_RULES}
+_RULES: Mapping[type, Rules] = {SD3Transformer2DModel: _SD3_RULES, ZImageTransformer2DModel: _Z_IMAGE_RULES}
 """The rules of each class of transformers."""
 
 _PROJECTION = re.compile(r"\.(to|add)_([qkv])(?=_proj\b|\.|$)")
 """Projections of queries, keys and values, which the release holds one below the other."""
 
 
-def transformer_keys(transformer: SD3Transformer2DModel) -> dict[str, torch.Tensor]:
+def transformer_keys(transformer: SD3Transformer2DModel | ZImageTransformer2DModel) -> dict[str, torch.Tensor]:
     """Return the transformer's weights with the released keys, without a prefix.
 
-    The release holds the projections of queries, keys and values one below the other. Where a modulation only shifts
-    and scales, at the end of the image's and of the text's path, it has the shift before the scale.
+    The release holds the projections of queries, keys and values one below the other. Where a modulation of
+    Stable Diffusion 3 only shifts and scales, at the end of the image's and of the text's path, it has the shift before
+    the scale.
     """
     weights, rules = transformer.state_dict(), _RULES[type(transformer)]
     renamed = {}
@@ -86,7 +93,9 @@ def _name_part(name: str, part: str) -> str:
     return _PROJECTION.sub(rf".\1_{part}", name)
 
 
-def _has_shift_last(transformer: SD3Transformer2DModel, name: str) -> bool:
+def _has_shift_last(transformer: SD3Transformer2DModel | ZImageTransformer2DModel, name: str) -> bool:
     """Whether a modulation's last half is the shift."""
+    if not isinstance(transformer, SD3Transformer2DModel):
+        return False
     last = transformer.config.num_layers - 1
     return name.startswith((f"transformer_blocks.{last}.norm1_context.linear.", "norm_out.linear."))

@@ -107,8 +107,8 @@ class Backbone(ABC):
     denoiser_name: ClassVar[str] = "unet"
     """Name of the part that is trained: `unet` or `transformer`. It is also the prefix of its LoRA's names."""
 
-    pools_text: ClassVar[bool] = False
-    """Whether the denoiser takes a pooled vector of the text, see `Conditioning`."""
+    reads_more_than_tokens: ClassVar[bool] = False
+    """Whether the denoiser takes more of the text than its tokens, see `Conditioning`."""
 
     text_layers: ClassVar[tuple[str, ...]] = ("attn2.to_k", "attn2.to_v")
     """Ends of the names of the denoiser's layers that read the tokens."""
@@ -213,7 +213,12 @@ class Backbone(ABC):
     @property
     def token_limit(self) -> TokenLimit:
         """How much of a text all text encoders read."""
-        return TokenLimit.of(self.tokenizer)
+        return self.limit_of(self.tokenizer)
+
+    @classmethod
+    def limit_of(cls, tokenizer: Any) -> TokenLimit:
+        """Return `token_limit` with a copy of the tokenizer, which changes while it is used."""
+        return TokenLimit.of(tokenizer)
 
     @abstractmethod
     def encode_text(self, texts: Sequence[str]) -> Conditioning:
@@ -280,6 +285,10 @@ class Backbone(ABC):
             matrix: A, (D, D) float64 on the CPU.
             shift: c, (D,) float64 on the CPU.
         """
+
+    def stock_guidance_scale(self, scale: float) -> float:
+        """Return the `guidance_scale` with which the stock pipeline guides as strongly as Hand1000 with `scale`."""
+        return scale
 
     @abstractmethod
     def stock_pipeline(self) -> Any:

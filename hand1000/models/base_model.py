@@ -19,6 +19,7 @@ BACKBONES = {
     "sd": "hand1000.models.stable_diffusion.StableDiffusion",
     "sdxl": "hand1000.models.stable_diffusion_xl.StableDiffusionXL",
     "sd3": "hand1000.models.stable_diffusion_3.StableDiffusion3",
+    "zimage": "hand1000.models.z_image.ZImage",
 }
 """The class of each backbone, imported when it is needed, by its name in the index of a tuned model."""
 

@@ -17,10 +17,12 @@ class Conditioning:
             dataset may be `TensorRows` or `FusedEmbeddings`, of which only rows can be used.
         pooled: One vector per text, (B, P), for a backbone that takes one. It stays the caption's own, as a stock
             pipeline computes it, so that a model with the fusion folded in gets the same.
+        lengths: Number of tokens of each text, (B,) int64, for a backbone that does not read those after them.
     """
 
     tokens: "torch.Tensor"
     pooled: "torch.Tensor | None" = None
+    lengths: "torch.Tensor | None" = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -31,11 +33,19 @@ class Conditioning:
 
     def map(self, function: "Callable[[torch.Tensor], torch.Tensor]") -> Self:
         """Apply a function to each tensor."""
-        return type(self)(function(self.tokens), None if self.pooled is None else function(self.pooled))
+        values: list[Any] = [None if value is None else function(value) for value in vars(self).values()]
+        return type(self)(*values)
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move or cast the tensors, with the arguments of `torch.Tensor.to`."""
-        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+        """Move or cast the tensors, with the arguments of `torch.Tensor.to`; the lengths keep their type."""
+        moved = self.map(lambda tensor: tensor.to(*args, **kwargs))
+        if self.lengths is None:
+            return moved
+        return replace(moved, lengths=self.lengths.to(moved.tokens.device, copy=bool(kwargs.get("copy"))))
+
+    def tensors(self) -> "list[torch.Tensor]":
+        """All tensors, in order."""
+        return [value for value in vars(self).values() if value is not None]
 
     def select(self, rows: "slice | Sequence[int]") -> Self:
         """The conditioning of the images at `rows`, whose tokens are read only when they are used."""
@@ -56,15 +66,18 @@ class Conditioning:
         """Join batches, in order."""
         import torch
 
-        pooled = [part.pooled for part in parts if part.pooled is not None]
-        return cls(torch.cat([part.tokens for part in parts]), torch.cat(pooled) if pooled else None)
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        values: list[Any] = [None if column[0] is None else torch.cat(column) for column in columns]
+        return cls(*values)
 
     @classmethod
     def where(cls, chosen: "torch.Tensor", first: "Conditioning", second: "Conditioning") -> Self:
         """Take each image's conditioning from `first` where `chosen`, (B,) bool, and else from `second`."""
         import torch
 
-        pooled = None
-        if first.pooled is not None and second.pooled is not None:
-            pooled = torch.where(chosen[:, None], first.pooled, second.pooled)
-        return cls(torch.where(chosen[:, None, None], first.tokens, second.tokens), pooled)
+        def mix(value: "torch.Tensor | None", other: "torch.Tensor | None") -> Any:
+            if value is None or other is None:
+                return None
+            return torch.where(chosen.reshape(-1, *[1] * (value.ndim - 1)), value, other)
+
+        return cls(*map(mix, vars(first).values(), vars(second).values()))

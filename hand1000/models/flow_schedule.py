@@ -4,6 +4,9 @@ Notation, beside that of `hand1000.models.schedule`:
     T       number of noise levels from which training draws
     s       share of noise in x_t = (1-s) x + s n, above 0 to 1; the timestep that the denoiser is given is T s
     shift   s of a uniform u is shift u / (1 + (shift - 1) u), which moves the levels towards noise
+
+Sampling takes the s of diffusers' pipeline of the model: evenly spaced ones between the shifted ends, shifted once
+more, in Stable Diffusion 3, and those of evenly spaced u in Z-Image.
 """
 
 import math
@@ -28,7 +31,7 @@ _UNSUPPORTED = (
     "use_beta_sigmas",
     "stochastic_sampling",
 )
-"""Options of diffusers' scheduler that Stable Diffusion 3 does not set."""
+"""Options of diffusers' scheduler that neither Stable Diffusion 3 nor Z-Image sets."""
 
 
 def make_flow_scheduler(config: Mapping[str, Any], source: str = "scheduler") -> "FlowMatchEulerDiscreteScheduler":
@@ -58,10 +61,15 @@ def make_flow_scheduler(config: Mapping[str, Any], source: str = "scheduler") ->
 
 
 class FlowSchedule(NoiseSchedule):
-    """The noise schedule of a flow model, whose denoiser predicts the velocity n - x."""
+    """The noise schedule of a flow model, whose denoiser predicts the velocity n - x.
 
-    def __init__(self, scheduler: "FlowMatchEulerDiscreteScheduler") -> None:
-        self.scheduler = scheduler
+    Args:
+        scheduler: The scheduler of `make_flow_scheduler`.
+        shifts_once: Whether sampling begins with evenly spaced u, as the stock pipeline of Z-Image.
+    """
+
+    def __init__(self, scheduler: "FlowMatchEulerDiscreteScheduler", *, shifts_once: bool = False) -> None:
+        self.scheduler, self._shifts_once = scheduler, shifts_once
         self.num_train_timesteps: int = scheduler.config.num_train_timesteps
 
     def to_timesteps(self, indices: "torch.Tensor") -> "torch.Tensor":
@@ -93,15 +101,21 @@ class FlowSchedule(NoiseSchedule):
         return max(0.0, timestep - 1) / self.num_train_timesteps
 
     def sampling_timesteps(self, num_inference_steps: int) -> list[Timestep]:
-        """See `NoiseSchedule`; those of diffusers, which applies the shift once more to evenly spaced timesteps."""
+        """See `NoiseSchedule`; those of diffusers' pipeline of the model."""
         if not 1 <= num_inference_steps <= self.num_train_timesteps:
             raise Hand1000Error(
                 f"num_inference_steps: {num_inference_steps} is out of range; this model's noise schedule has "
                 f"{self.num_train_timesteps} timesteps, so choose 1 to {self.num_train_timesteps}"
             )
+        import torch
+
         # A new one, because a server runs calls of different lengths side by side.
         scheduler = make_flow_scheduler(self.scheduler.config)
-        scheduler.set_timesteps(num_inference_steps)
+        if self._shifts_once:
+            sigmas = torch.linspace(1.0, 1 / num_inference_steps, num_inference_steps)
+            scheduler.set_timesteps(sigmas=sigmas.tolist())
+        else:
+            scheduler.set_timesteps(num_inference_steps)
         timesteps: list[Timestep] = scheduler.timesteps.tolist()
         return timesteps
 

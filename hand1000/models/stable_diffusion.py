@@ -45,11 +45,9 @@ class LatentDiffusion(Backbone):
     def read_resolution(cls, folder: Path, source: str) -> int:
         """See `Backbone`."""
         unet, vae = (check_config(folder / part / "config.json") for part in ("unet", "vae"))
-        size, blocks = unet.get("sample_size"), vae.get("block_out_channels")
+        size = unet.get("sample_size")
         check_sample_size(source, size)
-        if not isinstance(blocks, list) or not 1 <= len(blocks) <= _MAX_BLOCKS:
-            raise Hand1000Error(f"{source}: vae: block_out_channels is {blocks!r:.40}, not a list of widths")
-        resolution: int = size * 2 ** (len(blocks) - 1)
+        resolution: int = size * 2 ** count_halvings(source, vae)
         return resolution
 
     def check(self, *further_denoisers: Any) -> None:
@@ -115,6 +113,18 @@ def check_sample_size(source: str, size: object, part: str = "unet") -> None:
             f"{source}: {part}: sample_size is {size!r:.40}; Hand1000 generates square images of 1 to "
             f"{_MAX_SAMPLE_SIZE} latents a side"
         )
+
+
+def count_halvings(source: str, vae: Mapping[str, Any]) -> int:
+    """Return how often an autoencoder with this config halves an image.
+
+    Raises:
+        Hand1000Error: The config does not say it.
+    """
+    blocks = vae.get("block_out_channels")
+    if not isinstance(blocks, list | tuple) or not 1 <= len(blocks) <= _MAX_BLOCKS:
+        raise Hand1000Error(f"{source}: vae: block_out_channels is {blocks!r:.40}, not a list of widths")
+    return len(blocks) - 1
 
 
 @dataclass(frozen=True)

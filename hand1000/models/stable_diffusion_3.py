@@ -1,23 +1,20 @@
 """Stable Diffusion 3 and 3.5: a flow-matching transformer that reads two text encoders of CLIP and, optionally, T5."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hand1000.core.errors import Hand1000Error
-from hand1000.models.backbone import Backbone
 from hand1000.models.conditioning import Conditioning
-from hand1000.models.flow_schedule import FlowSchedule, make_flow_scheduler
-from hand1000.models.stable_diffusion import check_sample_size
+from hand1000.models.flow_transformer import FlowTransformer
+from hand1000.models.stable_diffusion import check_sample_size, count_halvings
 from hand1000.storage.pretrained import check_config, check_vocabulary, load_model
 from hand1000.storage.pretrained import load_part as load_tokenizer
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+    from diffusers import StableDiffusion3Pipeline
 
 T5_TOKENS = 256
 """Tokens of T5, or zeros in their place, after those of CLIP: `max_sequence_length` of the stock pipeline."""
@@ -25,12 +22,9 @@ T5_TOKENS = 256
 _T5_FILES = ("tokenizer.json", "spiece.model")
 """Files with the words of T5, of which a tokenizer needs one."""
 
-_MAX_BLOCKS = 8
-"""Largest number of an autoencoder's blocks."""
-
 
 @dataclass(frozen=True)
-class StableDiffusion3(Backbone):
+class StableDiffusion3(FlowTransformer):
     """The parts of Stable Diffusion 3 or 3.5 (Esser et al., 2024, arXiv 2403.03206), with or without T5.
 
     Its tokens e are the second to last hidden states of both text encoders of CLIP side by side, filled up with zeros
@@ -53,8 +47,7 @@ class StableDiffusion3(Backbone):
         "tokenizer_3": ("T5Tokenizer", "T5TokenizerFast"),
     }
     optional_parts: ClassVar[Collection[str]] = ("text_encoder_3", "tokenizer_3")
-    denoiser_name = "transformer"
-    pools_text = True
+    reads_more_than_tokens = True
     text_layers = ("context_embedder",)
 
     transformer: Any
@@ -88,29 +81,18 @@ class StableDiffusion3(Backbone):
         return super().load_part(name, path, source, dtype)
 
     @classmethod
-    def make_scheduler(cls, config: Mapping[str, Any], source: str = "scheduler") -> "FlowMatchEulerDiscreteScheduler":
-        """See `Backbone` and `make_flow_scheduler`."""
-        return make_flow_scheduler(config, source)
-
-    @classmethod
     def read_resolution(cls, folder: Path, source: str) -> int:
         """See `Backbone`."""
         transformer, vae = (check_config(folder / part / "config.json") for part in ("transformer", "vae"))
-        size, blocks = transformer.get("sample_size"), vae.get("block_out_channels")
+        size = transformer.get("sample_size")
         check_sample_size(source, size, "transformer")
-        if not isinstance(blocks, list) or not 1 <= len(blocks) <= _MAX_BLOCKS:
-            raise Hand1000Error(f"{source}: vae: block_out_channels is {blocks!r:.40}, not a list of widths")
-        resolution: int = size * 2 ** (len(blocks) - 1)
+        resolution: int = size * 2 ** count_halvings(source, vae)
         return resolution
 
     def check(self, *further_denoisers: Any) -> None:
         """See `Backbone`."""
         source = self.source
-        scale, shift = self.vae.config.scaling_factor, self.vae.config.get("shift_factor")
-        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
-            raise Hand1000Error(f"{source}: vae: scaling_factor is {scale!r:.40}, not a positive number")
-        if not isinstance(shift, int | float) or not math.isfinite(shift):
-            raise Hand1000Error(f"{source}: vae: shift_factor is {shift!r:.40}, not a number")
+        self.check_latent_scale()
         if self.tokenizer.model_max_length != self.tokenizer_2.model_max_length:
             raise Hand1000Error(f"{source}: the text encoders of CLIP read texts of different lengths")
         if (self.text_encoder_3 is None) != (self.tokenizer_3 is None):
@@ -133,11 +115,7 @@ class StableDiffusion3(Backbone):
         }
         if self.text_encoder_3 is not None:
             expected["joint_attention_dim"] = (self.text_encoder_3.config.d_model, "the tokens of T5")
-        for name, (value, part) in expected.items():
-            if config[name] != value:
-                raise Hand1000Error(
-                    f"{source}: transformer: {name} is {config[name]!r:.40}, but {part} are {value!r:.40}"
-                )
+        self.check_sizes(config, expected)
         if config.joint_attention_dim < clip_width:
             raise Hand1000Error(
                 f"{source}: transformer: joint_attention_dim is {config.joint_attention_dim!r:.40}, less than the "
@@ -186,21 +164,6 @@ class StableDiffusion3(Backbone):
         resolution: int = self.transformer.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
         return resolution
 
-    def encode_images(self, images: "np.ndarray", batch_size: int = 1) -> "torch.Tensor":
-        """See `Backbone`; one image at a time, since a batch of 1,024 px would take tens of gigabytes."""
-        return super().encode_images(images, 1)
-
-    def decode(self, latents: "torch.Tensor") -> "np.ndarray":
-        """See `Backbone`; one image at a time."""
-        import numpy as np
-
-        return np.concatenate([super(StableDiffusion3, self).decode(latent[None]) for latent in latents])
-
-    @property
-    def schedule(self) -> FlowSchedule:
-        """See `Backbone`."""
-        return FlowSchedule(self.scheduler)
-
     def predict(
         self, latents: "torch.Tensor", timesteps: "torch.Tensor", conditioning: Conditioning, denoiser: Any = None
     ) -> "torch.Tensor":
@@ -212,16 +175,6 @@ class StableDiffusion3(Backbone):
             pooled_projections=conditioning.pooled,
         ).sample
         return prediction
-
-    def fold(self, matrix: "torch.Tensor", shift: "torch.Tensor") -> None:
-        """Fold A e + c into the one layer that reads the tokens: W (A e + c) + b = (W A) e + (W c + b)."""
-        import torch
-
-        with torch.no_grad():
-            layer = self.transformer.context_embedder
-            weight = layer.weight.double().cpu()
-            layer.bias.add_((weight @ shift).to(layer.bias))
-            layer.weight.copy_(weight @ matrix)
 
     def stock_pipeline(self) -> "StableDiffusion3Pipeline":
         """See `Backbone`."""

@@ -39,7 +39,7 @@ class StableDiffusionXL(LatentDiffusion):
         "scheduler": (),
     }
     option_names: ClassVar[Sequence[str]] = ("force_zeros_for_empty_prompt",)
-    pools_text = True
+    reads_more_than_tokens = True
     unsupported_options = ("class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
 
     vae: Any

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from hand1000.captions.token_limit import TokenLimit, check_prompt, load_tokenizer
+from hand1000.captions.chat_tokenizer import load_token_limit
+from hand1000.captions.token_limit import check_prompt
 from hand1000.config.sampler import SamplerName, SamplerSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.gestures import find_gesture_in_prompt, gesture_phrase
@@ -89,7 +90,7 @@ def check_prompt_of_folder(folder: Path, prompt: str, gesture: str | None) -> No
             read it; or a file is missing or damaged.
     """
     paths = read_index(folder).parts
-    limit = TokenLimit.of(load_tokenizer(folder, str(folder)))
+    limit = load_token_limit(folder, str(folder))
     if "fusion" not in paths:
         check_prompt(prompt, "", limit)
         return

@@ -324,8 +324,9 @@ class Hand1000Pipeline(DiffusionPipeline):
             self.check_prompts(prompt, gesture)
             conditioning = self.encode_prompt(prompt, settings.mu, gesture_ids)
         else:
-            pooled = backbone.encode_text(prompt).pooled if backbone.pools_text else None
-            conditioning = Conditioning(prompt_embeds, pooled)
+            conditioning = Conditioning(prompt_embeds)
+            if backbone.reads_more_than_tokens:
+                conditioning = backbone.encode_text(prompt).with_tokens(prompt_embeds)
         null_conditioning = None
         if settings.guidance_scale > 1:
             null_conditioning = self.encode_null_prompt(settings.mu).to(backbone.device)[gesture_ids]

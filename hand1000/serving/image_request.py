@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
-from hand1000.captions.token_limit import TokenLimit, check_prompt
+from hand1000.captions.token_limit import check_prompt
 from hand1000.config.sampler import CALL_FIELDS, SamplerSettings, describe_range
 from hand1000.config.serving import ServingLimits
 from hand1000.core.errors import Hand1000Error
@@ -72,7 +72,7 @@ class RequestParser:
         self._defaults = pipeline.sampler_settings()
         self._schedule = pipeline.backbone.schedule
         # A tokenizer changes while it is used, and the pipeline uses its own in another thread.
-        self._token_limit = TokenLimit.of(copy.deepcopy(pipeline.tokenizer))
+        self._token_limit = pipeline.backbone.limit_of(copy.deepcopy(pipeline.tokenizer))
         self._tokenizer_lock = threading.Lock()
         self.body_model = _make_body_model(self._defaults, limits)
 
@@ -182,7 +182,7 @@ class RequestParser:
             raise InvalidRequestError(str(error)) from error
         if unread:
             raise InvalidRequestError(
-                f"prompt: the text encoder reads {self._token_limit.max_tokens - 2} tokens, which leaves out the last "
+                f"prompt: the text encoder reads {self._token_limit.max_text_tokens} tokens, which leaves out the last "
                 f"{unread}; use fewer words"
             )
 

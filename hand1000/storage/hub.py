@@ -17,7 +17,7 @@ PINNED_REVISIONS = {
 }
 """The revisions of known hub ids that are given without one."""
 
-WEIGHTS = ["*.json", "*.txt", "*.safetensors"]
+WEIGHTS = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
 """File patterns that are downloaded from a hub repository: never a pickle."""
 
 IGNORED = [

@@ -200,9 +200,7 @@ def _tensors(batch: NoisyBatch) -> Iterator[torch.Tensor]:
     """The tensors of a batch, in order."""
     for value in vars(batch).values():
         if isinstance(value, Conditioning):
-            yield value.tokens
-            if value.pooled is not None:
-                yield value.pooled
+            yield from value.tensors()
         else:
             yield value
 

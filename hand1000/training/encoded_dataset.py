@@ -22,10 +22,10 @@ from hand1000.storage.tensors import TensorRecord
 
 logger = logging.getLogger(__name__)
 
-_COLUMNS = {"text_embeddings": "tokens", "pooled": "pooled"}
+_COLUMNS = {"text_embeddings": "tokens", "pooled": "pooled", "lengths": "lengths"}
 """Fields of `EncodedDataset` with a row for each caption, and those of `Conditioning` that they hold."""
 
-_EMPTY = {"tokens": "empty_embedding", "pooled": "empty_pooled"}
+_EMPTY = {"tokens": "empty_embedding", "pooled": "empty_pooled", "lengths": "empty_length"}
 """The fields of `EncodedDataset` that hold the null prompt's."""
 
 
@@ -48,6 +48,8 @@ class EncodedDataset(
         gestures: Gesture of each image.
         pooled: Pooled vectors of the captions, (N, P) float32, for a backbone that takes them.
         empty_pooled: Pooled vector of the null prompt, (P,).
+        lengths: Number of tokens of each caption, (N,), for a backbone that does not read those after them.
+        empty_length: Number of tokens of the null prompt, ().
     """
 
     latents: torch.Tensor
@@ -60,16 +62,19 @@ class EncodedDataset(
     gestures: list[str]
     pooled: torch.Tensor | None = None
     empty_pooled: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
+    empty_length: torch.Tensor | None = None
 
     @property
     def conditioning(self) -> Conditioning:
         """The conditioning of the N captions, without a fusion."""
-        return Conditioning(self.text_embeddings, self.pooled)
+        return Conditioning(self.text_embeddings, self.pooled, self.lengths)
 
     @property
     def null_conditioning(self) -> Conditioning:
         """The conditioning of the null prompt, of one image, without a fusion."""
-        return Conditioning(self.empty_embedding, self.empty_pooled).map(lambda tensor: tensor[None])
+        null = Conditioning(self.empty_embedding, self.empty_pooled, self.empty_length)
+        return null.map(lambda tensor: tensor[None])
 
 
 def encode_dataset(

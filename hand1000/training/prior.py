@@ -10,6 +10,7 @@ import torch
 
 from hand1000.core.progress import CheckpointStore, ProgressCallback
 from hand1000.core.rng import derived_seed
+from hand1000.models.conditioning import Conditioning
 from hand1000.pipelines.generation import generate_latents
 from hand1000.pipelines.pipeline_hand1000 import Hand1000Pipeline
 from hand1000.storage.tensors import TensorRecord
@@ -17,11 +18,17 @@ from hand1000.storage.tensors import TensorRecord
 
 @dataclass(frozen=True)
 class Prior(TensorRecord, stem="prior", remedy="generate the class images again"):
-    """Scaled latents of images of the base model, and the text embeddings e and pooled vectors of their captions."""
+    """Scaled latents of images of the base model, and the conditioning of their captions without a fusion."""
 
     latents: torch.Tensor  # (P, C, h, w)
     text_embeddings: torch.Tensor  # (P, L, D)
     pooled: torch.Tensor | None = None  # (P, width)
+    lengths: torch.Tensor | None = None  # (P,)
+
+    @property
+    def conditioning(self) -> Conditioning:
+        """The conditioning of the P captions."""
+        return Conditioning(self.text_embeddings, self.pooled, self.lengths)
 
 
 def generate_prior(
@@ -44,4 +51,4 @@ def generate_prior(
         pipeline, texts, seeds, batch_size=batch_size, checkpoint=checkpoint, on_progress=on_progress
     )
     conditioning = pipeline.backbone.encode_text(texts).to("cpu", torch.float32)
-    return Prior(latents.float(), conditioning.tokens, conditioning.pooled)
+    return Prior(latents.float(), conditioning.tokens, conditioning.pooled, conditioning.lengths)

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from hand1000.config.settings import Settings, Stage3Settings
 from hand1000.models.backbone import Backbone
 from hand1000.models.base_model import load_base_model
-from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion, double_fusion, fused_null_embedding, gesture_indices
 from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 from hand1000.storage.files import write_jsonl
@@ -69,7 +68,7 @@ def setup_stage3(
         # The captions of the prior are those of the images, in turn.
         prior_ids = gesture_ids[torch.arange(len(inputs.prior.latents)) % len(gesture_ids)]
         embeddings = double_fusion(inputs.prior.text_embeddings, fusion, lambda_, prior_ids).detach()
-        conditioning = Conditioning(embeddings, inputs.prior.pooled)
+        conditioning = inputs.prior.conditioning.with_tokens(embeddings)
         prior = TrainingSet(inputs.prior.latents, conditioning, null_conditioning, prior_ids)
     return Stage3Trainer(
         base,
@@ -114,8 +113,9 @@ def load_trained_weights(denoiser: ModelMixin, settings: Stage3Settings, weights
         require_same_tensors(trainable_parameters(denoiser), weights, "the trained weights", "this denoiser's adapter")
         load_trainable_parameters(denoiser, weights)
     else:
-        require_same_tensors(denoiser.state_dict(), weights, "the trained weights", "this denoiser's")
-        denoiser.load_state_dict(weights)
+        # Of buffers, such as the position embedding of Stable Diffusion 3, the base model's stay.
+        require_same_tensors(dict(denoiser.named_parameters()), weights, "the trained weights", "this denoiser's")
+        denoiser.load_state_dict(weights, strict=False)
     denoiser.requires_grad_(False)
 
 

@@ -43,7 +43,7 @@ def test_a_preset_inherits_from_a_preset() -> None:
 
 
 def test_resolved_settings_do_not_mention_their_preset() -> None:
-    assert list_presets() == ["default", "demo", "fast", "paper", "sd3", "sdxl"]
+    assert list_presets() == ["default", "demo", "fast", "paper", "sd3", "sdxl", "zimage"]
     for preset in list_presets():
         values = load_settings(preset).model_dump()
         assert list(values) == list(Settings.model_fields) and Settings.model_validate(values) == load_settings(preset)
@@ -123,7 +123,7 @@ def test_a_file_that_is_not_yaml_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(Hand1000Error, match="a.yaml: line 1, column 5: not YAML: [^\n]*$"):
         load_config(tmp_path / "a.yaml")
     with pytest.raises(
-        Hand1000Error, match="b.yaml: neither a preset .default, demo, fast, paper, sd3, sdxl. nor a file"
+        Hand1000Error, match="b.yaml: neither a preset .default, demo, fast, paper, sd3, sdxl, zimage. nor a file"
     ):
         load_config(tmp_path / "b.yaml")
 

@@ -163,7 +163,7 @@ def test_a_gate_that_the_data_do_not_allow_is_a_note() -> None:
     )
 
 
-@pytest.mark.parametrize("preset", ["default", "demo", "fast", "paper", "sd3", "sdxl"])
+@pytest.mark.parametrize("preset", ["default", "demo", "fast", "paper", "sd3", "sdxl", "zimage"])
 def test_every_preset_has_gates(preset: str) -> None:
     gates = load_settings(preset).gates
     assert gates.gesture_accuracy.threshold and gates.detection_rate.threshold and gates.on_failed_gate == "register"

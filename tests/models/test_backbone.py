@@ -47,6 +47,19 @@ def test_conditioning_carries_both_parts_together() -> None:
     assert Conditioning.where(torch.tensor([True, False]), plain, plain).pooled is None
 
 
+def test_lengths_follow_their_texts_and_keep_their_type() -> None:
+    first = Conditioning(torch.zeros(2, 5, 3), lengths=torch.tensor([4, 300]))
+    second = first.map(lambda tensor: tensor + 1)
+    mixed = Conditioning.where(torch.tensor([True, False]), first, second)
+    joined = Conditioning.cat([first, second])[[3, 0]]
+    assert mixed.lengths is not None and mixed.lengths.tolist() == [4, 301]
+    assert joined.lengths is not None and joined.lengths.tolist() == [301, 4]
+    half, copied = first.to(torch.bfloat16), first.to("cpu", copy=True)
+    assert half.tokens.dtype == torch.bfloat16 and torch.equal(half.lengths, first.lengths)
+    assert copied.lengths is not first.lengths and [len(tensor) for tensor in first.tensors()] == [2, 2]
+    assert first.with_tokens(second.tokens).lengths is first.lengths
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 def test_every_backbone_declares_what_it_is(name: str) -> None:
     backbone = load_backbone_class(name)

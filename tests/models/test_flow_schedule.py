@@ -55,6 +55,11 @@ def test_sampling_equals_diffusers_scheduler(steps: int) -> None:
     assert SCHEDULE.stock_scheduler().config.shift == 3.0
 
 
+def test_evenly_spaced_levels_may_be_shifted_once() -> None:
+    timesteps = FlowSchedule(make_flow_scheduler(CONFIG), shifts_once=True).sampling_timesteps(4)
+    assert timesteps == pytest.approx([3000 * u / (1 + 2 * u) for u in (1.0, 0.75, 0.5, 0.25)], rel=1e-6)
+
+
 def test_the_last_step_of_the_true_velocity_ends_at_the_image() -> None:
     latents, noise = torch.randn(2, 1, 4, 8, 8)
     sampling, present = SCHEDULE.start_sampling("ddim", 7, 0.0), noise

@@ -15,6 +15,7 @@ from hand1000.training.encoded_dataset import EncodedDataset
 from tests.support.tiny_models import encoded_dataset
 from tests.support.tiny_sd3 import fresh_sd3, save_tiny_sd3
 from tests.support.tiny_sdxl import fresh_sdxl, save_tiny_sdxl
+from tests.support.tiny_zimage import fresh_zimage, save_tiny_zimage
 
 UNET_LAYERS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "time_emb_proj"]
 UNET_LAYERS += ["conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv"]
@@ -31,7 +32,8 @@ class TinyBackbone:
         targets: Layers of an adapter, beside those of the preset.
         lora_forms: Forms of an export as LoRA that diffusers reads.
         sampler: Settings of the sampler beside those of every test.
-        stock_call: The arguments that the stock pipeline needs for the same images with a `guidance_scale` of 2.5.
+        stock_call: The arguments that the stock pipeline needs for the same images with a `guidance_scale` of 2.5; one
+            that is less by 1.5 turns guidance off.
     """
 
     name: str
@@ -59,12 +61,13 @@ def _dataset(fresh: Callable[[], Backbone]) -> EncodedDataset:
     conditioning = base.encode_text([*[f"a {word} hand" for word in words], ""])
     captions, null = conditioning[:-1], base.null_conditioning(conditioning[-1:])
     latents = torch.randn(5, *base.latent_shape, generator=torch.Generator().manual_seed(1))
-    assert null.pooled is not None
     return dataclasses.replace(
         encoded_dataset(latents, captions.tokens),
         empty_embedding=null.tokens[0],
         pooled=captions.pooled,
-        empty_pooled=null.pooled[0],
+        empty_pooled=None if null.pooled is None else null.pooled[0],
+        lengths=captions.lengths,
+        empty_length=None if null.lengths is None else null.lengths[0],
     )
 
 
@@ -85,6 +88,13 @@ TINY_BACKBONES = {
             save_tiny_sd3,
             ["context_embedder", "to_q", "ff.net.0.proj", "norm1.linear"],
             lora_forms=("lora-diffusers",),
+        ),
+        TinyBackbone(
+            "zimage",
+            fresh_zimage,
+            save_tiny_zimage,
+            ["cap_embedder.1", "to_q", "w2", "noise_refiner.0.adaLN_modulation.0"],
+            stock_call={"guidance_scale": 1.5, "height": 16, "width": 16},
         ),
     )
 }

@@ -142,10 +142,12 @@ def test_training_of_adapters_lowers_the_loss(tiny: TinyBackbone, fusion: Fusion
     assert losses[0] < 0.98 * losses[1]
 
 
-def test_a_trained_model_is_saved_and_loaded(tiny: TinyBackbone, fusion: Fusion, tmp_path: Path) -> None:
-    weights, _ = train_denoiser(tiny, fusion, CrashingCheckpointStore(tmp_path / "state"))
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_trained_model_is_saved_and_loaded(tiny: TinyBackbone, fusion: Fusion, mode: str, tmp_path: Path) -> None:
+    store = CrashingCheckpointStore(tmp_path / "state")
+    weights, _ = train_denoiser(tiny, fusion, store, stage3__training_mode=mode)
     base = load_base_model(str(tiny.save(tmp_path / "base")))
-    settings = settings_of(tiny, generation__autoguidance_scale=2.0)
+    settings = settings_of(tiny, generation__autoguidance_scale=2.0, stage3__training_mode=mode)
     save_pipeline(base, weights, fusion, settings, tmp_path / "model")
     pipeline = load_pipeline(tmp_path / "model")
     assert type(pipeline.backbone) is type(base) and isinstance(pipeline.fusion, LowRankFusion)

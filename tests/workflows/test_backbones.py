@@ -63,10 +63,14 @@ class Run:
 def save_base(preset: str, folder: Path) -> Path:
     """Save a base model of images that the renderer of hands can draw."""
     TINY_BACKBONES[preset].save(folder)
-    (path,) = (path for part in ("unet", "transformer") if (path := folder / part / "config.json").is_file())
-    config = json.loads(path.read_text())
-    halvings = len(json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]) - 1
-    path.write_text(json.dumps(config | {"sample_size": RESOLUTION // 2**halvings}))
+    path = folder / "vae" / "config.json"
+    vae = json.loads(path.read_text())
+    path.write_text(json.dumps(vae | {"sample_size": RESOLUTION}))
+    side = RESOLUTION // 2 ** (len(vae["block_out_channels"]) - 1)
+    for part in ("unet", "transformer"):
+        path = folder / part / "config.json"
+        if path.is_file() and "sample_size" in (config := json.loads(path.read_text())):
+            path.write_text(json.dumps(config | {"sample_size": side}))
     return folder
 
 
@@ -139,7 +143,7 @@ def test_the_export_draws_the_image_in_the_stock_pipeline(run: Run, tmp_path: Pa
         PROMPT,
         height=RESOLUTION,
         width=RESOLUTION,
-        guidance_scale=pipeline.config.guidance_scale,
+        guidance_scale=pipeline.backbone.stock_guidance_scale(pipeline.config.guidance_scale),
         num_inference_steps=pipeline.config.num_inference_steps,
         generator=torch.Generator().manual_seed(5),
         output_type="np",
