@@ -121,8 +121,7 @@ def _card(
     measured: ExportMetrics | None,
     precision: Precision = "float32",
 ) -> str:
-    phrase = gesture_phrase(gesture)
-    settings = pipeline.config
+    phrase, settings = gesture_phrase(gesture), pipeline.config
     limit = pipeline.backbone.token_limit
     prompt = fit_caption(f"a photo of a hand, {phrase}", phrase, limit)
     steps = export_sampler(pipeline)["num_inference_steps"]
@@ -157,18 +156,13 @@ def _card(
         f"{limit.count(phrase) - limit.marks}. "
         "Programs cut a longer prompt at its end, most of them silently: shorten the words before the phrase.",
         "## Load",
+        *_name_readers(backbone, form),
         f"{'    import torch' + chr(10) if is_half else ''}    from diffusers import {stock}\n\n"
         f"    pipeline = {load}\n"
         f'    pipeline("{prompt}", height={pipeline.resolution}, width={pipeline.resolution},\n'
         f"        {', '.join([f'guidance_scale={guidance:g}', *eta])},\n"
         f"        num_inference_steps={steps}).images[0]",
     ]
-    if form == "lora" and backbone.denoiser_name != "unet" and isinstance(backbone.denoiser, KohyaModel):
-        parts.insert(
-            parts.index("## Load") + 1,
-            "The file has the names of kohya's trainer, which ComfyUI reads and diffusers does not: for these lines, "
-            "export the model with `--to lora-diffusers`.",
-        )
     if form == "diffusers":
         classes = [kind for kinds in backbone.part_classes.values() for kind in kinds]
         versions = "5" if any(kind.startswith(("T5", "Qwen")) for kind in classes) else "4.57 and 5"
@@ -215,6 +209,16 @@ def _card(
         "HaGRID: a variant of CC BY-SA 4.0). No safety checker is included.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _name_readers(backbone: Backbone, form: Form) -> list[str]:
+    """Say who reads a LoRA whose names diffusers does not know."""
+    if form != "lora" or backbone.denoiser_name == "unet" or not isinstance(backbone.denoiser, KohyaModel):
+        return []
+    return [
+        "The file has the names of kohya's trainer, which ComfyUI reads and diffusers does not: for these lines, "
+        "export the model with `--to lora-diffusers`."
+    ]
 
 
 def _name_parts_outside(backbone: Backbone) -> str:

@@ -7,10 +7,11 @@ from contextlib import AbstractContextManager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from hand1000.models.fusion import GestureFusion
 from hand1000.models.small_base import build_scheduler, build_tokenizer
@@ -23,6 +24,21 @@ TEXTS = ["a photo of a left hand, making four fingers up hand gesture", "a red h
 """Texts that the text encoder reads to their ends."""
 
 LATENT, WIDTH, TOKENS = 8, 16, 16
+
+
+def clip_config(tokenizer: CLIPTokenizer, width: int, **config: Any) -> CLIPTextConfig:
+    """The configuration of a text encoder that reads `TOKENS` tokens."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=width,
+        num_attention_heads=2,
+        max_position_embeddings=TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        **config,
+    )
 
 
 @cache
@@ -39,19 +55,7 @@ def tiny_base() -> StableDiffusion:
         norm_num_groups=4,
         sample_size=4 * LATENT,
     )
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=WIDTH,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    text_encoder = CLIPTextModel(clip_config(tokenizer, WIDTH, num_hidden_layers=1))
     unet = UNet2DConditionModel(
         sample_size=LATENT,
         block_out_channels=(8, 16),

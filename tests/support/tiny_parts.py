@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTokenizer
+from transformers import CLIPTokenizer
 
 from hand1000.models.small_base import build_tokenizer
-from tests.support.tiny_models import LATENT, TOKENS, VOCABULARY
+from tests.support.tiny_models import LATENT, TOKENS, VOCABULARY, clip_config
 
 
 def two_tokenizers() -> list[CLIPTokenizer]:
@@ -26,19 +26,7 @@ def two_text_encoders(
     """Text encoders of OpenAI's CLIP and of OpenCLIP, which differ in their activation."""
     return [
         encoder_class(
-            CLIPTextConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=width,
-                intermediate_size=width,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=TOKENS,
-                hidden_act=activation,
-                projection_dim=projection,
-                bos_token_id=tokenizer.bos_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
+            clip_config(tokenizer, width, num_hidden_layers=2, hidden_act=activation, projection_dim=projection)
         )
         for encoder_class, tokenizer, width, projection, activation in zip(
             classes, tokenizers, widths, pooled, ("quick_gelu", "gelu"), strict=True
