@@ -99,7 +99,7 @@ def test_snippets_quote_the_prompt_and_name_the_registry() -> None:
     assert "--model models:/hand1000-call/2 --registry 'my runs' --prompt" in shell
 
 
-def test_a_card_of_metrics_without_a_value_has_no_columns_of_models() -> None:
+def test_metrics_without_a_value_have_no_columns_of_models() -> None:
     line = MetricLine("gesture accuracy, timeout", "higher", {}, note="the classifier does not know timeout")
     assert (
         "| gesture accuracy, timeout ↑ | – | the classifier does not know timeout |" in card_metrics([line]).markdown()
