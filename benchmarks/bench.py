@@ -2,9 +2,11 @@
 
     .venv/bin/python -m benchmarks.bench [--only MODULE ...] [--short] [--minutes 40] [--peers FOLDER] [--before FOLDER]
 
-Each module of MODULES runs in a process of its own and measures both sides of a row in turn. A ratio above 1 means
-that the product needs less than the peer. Exits with 1 if the results of a row differ or a module fails. Measurements
-are kept in `--folder`, so that a later call with `--only` renews a part of the page.
+Each module of `benchmarks.plan` runs in a process of its own and measures both sides of a row in turn. A ratio above 1
+means that the product needs less than the peer. The plan with its minutes is printed first. A row that fails is
+printed as failed, and the others are measured. Measurements are kept in `--folder`: `--only` renews a part of the page,
+and a call after one that was ended, or in which a part failed, goes on with what is missing. Exits with 1 if the
+results of a row differ or a row fails.
 """
 
 import argparse
@@ -23,19 +25,17 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from benchmarks.rows import BenchOptions, Row
-
-# Modules of `benchmarks` with a function `measure_rows(options)`, in the order of the table.
-MODULES: tuple[str, ...] = (
-    "startup",
-    "authors",
-    "training",
-    "training_memory",
-    "drawing",
-    "distances",
-    "storage",
-    "images",
+from benchmarks.plan import (
+    GROWTH,
+    MODULES,
+    choose_seconds,
+    describe_plan,
+    estimate_parts,
+    read_done,
+    write_done,
 )
+from benchmarks.rows import BenchOptions, Row, failed_row
+
 FOLDER = Path(__file__).with_name("measured")
 _HEADER = "| work | peer | product | peer's | product ahead | goal | met | equal |\n" + "| --- " * 8 + "|"
 
@@ -47,6 +47,8 @@ def format_rows(rows: Sequence[Row]) -> str:
 
 def format_row(row: Row) -> str:
     """Return one line of the table."""
+    if row.failure:
+        return f"| {row.name} | {row.peer} | **failed**: {row.failure} | - | - | - | **no** | - |"
     goals = [f"{row.goal:g}x"] if row.goal is not None else []
     goals += [f"at most {row.limit:g} {row.unit}"] if row.limit is not None else []
     words = {True: "yes", False: "**no**", None: "-"}
@@ -131,47 +133,79 @@ def load_rows(folder: Path) -> dict[str, list[Row]]:
 
 def main() -> int:
     """Measure the rows and print the table."""
+    arguments = parse_arguments()
+    started = monotonic()
+    done = [] if arguments.only or arguments.short else read_done()
+    names = [name for name in arguments.only or [*MODULES, GROWTH] if name not in done]
+    if arguments.short:
+        names = [name for name in names if name != GROWTH]
+    seconds = arguments.seconds or choose_seconds(names, arguments.items, 60 * arguments.minutes)
+    estimates = estimate_parts(names, arguments.items, seconds)
+    if done:
+        print(f"measured before: {', '.join(done)}", file=sys.stderr)
+    if not arguments.short:
+        print(describe_plan(estimates, seconds), file=sys.stderr, flush=True)
+    options = BenchOptions(seconds=seconds, short=arguments.short, peers=arguments.peers, before=arguments.before)
+    print(_HEADER, flush=True)
+    faults: list[str] = []
+    for name in names:
+        left = 60 * arguments.minutes - (monotonic() - started)
+        print(f"{name}, after {(monotonic() - started) / 60:.1f} minutes", file=sys.stderr, flush=True)
+        if name == GROWTH:
+            found = _measure_growth(arguments.folder, arguments.items, left)
+        else:
+            # A part that hangs leaves time to the others.
+            found = _measure_module(name, options, min(left, 2 * estimates[name] + 60), arguments.folder)
+        faults += found
+        if not (found or arguments.only or arguments.short):
+            done.append(name)
+            write_done(done)
+    if not (faults or arguments.only or arguments.short):
+        write_done([])
+    if not arguments.short:
+        from benchmarks.performance_page import write_page
+
+        write_page(arguments.page, load_rows(arguments.folder), arguments.folder)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return int(bool(faults))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--only", choices=(*MODULES, "growth"), action="append", metavar="MODULE", help=", ".join((*MODULES, "growth"))
-    )
+    names = (*MODULES, GROWTH)
+    parser.add_argument("--only", choices=names, action="append", metavar="MODULE", help=", ".join(names))
     parser.add_argument("--short", action="store_true", help="least sizes, for equality; writes nothing")
     parser.add_argument("--minutes", type=float, default=40, help="time for everything (40)")
-    parser.add_argument("--seconds", type=float, default=40, help="time for the repetitions of one row (40)")
+    parser.add_argument("--seconds", type=float, help="time for the repetitions of one row (default: what fits)")
     parser.add_argument("--items", type=int, default=10_000, help="largest number of images in the plot of growth")
     parser.add_argument("--peers", type=Path, help="folder with checkouts of the peers' repositories")
     parser.add_argument("--before", type=Path, help="checkout of a former build")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the measurements (benchmarks/measured)")
     parser.add_argument("--page", type=Path, default=FOLDER.parents[1] / "docs/performance.md", help="the page")
-    arguments = parser.parse_args()
-    options = BenchOptions(
-        seconds=arguments.seconds, short=arguments.short, peers=arguments.peers, before=arguments.before
-    )
-    deadline = monotonic() + 60 * arguments.minutes
-    failures, unequal = [], False
-    print(_HEADER, flush=True)
-    for name in arguments.only or MODULES:
-        if name == "growth":
-            continue
-        rows = []
-        try:
-            for row in run_module(name, options, deadline - monotonic()):
-                rows.append(row)
-                print(format_row(row), flush=True)
-                unequal |= row.equal is False
-                if not arguments.short:
-                    _save(arguments.folder / f"{name}.json", {"rows": [asdict(row) for row in rows]})
-        except RuntimeError as error:
-            failures.append(str(error))
-    if not arguments.short:
-        if "growth" in (arguments.only or ["growth"]):
-            failures += _measure_growth(arguments.folder, arguments.items, deadline - monotonic())
-        from benchmarks.performance_page import write_page
+    return parser.parse_args()
 
-        write_page(arguments.page, load_rows(arguments.folder), arguments.folder)
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return int(unequal or bool(failures))
+
+def _measure_module(name: str, options: BenchOptions, timeout: float, folder: Path) -> list[str]:
+    """Print the rows of a module as they are measured, keep them in `folder`, and return what went wrong."""
+    rows: list[Row] = []
+
+    def add(row: Row) -> None:
+        rows.append(row)
+        print(format_row(row), flush=True)
+        if row.note and row.met is False:
+            print(f"\n{row.name}, {row.peer}: {row.note}\n", flush=True)
+        if not options.short:
+            _save(folder / f"{name}.json", {"rows": [asdict(row) for row in rows]})
+
+    try:
+        for row in run_module(name, options, timeout):
+            add(row)
+    except RuntimeError as error:
+        add(failed_row(f"further rows of {name}", "-", str(error)))
+    faults = [f"{row.name}, {row.peer}: {row.failure}" for row in rows if row.failure]
+    return faults + [f"{row.name}, {row.peer}: other results" for row in rows if row.equal is False]
 
 
 def _save(path: Path, value: dict[str, Any]) -> None:
@@ -195,13 +229,17 @@ def describe_machine() -> str:
 
 
 def _measure_growth(folder: Path, items: int, seconds: float) -> list[str]:
-    """Measure the growth in a process of its own; return what went wrong."""
+    """Measure the growth in a process of its own; return what went wrong. What it has measured stays in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.growth", "--items", str(items), "--minutes", f"{seconds / 60:.2f}"]
-    done = subprocess.run([*command, "--out", str(folder / "growth.json")], stdout=subprocess.PIPE, text=True)
+    command += ["--out", str(folder / "growth.json")]
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=max(seconds, 0) + 120)
+    except subprocess.TimeoutExpired:
+        return ["growth: out of time"]
     lines = done.stdout.splitlines()
     print("\n".join(line for line in lines if line.startswith("|")), flush=True)
-    faults = [line for line in lines if line.startswith("grows too fast")]
+    faults = [f"growth: {line}" for line in lines if line.startswith("grows too fast")]
     return [f"growth: exit code {done.returncode}"] if done.returncode else faults
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.operations import describe_operations
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 
 _SMALL_BASE = Path(__file__).parents[1] / "models/small-base"
@@ -18,11 +19,6 @@ _STEPS = 10
 _GUIDANCE: dict[str, Any] = {"guidance_scale": 3.0, "eta": 0.0}
 _PROMPT = "a photo of a left hand with tan skin and a red sleeve in front of a {} wall"
 _COLORS = ("blue", "green", "white", "gray")
-
-_NOTE = (
-    "convolutions take 34 % of the time and matrix products 30 %, which both sides make alike; the keys and values of "
-    "the text, which do not change over the steps, are 3.8 % of the operations"
-)
 
 
 def measure_rows(options: BenchOptions) -> Iterator[Row]:
@@ -51,12 +47,13 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
         return np.concatenate([theirs(slice(index, index + 1)) for index in range(count)])
 
     name = f"drawing, {count} images, guidance 3, {steps} steps"
+    note = "" if options.short else describe_operations(ours)
     for peer, run_peer, goal in (
         ("stock pipeline, batched", theirs, 2.0),
         ("stock pipeline, one by one", one_by_one, 5.0),
     ):
         yield measure_row(
-            Comparison(name, peer, ours, run_peer, is_equal=_are_equal, goal=goal, note=_NOTE),
+            Comparison(name, peer, ours, run_peer, is_equal=_are_equal, goal=goal, note=note),
             options,
         )
     # A second UNet beside the first, as a tuned model has; which weights it has does not matter for the time.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,18 +51,22 @@ def _describe_gpu(measurements: Path) -> str:
     if not measurements.is_file():
         return "Not measured yet: `python -m benchmarks.gpu --out benchmarks/measured` on a machine with a GPU."
     lines = [
-        "| backbone | stage | batch | code | images/s | utilization | peak GB | hand1000 is faster by |",
-        "| --- " * 8 + "|",
+        "| backbone | stage | batch | code | ms a step | images/s | MFU | peak GB | of it weights, gradients, moments | "
+        "hand1000 is faster by |",
+        "| --- " * 10 + "|",
     ]
     for row in json.loads(measurements.read_text()):
+        milliseconds = [1000 * seconds for seconds in row["seconds"]]
         cells = (
             row["backbone"],
             row["stage"],
             row["batch"],
             row["code"],
+            f"{statistics.median(milliseconds):.0f} ({min(milliseconds):.0f} to {max(milliseconds):.0f})",
             f"{row['images_per_second']:.1f}",
-            f"{row['mfu']:.0%}",
-            f"{row['peak_bytes'] / 1e9:.2f}" if row["peak_bytes"] else "-",
+            f"{100 * row['mfu']:.1f} %",
+            f"{row['peak_bytes'] / 1e9:.1f}" if row["peak_bytes"] else "-",
+            f"{row['state_bytes'] / 1e9:.1f}" if row["state_bytes"] else "-",
             f"{row['speedup']:.2f}x",
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")

@@ -5,9 +5,10 @@ name in `benchmarks.bench.MODULES`. It yields a row as soon as it is measured, a
 """
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Row:
         limit: The largest median of the product that is aimed at, in `unit`.
         unit: "s", "GB" or another unit of which less is better.
         note: What a reader has to know, such as the profile that explains a goal that is missed.
+        failure: Why there are no measurements; "" if there are.
     """
 
     name: str
@@ -57,8 +59,11 @@ class Row:
     limit: float | None = None
     unit: str = "s"
     note: str = ""
+    failure: str = ""
 
     def __post_init__(self) -> None:
+        if self.failure:
+            return
         for side, values in (("product", self.product), ("peer", self.peer_values)):
             if not values or min(values) <= 0:
                 raise ValueError(f"{self.name}: no positive measurements of the {side}: {values}")
@@ -70,7 +75,9 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the results are equal and the goal is reached; None without a goal."""
+        """Whether the results are equal and the goal is reached; None without a goal. A failed row is not met."""
+        if self.failure:
+            return False
         if self.goal is None and self.limit is None:
             return None
         fast = self.goal is None or self.ratio >= self.goal
@@ -90,7 +97,7 @@ class Comparison:
         is_equal: Compares the two results; None where that means nothing.
         goal: As in `Row`.
         limit: As in `Row`.
-        note: As in `Row`.
+        note: As in `Row`, or the function that makes it of the row's ratio.
         prepare: Runs before each side and is not timed, such as emptying a folder.
     """
 
@@ -101,7 +108,7 @@ class Comparison:
     is_equal: Callable[[Any, Any], bool] | None = None
     goal: float | None = None
     limit: float | None = None
-    note: str = ""
+    note: str | Callable[[float], str] = ""
     prepare: Callable[[], object] = field(default=lambda: None)
 
 
@@ -109,8 +116,29 @@ def measure_row(comparison: Comparison, options: BenchOptions) -> Row:
     """Run both sides alternately, until a further pair would exceed the time of the row, and compare the results.
 
     The first pair warms up and is compared, but not counted if there is time for another. The order within a pair
-    changes each time.
+    changes each time. An error of either side becomes a failed row, so that the module goes on with the next one.
     """
+    log_start(comparison.name, comparison.peer)
+    try:
+        return _measure(comparison, options)
+    except Exception as error:
+        return failed_row(comparison.name, comparison.peer, error)
+
+
+def log_start(name: str, peer: str) -> None:
+    """Say on stderr which row is being measured."""
+    print(f"measuring {name}, {peer}", file=sys.stderr, flush=True)
+
+
+def failed_row(name: str, peer: str, error: BaseException | str) -> Row:
+    """Return the row of a measurement that failed."""
+    reason = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    output = getattr(error, "stderr", None) or ""
+    last = (output.decode(errors="replace") if isinstance(output, bytes) else output).strip().splitlines()[-1:]
+    return Row(name, peer, (), (), failure=" ".join(" ".join([reason, *last]).split()).replace("|", "/")[:500])
+
+
+def _measure(comparison: Comparison, options: BenchOptions) -> Row:
     product: list[float] = []
     peer: list[float] = []
     equal: bool | None = None
@@ -131,7 +159,7 @@ def measure_row(comparison: Comparison, options: BenchOptions) -> Row:
             break
     if len(peer) > 1:
         del product[0], peer[0]
-    return Row(
+    row = Row(
         comparison.name,
         comparison.peer,
         tuple(product),
@@ -139,5 +167,5 @@ def measure_row(comparison: Comparison, options: BenchOptions) -> Row:
         goal=comparison.goal,
         equal=equal,
         limit=comparison.limit,
-        note=comparison.note,
     )
+    return replace(row, note=comparison.note if isinstance(comparison.note, str) else comparison.note(row.ratio))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_models import TINY, Shape
+from benchmarks.operations import describe_operations
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 
 _SMALL_BASE = Path(__file__).parents[1] / "models/small-base"
@@ -83,6 +84,7 @@ def _stage3_row(
             run_peer=_run_once(script.run, step.first_loss),
             is_equal=lambda left, right: abs(left - right) <= _LOSS_TOLERANCE * abs(right),
             goal=goal,
+            note="" if options.short else describe_operations(lambda: ours.run(1)),
         ),
         options,
     )
@@ -136,14 +138,18 @@ def _embedding_row(
         unet.zero_grad()
         return torch.cat(optimized)
 
+    def run_product() -> torch.Tensor:
+        return optimize_all_embeddings(base, latents, captions, keys, settings, case.context)[0]
+
     return measure_row(
         Comparison(
             f"Stage II, {shape.name}: {steps} steps for each of {images} images",
             "the authors' loop",
-            run_product=lambda: optimize_all_embeddings(base, latents, captions, keys, settings, case.context)[0],
+            run_product=run_product,
             run_peer=run_authors_loop,
             is_equal=lambda left, right: bool((left - right).abs().max() < _EMBEDDING_TOLERANCE),
             goal=goal,
+            note="" if options.short else describe_operations(run_product),
         ),
         options,
     )

@@ -1,12 +1,11 @@
 """Time and peak memory of a step at Stable Diffusion 1.5's shape, each side in a process of its own, in fp32.
 
-Both sides together need 30 GB. A process builds its model, makes a step that is not counted, then `STEPS`. The losses
+A side needs up to 16 GB. A process builds its model, makes a step that is not counted, then `STEPS`. The losses
 of the first step, on equal weights and inputs, are compared. Each side runs as often as the time of a row allows.
 """
 
 import dataclasses
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.gpu_models import SD15, Shape
-from benchmarks.rows import BenchOptions, Row
+from benchmarks.operations import StepProfile, profile_step
+from benchmarks.rows import BenchOptions, Row, failed_row, log_start
 
 STEPS = 2
 _PIXELS_256 = dataclasses.replace(SD15, name="SD 1.5, 256 px", latents=(4, 32, 32), pixels=256)
@@ -44,29 +44,54 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
     if options.short:
         return
     for mode, goals in _MODES.items():
-        results: dict[str, list[dict[str, Any]]] = {"product": [], "peer": []}
-        started = time.monotonic()
-        rounds = 0
-        while True:
-            for side in ("product", "peer") if rounds % 2 == 0 else ("peer", "product"):
-                results[side].append(_run_process(side, mode))
-            rounds += 1
-            spent = time.monotonic() - started
-            if rounds == options.repeats or spent * (rounds + 1) / rounds > options.seconds:
-                break
-        yield from _make_rows(mode, goals, results)
+        log_start(_row_name(mode), _peer_name(mode))
+        try:
+            yield from _make_rows(mode, goals, _run_rounds(mode, options))
+        except Exception as error:
+            for part in ("a step", "peak memory"):
+                yield failed_row(f"{_row_name(mode)}: {part}", _peer_name(mode), error)
+
+
+def _run_rounds(mode: str, options: BenchOptions) -> dict[str, list[dict[str, Any]]]:
+    """Run both sides in turn, at least once."""
+    results: dict[str, list[dict[str, Any]]] = {"product": [], "peer": []}
+    started = time.monotonic()
+    rounds = 0
+    while True:
+        for side in ("product", "peer") if rounds % 2 == 0 else ("peer", "product"):
+            results[side].append(_run_process(side, mode))
+        rounds += 1
+        spent = time.monotonic() - started
+        if rounds == options.repeats or spent * (rounds + 1) / rounds > options.seconds:
+            return results
 
 
 def _make_rows(mode: str, goals: _Goals, results: dict[str, list[dict[str, Any]]]) -> Iterator[Row]:
-    stage = "II" if mode == "embeddings" else "III"
-    peer = "the authors' step" if mode == "embeddings" else "diffusers' text-to-image script"
     losses = [result["loss"] for side in results.values() for result in side]
     is_equal = max(losses) - min(losses) <= _LOSS_TOLERANCE * max(losses)
-    name = f"Stage {stage}, {_PIXELS_256.name}, {mode}, batch 1"
+    name, peer = _row_name(mode), _peer_name(mode)
     values = {side: tuple(seconds for run in runs for seconds in run["seconds"]) for side, runs in results.items()}
     peaks = {side: tuple(run["peak"] / _GIGABYTE for run in runs) for side, runs in results.items()}
-    yield Row(f"{name}: a step", peer, values["product"], values["peer"], goal=goals.time, equal=is_equal)
-    yield Row(f"{name}: peak memory", peer, peaks["product"], peaks["peer"], goal=goals.memory, unit="GB")
+    step = Row(f"{name}: a step", peer, values["product"], values["peer"], goal=goals.time, equal=is_equal)
+    yield dataclasses.replace(step, note=StepProfile(**results["product"][-1]["profile"]).describe(step.ratio))
+    state = results["product"][-1]["state"] / _GIGABYTE
+    yield Row(
+        f"{name}: peak memory",
+        peer,
+        peaks["product"],
+        peaks["peer"],
+        goal=goals.memory,
+        unit="GB",
+        note=f"{state:.2f} GB of it before the first step: the libraries, the weights and what is trained",
+    )
+
+
+def _row_name(mode: str) -> str:
+    return f"Stage {'II' if mode == 'embeddings' else 'III'}, {_PIXELS_256.name}, {mode}, batch 1"
+
+
+def _peer_name(mode: str) -> str:
+    return "the authors' step" if mode == "embeddings" else "diffusers' text-to-image script"
 
 
 def _run_process(side: str, mode: str) -> dict[str, Any]:
@@ -77,16 +102,24 @@ def _run_process(side: str, mode: str) -> dict[str, Any]:
 
 
 def print_side(side: str, mode: str, shape: Shape = _PIXELS_256) -> None:
-    """Print seconds of each step, peak memory in bytes and the first loss of one side as JSON."""
+    """Print seconds of each step, peak memory, first loss and, of the product, a profile of one side as JSON.
+
+    `state` is the memory in bytes before the first step.
+    """
+    from hand1000.core.devices import peak_memory
+
     warnings.filterwarnings("ignore", message=".*CPU autocast.*")
     step = {"product": _build_product, "peer": _build_peer}[side](shape, mode)
+    state = peak_memory()
     loss, seconds = step(), []
     for _ in range(STEPS):
         begun = time.perf_counter()
         step()
         seconds.append(time.perf_counter() - begun)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": seconds, "peak": peak, "loss": loss}))
+    result: dict[str, Any] = {"seconds": seconds, "peak": peak_memory(), "state": state, "loss": loss}
+    if side == "product":
+        result["profile"] = dataclasses.asdict(profile_step(step))
+    print(json.dumps(result))
 
 
 def _prepare(shape: Shape, mode: str) -> tuple[Any, Any, Any, Any]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.bench import MODULES, format_row, row_from_json, run_module
+from benchmarks.bench import format_row, main, row_from_json, run_module
 from benchmarks.growth import Growth, find_faults
 from benchmarks.performance_page import write_page
+from benchmarks.plan import MODULES, choose_seconds, estimate_parts, read_done, write_done
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 from tests.support.short_demo import ROOT
 
@@ -69,7 +70,7 @@ def test_both_sides_of_a_row_have_the_same_result(module: str) -> None:
 
 def test_a_module_that_fails_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "benchmarks").mkdir()
-    for name in ("bench", "rows"):
+    for name in ("bench", "plan", "rows"):
         shutil.copy(ROOT / f"benchmarks/{name}.py", tmp_path / "benchmarks")
     (tmp_path / "benchmarks/faulty.py").write_text(
         "from benchmarks.rows import Row\n"
@@ -89,7 +90,7 @@ def test_a_module_that_fails_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_module_out_of_time_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "benchmarks").mkdir()
-    for name in ("bench", "rows"):
+    for name in ("bench", "plan", "rows"):
         shutil.copy(ROOT / f"benchmarks/{name}.py", tmp_path / "benchmarks")
     (tmp_path / "benchmarks/slow.py").write_text(
         "import subprocess\ndef measure_rows(options):\n    subprocess.run(['sleep', '60'])\n    yield\n"
@@ -98,6 +99,49 @@ def test_a_module_out_of_time_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RuntimeError, match="slow: out of time"):
         list(run_module("slow", BenchOptions(), 1))
+
+
+def test_a_row_that_fails_leaves_the_others() -> None:
+    def fail() -> None:
+        raise OSError("no | space")
+
+    row = measure_row(Comparison("work", "peer", fail, lambda: None), BenchOptions())
+    assert row.met is False and row == row_from_json(json.dumps(asdict(row)))
+    assert format_row(row) == "| work | peer | **failed**: OSError: no / space | - | - | - | **no** | - |"
+
+
+def test_a_call_goes_on_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(name: str, *_: object) -> list[Row]:
+        calls.append(name)
+        if name == "storage" and not broken.pop("storage", True):
+            raise RuntimeError("storage: exit code 1")
+        return [Row(name, "peer", (1.0,), (2.0,))]
+
+    calls: list[str] = []
+    broken = {"storage": False}
+    state = tmp_path / "unfinished.json"
+    monkeypatch.setattr("benchmarks.bench.run_module", run)
+    monkeypatch.setattr("benchmarks.bench._measure_growth", lambda *_: [])
+    monkeypatch.setattr("benchmarks.bench.read_done", lambda: read_done(state))
+    monkeypatch.setattr("benchmarks.bench.write_done", lambda done: write_done(done, state))
+    folders = ["--folder", str(tmp_path / "measured"), "--page", str(tmp_path / "page.md")]
+    monkeypatch.setattr("sys.argv", ["bench", *folders])
+    assert main() == 1 and calls == list(MODULES) and set(read_done(state)) == {*MODULES, "growth"} - {"storage"}
+    output = capsys.readouterr()
+    assert "plan, in minutes: demo" in output.err
+    assert "| further rows of storage | - | **failed**: storage: exit code 1 |" in output.out
+    calls.clear()
+    assert main() == 0 and calls == ["storage"] and not state.exists()
+    assert "| storage | peer | 1 s | 2 s | 2.00x |" in (tmp_path / "page.md").read_text()
+
+
+def test_the_plan_fits_into_its_time() -> None:
+    names = [*MODULES, "growth"]
+    seconds = choose_seconds(names, 10_000, 60 * 40)
+    assert sum(estimate_parts(names, 10_000, seconds).values()) < 60 * 40
+    assert choose_seconds(["training"], 0, 60 * 40) == 40 and choose_seconds(names, 10_000, 60) == 8
 
 
 def growth_of(stage: str, seconds: float, peak: float) -> list[Growth]:
@@ -118,12 +162,12 @@ def test_the_page_has_rows_growth_and_gpu(tmp_path: Path) -> None:
     (folder / "distances.json").write_text(json.dumps({"rows": [], "machine": "a machine"}))
     (folder / "growth.json").write_text(json.dumps([asdict(row) for row in growth_of("find_hands", 11.0, 510.0)]))
     gpu = {"backbone": "SD 1.5", "stage": "III", "batch": 4, "code": "hand1000", "images_per_second": 50.0}
-    gpu |= {"mfu": 0.45, "peak_bytes": 8e9, "speedup": 1.5}
+    gpu |= {"seconds": [0.08, 0.09], "mfu": 0.45, "peak_bytes": 8e9, "state_bytes": 5e9, "speedup": 1.5}
     (folder / "gpu.json").write_text(json.dumps([gpu]))
     rows = {"distances": [Row("work", "peer", (2.0,), (4.0,), goal=3.0, note="why it is slow")]}
     write_page(page, rows, folder)
     text = page.read_text()
     assert "Measured on a machine. 0 of 1 goals are met." in text and "- work, peer: why it is slow" in text
     assert "| find the hands | 10.0 ms, 500 MB | 11.0 ms, 510 MB |" in text
-    assert "| SD 1.5 | III | 4 | hand1000 | 50.0 | 45% | 8.00 | 1.50x |" in text
+    assert "| SD 1.5 | III | 4 | hand1000 | 85 (80 to 90) | 50.0 | 45.0 % | 8.0 | 5.0 | 1.50x |" in text
     assert (tmp_path / "performance.png").stat().st_size > 10_000
