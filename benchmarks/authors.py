@@ -3,7 +3,8 @@
     git clone https://github.com/Haozhuo-Zhang/Hand1000 FOLDER/Hand1000
     .venv/bin/python -m benchmarks.bench --only authors --peers FOLDER
 
-Their other scripts need CUDA and a checkpoint of Stable Diffusion; `benchmarks.training` has the loop of Stage II.
+`benchmarks.distances` and `benchmarks.images` run parts of their scripts. The training needs CUDA and a checkpoint of
+Stable Diffusion; `benchmarks.training` has its loop of Stage II.
 """
 
 import subprocess
@@ -12,9 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.published import find_script
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 
-SCRIPT = "Hand1000/cal_mean_feature.py"
+STAGE1 = "cal_mean_feature.py"
 _IMAGES, _RENDERED, _SIZE = 60, 12, (1024, 1024)
 _TOLERANCE = 1e-3
 """Of coordinates relative to the image: both read the same JPEG files, through different libraries."""
@@ -38,8 +40,8 @@ np.save("product.npy", gesture_feature(landmarks, kind="raw").mean(axis=0))
 
 def measure_rows(options: BenchOptions) -> Iterator[Row]:
     """Yield the row of Stage I; none without the checkout."""
-    script = (options.peers / SCRIPT).resolve() if options.peers else None
-    if script is None or not script.is_file() or options.short:
+    script = find_script(options.peers, STAGE1)
+    if script is None or options.short:
         return
     import numpy as np
 

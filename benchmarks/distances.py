@@ -5,12 +5,15 @@ both covariances, regularized where they are singular.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.published import find_script, load_parts
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
+from hand1000.paper.metrics import paper_kid
 
 _IMAGES, _FEATURES = 1000, 2048
 _EPS = 1e-6
@@ -34,12 +37,13 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
         ),
         options,
     )
+    published = find_script(options.peers, "cal_fid.py")
     yield measure_row(
         Comparison(
             f"FID from {size}",
-            "pytorch-fid's formula",
+            "the authors' cal_fid.py, its function" if published else "pytorch-fid's formula",
             run_product=lambda: frechet_distance(x, y),
-            run_peer=lambda: _measure_by_square_root(x, y),
+            run_peer=lambda: _measure_by_authors_fid(published, x, y) if published else _measure_by_root(x, y),
             is_equal=_is_close,
             goal=30,
         ),
@@ -56,6 +60,32 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
         ),
         options,
     )
+
+    if published := find_script(options.peers, "cal_kid.py"):
+        yield measure_row(
+            Comparison(
+                f"the authors' KID from {size}",
+                "their cal_kid.py, its function",
+                run_product=lambda: paper_kid(x, y, np.random.default_rng(0)),
+                run_peer=lambda: _measure_by_authors_kid(published, x, y),
+                is_equal=_is_close,
+            ),
+            options,
+        )
+
+
+def _measure_by_authors_fid(script: Path, x: np.ndarray, y: np.ndarray) -> float:
+    from scipy.linalg import sqrtm
+
+    function = load_parts(script, ("calculate_frechet_distance",), {"np": np, "sqrtm": sqrtm})
+    # The script has float64 features, and passes means and covariances.
+    sides = [(a.mean(axis=0), np.cov(a, rowvar=False)) for a in (x.astype(np.float64), y.astype(np.float64))]
+    return float(function["calculate_frechet_distance"](*sides[0], *sides[1]))
+
+
+def _measure_by_authors_kid(script: Path, x: np.ndarray, y: np.ndarray) -> float:
+    parts = load_parts(script, ("polynomial_kernel", "calculate_kid"), {"np": np})
+    return float(parts["calculate_kid"](x.astype(np.float64), y.astype(np.float64))[0])
 
 
 def _is_close(ours: float, theirs: float) -> bool:
@@ -82,7 +112,7 @@ def _measure_by_torchmetrics(name: str, x: np.ndarray, y: np.ndarray, **options:
     return float(value[0] if isinstance(value, tuple) else value)
 
 
-def _measure_by_square_root(x: np.ndarray, y: np.ndarray) -> float:
+def _measure_by_root(x: np.ndarray, y: np.ndarray) -> float:
     from scipy.linalg import sqrtm
 
     means, covariances = [a.mean(axis=0) for a in (x, y)], [np.cov(a, rowvar=False) for a in (x, y)]

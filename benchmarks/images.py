@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.authors import STAGE1
 from benchmarks.photographs import GESTURE, NUM_TEST, Photos
-from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
+from benchmarks.published import find_script, load_parts
+from benchmarks.rows import BenchOptions, Comparison, Row, failed_row, log_start, measure_row
 from hand1000.config.settings import load_settings
 from hand1000.data.imageset import read_image_set
-from hand1000.data.png import encode_png
 from hand1000.data.prepare import prepare_image_sets
 from hand1000.data.selection import ImageFilter, select_images
 from hand1000.data.sources.opening import open_dataset
@@ -51,18 +52,24 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
 
 def _measure(photos: Photos, num_evaluated: int, options: BenchOptions) -> Iterator[Row]:
     height, width, _ = photos.pixels[0].shape
+    script = find_script(options.peers, STAGE1)
     yield measure_row(
         Comparison(
             f"images to landmarks, {photos.count} JPEGs of {width} x {height} (crop, store, detect)",
-            "the authors' loop, which stores no crops",
+            f"the authors' {STAGE1 if script else 'loop'}, one by one, which stores no crops",
             run_product=partial(find_landmarks, photos),
-            run_peer=partial(run_authors_loop, photos.paths),
+            run_peer=partial(run_published_loop, script, photos.paths)
+            if script
+            else partial(run_authors_loop, photos.paths),
             is_equal=lambda found, peer: all(ours or not theirs for ours, theirs in zip(found, peer, strict=True)),
             goal=2.5,
             note=_PROFILE,
         ),
         options,
     )
+    # Not at the top: a former build, whose package this module also runs with, has no such function.
+    from hand1000.data.png import encode_png
+
     crops = [np.asarray(Image.fromarray(pixels).resize((_RESOLUTION, _RESOLUTION))) for pixels in photos.pixels]
     yield measure_row(
         Comparison(
@@ -90,6 +97,8 @@ def _measure(photos: Photos, num_evaluated: int, options: BenchOptions) -> Itera
     )
     if options.short and not options.before:  # Nothing to compare that an evaluation's own tests do not.
         return
+    if options.before:
+        yield _prepare_row(photos, options.before, options)
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch) / name for name in ("real", "generated")]
         for seed, folder in enumerate(folders):
@@ -121,6 +130,38 @@ def _measure(photos: Photos, num_evaluated: int, options: BenchOptions) -> Itera
             )
 
 
+def _prepare_row(photos: Photos, before: Path, options: BenchOptions) -> Row:
+    """Compare the seconds of preparing and detecting with those of a former build, in processes that take turns."""
+    name, peer = f"{photos.count} JPEGs prepared and detected", "the former build"
+    log_start(name, peer)
+    ours: list[float] = []
+    former: list[float] = []
+    try:
+        for repeat in range(3):
+            sides = [(_ROOT, ours), (before.resolve(), former)]
+            for checkout, seconds in sides if repeat % 2 == 0 else sides[::-1]:
+                seconds.append(_time_preparation(checkout, photos))
+    except subprocess.CalledProcessError as error:
+        return failed_row(name, peer, error)
+    return Row(name, peer, tuple(ours), tuple(former), goal=6, note=_PROFILE)
+
+
+def _time_preparation(checkout: Path, photos: Photos) -> float:
+    """Return the seconds of `find_landmarks` with the package of a checkout, without the imports."""
+    code = (
+        "import sys, time; from pathlib import Path; from benchmarks.photographs import Photos; "
+        "from benchmarks.images import find_landmarks; photos = Photos(Path(sys.argv[1]), int(sys.argv[2]), 0, 0); "
+        "begun = time.perf_counter(); find_landmarks(photos); print(time.perf_counter() - begun)"
+    )
+    # Of this package only the benchmarks come from here.
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "benchmarks").symlink_to(_ROOT / "benchmarks")
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(checkout), folder])}
+        command = [sys.executable, "-c", code, str(photos.folder), str(photos.count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=folder, env=environment)
+    return float(done.stdout.splitlines()[-1])
+
+
 def find_landmarks(photos: Photos) -> list[bool]:
     """Prepare the image sets and detect the hands, as the workflow does; whether each training image has one."""
     settings = load_settings("default").data
@@ -149,6 +190,17 @@ def run_authors_loop(paths: Sequence[Path]) -> list[bool]:
             with Image.open(path) as image:
                 found.append(solution.process(np.asarray(image.convert("RGB"))).multi_hand_landmarks is not None)
     return found
+
+
+def run_published_loop(script: Path, paths: Sequence[Path]) -> list[bool]:
+    """Run the function of the authors' script on each image, one after another; whether each has a hand."""
+    import cv2
+    import mediapipe
+
+    with suppress_stderr():
+        parts = load_parts(script, ("mp_hands", "hands", "extract_features"), {"mp": mediapipe, "cv2": cv2})
+        with parts["hands"]:
+            return [parts["extract_features"](str(path)) is not None for path in paths]
 
 
 def _detect_in_threads(images: Sequence[np.ndarray]) -> list[list[Any]]:

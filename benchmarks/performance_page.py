@@ -51,8 +51,8 @@ def _describe_gpu(measurements: Path) -> str:
     if not measurements.is_file():
         return "Not measured yet: `python -m benchmarks.gpu --out benchmarks/measured` on a machine with a GPU."
     lines = [
-        "| backbone | stage | batch | code | ms a step | images/s | MFU | peak GB | of it weights, gradients, moments | "
-        "hand1000 is faster by |",
+        "| backbone | stage | batch | code | ms a step | images/s | MFU | peak GB | of it weights, gradients, moments "
+        "| hand1000 is faster by |",
         "| --- " * 10 + "|",
     ]
     for row in json.loads(measurements.read_text()):
