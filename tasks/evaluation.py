@@ -63,11 +63,12 @@ def evaluate(  # noqa: PLR0913 (Flyte signature)
     from hand1000.export.measured import EXPORT_METRICS, ExportMetrics
 
     evaluator, real = context.loaded["evaluator"].load(), RealFeatures.load(context.download(real_features))
+    extract = partial(evaluator.extract, on_progress=context.on_progress, store=context.run.open_store())
     models: dict[str, EvaluatedImages] = {}
     for name, shards in (("base", base_images), ("tuned", tuned_images), ("champion", champion_images)):
         if shards:
             images = merge_image_sets(context.download_all(shards), context.scratch_dir(name))
-            features = evaluator.extract(images, context.on_progress)
+            features = extract(images)
             models[name] = EvaluatedImages(features, evaluator.compute(real, features, seed=seed))
             write_json(context.output_dir / f"{name}.json", models[name].metrics)
     general: dict[str, dict[str, tuple[ImageFeatures, GeneralMetrics]]] = {"general": {}, "other": {}}
@@ -85,7 +86,7 @@ def evaluate(  # noqa: PLR0913 (Flyte signature)
     exported = context.download(export_images)
     export = ExportMetrics.model_validate(read_json(exported / EXPORT_METRICS))
     if not export.note:
-        features = evaluator.extract(exported, context.on_progress)
+        features = extract(exported)
         rows = compare_export(
             real, models["tuned"].features, features, partial(evaluator.compute, real, seed=seed), seed
         )

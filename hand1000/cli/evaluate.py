@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hand1000.evaluation.metrics import Metrics
 
+DEFAULT_ROOT = "artifacts"
+
 
 def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add `evaluate` to the commands of `hand1000`."""
@@ -20,6 +22,12 @@ def add_evaluate_command(commands: "argparse._SubParsersAction[argparse.Argument
     evaluate.add_argument("--train", type=Path, metavar="DIR", help="training images, to measure memorization")
     evaluate.add_argument("--paper", action="store_true", help="also compute FID and KID as the authors do")
     evaluate.add_argument("--config", default="default", help="settings for `evaluation` and `seed` (default: default)")
+    evaluate.add_argument(
+        "--root",
+        metavar="DIR|s3://",
+        help="artifact root that keeps the features of the images, so that the next evaluation of the same ones only "
+        "computes the metrics (default: artifacts, if there is such a folder)",
+    )
     evaluate.add_argument("--out", type=Path, help="also write all metrics, with those of each image, to a JSON file")
     evaluate.set_defaults(run=_evaluate)
 
@@ -35,14 +43,18 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from hand1000.core.progress import ProgressBar
     from hand1000.core.rng import numpy_generator
+    from hand1000.data.imageset import read_image_set
     from hand1000.evaluation.evaluator import Evaluator
     from hand1000.evaluation.features import ImageFeatures, extract_image_features
     from hand1000.evaluation.folders import UNKNOWN_GESTURE, import_images, read_prompts
     from hand1000.evaluation.metrics import compute_metrics
     from hand1000.paper.metrics import paper_fid, paper_kid
+    from hand1000.storage.artifacts import open_store
     from hand1000.storage.files import write_json
 
     evaluator = Evaluator.from_settings(settings.evaluation)
+    root = options.root or (DEFAULT_ROOT if Path(DEFAULT_ROOT).is_dir() else None)
+    store = open_store(root) if root else None
     prompts = read_prompts(options.prompts) if options.prompts else None
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -53,7 +65,10 @@ def _evaluate(options: argparse.Namespace) -> None:
             return import_images(folder, Path(scratch) / name, gesture, texts)
 
         def extract(folder: Path, name: str, texts: list[str] | None = None) -> ImageFeatures:
-            return evaluator.extract(import_folder(folder, name, texts), ProgressBar(name))
+            imported = import_folder(folder, name, texts)
+            # The digests of the files that the user has, by which `hand1000 data forget` can find them.
+            keys = [record.source for record in read_image_set(imported)] if imported != folder else None
+            return evaluator.extract(imported, ProgressBar(name), store=store, keys=keys)
 
         real, fake = extract(options.real, "real"), extract(options.fake, "generated", prompts)
         train = import_folder(options.train, "train") if options.train else None

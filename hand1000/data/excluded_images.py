@@ -104,14 +104,21 @@ def caption_cache_keys(store: ArtifactStore, piece: Piece, images: Mapping[str, 
 
 def gestures_of(store: ArtifactStore, piece: Piece, names: Collection[str]) -> dict[str, str]:
     """Return the gesture of each of the named images of an artifact, by file name without its folder."""
-    gestures = {}
+    return {row["file_name"]: row["gesture"] for row in _rows_of(store, piece, names)}
+
+
+def source_digests(store: ArtifactStore, piece: Piece, names: Collection[str]) -> set[str]:
+    """Return the digests of the files of which the named images of an artifact were made."""
+    return {row["source"] for row in _rows_of(store, piece, names)}
+
+
+def _rows_of(store: ArtifactStore, piece: Piece, names: Collection[str]) -> Iterator[dict[str, Any]]:
     for folder in {str(PurePosixPath(name).parent) for name in names}:
         for metadata in (METADATA, TYPED_METADATA):
             data = store.backend.read(f"{piece.key}/{PurePosixPath(folder) / metadata}")
             for row in _read_rows(data or b"", metadata):
                 if str(PurePosixPath(folder) / row["file_name"]) in names:
-                    gestures[row["file_name"]] = row["gesture"]
-    return gestures
+                    yield row
 
 
 def copy_without(folder: Path, output_dir: Path, exclusions: Exclusions) -> bool:

@@ -9,12 +9,14 @@ import numpy as np
 
 from hand1000.config.settings import EvaluationSettings
 from hand1000.core.progress import ProgressCallback, noop_callback
-from hand1000.data.imageset import ImageRecord
+from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.evaluation.extractors import FeatureExtractor, load_extractor
+from hand1000.evaluation.feature_cache import FeatureCache
 from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
 from hand1000.evaluation.metrics import Metrics, compute_metrics
 from hand1000.hands.classifier import GestureClassifier
 from hand1000.models.clip import Clip
+from hand1000.storage.artifacts import ArtifactStore
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,19 @@ class Evaluator:
         folder: Path,
         on_progress: ProgressCallback = noop_callback,
         records: Sequence[ImageRecord] | None = None,
+        store: ArtifactStore | None = None,
+        keys: Sequence[str] | None = None,
     ) -> ImageFeatures:
-        """Extract the features of an image set and of the hands in it, see `extract_features`."""
+        """Return the features of an image set and of the hands in it, see `extract_features`.
+
+        Args:
+            folder: Folder of the image set.
+            on_progress: Callback that receives the number of processed images.
+            records: Records of the images; None reads those of the folder.
+            store: Artifact root that keeps the features for the next evaluation of the same images; None keeps none.
+            keys: What names them there, see `FeatureCache`.
+        """
+        records = read_image_set(folder) if records is None else records
         return extract_features(
             folder,
             extractor=self.extractor,
@@ -68,7 +81,13 @@ class Evaluator:
             clip=self.clip,
             on_progress=on_progress,
             records=records,
+            cache=self._open_cache(store, [folder / record.file_name for record in records], keys) if store else None,
         )
+
+    def _open_cache(self, store: ArtifactStore, paths: Sequence[Path], keys: Sequence[str] | None) -> FeatureCache:
+        extractor = self.extractor
+        provenance = (extractor.name, extractor.sha256, extractor.resizer, self.min_detection_confidence)
+        return FeatureCache(store, provenance, paths, keys)
 
     def extract_real(
         self, dataset: Path, on_progress: ProgressCallback, records: Sequence[ImageRecord]

@@ -12,6 +12,7 @@ from hand1000.core.threads import available_cpus, limit_torch_threads
 from hand1000.data.imageset import ImageRecord, read_image_set
 from hand1000.evaluation.colors import find_color_words, measure_colors
 from hand1000.evaluation.extractors import FeatureExtractor
+from hand1000.evaluation.feature_cache import FeatureCache
 from hand1000.evaluation.hand_crops import crop_hands
 from hand1000.hands.detection import count_workers, iter_detections, read_square
 from hand1000.hands.detector import Hand, HandDetector
@@ -92,6 +93,7 @@ def extract_features(
     clip: Clip | None = None,
     records: Sequence[ImageRecord] | None = None,
     on_progress: ProgressCallback = noop_callback,
+    cache: FeatureCache | None = None,
 ) -> ImageFeatures:
     """Decode each image of an image set once, detect its hands, and extract the features of both.
 
@@ -102,6 +104,7 @@ def extract_features(
         clip: CLIP model that compares each image with its prompt; None skips the comparison.
         records: Records of the images with their prompts; None reads those of the folder.
         on_progress: Callback that receives the number of processed images.
+        cache: The cache of these images, which is filled or, instead of an extraction, read.
 
     Raises:
         Hand1000Error: The set has fewer than two images, or one cannot be read.
@@ -110,12 +113,36 @@ def extract_features(
     names = tuple(record.file_name for record in records)
     if len(names) < 2:
         raise Hand1000Error(f"{directory}: {len(names)} images; a distance needs at least two")
+    arrays = cache.recall() if cache else None
+    if arrays is None:
+        paths = [directory / name for name in names]
+        arrays = _extract_arrays(paths, extractor, min_detection_confidence, on_progress)
+        if cache:
+            cache.keep(arrays)
+    return ImageFeatures(
+        **arrays,
+        clip_similarity=_clip_similarities(directory, records, clip) if clip else np.zeros(0, np.float32),
+        file_names=names,
+        gestures=tuple(record.gesture for record in records),
+        prompts=tuple(record.text for record in records),
+        color_words=tuple(find_color_words(record) for record in records),
+        extractor=extractor.name,
+        extractor_sha256=extractor.sha256,
+        resizer=extractor.resizer,
+        min_detection_confidence=min_detection_confidence,
+    )
+
+
+def _extract_arrays(
+    paths: Sequence[Path], extractor: FeatureExtractor, min_detection_confidence: float, on_progress: ProgressCallback
+) -> dict[str, np.ndarray]:
+    """Return the array fields of `ImageFeatures` without the similarity to prompts."""
     image_features = _BatchedExtractor(extractor)
     crop_features = _BatchedExtractor(extractor)
     hands: list[Hand] = []
     image_index, palm_score, hand_presence, colors = [], [], [], []
     detections = iter_detections(
-        [directory / name for name in names],
+        paths,
         HandDetector.detect_with_scores,
         min_detection_confidence=min_detection_confidence,
         max_hands=MAX_HANDS,
@@ -130,27 +157,18 @@ def extract_features(
             palm_score.append(detection.palm_score)
             hand_presence.append(detection.presence)
             colors.append(measure_colors(image, detection.hands))
-            on_progress(index + 1, len(names), {})
-    return ImageFeatures(
-        features=image_features.result(),
-        crop_features=crop_features.result(),
-        landmarks=np.array([hand.landmarks for hand in hands], np.float32).reshape(-1, NUM_LANDMARKS, 3),
-        handedness_score=np.array([hand.score for hand in hands], np.float32),
-        is_right=np.array([hand.right for hand in hands], bool),
-        image_index=np.array(image_index, np.int64),
-        palm_score=np.array(palm_score, np.float32),
-        hand_presence=np.array(hand_presence, np.float32),
-        clip_similarity=_clip_similarities(directory, records, clip) if clip else np.zeros(0, np.float32),
-        colors=np.array(colors, np.float32),
-        file_names=names,
-        gestures=tuple(record.gesture for record in records),
-        prompts=tuple(record.text for record in records),
-        color_words=tuple(find_color_words(record) for record in records),
-        extractor=extractor.name,
-        extractor_sha256=extractor.sha256,
-        resizer=extractor.resizer,
-        min_detection_confidence=min_detection_confidence,
-    )
+            on_progress(index + 1, len(paths), {})
+    return {
+        "features": image_features.result(),
+        "crop_features": crop_features.result(),
+        "landmarks": np.array([hand.landmarks for hand in hands], np.float32).reshape(-1, NUM_LANDMARKS, 3),
+        "handedness_score": np.array([hand.score for hand in hands], np.float32),
+        "is_right": np.array([hand.right for hand in hands], bool),
+        "image_index": np.array(image_index, np.int64),
+        "palm_score": np.array(palm_score, np.float32),
+        "hand_presence": np.array(hand_presence, np.float32),
+        "colors": np.array(colors, np.float32),
+    }
 
 
 def extract_image_features(directory: Path, extractor: FeatureExtractor) -> np.ndarray:

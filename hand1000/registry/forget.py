@@ -22,7 +22,9 @@ from hand1000.data.excluded_images import (
     find_excluded_images,
     gestures_of,
     mentions_any,
+    source_digests,
 )
+from hand1000.data.formats import is_image
 from hand1000.registry.connection import Tracking, read_pages
 from hand1000.registry.holdings import Holdings, Weights, Workflow, read_holdings, read_workflows
 from hand1000.registry.removed import remove_files
@@ -201,7 +203,13 @@ def _find_cache_keys(
         manifest = _read_manifest(store, piece)
         keys |= {entry.sha256 for entry in manifest.files if entry.name in images.names} if manifest else set()
         gestures |= gestures_of(store, piece, images.names)
+        # The features of images that `hand1000 evaluate` has read from a folder.
+        keys |= source_digests(store, piece, images.names)
     for name in names & set(artifacts):
+        # The features of the images that a model generated.
+        manifest = None if artifacts[name] in holders else _read_manifest(store, artifacts[name])
+        if manifest:
+            keys |= {entry.sha256 for entry in manifest.files if is_image(entry.name)}
         if artifacts[name].kind == "caption_images":
             with contextlib.suppress(ValueError, DamagedError):
                 keys |= caption_cache_keys(store, artifacts[name], gestures)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from hand1000.cli import main as cli
 from hand1000.gestures import PHRASES
+from hand1000.storage.digests import digest_file
 from tests.support.rendered_hands import render_hand
 
 PALMS = 3
@@ -45,6 +46,20 @@ def test_plain_folders_of_mixed_sizes_are_measured(folders: Path, tmp_path: Path
     assert lines["implausible_hand_rate"] == "–"  # Too few real hands to know their spread.
     kept = json.loads(out.read_text())
     assert len(kept["images"]) == PALMS and kept["memorization_rate"] == 0
+
+
+def test_a_second_evaluation_recalls_the_features(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    folders, root = [str(folders / name) for name in ("real", "fake")], tmp_path / "root"
+    command = ["evaluate", *folders, "--gesture", "palm", "--root", str(root)]
+    outs = [tmp_path / f"{number}.json" for number in range(2)]
+    assert cli.main([*command, "--out", str(outs[0])]) == 0
+    monkeypatch.delattr("hand1000.evaluation.features.iter_detections")
+    assert cli.main([*command, "--out", str(outs[1])]) == 0
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    kept = "".join(path.read_text() for path in (root / "caches").rglob("*.json"))
+    assert all(digest_file(path) in kept for folder in folders for path in Path(folder).iterdir())
 
 
 def test_prompts_give_the_requested_gestures(folders: Path, tmp_path: Path, capsys) -> None:

@@ -82,6 +82,12 @@ def fill(root: str, folder: Path, registry: Path) -> dict[str, str]:
     tracker.finish()
     crops = {path.stem: digest_file(path) for path in store.fetch(address(dataset)).glob("*/*.png")}
     store.key_value_cache("captions", "0" * 64).add({digest: f"caption {name}" for name, digest in crops.items()})
+    drawn = store.publish("generate_tuned", folder_with(folder / "drawn", {"0.png": "a generated image"}))
+    record = {"address": drawn, "seconds": 1.0, "sources": [names["train_unet"]]}
+    store.put_result("generate_tuned", "1" * 64, record)
+    evaluated = {digest_file(path): path.stem for path in source.glob("*.png")}
+    evaluated |= {digest_file(path): "generated" for path in store.fetch(drawn).glob("*.png")}
+    store.key_value_cache("image_features", "0" * 64).add(evaluated)
     store.backend.write(f"unsent/{'0' * 20}-{'0' * 64}.bin", b"a page that waits")
     store.checkpoint("train_unet", "2" * 64).save(folder_with(folder / "state", {"step": "3"}))
     return names
@@ -136,6 +142,8 @@ def test_a_person_is_gone_and_does_not_come_back(place, tmp_path, capsys):
     assert not list(seen.backend.list_files("unsent"))
     cached = seen.key_value_cache("captions", "0" * 64).read()
     assert sorted(cached.values()) == [f"caption {i}" for i in (0, 1, 4, 5, 6, 7)]
+    evaluated = seen.key_value_cache("image_features", "0" * 64).read()
+    assert sorted(evaluated.values()) == ["0", "1", "4", "5", "6", "7"]
     (replaced,) = [line for line in output.splitlines() if line.startswith("replaced ")]
     published = seen.fetch(replaced.split()[-1])
     counts = [len(read_image_set(published / split)) for split in ("train", "test")]
