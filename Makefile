@@ -95,11 +95,8 @@ register: setup  ## Register every workflow and activate the active schedules: D
 
 setup: $(VENV)/.ready  ## Create the environment .venv from the pinned packages: PYTHON=python3.12.
 
-# `editable_mode=compat` lets type checkers see the package; setuptools is a locked package, so nothing else is downloaded.
 $(VENV)/.ready: requirements.lock infra/tools.lock pyproject.toml tooling/setup.sh
-	PYTHON="$(PYTHON)" sh tooling/setup.sh $(VENV) requirements.lock infra/tools.lock
-	$(BIN)/python -m pip install --quiet --no-compile --no-deps --no-build-isolation --editable . \
-		--config-settings editable_mode=compat
+	PYTHON="$(PYTHON)" EDITABLE=. sh tooling/setup.sh $(VENV) requirements.lock infra/tools.lock
 	touch $@
 
 # Tools whose own dependencies conflict with the project's.

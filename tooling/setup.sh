@@ -1,7 +1,8 @@
 #!/bin/sh
 # Creates a virtual environment from lock files, whose hashes every downloaded file must match:
-# sh tooling/setup.sh FOLDER LOCK... The environment variable PYTHON names the interpreter. uv installs, from PyPI if it is not
-# there. `sh tooling/setup.sh --check FOLDER` prints a line if the environment has another Python than it needs.
+# sh tooling/setup.sh FOLDER LOCK... The environment variable PYTHON names the interpreter, EDITABLE a package that is installed
+# last, from its folder, with the locked setuptools. uv installs, from PyPI if it is not there. `sh tooling/setup.sh --check FOLDER`
+# prints a line if the environment has another Python than it needs.
 set -eu
 suits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' >/dev/null 2>&1; }
 version() { "$1" -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null || true; }
@@ -69,3 +70,5 @@ for lock in "$@"; do
     install --require-hashes --requirement "$lock"
 done
 [ $torch != cuda ] || install --require-hashes --requirement containers/cuda.lock
+# `editable_mode=compat` lets type checkers see the package.
+[ -z "${EDITABLE:-}" ] || install --no-build-isolation --config-settings editable_mode=compat --editable "$EDITABLE"

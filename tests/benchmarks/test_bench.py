@@ -6,12 +6,16 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks.bench import format_row, main, row_from_json, run_module
 from benchmarks.growth import Growth, find_faults
+from benchmarks.operations import StepProfile, profile_step
 from benchmarks.performance_page import write_page
 from benchmarks.plan import MODULES, choose_seconds, estimate_parts, read_done, write_done
+from benchmarks.published import find_script, load_parts
 from benchmarks.rows import BenchOptions, Comparison, Row, measure_row
 from tests.support.short_demo import ROOT
 
@@ -142,6 +146,26 @@ def test_the_plan_fits_into_its_time() -> None:
     seconds = choose_seconds(names, 10_000, 60 * 40)
     assert sum(estimate_parts(names, 10_000, seconds).values()) < 60 * 40
     assert choose_seconds(["training"], 0, 60 * 40) == 40 and choose_seconds(names, 10_000, 60) == 8
+
+
+def test_parts_of_a_published_script_run_without_the_rest(tmp_path: Path) -> None:
+    script = tmp_path / "Hand1000/script.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import nothing_of_this_name\nfactor = np.float64(2)\ndef scale(x):\n    return factor * x\nscale(nothing)\n"
+    )
+    assert find_script(tmp_path, "script.py") == script and find_script(None, "script.py") is None
+    assert find_script(tmp_path, "other.py") is None
+    assert load_parts(script, ("factor", "scale"), {"np": np})["scale"](3) == 6
+    with pytest.raises(KeyError, match="other"):
+        load_parts(script, ("other",), {})
+
+
+def test_the_profile_of_a_step_names_its_products() -> None:
+    left, right = torch.rand(400, 400), torch.rand(400, 400)
+    profile = profile_step(lambda: (left @ right).relu())
+    assert profile.longest.startswith("mm ") and 0.5 < profile.products < 1
+    assert "would be 2.00x" in StepProfile("mm 50%", 0.75).describe(1.5)
 
 
 def growth_of(stage: str, seconds: float, peak: float) -> list[Growth]:
