@@ -139,8 +139,10 @@ def main() -> int:
     names = [name for name in arguments.only or [*MODULES, GROWTH] if name not in done]
     if arguments.short:
         names = [name for name in names if name != GROWTH]
-    seconds = arguments.seconds or choose_seconds(names, arguments.items, 60 * arguments.minutes)
-    estimates = estimate_parts(names, arguments.items, seconds)
+    before = arguments.before is not None
+    available = 60 * arguments.minutes
+    seconds = arguments.seconds or choose_seconds(names, arguments.items, available, before=before)
+    estimates = estimate_parts(names, arguments.items, seconds, before=before)
     if done:
         print(f"measured before: {', '.join(done)}", file=sys.stderr)
     if not arguments.short:

@@ -2,8 +2,8 @@
 
 Each stage is the workflow's own task with the small base model. It runs in a process of its own, forked from one that
 has imported everything, so that the time is that of the work and the peak of memory that of one stage. The settings are
-the demo's with as little work for an image as still passes through every part: one step for its embedding, one
-sixteenth of a step of Stage III, two denoising steps for a generated image. Prints a Markdown table.
+the demo's with as little work for an image as still passes through every part: one step for its embedding, a 32nd of a
+step of the fusion and of Stage III, two denoising steps for a generated image. Prints a Markdown table.
 """
 
 import argparse
@@ -51,7 +51,7 @@ _ORDER = (
     ("tasks.evaluation", "evaluate"),
 )
 DEFAULT_ITEMS = 10_000
-_STEPS_BETWEEN_SIZES = (16, 4, 1)
+_DIVISORS = (40, 8, 1)
 _BASE_MODEL = str(Path(__file__).parents[1] / "models/small-base")
 _RENDERED, _RENDERED_SIZE = 24, 96
 _BATCH = 16
@@ -77,7 +77,7 @@ class Growth:
 
 
 def measure_growth(items: int, seconds: float, folder: Path) -> Iterator[Growth]:
-    """Measure all stages with a sixteenth, a quarter and all of `items` images.
+    """Measure all stages with a fortieth, an eighth and all of `items` images.
 
     Args:
         items: The largest number of images.
@@ -92,7 +92,7 @@ def measure_growth(items: int, seconds: float, folder: Path) -> Iterator[Growth]
     pool = folder / "pool"
     _forked(lambda: _render(pool))
     last_items, last_seconds = 0, 0.0
-    for divisor in _STEPS_BETWEEN_SIZES:
+    for divisor in _DIVISORS:
         count = max(_BATCH, items // divisor // _BATCH * _BATCH)
         left = seconds - (time.monotonic() - started)
         if last_seconds:
@@ -186,8 +186,12 @@ def _settings(count: int) -> Any:
 
     values = load_settings("demo").model_dump(mode="json")
     values["data"] |= {"test_images": max(_BATCH, count // 10)}
-    values["stage2"] |= {"fusion_steps": count // _BATCH, "fusion_batch_size": _BATCH, "embedding_steps": 1}
-    values["stage3"] |= {"steps": count // _BATCH, "batch_size": _BATCH}
+    values["stage2"] |= {
+        "fusion_steps": max(count // (2 * _BATCH), 1),
+        "fusion_batch_size": _BATCH,
+        "embedding_steps": 1,
+    }
+    values["stage3"] |= {"steps": max(count // (2 * _BATCH), 1), "batch_size": _BATCH}
     values["generation"] |= {"num_images": count, "num_inference_steps": 2, "batch_size": 32}
     return Settings.model_validate(values)
 

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +22,12 @@ class Part:
     Attributes:
         rows: Number of rows whose repetitions end after the time of a row.
         fixed: Seconds of everything else: preparations, and single measurements that take longer than a row's time.
+        before: Further seconds where a former build is compared.
     """
 
     rows: int
     fixed: float
-
-    def estimate(self, seconds: float) -> float:
-        """Return the seconds of the part if the repetitions of a row take `seconds`."""
-        return self.fixed + self.rows * seconds
+    before: float = 0.0
 
 
 # Modules of `benchmarks` with a function `measure_rows(options)`, in the order of the table.
@@ -37,34 +35,40 @@ MODULES: dict[str, Part] = {
     "demo": Part(0, 345),
     "startup": Part(1, 15),
     "authors": Part(1, 15),
-    "images": Part(3, 125),
+    "images": Part(3, 150, before=140),
     "training": Part(4, 45),
     "training_memory": Part(0, 360),
     "drawing": Part(3, 20),
-    "distances": Part(3, 40),
+    "distances": Part(2, 95),
     "storage": Part(7, 90),
 }
 
 
 def growth_seconds(items: int) -> float:
     """Return about how long the plot of growth up to `items` images takes."""
-    return 20 + 0.06 * items
+    return 30 + 0.066 * items
 
 
-def choose_seconds(names: Iterable[str], items: int, available: float) -> float:
+def choose_seconds(names: Collection[str], items: int, available: float, *, before: bool = False) -> float:
     """Return the time for the repetitions of one row with which the parts `names` end in `available` seconds.
 
-    A tenth of the time stays free.
+    A seventh of the time stays free. `before` is whether a former build is compared.
     """
-    parts = [MODULES[name] for name in names if name in MODULES]
-    fixed = sum(part.fixed for part in parts) + (growth_seconds(items) if GROWTH in names else 0)
-    rows = sum(part.rows for part in parts)
-    return min(max((0.9 * available - fixed) / max(rows, 1), _SHORTEST), _LONGEST)
+    fixed = sum(estimate_parts(names, items, 0.0, before=before).values())
+    rows = sum(MODULES[name].rows for name in names if name in MODULES)
+    return min(max((available * 6 / 7 - fixed) / max(rows, 1), _SHORTEST), _LONGEST)
 
 
-def estimate_parts(names: Iterable[str], items: int, seconds: float) -> dict[str, float]:
-    """Return the estimated seconds of each part."""
-    return {name: growth_seconds(items) if name == GROWTH else MODULES[name].estimate(seconds) for name in names}
+def estimate_parts(names: Collection[str], items: int, seconds: float, *, before: bool = False) -> dict[str, float]:
+    """Return the estimated seconds of each part if the repetitions of a row take `seconds`."""
+    estimates = {}
+    for name in names:
+        if name == GROWTH:
+            estimates[name] = growth_seconds(items)
+        else:
+            part = MODULES[name]
+            estimates[name] = part.fixed + part.rows * seconds + (part.before if before else 0.0)
+    return estimates
 
 
 def describe_plan(estimates: Mapping[str, float], seconds: float) -> str:
