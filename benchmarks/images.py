@@ -38,8 +38,11 @@ _CONFIDENCE = 0.5
 _RESOLUTION = 512
 _ROOT = Path(__file__).parents[1]
 
-_PROFILE = """Equal: no hand is missed that the authors find. Processor time of an image in ms: decoding at half size 6,
-resizing 7, writing 6, reading 4, detection 13; in the authors' loop decoding 14, detection 13."""
+_PROFILE = (
+    "equal means that no hand is missed that the authors find; processor time of an image in ms: decoding at half size "
+    "6, resizing 7, writing 6, reading 4, detection 13, in the authors' loop decoding 14, detection 13; with nothing "
+    "but the detection, one thread would be 2.1x as fast as theirs"
+)
 
 
 def measure_rows(options: BenchOptions) -> Iterator[Row]:

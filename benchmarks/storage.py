@@ -11,6 +11,7 @@ import gc
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -86,6 +87,18 @@ class _S3Work:
         for path in self.source.iterdir():
             forget_digest(path)
 
+    def describe_hashing(self, _: float) -> str:
+        """Say how long the digests take that name the artifact, and so come before its upload."""
+        from hand1000.storage.digests import tree_manifest
+
+        self.forget()
+        begun = time.perf_counter()
+        tree_manifest(self.source)
+        seconds = time.perf_counter() - begun
+        return (
+            f"the sha256 that names the artifact takes {seconds:.2f} s by itself; the goal needs it to be known before"
+        )
+
     def publish(self) -> str:
         """Upload by the product, and return the prefix of the objects."""
         from hand1000.storage.artifacts import ArtifactStore
@@ -139,7 +152,16 @@ class _S3Work:
 
 def _s3_rows(folder: Path, name: str, sizes: list[int], options: BenchOptions, goal: float) -> Iterator[Row]:
     work, peer = _S3Work(folder, sizes), "s3transfer alone"
-    up = Comparison(f"S3, {name}, up", peer, work.publish, work.upload, work.are_stored, goal=goal, prepare=work.forget)
+    up = Comparison(
+        f"S3, {name}, up",
+        peer,
+        work.publish,
+        work.upload,
+        work.are_stored,
+        goal=goal,
+        note=work.describe_hashing,
+        prepare=work.forget,
+    )
     yield measure_row(up, options)
     published, uploaded = work.publish(), work.upload()
     down = Comparison(
@@ -198,6 +220,7 @@ def _checkpoint_rows(folder: Path, elements: int, options: BenchOptions) -> Iter
             return len(digests[0]) == len(tensors) and digests[0] == digests[1]
 
     name, before = f"a checkpoint of {gigabytes:.1f} GB", "save_file, then sha256 of the files, as before"
+    note = "the bytes are hashed while they are written; what is left is the disk, as the last of these rows shows"
     for title, wait, peer, run_peer, goal in (
         ("until it is stored", True, before, write_as_before, 2.5),
         ("until training goes on", False, before, write_as_before, 2.5),
@@ -208,7 +231,8 @@ def _checkpoint_rows(folder: Path, elements: int, options: BenchOptions) -> Iter
             writer.save(state, wait=wait)
 
         yield measure_row(
-            Comparison(f"{name}, {title}", peer, save, run_peer, is_equal, goal=goal, prepare=writer.wait), options
+            Comparison(f"{name}, {title}", peer, save, run_peer, is_equal, goal=goal, note=note, prepare=writer.wait),
+            options,
         )
     store.clear()
     former.clear()
