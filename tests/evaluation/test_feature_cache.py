@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hand1000.config.settings import load_settings
+from hand1000.data.imageset import read_image_set
 from hand1000.evaluation.evaluator import Evaluator
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.storage.artifacts import ArtifactStore, open_store
@@ -67,11 +68,9 @@ def test_recalled_features_are_the_extracted_ones(evaluator, folder, extracted, 
 
 
 def test_prompts_of_recalled_images_are_the_present_ones(evaluator, folder, store, extracted) -> None:
-    from hand1000.data.imageset import read_image_set
-
     records = [record.model_copy(update={"text": "a blue wall"}) for record in read_image_set(folder)]
     recalled = evaluator.extract(folder, records=records, store=store)
-    assert recalled.prompts == ("a blue wall",) * 3 != extracted.prompts and recalled.color_words[0][0] == "blue"
+    assert recalled.prompts == ("a blue wall",) * 3 != extracted.prompts
 
 
 def test_other_settings_or_images_are_extracted(evaluator, folder, store, tmp_path: Path) -> None:
