@@ -77,7 +77,7 @@ def evaluate(  # noqa: PLR0913 (Flyte signature)
     for kind, folders in (("general", parent), ("other", parent / OTHER_GESTURES)):
         for name in ("base", "tuned", "champion"):
             if (folders / name).is_dir():
-                features = evaluator.extract(folders / name, context.on_progress)
+                features = extract(folders / name)
                 metrics = compute_general_metrics(features, real, evaluator.classifier, trained)
                 general[kind][name] = features, metrics
                 write_json(context.output_dir / f"{kind}_{name}.json", metrics)
