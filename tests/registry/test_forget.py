@@ -232,8 +232,8 @@ def test_artifacts_without_recorded_sources_are_found(runs, tmp_path):
         path.write_bytes(encode_record(name, {key: value for key, value in record.items() if key != "sources"}))
     assert forget(str(runs), runs, "--user-id", "p1") == 0
     left = {path.parent.name for path in (runs / "artifacts").glob("*/*")}
-    # Nothing names the images in it, and no run recorded it.
-    assert left == {"publish", "encode_dataset"}
+    # Nothing names the images in them, and no run recorded them.
+    assert left == {"publish", "encode_dataset", "generate_tuned"}
 
 
 def test_a_run_whose_records_still_wait_is_cleaned_too(runs, tmp_path):
