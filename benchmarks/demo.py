@@ -45,7 +45,8 @@ def _measure(folder: Path, options: BenchOptions) -> Iterator[Row]:
     note = f"installation, imports and start {rest:.0f} s, " + ", ".join(f"{name} {s:.1f}" for name, s in longest)
     yield Row(_FIRST, peer, (first,), (_FORMER_SECONDS,), limit=300.0, note=note)
     log_start(_SECOND, "the first")
-    made, again = _list_artifacts(clone), []
+    made = _list_artifacts(clone)
+    again: list[float] = []
     try:
         while len(again) < min(options.repeats, 5):
             again.append(_run_demo(clone, folder)[0])
