@@ -23,6 +23,9 @@ _COLORS = ("blue", "green", "white", "gray")
 
 def measure_rows(options: BenchOptions) -> Iterator[Row]:
     """Yield the rows of equal images and of equal quality."""
+    import torch
+    from diffusers import StableDiffusionPipeline
+
     from hand1000.models.base_model import load_base_model
     from hand1000.pipelines.pipeline_hand1000 import build_pipeline
 
@@ -35,7 +38,8 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
         "num_inference_steps": steps,
     }
     pipeline = build_pipeline(base, **settings, **_GUIDANCE, autoguidance_scale=1.0)
-    stock = base.stock_pipeline()
+    # As a user of diffusers loads it: a stock pipeline of our parts would have our blocks and memory format.
+    stock = StableDiffusionPipeline.from_pretrained(_SMALL_BASE, torch_dtype=torch.float32)
     for drawing in (pipeline, stock):
         drawing.set_progress_bar_config(disable=True)
     prompts = [_PROMPT.format(_COLORS[index % len(_COLORS)]) for index in range(count)]

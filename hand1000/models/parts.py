@@ -34,4 +34,8 @@ def load_part(class_name: str, name: str, path: Path, source: str, dtype: "torch
         return load_model(getattr(transformers, class_name), path, "a text encoder of CLIP", dtype=dtype)
     import diffusers
 
-    return load_model(getattr(diffusers, class_name), path, _KINDS[name], torch_dtype=dtype)
+    from hand1000.models.lean_blocks import use_lean_blocks
+
+    model = load_model(getattr(diffusers, class_name), path, _KINDS[name], torch_dtype=dtype)
+    use_lean_blocks(model)
+    return model

@@ -25,6 +25,7 @@ from hand1000.models.backbone import Backbone
 from hand1000.models.base_model import DEFAULT_BACKBONE, INDEX
 from hand1000.models.conditioning import Conditioning
 from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
+from hand1000.models.lean_blocks import cached_text
 from hand1000.pipelines.guidance import GuidedPredictor
 from hand1000.pipelines.model_folder import check_parts_of_pipeline, guidance_name, load_parts, read_index
 
@@ -298,11 +299,13 @@ class Hand1000Pipeline(DiffusionPipeline):
         step_generators: Any = None if generator is None else generators
 
         # 4. Denoise
-        for index, timestep in enumerate(self.progress_bar(sampling.timesteps)):
-            latents = sampling.step(predictor(latents, timestep), latents, index, step_generators)
-            raise_if_interrupted()
-            if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, index, timestep, {"latents": latents}).pop("latents", latents)
+        with cached_text():
+            for index, timestep in enumerate(self.progress_bar(sampling.timesteps)):
+                latents = sampling.step(predictor(latents, timestep), latents, index, step_generators)
+                raise_if_interrupted()
+                if callback_on_step_end is not None:
+                    changed = callback_on_step_end(self, index, timestep, {"latents": latents})
+                    latents = changed.pop("latents", latents)
 
         # 5. Decode the latents
         if output_type == "latent":

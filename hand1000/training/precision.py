@@ -1,6 +1,8 @@
 """Precision, kernels, memory and optimizer of the denoiser in training."""
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
@@ -8,6 +10,9 @@ from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
 from hand1000.config.settings import ComputeSettings
 from hand1000.core.errors import Hand1000Error
+from hand1000.models.lean_blocks import use_lean_blocks
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -26,6 +31,7 @@ def configure_denoiser(denoiser: ModelMixin, compute: ComputeSettings, *, frozen
     denoiser.to(memory_format=torch.channels_last if compute.channels_last else torch.contiguous_format)
     if isinstance(denoiser, UNet2DConditionModel):
         denoiser.set_attn_processor(AttnProcessor2_0() if compute.attention == "sdpa" else AttnProcessor())
+    use_lean_blocks(denoiser)
     if compute.gradient_checkpointing:
         denoiser.enable_gradient_checkpointing()
     else:
@@ -34,7 +40,25 @@ def configure_denoiser(denoiser: ModelMixin, compute: ComputeSettings, *, frozen
         for parameter in denoiser.parameters():
             parameter.data = parameter.data.to(weight_dtype(compute))
     if compute.compile:
-        denoiser.compile()
+        compile_denoiser(denoiser)
+
+
+def compile_denoiser(denoiser: torch.nn.Module) -> None:
+    """Compile the denoiser when it is first called, in place; where that fails, say so once and go on without it."""
+    denoiser.compile()
+    compiled = denoiser._compiled_call_impl
+    assert compiled is not None
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return compiled(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            # A processor needs a C++ compiler, a GPU a C compiler and Triton.
+            logger.warning("compute.compile: nothing is compiled (%s)", str(error).partition("\n")[0][:200])
+        denoiser._compiled_call_impl = None
+        return denoiser(*args, **kwargs)
+
+    denoiser._compiled_call_impl = call
 
 
 def autocast_context(device: torch.device, compute: ComputeSettings) -> AbstractContextManager:
