@@ -1,9 +1,9 @@
 """diffusers' blocks of UNets and autoencoders, without the passes over memory that change no bit of a result.
 
 A block of diffusers divides its sum by a scale that is 1, copies tensors from channels-last to the default memory
-format and back, and in sampling allocates every sum anew. On a processor, which computes as fast as it reads memory,
-that is a tenth to a fifth of a step. The classes here replace those of an existing module, whose weights, names and
-configuration stay as they are; an option that they do not know leaves diffusers' own code in place.
+format and back, and in sampling allocates memory for every sum. The classes here replace those of an existing module,
+whose weights, names and configuration stay as they are; an option that they do not know leaves diffusers' own code in
+place.
 """
 
 from collections.abc import Iterator
