@@ -23,7 +23,7 @@ from tests.support.tiny_sd3 import fresh_sd3
 
 
 @pytest.mark.parametrize(
-    "targets", [TINY_BACKBONES["sd3"].settings.stage3.lora.targets, ["to_k", "norm1.linear", "norm_out.linear"]]
+    "targets", [TINY_BACKBONES["sd3"].settings.stage3.lora.targets, ["to_q", "to_k", "norm1.linear", "norm_out.linear"]]
 )
 def test_kohyas_lora_changes_the_released_weights_alike(targets: list[str], tmp_path: Path) -> None:
     """ComfyUI adds up @ down * alpha / rank to the weight whose released name, with underscores, the LoRA has."""

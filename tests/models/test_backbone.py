@@ -22,9 +22,8 @@ from hand1000.models.stable_diffusion import StableDiffusion
 from hand1000.paper.interleaved import train_interleaved
 from hand1000.training.context import TrainContext
 from hand1000.training.stage2 import train_fusion
+from tests.support.backbones import TINY_BACKBONES
 from tests.support.tiny_models import LATENT, TEXTS, TOKENS, WIDTH, encoded_dataset, save_tiny_base, tiny_base
-from tests.support.tiny_sd3 import fresh_sd3
-from tests.support.tiny_sdxl import fresh_sdxl
 
 PAPER = load_settings("paper")
 
@@ -104,7 +103,7 @@ def test_the_settings_say_which_features_they_need(tmp_path: Path) -> None:
         check_features(str(tmp_path / "unet"), ["ControlNet"])
 
 
-@pytest.mark.parametrize("preset", ["sdxl", "sd3"])
+@pytest.mark.parametrize("preset", TINY_BACKBONES)
 def test_a_preset_needs_no_more_than_its_backbone_has(preset: str) -> None:
     assert load_backbone_class(preset).supports.issuperset(required_features(load_settings(preset)))
 
@@ -144,7 +143,7 @@ def save_index(name: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("build", [fresh_sdxl, fresh_sd3])
+@pytest.mark.parametrize("build", [tiny.fresh for tiny in TINY_BACKBONES.values()])
 def test_features_of_sd_1_are_refused_for_other_models(build: Callable[[], Backbone]) -> None:
     from hand1000.baselines.hand_refiner import hand_refiner_generator
     from hand1000.config.controlnet import ControlSettings
