@@ -11,6 +11,7 @@ from hand1000.config.sweep import Sweep
 from hand1000.core.rng import numpy_generator
 from hand1000.core.tables import Table, format_number
 from hand1000.evaluation.general import GeneralMetrics
+from hand1000.evaluation.method_tables import format_interval
 from hand1000.evaluation.metrics import COLUMNS, Interval, Metrics
 from hand1000.evaluation.paired import Estimate, compute_mcnemar_p, paired_bootstrap
 from hand1000.evaluation.paired_metrics import BASE, TUNED, PairedMetrics
@@ -159,14 +160,6 @@ def plot_sweep(path: Path, sweep: Sweep, results: Sequence[Trainings]) -> None:
         else:
             axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     FigureCanvasAgg(figure).print_png(str(path), metadata={"Software": None})
-
-
-def format_interval(interval: Interval | None) -> str:
-    """A value with its interval, such as `0.5 (0.4 to 0.6)`."""
-    if interval is None:
-        return "–"
-    value, low, high = map(format_number, interval)
-    return value if low == high else f"{value} ({low} to {high})"
 
 
 def _labels(sweep: Sweep) -> list[str]:
