@@ -30,6 +30,8 @@ class Tokenizer:
 
 
 class TextEncoder(torch.nn.Module):
+    device, dtype = torch.device("cpu"), torch.float32
+
     def forward(self, input_ids, **options):
         return SimpleNamespace(hidden_states=[torch.zeros(*input_ids.shape, 8)] * 2)
 
@@ -37,7 +39,7 @@ class TextEncoder(torch.nn.Module):
 class Transformer(torch.nn.Module):
     """Predicts 1 with a prompt and 100 without."""
 
-    in_channels, dtype = 4, torch.float32
+    in_channels, device, dtype = 4, torch.device("cpu"), torch.float32
 
     def forward(self, frames, times, tokens, **options):
         return ([torch.full_like(frame, 1.0 if row == 0 else 100.0) for row, frame in enumerate(frames)],)

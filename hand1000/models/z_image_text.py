@@ -17,7 +17,7 @@ from hand1000.captions.chat_tokenizer import CHAT_TOKENS, tokenize_chat
 
 
 class MovedNorm(nn.Module):
-    """Stands in the place of a norm whose input is normalized before.
+    """Replaces a norm whose input is normalized before.
 
     The weight keeps its name in the files of the transformer. It is a buffer, since it takes part in no training: the
     tokens are computed once.
