@@ -19,6 +19,7 @@ from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.directory import FlyteDirectory
 
 from hand1000.config.settings import Settings
+from hand1000.core.allocator import reused_heap
 from hand1000.core.devices import peak_memory, reset_peak_memory
 from hand1000.core.errors import Hand1000Error, TransientError, translate_system_errors
 from hand1000.core.interruption import Interrupted, deferred_interruption, raise_if_interrupted, uninterrupted_step
@@ -339,7 +340,7 @@ def run_cached(
             output_dir = workspace / "out"
             output_dir.mkdir()
             reset_peak_memory()
-            with _unfinished_marked(run, child):
+            with _unfinished_marked(run, child), reused_heap():
                 body(make_context(output_dir=output_dir, on_progress=ProgressBar(title, on_display=on_display)))
             peak = peak_memory()
             published = store.publish(task_name, output_dir)
