@@ -59,7 +59,7 @@ def finish_registration(result: TaskResult) -> RegistrationResult:
 
     registered = read_json(result.folder / "registered.json")
     gates = GateReport.model_validate(read_json(result.folder / "gates.json"))
-    fails = not gates.passed and result.inputs["settings"].gates.on_failed_gate == "fail"
+    fails = gates.verdict == "failed" and result.inputs["settings"].gates.on_failed_gate == "fail"
     recorded, tracking = result.run.find_recorded(), locate_embedded(result.run.mlflow_folder)
     if not (tracking and recorded and recorded.holds("register", "all", portable_address(result.artifact))):
         tracker = result.run.open_tracker()

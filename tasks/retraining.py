@@ -68,7 +68,9 @@ def detect_changes(  # noqa: PLR0913 (Flyte signature)
     standings = [(champion, "the champion")] if champion else []
     for candidate in list_candidates(tracking, ",".join(gestures)):
         if candidate.verdict:
-            standings.append((candidate.version, f"which is {candidate.state} and {candidate.verdict} its gates"))
+            undecided = candidate.verdict == "undecided"
+            gates = "has undecided gates" if undecided else f"{candidate.verdict} its gates"
+            standings.append((candidate.version, f"which is {candidate.state} and {gates}"))
     tags = {DATASET: digest(dataset), RECIPE: config_digest(settings, base_model)}
     started = f"{gesture}, {kickoff:%Y-%m-%d %H:%M}"
     run_key = make_run_key(describe_inputs(gesture, images, data, base_model, settings), dataset)

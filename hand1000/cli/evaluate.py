@@ -79,6 +79,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             seed=settings.seed,
             gesture=options.gesture,
             train_features=extract_image_features(train, evaluator.extractor) if train else None,
+            min_classifier_accuracy=evaluator.min_classifier_accuracy,
         )
     paper_metrics = {}
     if options.paper:
@@ -97,10 +98,11 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _flatten(metrics: "Metrics") -> dict[str, Any]:
     """The metrics by name, with the gesture or the place at the end of the names that need one."""
-    values = metrics.model_dump(mode="json", exclude={"images", "notes", "by_gesture"})
+    values = metrics.model_dump(mode="json", exclude={"images", "notes", "by_gesture", "classifier_checks"})
     if len(metrics.by_gesture) > 1:
         for gesture, gesture_metrics in metrics.by_gesture.items():
             values |= {f"{name}.{gesture}": value for name, value in gesture_metrics.model_dump().items()}
+    values |= {f"classifier.{gesture}": check.summary for gesture, check in metrics.classifier_checks.items()}
     for name in ("color_faithfulness", "real_color_faithfulness"):
         values |= {f"{name}.{place}": value for place, value in values.pop(name).items()}
     return values

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hand1000.cli.accounts import add_accounts_command
+from hand1000.cli.classifier import add_classifier_commands
 from hand1000.cli.data import add_data_commands
 from hand1000.cli.demo import add_demo_command
 from hand1000.cli.evaluate import add_evaluate_command
@@ -69,6 +70,7 @@ def _build_parser() -> argparse.ArgumentParser:
     _add_config_commands(commands)
     commands.add_parser("gestures", help="list the gestures and their phrases").set_defaults(run=_print_gestures)
     add_evaluate_command(commands)
+    add_classifier_commands(commands)
     add_data_commands(commands)
     add_serve_command(commands)
     add_demo_command(commands)

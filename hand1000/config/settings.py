@@ -219,6 +219,13 @@ class EvaluationSettings(FrozenSettings):
     )
     clip: str = Field(description="Folder, s3:// or hub id@revision of CLIP for the CLIP score; '' skips the score.")
     min_detection_confidence: PalmConfidence
+    gesture_classifier: str = Field(
+        description="Folder, s3:// or hub id@revision of what `hand1000 classifier train` wrote; '' is the shipped one."
+    )
+    min_classifier_accuracy: Fraction = Field(
+        description="Accuracy of the classifier on the real test images of a gesture, below which the evaluation "
+        "concludes nothing about the gesture."
+    )
     general_images: int = Field(
         ge=0,
         le=10_000,

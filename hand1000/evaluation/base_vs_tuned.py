@@ -74,7 +74,7 @@ def compare_metrics(base: Metrics, tuned: Metrics) -> list[MetricRow]:
         row("KID-H", "kid_h", "lower", hands, _intervals(base.kid_h, tuned.kid_h)),
         row("HAND-CONF", "hand_conf", "higher", hands, "detected hands only"),
         row("detection rate", "detection_rate", "higher", images, _real_value(base.real_detection_rate)),
-        row("gesture accuracy", "gesture_accuracy", "higher", images, _real_value(base.real_gesture_accuracy)),
+        row("gesture accuracy", "gesture_accuracy", "higher", images, _accuracy_note(tuned)),
     ]
     # Whether the images are new and varied, where that is known: copies of a few training images score well above.
     variety = [
@@ -121,6 +121,16 @@ def _scalar(value: float | Distance | None) -> float | None:
 def _intervals(base: Distance | None, tuned: Distance | None) -> str:
     intervals = ("–" if kid is None else f"{kid.low:.4g} to {kid.high:.4g}" for kid in (base, tuned))
     return f"95 % intervals: {'; '.join(intervals)}"
+
+
+def _accuracy_note(metrics: Metrics) -> str:
+    """The value of real images, the classifier's accuracy on their hands, and where it allows no conclusion."""
+    undecided = [gesture for gesture, check in metrics.classifier_checks.items() if not check.is_reliable]
+    note = _real_value(metrics.real_gesture_accuracy)
+    if len(metrics.classifier_checks) == 1:
+        (check,) = metrics.classifier_checks.values()
+        note = f"{note}; the classifier names {check.summary}"
+    return f"{note}; undecided: {', '.join(undecided)}" if undecided else note
 
 
 def _real_value(value: float | None) -> str:

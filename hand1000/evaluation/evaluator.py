@@ -14,7 +14,7 @@ from hand1000.evaluation.extractors import FeatureExtractor, load_extractor
 from hand1000.evaluation.feature_cache import FeatureCache
 from hand1000.evaluation.features import ImageFeatures, extract_features, extract_image_features
 from hand1000.evaluation.metrics import Metrics, compute_metrics
-from hand1000.hands.classifier import GestureClassifier
+from hand1000.hands.classifier import GestureClassifier, load_classifier
 from hand1000.models.clip import Clip
 from hand1000.storage.artifacts import ArtifactStore
 
@@ -35,12 +35,14 @@ class Evaluator:
         classifier: Gesture classifier.
         clip: CLIP model of the CLIP score; None skips this metric.
         min_detection_confidence: Threshold of the palm detector, 0 to 1.
+        min_classifier_accuracy: Accuracy of the classifier on real images below which nothing is concluded, 0 to 1.
     """
 
     extractor: FeatureExtractor
     classifier: GestureClassifier
     clip: Clip | None
     min_detection_confidence: float
+    min_classifier_accuracy: float
 
     @classmethod
     def from_settings(cls, settings: EvaluationSettings) -> Self:
@@ -51,9 +53,10 @@ class Evaluator:
         """
         return cls(
             extractor=load_extractor(settings),
-            classifier=GestureClassifier.from_pretrained(),
+            classifier=load_classifier(settings.gesture_classifier),
             clip=Clip(settings.clip) if settings.clip else None,
             min_detection_confidence=settings.min_detection_confidence,
+            min_classifier_accuracy=settings.min_classifier_accuracy,
         )
 
     def extract(
@@ -98,4 +101,11 @@ class Evaluator:
 
     def compute(self, real: RealFeatures, fake: ImageFeatures, *, seed: int) -> Metrics:
         """Compute all metrics of generated images, see `compute_metrics`."""
-        return compute_metrics(real, fake, classifier=self.classifier, seed=seed, train_features=real.train_features)
+        return compute_metrics(
+            real,
+            fake,
+            classifier=self.classifier,
+            seed=seed,
+            train_features=real.train_features,
+            min_classifier_accuracy=self.min_classifier_accuracy,
+        )

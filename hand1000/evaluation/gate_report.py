@@ -1,7 +1,11 @@
 """The outcomes of the quality gates, `gates.json` of a run; see `hand1000.evaluation.gates`."""
 
+from typing import Literal
+
 from hand1000.config.base import FrozenSettings
 from hand1000.core.tables import format_number
+
+Outcome = Literal["passed", "failed", "undecided"]
 
 
 class GateResult(FrozenSettings):
@@ -16,6 +20,7 @@ class GateResult(FrozenSettings):
         high: Upper bound of that interval.
         champion: Value of the champion; None in a gate without a champion.
         passed: Whether the bound is satisfied. A value that could not be measured fails.
+        undecided: Why the value allows no verdict; "" if it does. Such a gate has neither passed nor failed.
     """
 
     name: str
@@ -26,6 +31,12 @@ class GateResult(FrozenSettings):
     high: float | None
     champion: float | None
     passed: bool
+    undecided: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        """`passed`, `failed` or `undecided`."""
+        return "undecided" if self.undecided else "passed" if self.passed else "failed"
 
     @property
     def title(self) -> str:
@@ -53,17 +64,23 @@ class GateReport(FrozenSettings):
     @property
     def passed(self) -> bool:
         """Whether all gates passed."""
-        return all(result.passed for result in self.results)
+        return self.verdict == "passed"
 
     @property
-    def verdict(self) -> str:
-        """`passed` or `failed`."""
-        return "passed" if self.passed else "failed"
+    def verdict(self) -> Outcome:
+        """`failed` if a gate failed, else `undecided` if one could not be decided, else `passed`."""
+        outcomes = {result.outcome for result in self.results}
+        return "failed" if "failed" in outcomes else "undecided" if "undecided" in outcomes else "passed"
 
     @property
     def failures(self) -> tuple[GateResult, ...]:
         """The gates that failed."""
-        return tuple(result for result in self.results if not result.passed)
+        return tuple(result for result in self.results if result.outcome == "failed")
+
+    @property
+    def undecided(self) -> tuple[GateResult, ...]:
+        """The gates whose values allow no verdict."""
+        return tuple(result for result in self.results if result.undecided)
 
     @property
     def summary(self) -> str:
@@ -71,7 +88,10 @@ class GateReport(FrozenSettings):
         if self.passed:
             compared = f"compared with {self.champion}" if self.champion else "without a champion to compare with"
             return f"passed: all {len(self.results)} gates, {compared}"
-        return f"failed: {'; '.join(map(str, self.failures))}"
+        if self.failures:
+            return f"failed: {'; '.join(map(str, self.failures))}"
+        reasons = dict.fromkeys(f"{result.title}: {result.undecided}" for result in self.undecided)
+        return f"undecided: {'; '.join(reasons)}".replace(": undecided: ", ": ")
 
 
 def make_title(name: str, gesture: str | None) -> str:

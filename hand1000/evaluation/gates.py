@@ -68,7 +68,9 @@ def evaluate_gates(metrics: PairedMetrics, settings: GateSettings, champion: str
         if not rows:
             notes.append(f"{name} has no gate: {_CONDITIONAL[name]}")
         for row in rows:
-            results += _evaluate_metric(row, bounds, bool(champion))
+            gates = _evaluate_metric(row, bounds, bool(champion))
+            changes = {"passed": False, "undecided": row.undecided} if row.undecided else {}
+            results += [gate.model_copy(update=changes) for gate in gates]
             if champion and bounds.max_loss is not None and CHAMPION not in row.differences:
                 notes.append(f"{make_title(row.name, row.gesture)} is not compared with the champion: {row.note}")
     few = sorted({row.n for row in metrics.metrics if row.n < _FEW_IMAGES})

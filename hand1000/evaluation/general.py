@@ -17,7 +17,7 @@ from hand1000.data.imageset import ImageRecord
 from hand1000.evaluation.colors import check_colors, color_faithfulness
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.gestures import HAGRID_V1, PHRASES, gesture_phrase, group_by_gesture
-from hand1000.hands.classifier import GestureClassifier
+from hand1000.hands.classifier import GestureClassifier, hand_class
 
 OTHER_GESTURES = "other_gestures"
 """Folder, within those of the general images, of the images of prompts that name other gestures."""
@@ -153,6 +153,9 @@ def compute_general_metrics(
     """
     words = (features.colors, features.color_words, real.colors, real.color_words)
     checked = check_colors(*words)
+    named_gestures = [find_named_gesture(prompt) for prompt in features.prompts]
+    classifier = classifier.restricted_to({*trained, *filter(None, named_gestures)})
+    trained_hands = set(map(hand_class, trained))
     labels, _ = classifier.predict(features.landmarks, features.is_right)
     images = []
     for index, name in enumerate(features.file_names):
@@ -164,9 +167,9 @@ def compute_general_metrics(
                 num_hands=len(found),
                 named_colors=tuple(correct),
                 wrong_colors=tuple(place for place, is_right in correct.items() if not is_right),
-                named_gesture=find_named_gesture(features.prompts[index]),
+                named_gesture=named_gestures[index],
                 found_gestures=found,
-                leaks=not set(trained).isdisjoint(found),
+                leaks=not trained_hands.isdisjoint(found),
             )
         )
     named = [image.shows_named for image in images if image.named_gesture]
@@ -176,7 +179,7 @@ def compute_general_metrics(
         color_faithfulness=color_faithfulness(*words),
         clip_score=float(100 * features.clip_similarity.clip(0).mean()) if len(features.clip_similarity) else None,
         leak_rate=float(np.mean([image.leaks for image in images]))
-        if set(trained) <= set(classifier.classes)
+        if trained_hands <= set(classifier.classes)
         else None,
         gesture_accuracy=float(np.mean(named)) if named else None,
         images=tuple(images),

@@ -42,7 +42,8 @@ class EvaluatorSource:
         """
         return {
             "extractor": _identify_extractor(self.settings),
-            "classifier": digest_file(GESTURE_CLASSIFIER / WEIGHTS),
+            "classifier": _identify_classifier(self.settings.gesture_classifier),
+            "min_classifier_accuracy": self.settings.min_classifier_accuracy,
             "clip": model_identity(self.settings.clip),
             "min_detection_confidence": self.settings.min_detection_confidence,
         }
@@ -71,6 +72,13 @@ def read_foundation_size(kind: str, config: Mapping[str, Any]) -> int:
         raise Hand1000Error(f"a configuration of {kind}: image_size is {size!r:.40}, no number of pixels; restore it")
     # DINOv2 accepts any size. Its authors evaluate the model trained at 518 pixels at 224.
     return min(size, _FOUNDATION_SIZE) if kind == "dinov2" else size
+
+
+def _identify_classifier(source: str) -> list[str]:
+    """Return the digests of the shipped classifier's files, or that of the folder or the id of another one."""
+    if source:
+        return [model_identity(source)]
+    return [digest_file(GESTURE_CLASSIFIER / name) for name in (WEIGHTS, "config.json")]
 
 
 def _identify_extractor(settings: EvaluationSettings) -> list[str]:

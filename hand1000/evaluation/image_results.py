@@ -11,7 +11,7 @@ from hand1000.evaluation.anatomy import Anatomy
 from hand1000.evaluation.colors import check_colors
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.neighbors import find_nearest, memorization_limit
-from hand1000.hands.classifier import GestureClassifier
+from hand1000.hands.classifier import SAME_HANDS, GestureClassifier, hand_class
 
 
 class ImageResult(FrozenSettings):
@@ -54,16 +54,22 @@ class ImageResult(FrozenSettings):
 
 
 def classify_images(features: ImageFeatures, gesture: str | None, classifier: GestureClassifier) -> list[ImageResult]:
-    """Classify the gesture of each image. `gesture` is the target of all images; None uses each record's own."""
+    """Classify the gesture of each image. `gesture` is the target of all images; None uses each record's own.
+
+    Every hand is classified by itself. An image shows a two-handed gesture if a hand of it looks so, because MediaPipe
+    often finds only one of two hands that touch; `thumb_index2` needs two hands that make `thumb_index`.
+    """
     labels, probabilities = classifier.predict(features.landmarks, features.is_right)
     class_index = {name: index for index, name in enumerate(classifier.classes)}
     results = []
     for index, (name, record_gesture) in enumerate(zip(features.file_names, features.gestures, strict=True)):
         target = gesture or record_gesture
+        column = class_index.get(hand_class(target))
         hand_probabilities = {
-            hand: float(probabilities[hand, class_index[target]]) if target in class_index else 0.0
+            hand: 0.0 if column is None else float(probabilities[hand, column])
             for hand in np.flatnonzero(features.image_index == index).tolist()
         }
+        names = [labels[hand] for hand in hand_probabilities]
         best = max(
             hand_probabilities,
             key=lambda hand: (hand_probabilities[hand], features.handedness_score[hand]),
@@ -75,13 +81,19 @@ def classify_images(features: ImageFeatures, gesture: str | None, classifier: Ge
                 target_gesture=target,
                 num_hands=len(hand_probabilities),
                 handedness_score=None if best is None else float(features.handedness_score[best]),
-                predicted_gesture=None if best is None else labels[best],
+                predicted_gesture=None if best is None else _name_gesture(labels[best], names),
                 target_probability=0.0 if best is None else hand_probabilities[best],
                 predicted_probability=None if best is None else float(probabilities[best].max()),
                 landmarks=_round_landmarks(features.landmarks[list(hand_probabilities)]),
             )
         )
     return results
+
+
+def _name_gesture(label: str, labels: Sequence[str]) -> str:
+    """Return the gesture of an image whose decisive hand makes `label`, and whose hands make `labels`."""
+    pairs = (pair for pair, single in SAME_HANDS.items() if single == label and labels.count(single) > 1)
+    return next(pairs, label)
 
 
 def _round_landmarks(landmarks: np.ndarray) -> tuple[tuple[tuple[float, float], ...], ...]:

@@ -29,12 +29,13 @@ from hand1000.config.base import Fraction, FrozenSettings
 from hand1000.core.errors import Hand1000Error
 from hand1000.core.rng import numpy_generator
 from hand1000.evaluation.anatomy import MIN_REFERENCE_HANDS, fit_anatomy
+from hand1000.evaluation.classifier_check import ClassifierCheck, check_classifier
 from hand1000.evaluation.colors import color_faithfulness
 from hand1000.evaluation.distances import Distance, clip_distance, frechet_distance, kernel_distance
 from hand1000.evaluation.features import ImageFeatures
 from hand1000.evaluation.image_results import ImageResult, check_images, classify_images
 from hand1000.evaluation.neighbors import intra_prompt_distance
-from hand1000.hands.classifier import GestureClassifier
+from hand1000.hands.classifier import GestureClassifier, hand_class
 
 COLUMNS = {
     "gesture accuracy": "gesture_accuracy",
@@ -79,6 +80,7 @@ class Metrics(FrozenSettings):
         real_detection_rate: Detection rate of the real images, the upper bound of this metric.
         real_gesture_accuracy: Gesture accuracy of the real images, the upper bound of this metric.
         by_gesture: Metrics of each target gesture.
+        classifier_checks: The gesture classifier's accuracy on the real images of each target gesture.
         images: Classification of each generated image.
     """
 
@@ -113,6 +115,15 @@ class Metrics(FrozenSettings):
     min_detection_confidence: Fraction
     notes: tuple[str, ...]
     images: tuple[ImageResult, ...]
+    classifier_checks: dict[str, ClassifierCheck] = {}
+
+    @property
+    def classifier_summary(self) -> str:
+        """The gesture classifier, and its accuracy on the real test images of each gesture, in one line."""
+        checks = "; ".join(
+            f"{gesture}: {check.reason or check.summary}" for gesture, check in self.classifier_checks.items()
+        )
+        return f"Gesture classifier: sha256 {self.classifier_sha256}; {checks or 'not checked on real images'}."
 
     def interval(self, column: str) -> Interval | None:
         """A metric of `COLUMNS` with its 95 % interval: Wilson's for a rate, the bootstrap's for KID."""
@@ -133,6 +144,7 @@ def compute_metrics(
     seed: int,
     gesture: str | None = None,
     train_features: np.ndarray | None = None,
+    min_classifier_accuracy: float = 0.0,
 ) -> Metrics:
     """Compute all metrics of generated images.
 
@@ -143,6 +155,8 @@ def compute_metrics(
         seed: Random seed of KID's bootstrap.
         gesture: Target gesture of all images; by default each image has the one in its record.
         train_features: Features of the training images, (N, D); without them the memorization rate is None.
+        min_classifier_accuracy: Accuracy of the classifier on the real images of a gesture, below which the metrics
+            say that they conclude nothing about it.
 
     Raises:
         Hand1000Error: The features were extracted in different ways.
@@ -151,6 +165,7 @@ def compute_metrics(
         raise Hand1000Error(
             f"features of {real.provenance} and of {fake.provenance} cannot be compared; extract both the same way"
         )
+    classifier = classifier.restricted_to([gesture] if gesture else fake.gestures)
     anatomy = fit_anatomy(real.landmarks)
     results = check_images(classify_images(fake, gesture, classifier), real, fake, anatomy, train_features)
     real_results = classify_images(real, gesture, classifier)
@@ -158,8 +173,11 @@ def compute_metrics(
     notes = [
         f"gesture_accuracy: the classifier does not know {target}"
         for target in targets
-        if target not in classifier.classes
+        if hand_class(target) not in classifier.classes
     ]
+    known = [target for target in targets if hand_class(target) in classifier.classes]
+    checks = check_classifier(real_results, known, min_classifier_accuracy)
+    notes += [f"gesture_accuracy, {target}: {check.reason}" for target, check in checks.items() if check.reason]
     fid_h = kid_h = None
     num_real_hands, num_fake_hands = len(real.landmarks), len(fake.landmarks)
     if min(num_real_hands, num_fake_hands) < 2:
@@ -204,6 +222,7 @@ def compute_metrics(
         min_detection_confidence=fake.min_detection_confidence,
         notes=tuple(notes),
         images=tuple(results),
+        classifier_checks=checks,
     )
 
 
@@ -228,7 +247,7 @@ def _compute_rates(
 
 def _gesture_accuracy(results: Sequence[ImageResult], classifier: GestureClassifier) -> float | None:
     """The share of images that show their target gesture; None if the classifier does not know all targets."""
-    if not {result.target_gesture for result in results} <= set(classifier.classes):
+    if not {hand_class(result.target_gesture) for result in results} <= set(classifier.classes):
         return None
     return _share([result.shows_target for result in results])
 

@@ -48,6 +48,7 @@ class PairedMetric(FrozenSettings):
         p_values: McNemar's p-value of each difference of rates.
         null: What a distance to the base model would be if the tuned model were equal to it: mean and central 95 %.
         note: Why a value or a difference is missing; "" if none is.
+        undecided: Why the values allow no conclusion although they are there; "" if they do.
     """
 
     name: str
@@ -59,6 +60,7 @@ class PairedMetric(FrozenSettings):
     p_values: dict[str, float] = {}
     null: Estimate | None = None
     note: str = ""
+    undecided: str = ""
 
 
 class PairedMetrics(FrozenSettings):
@@ -191,7 +193,10 @@ def _compare_hands(
         note = "the classifier does not know the gesture"
         yield PairedMetric(name=accuracy.name, gesture=gesture, better="higher", n=len(images), note=note)
     else:
-        yield accuracy.compare_rates({model: [image.shows_target for image in rows] for model, rows in results.items()})
+        shown = {model: [image.shows_target for image in rows] for model, rows in results.items()}
+        checks = [check for target, check in tuned.classifier_checks.items() if gesture in (None, target)]
+        undecided = next((check.reason for check in checks if check.reason), "")
+        yield accuracy.compare_rates(shown).model_copy(update={"undecided": undecided})
     detected = {model: [image.num_hands > 0 for image in rows] for model, rows in results.items()}
     yield _Subject("detection rate", "higher", seed, gesture).compare_rates(detected)
     support = {model: sum(hands) for model, hands in detected.items()}

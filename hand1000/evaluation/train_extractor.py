@@ -19,7 +19,7 @@ from hand1000.core.rng import numpy_generator, torch_generator
 from hand1000.data.synthetic import RenderedHands, load_rendered_hands
 from hand1000.evaluation.distances import frechet_distance, kernel_distance
 from hand1000.evaluation.extractors import SmallExtractor, SmallNetwork
-from hand1000.hands.classifier import CLASSES
+from hand1000.gestures import HAGRID_V1, NO_GESTURE
 from hand1000.hands.train_classifier import training_parser
 from hand1000.storage.files import write_json
 
@@ -139,8 +139,9 @@ def _make_targets(hands: RenderedHands) -> tuple[dict[str, list[str]], dict[str,
         name: torch.tensor([words.index(attributes[name]) for attributes in hands.attributes])
         for name, words in vocabulary.items()
     }
-    vocabulary["gesture"] = list(CLASSES)
-    targets["gesture"] = torch.tensor([CLASSES.index(gesture) for gesture in hands.gestures])
+    classes = [*HAGRID_V1, NO_GESTURE]
+    vocabulary["gesture"] = classes
+    targets["gesture"] = torch.tensor([classes.index(gesture) for gesture in hands.gestures])
     targets["landmarks"] = torch.from_numpy(hands.landmarks)
     return vocabulary, targets
 

@@ -49,7 +49,7 @@ class Candidate:
 
     @property
     def verdict(self) -> str:
-        """`passed` or `failed`; "" if no gates judged it."""
+        """`passed`, `failed` or `undecided`; "" if no gates judged it."""
         return self.version.tags.get(VERDICT, "")
 
     @property

@@ -3,6 +3,8 @@
 from hand1000.core.tables import Bold, Table, format_number
 from hand1000.evaluation.gate_report import GateReport, GateResult
 
+_ORDER = ("failed", "undecided", "passed")
+
 
 def format_gate_interval(gate: GateResult) -> str:
     """The 95 % interval of the value or, after Δ, of the difference to the model that the rule names."""
@@ -15,11 +17,11 @@ def format_gate_interval(gate: GateResult) -> str:
 
 
 def gate_table(report: GateReport) -> Table:
-    """The gates as a table, those that failed first and in bold."""
+    """The gates as a table, those that failed first, then the undecided ones, both in bold."""
     rows = []
-    for gate in sorted(report.results, key=lambda gate: gate.passed):
+    for gate in sorted(report.results, key=lambda gate: _ORDER.index(gate.outcome)):
         value = "not measured" if gate.value is None else format_number(gate.value)
         name = f"{gate.name}, {gate.gesture}" if gate.gesture else gate.name
-        result = "passed" if gate.passed else Bold("failed")
+        result = gate.outcome if gate.passed else Bold(gate.outcome)
         rows.append((name, gate.rule, value, format_gate_interval(gate), format_number(gate.champion), result))
     return Table(("gate", "rule", "candidate", "95 % interval", "champion", "result"), rows, numeric=(2, 3, 4))

@@ -73,6 +73,7 @@ class MetricLine:
         null: What a distance to the base model would be if the candidate were equal to it.
         is_share: Whether the values are shares, which the plot shows from 0 to 1.
         note: Why a value is missing.
+        undecided: Why the values allow no conclusion; the page grays them.
     """
 
     name: str
@@ -84,6 +85,7 @@ class MetricLine:
     null: Estimate | None = None
     is_share: bool = False
     note: str = ""
+    undecided: str = ""
     conclusion: Conclusion = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,9 @@ class MetricLine:
         if candidate and not other and self.null and candidate.n >= MIN_SAMPLES:
             return self._compare_with_null(candidate, self.null)
         if candidate is None or other is None or other is candidate or self.better is None:
-            return Conclusion("none", self.note)
+            return Conclusion("none", self.undecided or self.note)
+        if self.undecided:
+            return Conclusion("none", self.undecided)
         if min(candidate.n, other.n) < MIN_SAMPLES:
             return Conclusion("none", f"too few to tell (n = {min(candidate.n, other.n)})")
         if self.difference is None:
@@ -153,6 +157,7 @@ def _paired_line(metric: PairedMetric, models: Mapping[str, Metrics]) -> MetricL
         null=metric.null,
         is_share="KID" not in metric.name and metric.name != "diversity",
         note=metric.note,
+        undecided=metric.undecided,
     )
 
 

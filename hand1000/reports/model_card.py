@@ -61,6 +61,7 @@ def _render(run: FinishedRun, image_url: str, lines: list[MetricLine]) -> str:
         models=" / ".join(evaluated_models(run)),
         metrics=card_metrics(lines),
         extractor=tuned.extractor,
+        classifier=tuned.classifier_summary,
         resizer=tuned.resizer,
         training=Table(("input", "value"), list(training.items())),
         autoguidance_scale=sampler.autoguidance_scale,

@@ -132,6 +132,7 @@ def describe_run(run: FinishedRun, candidate: ReportedCandidate) -> dict[str, An
         "other_gestures": read_other_gestures(run),
         "confusion": count_confusion({model: results for model, (_, results) in models.items()}),
         "extractor": tuned.extractor,
+        "classifier": tuned.classifier_summary,
         "resizer": tuned.resizer,
         "curves": read_curves(run),
         "validation_images": [

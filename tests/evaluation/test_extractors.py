@@ -138,7 +138,7 @@ def identify(settings: EvaluationSettings) -> list[str]:
     return EvaluatorSource(settings).cache_key_fields()["extractor"]
 
 
-def test_identity_is_that_of_the_loaded_evaluator(source: str, stand_in: Path) -> None:
+def test_identity_is_that_of_the_loaded_evaluator(source: str, stand_in: Path, tmp_path: Path) -> None:
     settings = load_settings("default").evaluation
     for extractor_settings in (
         evaluation_settings("small", ""),
@@ -148,7 +148,10 @@ def test_identity_is_that_of_the_loaded_evaluator(source: str, stand_in: Path) -
         extractor = load_extractor(extractor_settings)
         assert identify(extractor_settings) == [extractor.name, extractor.sha256, extractor.resizer]
     fields = EvaluatorSource(settings.model_copy(update={"feature_extractor": "small"})).cache_key_fields()
-    assert fields["classifier"] == GestureClassifier.from_pretrained().sha256
+    assert fields["classifier"][0] == GestureClassifier.from_pretrained().sha256
+    GestureClassifier.from_pretrained().save_pretrained(tmp_path / "mine")
+    mine = settings.model_copy(update={"feature_extractor": "small", "gesture_classifier": str(tmp_path / "mine")})
+    assert EvaluatorSource(mine).cache_key_fields()["classifier"] not in ([], fields["classifier"])
     assert fields["min_detection_confidence"] == settings.min_detection_confidence and fields["clip"] == ""
 
 

@@ -167,3 +167,19 @@ def test_a_gate_that_the_data_do_not_allow_is_a_note() -> None:
 def test_every_preset_has_gates(preset: str) -> None:
     gates = load_settings(preset).gates
     assert gates.gesture_accuracy.threshold and gates.detection_rate.threshold and gates.on_failed_gate == "register"
+
+
+def test_a_classifier_that_fails_on_real_images_decides_nothing() -> None:
+    reason = "undecided: the gesture classifier names 0.3 of 40 real hands"
+    metric = make_rate("gesture accuracy", gesture="call", tuned=make_outcomes(0.9), champion=make_outcomes(0.95))
+    other = make_rate("detection rate", tuned=make_outcomes(0.9))
+    settings = make_settings(gesture_accuracy=ACCURACY, detection_rate={"threshold": 0.8, "max_loss": None})
+    report = judge(settings, metric.model_copy(update={"undecided": reason}), other)
+    assert [gate.outcome for gate in report.results] == ["undecided", "undecided", "passed"]
+    assert report.verdict == "undecided" and not report.passed and not report.failures
+    assert report.summary == f"undecided: gesture accuracy, call: {reason.removeprefix('undecided: ')}"
+    # A gate that failed decides in any case.
+    settings = make_settings(gesture_accuracy=ACCURACY, detection_rate={"threshold": 0.95, "max_loss": None})
+    report = judge(settings, metric.model_copy(update={"undecided": reason}), other)
+    assert report.verdict == "failed" and report.summary.startswith("failed: detection rate")
+    assert GateReport.model_validate_json(report.model_dump_json()) == report

@@ -44,10 +44,10 @@ def test_each_image_is_compared_with_its_own_gesture(real, fake) -> None:
     alone = compute(real, fake)
     assert list(alone.by_gesture) == ["call"] and alone.by_gesture["call"].gesture_accuracy == alone.gesture_accuracy
     # No real image shows this gesture, and the classifier does not know it.
-    unknown = compute(real, replace(fake, gestures=("palm", "grip", "call", "palm")), None)
+    unknown = compute(real, replace(fake, gestures=("palm", "wave", "call", "palm")), None)
     assert unknown.gesture_accuracy is None
-    assert unknown.notes[0] == "gesture_accuracy: the classifier does not know grip"
-    assert unknown.by_gesture["grip"].n_real == 0 and unknown.by_gesture["grip"].real_detection_rate is None
+    assert unknown.notes[0] == "gesture_accuracy: the classifier does not know wave"
+    assert unknown.by_gesture["wave"].n_real == 0 and unknown.by_gesture["wave"].real_detection_rate is None
     assert unknown.by_gesture["palm"].gesture_accuracy == 0.5
 
 
@@ -57,8 +57,8 @@ def test_a_model_that_draws_no_hand_has_metrics(real, fake, tmp_path: Path) -> N
     metrics = compute(real, extract(tmp_path))
     assert (metrics.detection_rate, metrics.gesture_accuracy, metrics.hand_conf) == (0.0, 0.0, None)
     assert metrics.fid_h is metrics.kid_h is None and "0 in the generated" in metrics.notes[0]
-    unknown = compute(real, fake, "grip")
-    assert unknown.gesture_accuracy is None and "does not know grip" in unknown.notes[0]
+    unknown = compute(real, fake, "wave")
+    assert unknown.gesture_accuracy is None and "does not know wave" in unknown.notes[0]
     write_image_set(tmp_path / "one", [hand])
     with pytest.raises(Hand1000Error, match="1 images"):
         extract(tmp_path / "one")

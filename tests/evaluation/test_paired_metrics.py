@@ -186,6 +186,23 @@ def test_each_of_two_gestures_has_to_pass(maker: Maker) -> None:
     assert failed(report) == {"gesture accuracy, call"} and len(report.failures) == 2
 
 
+def test_nothing_is_concluded_if_the_classifier_fails_on_real_images(maker: Maker) -> None:
+    classifier = GestureClassifier.from_pretrained()
+    bad, fake = maker.features(Model(accuracy=0.5), seed=0), maker.features(Model(), seed=1)
+    metrics = compute_metrics(bad, fake, classifier=classifier, seed=1, min_classifier_accuracy=0.8)
+    check = metrics.classifier_checks["call"]
+    assert 0.3 < check.accuracy < 0.7 and check.interval[0] < check.accuracy < check.interval[1]
+    assert check.reason in metrics.notes[0] and check.reason in metrics.classifier_summary
+    compared = compare_models(bad, dict.fromkeys(("base", "tuned"), EvaluatedImages(fake, metrics)), {}, seed=1)
+    assert find(compared, "gesture accuracy").undecided == check.reason and not find(compared, "KID-H").undecided
+    report = evaluate_gates(compared, load_settings("default").gates, "")
+    assert [gate.title for gate in report.undecided] == ["gesture accuracy"]
+    # The same images allow a conclusion under a lower bound.
+    metrics = compute_metrics(bad, fake, classifier=classifier, seed=1, min_classifier_accuracy=0.2)
+    compared = compare_models(bad, dict.fromkeys(("base", "tuned"), EvaluatedImages(fake, metrics)), {}, seed=1)
+    assert not find(compared, "gesture accuracy").undecided and not metrics.classifier_checks["call"].reason
+
+
 def find(metrics: PairedMetrics, name: str) -> PairedMetric:
     (metric,) = metrics.find(name)
     return metric

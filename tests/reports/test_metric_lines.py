@@ -68,6 +68,12 @@ def test_a_few_hands_earn_no_better(n: int, kind: str) -> None:
     assert conclusion.kind == kind and (kind == "better" or f"(n = {n})" in conclusion.text)
 
 
+def test_an_undecided_metric_earns_no_better() -> None:
+    reason = "undecided: the gesture classifier names 0.3 of 40 real hands"
+    conclusion = line(0.1, 0.2, undecided=reason).conclusion
+    assert (conclusion.kind, conclusion.text) == ("none", reason)
+
+
 def test_a_value_without_paired_difference_earns_no_better() -> None:
     points = {"base": Point(20.0, None, None, 200), "candidate": Point(0.9, 0.9, 0.9, 200)}
     assert MetricLine("x", "lower", points).conclusion.text == "no interval"

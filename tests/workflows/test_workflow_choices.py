@@ -1,11 +1,15 @@
 """The whole workflow through `pyflyte run` with settings other than the demo's."""
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from hand1000.cli import main as cli
+from hand1000.storage.digests import digest_file
+from tests.support.annotated_hands import write_annotated_hands
 from tests.support.short_demo import PYFLYTE, ROOT, inputs_file
 
 
@@ -22,11 +26,20 @@ def test_preset_paper_runs_through_every_stage(tmp_path: Path) -> None:
     inputs = yaml.safe_load(inputs_file(tmp_path).read_text())
     settings = {"preset": "paper", "data": {"test_images": 4}, "stage2": {"embedding_steps": 2}, "stage3": {"steps": 2}}
     settings["generation"] = {"num_inference_steps": 2, "num_images": 4}
+    # The evaluation uses a classifier that was trained on a data set's own landmarks.
+    data, classifier = write_annotated_hands(tmp_path / "data"), tmp_path / "classifier"
+    assert cli.main(["classifier", "train", "--data", str(data), "--out", str(classifier), "--steps", "50"]) == 0
+    settings["evaluation"] = {"gesture_classifier": str(classifier)}
     done = run(tmp_path, inputs | {"images": 4, "settings": settings})
     assert done.returncode == 0, done.stderr[-3000:]
     assert "train_unet: 4/4" in done.stderr and "gesture accuracy" in done.stdout
     (index,) = (tmp_path / "root" / "artifacts" / "assemble_model").glob("*/model_index.json")
     assert yaml.safe_load(index.read_text())["fusion"][1] == "FlatFusion"
+    digest = digest_file(classifier / "model.safetensors")
+    (tuned,) = (tmp_path / "root" / "artifacts" / "evaluate").glob("*/tuned.json")
+    assert json.loads(tuned.read_text())["classifier_sha256"] == digest
+    (report,) = (tmp_path / "root" / "artifacts" / "register").glob("*/report.html")
+    assert f"Gesture classifier: sha256 {digest}" in report.read_text()
 
 
 def test_two_processes_train_an_adapter_and_validate(tmp_path: Path, monkeypatch) -> None:
