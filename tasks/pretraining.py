@@ -19,14 +19,15 @@ def renderer_version(run: RunContext, inputs: Mapping[str, Any]) -> dict[str, An
 
 
 @artifact_task(load=renderer_version)
-def render_pretraining_images(context: TaskContext, images: int, gesture_images: int, seed: int) -> None:
+def render_pretraining_images(
+    context: TaskContext, images: int, gesture_images: int, image_size: int, seed: int
+) -> None:
     """Hands in arbitrary poses, and a few of each gesture, in HaGRID's layout."""
     from hand1000.data.synthetic import render_synthetic_images
-    from hand1000.models.small_base import IMAGE_SIZE
 
     render_synthetic_images(
         context.output_dir,
-        size=IMAGE_SIZE,
+        size=image_size,
         images=images,
         gesture_images=gesture_images,
         seed=seed,

@@ -21,7 +21,11 @@ def pretrain_base(settings: PretrainSettings, root: str) -> Artifact:
     """
     run = untracked_run(root=root)
     images = render_pretraining_images(
-        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, run=run
+        images=settings.images,
+        gesture_images=settings.gesture_images,
+        image_size=settings.image_size,
+        seed=settings.seed,
+        run=run,
     )
     autoencoder = train_autoencoder(images=images, settings=settings, run=run)
     text_encoder = train_text_encoder(images=images, autoencoder=autoencoder, settings=settings, run=run)

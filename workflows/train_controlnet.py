@@ -6,6 +6,7 @@ pyflyte run workflows/train_controlnet.py train_controlnet_on_depths --inputs-fi
 from flytekit import workflow
 
 from hand1000.config.controlnet import ControlSettings
+from hand1000.models.small_base import IMAGE_SIZE
 from tasks.context import Artifact
 from tasks.controlnet import build_depth_pairs, train_controlnet
 from tasks.pretraining import render_pretraining_images
@@ -23,7 +24,11 @@ def train_controlnet_on_depths(settings: ControlSettings, base_model: str, root:
     """
     run = check_controlnet_inputs(base_model=base_model, root=root)
     images = render_pretraining_images(
-        images=settings.images, gesture_images=settings.gesture_images, seed=settings.seed, run=run
+        images=settings.images,
+        gesture_images=settings.gesture_images,
+        image_size=IMAGE_SIZE,
+        seed=settings.seed,
+        run=run,
     )
     pairs = build_depth_pairs(images=images, settings=settings, run=run)
     return train_controlnet(pairs=pairs, base_model=base_model, settings=settings, run=run)

@@ -1,10 +1,12 @@
 """Settings of the workflow pretrain_base, which trains the small base model."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from hand1000.config.base import CheckpointEvery, Fraction, FrozenSettings, LearningRate, Seed
+
+Channels = Annotated[int, Field(ge=16, le=2048, multiple_of=16)]
 
 
 class TrainingSchedule(FrozenSettings):
@@ -36,12 +38,17 @@ class PretrainSettings(RenderedSettings):
     """The rendered images, and the schedules of the three networks; the autoencoder is trained on hands of any tilt."""
 
     images: int = Field(ge=100, le=1_000_000, description="Number of rendered hands in arbitrary poses.")
+    image_size: int = Field(64, ge=64, le=512, multiple_of=32, description="Side of the images in pixels.")
+    unet_channels: tuple[Channels, Channels, Channels] = Field(
+        (64, 96, 128), description="Channels of the UNet at its three resolutions."
+    )
+    unet_layers: int = Field(1, ge=1, le=4, description="Residual blocks of the UNet at each resolution.")
     autoencoder: TrainingSchedule
     text_encoder: TrainingSchedule
     base: TrainingSchedule
 
     def autoencoder_key_fields(self) -> dict[str, Any]:
-        """What the autoencoder depends on."""
+        """What the autoencoder depends on; the size of the images is in the images themselves."""
         return {"seed": self.seed, "schedule": self.autoencoder.cache_key_fields()}
 
     def text_encoder_key_fields(self) -> dict[str, Any]:
@@ -50,5 +57,5 @@ class PretrainSettings(RenderedSettings):
 
     def base_key_fields(self) -> dict[str, Any]:
         """What the UNet depends on."""
-        fields = self.model_dump(include={"seed", "max_tilt", "caption_dropout"})
+        fields = self.model_dump(include={"seed", "max_tilt", "caption_dropout", "unet_channels", "unet_layers"})
         return fields | {"schedule": self.base.cache_key_fields()}

@@ -1,6 +1,7 @@
 """The architecture of the small base model: Stable Diffusion's classes at a size that two CPU cores can train.
 
-64 px images, a 4x autoencoder (16 x 16 x 8 latents), a text encoder of two layers and a UNet of 5.6 M parameters.
+64 px images, a 4x autoencoder (16 x 16 x 8 latents), a text encoder of two layers and a UNet of 5.6 M parameters. A GPU
+can train it for larger images with a wider UNet.
 """
 
 import itertools
@@ -8,7 +9,10 @@ from collections import Counter
 from collections.abc import Iterable
 
 IMAGE_SIZE = 64
-LATENT_SIZE = 16
+LATENT_SCALE = 4
+"""Pixels per latent pixel, along a side."""
+UNET_CHANNELS = (64, 96, 128)
+UNET_LAYERS = 1
 LATENT_CHANNELS = 8
 TEXT_DIM = 128
 MAX_TOKENS = 48
@@ -71,7 +75,7 @@ def _merge(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(result)
 
 
-def build_autoencoder():
+def build_autoencoder(image_size: int = IMAGE_SIZE):
     """Build the AutoencoderKL: (B, 3, 64, 64) in -1..1 to latents (B, 8, 16, 16).
 
     It is narrow and without attention, because on two cores the number of steps per hour counts. The latents have twice
@@ -87,7 +91,7 @@ def build_autoencoder():
         latent_channels=LATENT_CHANNELS,
         layers_per_block=1,
         norm_num_groups=8,
-        sample_size=IMAGE_SIZE,
+        sample_size=image_size,
         mid_block_add_attention=False,
     )
     _zero_init_residuals(autoencoder)
@@ -131,7 +135,7 @@ def build_text_encoder(tokenizer):
     )
 
 
-def build_image_encoder():
+def build_image_encoder(image_size: int = IMAGE_SIZE):
     """Build the image encoder that trains the text encoder: latents (B, 8, 16, 16) to vectors (B, TEXT_DIM)."""
     from torch import nn
 
@@ -145,24 +149,30 @@ def build_image_encoder():
         nn.GroupNorm(8, 192),
         nn.GELU(),
         nn.Flatten(),
-        nn.Linear(192 * (LATENT_SIZE // 4) ** 2, 256),
+        nn.Linear(192 * (image_size // LATENT_SCALE // 4) ** 2, 256),
         nn.GELU(),
         nn.Linear(256, TEXT_DIM),
     )
 
 
-def build_unet():
-    """Build the UNet2DConditionModel, with attention at 8 x 8 and 4 x 4, where it is cheap."""
+def build_unet(image_size: int = IMAGE_SIZE, channels: tuple[int, int, int] = UNET_CHANNELS, layers: int = UNET_LAYERS):
+    """Build the UNet2DConditionModel, with attention at 8 x 8 and 4 x 4 for 64 px, where it is cheap.
+
+    Args:
+        image_size: Side of the images in pixels.
+        channels: Channels at the three resolutions, multiples of 16.
+        layers: Residual blocks at each resolution.
+    """
     from diffusers import UNet2DConditionModel
 
     unet = UNet2DConditionModel(
-        sample_size=LATENT_SIZE,
+        sample_size=image_size // LATENT_SCALE,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 96, 128),
+        block_out_channels=channels,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
+        layers_per_block=layers,
         norm_num_groups=16,
         attention_head_dim=4,
         cross_attention_dim=TEXT_DIM,

@@ -1,4 +1,7 @@
-"""Training of the small base model from scratch: its autoencoder, then its text encoder, then its UNet."""
+"""Training of the small base model from scratch: its autoencoder, then its text encoder, then its UNet.
+
+Each network is trained on the accelerator, if there is one. Random numbers are drawn on the CPU.
+"""
 
 import json
 import math
@@ -11,6 +14,7 @@ from PIL import Image
 from torch.nn.functional import cross_entropy, normalize
 
 from hand1000.config.pretraining import PretrainSettings
+from hand1000.core.devices import best_device
 from hand1000.core.rng import shuffled_batch, torch_generator
 from hand1000.models import small_base
 from hand1000.models.encoding import encode_latents, to_pixels, tokenize
@@ -39,7 +43,7 @@ def _random_crop(images: np.ndarray, generator: torch.Generator) -> np.ndarray:
 
 
 def train_autoencoder(images: np.ndarray, settings: PretrainSettings, context: TrainContext) -> tuple[Any, list[dict]]:
-    """Train AutoencoderKL on `images`, uint8 (N, 64, 64, 3).
+    """Train AutoencoderKL on `images`, uint8 (N, S, S, 3) with S = `settings.image_size`.
 
     The first three quarters of the steps train on crops of a quarter of an image, twice as many per batch: they teach
     colors and edges as well, in half the time.
@@ -48,7 +52,8 @@ def train_autoencoder(images: np.ndarray, settings: PretrainSettings, context: T
         The averaged autoencoder, whose scaling factor is one over the latents' standard deviation, and the history.
     """
     torch.manual_seed(context.seed)
-    autoencoder = small_base.build_autoencoder().to(memory_format=torch.channels_last)
+    device = best_device()
+    autoencoder = small_base.build_autoencoder(settings.image_size).to(device, memory_format=torch.channels_last)
     schedule = settings.autoencoder
 
     def has_crops(step: int) -> bool:
@@ -61,9 +66,9 @@ def train_autoencoder(images: np.ndarray, settings: PretrainSettings, context: T
     def loss_at(step: int) -> torch.Tensor:
         generator = torch_generator(context.seed, "autoencoder", step)
         batch = images[indices_at(step)]
-        pixels = to_pixels(_random_crop(batch, generator) if has_crops(step) else batch)
+        pixels = to_pixels(_random_crop(batch, generator) if has_crops(step) else batch).to(device)
         posterior = autoencoder.encode(pixels).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator)
+        noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         latents = posterior.mean + posterior.std * noise
         return reconstruction_loss(autoencoder.decode(latents).sample, pixels) + 1e-6 * posterior.kl().mean()
 
@@ -79,10 +84,10 @@ class ClipContrastiveLoss(torch.nn.Module):
     Only the text encoder is used after the training.
     """
 
-    def __init__(self, text_encoder) -> None:
+    def __init__(self, text_encoder, image_size: int = small_base.IMAGE_SIZE) -> None:
         super().__init__()
         self.text_encoder = text_encoder
-        self.image_encoder = small_base.build_image_encoder()
+        self.image_encoder = small_base.build_image_encoder(image_size)
         self.text_projection = torch.nn.Linear(small_base.TEXT_DIM, small_base.TEXT_DIM, bias=False)
         self.logit_scale = torch.nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -90,10 +95,10 @@ class ClipContrastiveLoss(torch.nn.Module):
         """Compute the loss of captions (B, L) and their latents (B, C, h, w), in both directions."""
         hidden = self.text_encoder(input_ids).last_hidden_state
         ends = (input_ids == self.text_encoder.config.eos_token_id).int().argmax(dim=1)
-        texts = normalize(self.text_projection(hidden[torch.arange(len(hidden)), ends]), dim=1)
+        texts = normalize(self.text_projection(hidden[torch.arange(len(hidden), device=hidden.device), ends]), dim=1)
         images = normalize(self.image_encoder(latents), dim=1)
         logits = self.logit_scale.exp().clamp(max=100) * images @ texts.T
-        targets = torch.arange(len(logits))
+        targets = torch.arange(len(logits), device=logits.device)
         return (cross_entropy(logits, targets) + cross_entropy(logits.T, targets)) / 2
 
 
@@ -110,7 +115,8 @@ def train_text_encoder(
     latents = encode_latents(autoencoder, images)
     tokenizer = small_base.build_tokenizer(captions)
     torch.manual_seed(context.seed)
-    criterion = ClipContrastiveLoss(small_base.build_text_encoder(tokenizer))
+    device = best_device()
+    criterion = ClipContrastiveLoss(small_base.build_text_encoder(tokenizer), settings.image_size).to(device)
     tokens = tokenize(tokenizer, captions)
 
     def indices_at(step: int) -> list[int]:
@@ -118,7 +124,7 @@ def train_text_encoder(
 
     def loss_at(step: int) -> torch.Tensor:
         indices = indices_at(step)
-        return criterion(tokens[indices], latents[indices])
+        return criterion(tokens[indices].to(device), latents[indices].to(device))
 
     averaged, history = train_with_ema(criterion, settings.text_encoder, loss_at, indices_at, context)
     return averaged.text_encoder, tokenizer, history
@@ -133,14 +139,16 @@ def train_base(
     settings: PretrainSettings,
     context: TrainContext,
 ) -> tuple[StableDiffusion, list[dict]]:
-    """Train the UNet on uint8 images (N, 64, 64, 3) and their captions.
+    """Train the UNet on uint8 images (N, S, S, 3) and their captions.
 
     Returns:
         The base model with the averaged UNet, and the history.
     """
     latents = encode_latents(autoencoder, images)
     torch.manual_seed(context.seed)
-    unet = small_base.build_unet().to(memory_format=torch.channels_last)
+    device = best_device()
+    unet = small_base.build_unet(settings.image_size, settings.unet_channels, settings.unet_layers)
+    unet = unet.to(device, memory_format=torch.channels_last)
     base = StableDiffusion(autoencoder, text_encoder, tokenizer, unet, small_base.build_scheduler())
     sampler = BatchSampler(
         encode_training_set(latents, captions, base.encode_text),
@@ -153,7 +161,7 @@ def train_base(
     )
 
     def loss_at(step: int) -> torch.Tensor:
-        return diffusion_loss(base, sampler.sample(step), context.compute)
+        return diffusion_loss(base, sampler.sample(step).to(device), context.compute)
 
     averaged, history = train_with_ema(unet, settings.base, loss_at, sampler.indices, context)
     return base.with_denoiser(averaged), history
