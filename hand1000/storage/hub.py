@@ -11,6 +11,7 @@ PINNED_REVISIONS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
     "stabilityai/stable-diffusion-xl-base-1.0": "462165984030d82259a11f4367a4eed129e94a7b",
     "stabilityai/stable-diffusion-3.5-medium": "b940f670f0eda2d07fbb75229e779da1ad11eb80",
+    "Tongyi-MAI/Z-Image": "04cc4abb7c5069926f75c9bfde9ef43d49423021",
     "CompVis/stable-diffusion-v1-4": "133a221b8aa7292a167afc5127cb63fb5005638b",
     "Salesforce/blip2-opt-2.7b": "51572668da0eb669e01a189dc22abe6088589a24",
     "google/paligemma-3b-mix-224": "d1d8734c9c3ad0ccfeea4afc270faa356c2ba515",
