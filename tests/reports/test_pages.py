@@ -13,7 +13,7 @@ from hand1000.evaluation.image_results import ImageResult
 from hand1000.evaluation.metrics import Metrics
 from hand1000.reports.comparison import write_image_grid
 from hand1000.reports.html import render_template
-from hand1000.reports.sweep import write_sweeps
+from hand1000.reports.sweep import Trainings, write_sweeps
 
 EVIL, ESCAPED = "<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"
 
@@ -36,9 +36,12 @@ def make_metrics(**fields: object) -> Metrics:
 
 def test_the_sweep_page_shows_a_table_and_a_plot_of_each(tmp_path: Path) -> None:
     points = [SweepPoint(label=label, images=None, changes={}) for label in ("a", EVIL)]
-    metrics = [make_metrics(), make_metrics(gesture_accuracy=0.75)]
+    trainings = [
+        Trainings(tuned=[make_metrics(**fields)], base=[make_metrics()], paired=[], general={})
+        for fields in ({}, {"gesture_accuracy": 0.75})
+    ]
     sweep = Sweep(title=f"A thing {EVIL}", axis="", points=points)
-    write_sweeps(tmp_path, "four", {"thing": sweep}, {"thing": metrics}, make_metrics())
+    write_sweeps(tmp_path, "four", {"thing": sweep}, {"thing": trainings})
     page = (tmp_path / "sweeps.html").read_text()
     assert EVIL not in page and page.count(ESCAPED) == 3 and "data:image/jpeg" in page
     assert '<td class="number">0.75 (' in page and "| base model | 0.5 (" in (tmp_path / "thing.md").read_text()
