@@ -61,9 +61,9 @@ class LabeledHands:
 class TrainingPlan:
     """Length of a training, and the share of each batch that is sampled; the other hands are the given ones."""
 
-    steps: int = 2000
+    steps: int = 1800
     batch_size: int = 512
-    sampled_share: float = 0.88
+    sampled_share: float = 0.97
 
 
 def train_classifier(
