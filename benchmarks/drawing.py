@@ -39,7 +39,7 @@ def measure_rows(options: BenchOptions) -> Iterator[Row]:
     }
     pipeline = build_pipeline(base, **settings, **_GUIDANCE, autoguidance_scale=1.0)
     # As a user of diffusers loads it: a stock pipeline of our parts would have our blocks and memory format.
-    stock = StableDiffusionPipeline.from_pretrained(_SMALL_BASE, torch_dtype=torch.float32)
+    stock = StableDiffusionPipeline.from_pretrained(_SMALL_BASE, torch_dtype=torch.float32, trust_remote_code=False)
     for drawing in (pipeline, stock):
         drawing.set_progress_bar_config(disable=True)
     prompts = [_PROMPT.format(_COLORS[index % len(_COLORS)]) for index in range(count)]

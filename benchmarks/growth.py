@@ -2,8 +2,8 @@
 
 Each stage is the workflow's own task with the small base model. It runs in a process of its own, forked from one that
 has imported everything, so that the time is that of the work and the peak of memory that of one stage. The settings are
-the demo's with as little work for an image as still passes through every part: one step for its embedding, a 32nd of a
-step of the fusion and of Stage III, two denoising steps for a generated image. Prints a Markdown table.
+the demo's with as little work for an image as still passes through every part: one step for its embedding, one step of
+the fusion and of Stage III for 32 images, two denoising steps for a generated image. Prints a Markdown table.
 """
 
 import argparse
