@@ -10,8 +10,12 @@ from hand1000.models.base_model import load_base_model
 from hand1000.models.fusion import Fusion, double_fusion, gesture_indices
 from hand1000.models.low_rank_fusion import LowRankFusion
 from hand1000.pipelines.pipeline_hand1000 import load_pipeline
+from hand1000.training.batches import NoisyBatch
 from hand1000.training.checkpoint import Tensors
 from hand1000.training.context import TrainContext
+from hand1000.training.lora import add_adapter
+from hand1000.training.losses import diffusion_loss
+from hand1000.training.precision import configure_denoiser
 from hand1000.training.stage2 import optimize_all_embeddings, train_fusion
 from hand1000.training.stage3_io import Stage3Inputs, save_pipeline, setup_stage3
 from tests.support.backbones import TINY_BACKBONES, TinyBackbone
@@ -55,6 +59,26 @@ def fusion_of(tiny: TinyBackbone, checkpoint: CrashingCheckpointStore | None = N
 @pytest.fixture(scope="module")
 def fusion(tiny: TinyBackbone) -> Fusion:
     return fusion_of(tiny)[0]
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["stage 2", "stage 3"])
+def test_gradient_checkpointing_keeps_less_of_a_step(tiny: TinyBackbone, adapted: bool) -> None:
+    kept: list[int] = []
+    for checkpointing in (False, True):
+        settings = settings_of(tiny, compute__gradient_checkpointing=checkpointing)
+        base, captions = tiny.fresh(), tiny.dataset().conditioning[:2]
+        configure_denoiser(base.denoiser, settings.compute, frozen=True)
+        if adapted:
+            add_adapter(base.denoiser, settings.stage3.lora, seed=0)
+        conditioning = captions.with_tokens(captions.tokens.clone().requires_grad_(not adapted))
+        noise = torch.randn(2, *base.latent_shape)
+        saved: list[int] = []
+        # What a checkpointed block saves inside is seen by the hooks of the checkpoint alone.
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, saved=saved: saved.append(tensor.nbytes), id):
+            batch = NoisyBatch(noise, conditioning, noise, torch.tensor([5, 400]))
+            diffusion_loss(base, batch, settings.compute)
+        kept.append(sum(saved))
+    assert kept[1] < kept[0] / 2
 
 
 @pytest.mark.parametrize("kind", ["low_rank", "per_token"])
