@@ -230,9 +230,10 @@ def _check_config(options: argparse.Namespace) -> None:
         # A base model elsewhere is checked when the run starts: this needs no network.
         if base_model and Path(base_model).is_dir():
             from hand1000.models.backbone import required_features
-            from hand1000.models.base_model import check_features
+            from hand1000.models.base_model import check_features, read_resolution
 
             check_features(base_model, required_features(config.settings))
+            read_resolution(base_model)
     print(f"{options.source}: valid")
 
 

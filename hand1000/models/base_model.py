@@ -1,6 +1,6 @@
 """Loading of the base model from a folder, a hub id or an `s3://` address, as the backbone that it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,23 @@ def read_backbone(path: Path, source: str) -> type[Backbone]:
     raise Hand1000Error(f"{source}: its {named}, is not supported; choose a model of {known}")
 
 
+def open_backbone(folder: Path, source: str) -> type[Backbone]:
+    """Return the class of the backbone in a local `folder`, which has every part that its index does not leave out.
+
+    Raises:
+        Hand1000Error: See `read_backbone`, or a part is missing.
+    """
+    backbone = read_backbone(folder / INDEX, source)
+    for name in backbone.part_names():
+        if not (folder / name).is_dir() and not _is_left_out(backbone, check_config(folder / INDEX), name):
+            raise Hand1000Error(f"{source}: its part {name} is missing; copy or download the model once more")
+    return backbone
+
+
+def _is_left_out(backbone: type[Backbone], index: Mapping[str, Any], name: str) -> bool:
+    return name in backbone.optional_parts and index.get(name) in (None, [None, None])
+
+
 def check_features(source: str, features: Collection[Feature]) -> None:
     """Check that a base model has `features`, by its index alone; without any it is not looked at.
 
@@ -94,7 +111,7 @@ def read_resolution(source: str) -> int:
         Hand1000Error: The model is of no known kind, or a configuration is missing or malformed.
     """
     folder = resolve_base_model(source)
-    return read_backbone(folder / INDEX, source).read_resolution(folder, source)
+    return open_backbone(folder, source).read_resolution(folder, source)
 
 
 def load_base_model(
@@ -119,12 +136,12 @@ def load_base_model(
     import torch
 
     folder = resolve_base_model(source)
-    backbone_class = read_backbone(folder / INDEX, source)
+    backbone_class = open_backbone(folder, source)
     backbone_class.read_resolution(folder, source)
     index = check_config(folder / INDEX)
     parts: dict[str, Any] = {}
     for name in backbone_class.part_names():
-        if name in backbone_class.optional_parts and index.get(name) in (None, [None, None]):
+        if _is_left_out(backbone_class, index, name):
             parts[name] = None
             continue
         dtype = denoiser_dtype if name == backbone_class.denoiser_name else None

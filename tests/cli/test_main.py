@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -20,7 +21,7 @@ from hand1000.config.inputs import load_config
 from hand1000.config.settings import load_settings
 from hand1000.gestures import PHRASES
 from tests.support.short_demo import ROOT
-from tests.support.tiny_models import save_gesture_model, save_tiny_model
+from tests.support.tiny_models import save_gesture_model, save_tiny_base, save_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -205,6 +206,23 @@ def test_config_check_reads_the_index_of_a_local_base_model(tmp_path, capsys):
     assert f"{tmp_path}: generation.eta above 0 needs a diffusion model" in capsys.readouterr().err
     path.write_text(yaml.safe_dump(inputs | {"base_model": "owner/name@main"}))
     assert cli.main(["config", "check", str(path)]) == 0
+
+
+@pytest.mark.parametrize("index", ["", "[]", '{"_class_name": "FluxPipeline"}'])
+def test_config_check_refuses_a_damaged_base_model(tmp_path, capsys, index: str) -> None:
+    path, model = tmp_path / "inputs.yaml", tmp_path / "model"
+    save_tiny_base(model)
+    capsys.readouterr()
+    path.write_text(yaml.safe_dump({"base_model": str(model), "settings": {"preset": "default"}}))
+    assert cli.main(["config", "check", str(path)]) == 0
+    kept = (model / "model_index.json").read_text()
+    (model / "model_index.json").write_text(index)
+    assert cli.main(["config", "check", str(path)]) == 2
+    (model / "model_index.json").write_text(kept)
+    shutil.rmtree(model / "text_encoder")
+    assert cli.main(["config", "check", str(path)]) == 2
+    first, second = (line for line in capsys.readouterr().err.splitlines() if line.startswith("hand1000: error"))
+    assert str(model) in first and f"{model}: its part text_encoder is missing" in second
 
 
 def test_pretraining_takes_no_base_model(tmp_path, capsys):
