@@ -48,7 +48,7 @@ CACHE_VERSION = "10"
 """Version of what all tasks compute, in Flyte's cache and in the artifact root's results."""
 TASK_REVISIONS: dict[str, int] = {
     "assemble_model": 1,
-    "evaluate": 5,
+    "evaluate": 6,
     "extract_real_features": 1,
     "find_hands": 1,
     "generate_base": 1,

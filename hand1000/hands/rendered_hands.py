@@ -6,6 +6,7 @@ The poses are those of `hand1000.hands.gesture_poses`, which are wider than the 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -16,7 +17,7 @@ from hand1000.data.render.people import make_person
 from hand1000.data.render.poses import PosedHand
 from hand1000.data.render.rendered_image import make_image, render_pose
 from hand1000.data.render.skeleton import HandPose, Thumb, forward
-from hand1000.gestures import TWO_HANDED
+from hand1000.gestures import NO_GESTURE, TWO_HANDED
 from hand1000.hands.classifier_training import LabeledHands
 from hand1000.hands.detector import Hand, HandDetector
 from hand1000.hands.kinematics import mean_bones
@@ -35,13 +36,16 @@ class RenderSetting:
         name: Name of the setting, which decides the people and the scenes.
         size: Side of the images in pixels.
         changes: Degradations by the name of their row in the table of results; each gives an image of its own.
-        wide: Whether the poses are the wide ones of `gesture_poses`; otherwise they are the renderer's.
+        wide: Whether the poses are the wide ones of `gesture_poses`; otherwise they are the renderer's. Those of hands
+            without a gesture are always wide, because the renderer's may happen to make one.
+        samples: Paths per pixel; fewer are faster and leave noise.
     """
 
     name: str
     size: int
     changes: Mapping[str, Change]
     wide: bool = False
+    samples: int = 16
 
 
 def keep(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
@@ -69,6 +73,26 @@ def rotate(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     border = tuple(int(value) for value in np.median(image[0], axis=0))
     rotated = Image.fromarray(image).rotate(angle, Image.Resampling.BICUBIC, fillcolor=border)
     return np.asarray(rotated)
+
+
+def turn(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Mirror half of the images, shrink them to 0.5 of their size or more, and rotate them by 30 degrees or less."""
+    size = image.shape[0]
+    mirrored = Image.fromarray(image[:, :: -1 if generator.random() < 0.5 else 1])
+    border = tuple(int(value) for value in np.median(image[0], axis=0))
+    angle, scale = np.radians(generator.uniform(-30.0, 30.0)), generator.uniform(0.5, 1.0)
+    cosine, sine, middle = np.cos(angle) / scale, np.sin(angle) / scale, size / 2
+    rows = (cosine, sine, middle - (cosine + sine) * middle, -sine, cosine, middle - (cosine - sine) * middle)
+    return np.asarray(
+        mirrored.transform((size, size), Image.Transform.AFFINE, rows, Image.Resampling.BICUBIC, fillcolor=border)
+    )
+
+
+def compress(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Compress an image as JPEG of a quality of 25 to 60."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=int(generator.integers(25, 61)))
+    return np.asarray(Image.open(file))
 
 
 def shrink(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
@@ -100,9 +124,11 @@ def detect_rendered_hands(
     tasks = [(gesture, index) for gesture, count in counts.items() for index in range(count)]
     with HandDetector(CONFIDENCE, max_hands=2) as detector:
         for done, (gesture, index) in enumerate(tasks, 1):
-            image = _render(setting, gesture, numpy_generator(seed, setting.name, gesture, index))
+            image = _render(setting, gesture, numpy_generator(seed, setting.name, setting.size, gesture, index))
             for name, change in setting.changes.items():
-                detected = detector.detect(change(image, numpy_generator(seed, setting.name, gesture, index, name)))
+                detected = detector.detect(
+                    change(image, numpy_generator(seed, setting.name, setting.size, gesture, index, name))
+                )
                 # A second hand in the image of one is a mistake of the detector, not of the classifier.
                 detected = detected if gesture in TWO_HANDED else detected[:1]
                 hands[name] += detected
@@ -121,11 +147,11 @@ def detect_rendered_hands(
 
 
 def _render(setting: RenderSetting, gesture: str, rng: np.random.Generator) -> np.ndarray:
-    person, samples = make_person("", rng), 25 if setting.size <= 96 else 16
-    if not setting.wide:
-        return make_image(gesture, person, rng, size=setting.size, samples=samples).pixels
+    person = make_person("", rng)
+    if not setting.wide and gesture != NO_GESTURE:
+        return make_image(gesture, person, rng, size=setting.size, samples=setting.samples).pixels
     angles, rotations = sample_pose(gesture, mean_bones(1), rng)
     thumb = Thumb(*angles.thumb[0].tolist())
     pose = HandPose(angles.flexion[0], angles.abduction[0], thumb, rng.normal(0.0, [10.0, 8.0]))
     posed = PosedHand(forward(person.shape, pose), rotations[0], bool(rng.integers(2)))
-    return render_pose([posed], gesture, person, rng, size=setting.size, samples=samples).pixels
+    return render_pose([posed], gesture, person, rng, size=setting.size, samples=setting.samples).pixels
