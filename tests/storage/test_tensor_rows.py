@@ -66,6 +66,7 @@ def test_rows_are_written_into_another_file_in_pieces(path: Path, tmp_path: Path
 
 
 def test_files_are_closed_and_outlive_their_names(path: Path) -> None:
+    gc.collect()  # Of files that earlier tests have left open.
     before = len(os.listdir("/proc/self/fd"))
     rows = TensorRows.open(path, "values")
     part = rows.select([2])
