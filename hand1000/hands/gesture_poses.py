@@ -253,7 +253,7 @@ _CLOSED_THUMB = ((2.0, 24.0), (28.0, 52.0), (15.0, 45.0), (10.0, 45.0), (10.0, 3
 
 def _sample_thumbs(thumbs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angles = np.zeros((len(thumbs), 5))
-    for name in set(thumbs.tolist()):
+    for name in sorted(set(thumbs.tolist())):  # The order of a set of strings differs between processes.
         chosen, (low, high) = thumbs == name, np.array(_THUMBS.get(name, _CLOSED_THUMB)).T
         angles[chosen] = rng.uniform(low, high, (chosen.sum(), 5))
     return angles
