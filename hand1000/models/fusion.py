@@ -185,7 +185,8 @@ class FusedEmbeddings:
 
     @torch.no_grad()
     def __getitem__(self, rows: slice | Sequence[int]) -> torch.Tensor:
-        poses = None if self.poses is None else self.poses[rows]
+        # A copy, because products of the same numbers at another alignment in memory may be rounded otherwise.
+        poses = None if self.poses is None else self.poses[rows].clone()
         return double_fusion(self.text_embeddings[rows], self.fusion, self.weight, self.gesture_ids[rows], poses)
 
 
